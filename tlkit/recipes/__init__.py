@@ -1,0 +1,1 @@
+"""The commands: `python -m tlkit.recipes.<verb>`; imports nothing, else `python -m` warns."""
