@@ -1,0 +1,158 @@
+"""Loading opens every photo once, sets aside what is damaged, and gives the same splits and pixels in memory or not."""
+
+import csv
+import hashlib
+import os
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlkit.data import Photos, load, photos
+from tlkit.errors import InvalidInput
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    """Two classes of 40 photos, all different, of different sizes."""
+    rng = np.random.default_rng(0)
+    for name in ("daisy", "rose"):
+        (tmp_path / name).mkdir()
+        for i in range(40):
+            pixels = rng.integers(0, 256, (20 + i, 30, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i:02}.jpg")
+    return tmp_path
+
+
+def parts(splits):
+    return {"train": splits.train, "val": splits.val, "test": splits.test}
+
+
+def test_every_photo_is_in_one_split_and_none_is_in_two(flowers):
+    splits = load("folder", path=flowers, size=(16, 24))
+    names = [name for part in parts(splits).values() for name in part.names]
+    assert len(names) == len(set(names)) == 80
+    hashes = [set(part.hashes) for part in parts(splits).values()]
+    assert sum(map(len, hashes)) == len(set.union(*hashes)) == 80
+    assert splits.warnings == splits.set_aside == []
+    for part in parts(splits).values():
+        assert part.labels.dtype == np.int32
+        assert [splits.classes[label] for label in part.labels] == [name.split("/")[0] for name in part.names]
+        assert part.hashes == [hashlib.sha256((flowers / name).read_bytes()).hexdigest() for name in part.names]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_streamed_pixels_are_those_kept_in_memory(flowers, channels):
+    (flowers / "daisy" / "00.jpg").write_bytes(b"damaged")  # rows and positions differ after it
+    kept, streamed = (load("folder", path=flowers, size=(16, 24), channels=channels, memory=m) for m in (10**9, 0))
+    assert isinstance(kept.train.stored, np.ndarray)
+    assert isinstance(streamed.train.stored, list)
+    assert kept.digest == streamed.digest
+    for part, other in zip(parts(kept).values(), parts(streamed).values(), strict=True):
+        order = np.random.default_rng(1).permutation(len(part))
+        pixels = part.read(order)
+        assert pixels.shape == (len(part), 16, 24, channels)
+        assert pixels.dtype == np.uint8
+        assert np.array_equal(pixels, other.read(order))
+        assert part.names == other.names
+
+
+def test_what_is_read_can_be_changed_without_changing_the_photos(flowers):
+    train = load("folder", path=flowers, size=(8, 8)).train
+    before = train.read([0])
+    train.read([0])[...] = 7
+    assert np.array_equal(train.read([0]), before)
+
+
+def test_each_photo_is_decoded_once_where_memory_suffices(flowers, monkeypatch):
+    opened = []
+    monkeypatch.setattr(photos, "decode", lambda *args, real=photos.decode: opened.append(args[-1]) or real(*args))
+    splits = load("folder", path=flowers, size=(8, 8))
+    splits.train.read(range(len(splits.train)))
+    assert len(opened) == len(set(opened)) == 80
+
+
+def test_damaged_photos_are_named_counted_and_set_aside(flowers, capsys):
+    for i in range(12):
+        (flowers / "rose" / f"{i:02}.jpg").write_bytes(b"" if i else b"words")
+    splits = load("folder", path=flowers, size=(8, 8))
+    assert len(splits.set_aside) == 12
+    assert sum(map(len, parts(splits).values())) == len(splits.manifest()) == 68
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "photos set aside, because they cannot be decoded (12):"
+    assert told[1] == "rose/00.jpg: not a JPEG, PNG, GIF, BMP, WebP or TIFF image"
+    assert told[10] == "rose/09.jpg: the file is empty (0 bytes)"
+    assert len(told) == 11
+
+
+def test_strict_stops_at_a_damaged_photo(flowers):
+    (flowers / "rose" / "07.jpg").write_bytes(b"")
+    with pytest.raises(InvalidInput, match=r"^rose/07\.jpg: the file is empty .* without data\.strict it would be set"):
+        load("folder", path=flowers, size=(8, 8), strict=True)
+
+
+def test_a_class_of_damaged_photos_is_an_error(flowers):
+    for photo in (flowers / "rose").iterdir():
+        photo.write_bytes(b"")
+    with pytest.raises(InvalidInput, match="no photo of rose is left to train on"):
+        load("folder", path=flowers, size=(8, 8))
+    for photo in (flowers / "daisy").iterdir():
+        photo.write_bytes(b"")
+    with pytest.raises(InvalidInput, match=r"none of the 80 photos can be decoded: daisy/00\.jpg: the file is empty"):
+        load("folder", path=flowers, size=(8, 8))
+
+
+def test_a_photo_that_goes_away_in_mid_training_is_named(flowers):
+    train = load("folder", path=flowers, size=(8, 8), memory=0).train
+    (flowers / train.names[3]).unlink()
+    with pytest.raises(InvalidInput, match=f"^{train.names[3]}: No such file"):
+        train.read([2, 3])
+
+
+def test_the_manifest_can_be_read_back(flowers, tmp_path):
+    splits = load("folder", path=flowers, size=(8, 8))
+    splits.write_manifest(flowers / "manifest.csv")
+    assert hashlib.sha256((flowers / "manifest.csv").read_bytes()).hexdigest() == splits.digest
+    with open(flowers / "manifest.csv", newline="", encoding="utf-8") as file:
+        rows = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert rows == splits.manifest() == sorted(rows)
+    again = load("csv", path=flowers / "manifest.csv", size=(8, 8))
+    assert again.digest == splits.digest
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are always Unicode")
+def test_a_file_name_need_not_be_utf8(flowers):
+    os.rename(flowers / "rose" / "00.jpg", os.fsencode(flowers / "rose") + b"/\xff.jpg")
+    load("folder", path=flowers, size=(8, 8)).write_manifest(flowers / "manifest.csv")
+    assert b",rose/\xff.jpg,rose," in (flowers / "manifest.csv").read_bytes()
+
+
+def test_the_digest_follows_the_content_and_not_the_place(flowers, tmp_path_factory):
+    digest = load("folder", path=flowers, size=(8, 8)).digest
+    moved = tmp_path_factory.mktemp("moved") / "flowers"
+    flowers.rename(moved)
+    assert load("folder", path=moved, size=(16, 16), memory=0).digest == digest
+    (moved / "rose" / "00.jpg").write_bytes((moved / "rose" / "01.jpg").read_bytes())
+    assert load("folder", path=moved, size=(8, 8)).digest != digest
+
+
+def test_progress_tells_the_time_left_when_it_takes_long(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 1))
+    monkeypatch.setattr(photos.time, "monotonic", lambda: next(clock))
+    assert list(photos._progress(range(30), 30, "opening photos")) == list(range(30))
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "opening photos: 2 of 30, about 42 s left"
+    assert told[-1] == "opening photos: 30 in 31 s"
+    assert len(told) == 4
+
+
+def test_available_memory_is_plausible():
+    assert 2**20 < photos._available_memory() < 2**50
+
+
+def test_photos_of_pixels_at_hand():
+    pixels = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
+    made = Photos.of(pixels, [1, 0], ["x", "y"])
+    assert (made.names, made.labels.tolist(), made.shape, len(made)) == (["x", "y"], [1, 0], (4, 4, 1), 2)
+    assert np.array_equal(made.read([1, 0]), pixels[::-1])

@@ -1,0 +1,293 @@
+"""Load labelled photos: every one is opened once before training, checked, hashed and put into a split."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from tlkit.data.images import Content, decode
+from tlkit.data.sources import Examples, few, load_source
+from tlkit.data.split import content_hash, divide
+from tlkit.errors import InvalidInput
+
+Item = TypeVar("Item")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Photos:
+    """Photos of one split, in the order of the source.
+
+    The pixels are in memory where they fit (decoded once in the whole run), else each `read` decodes them again.
+    """
+
+    names: list[str]
+    hashes: list[str]
+    labels: np.ndarray  # (n,), int32: positions in the classes
+    shape: tuple[int, int, int]  # height, width, channels
+    stored: np.ndarray | list[Content]  # pixels (n or more, height, width, channels), uint8, or what to decode
+    rows: np.ndarray  # (n,), int: where each photo stands in `stored`
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The pixels of some photos, as a new array.
+
+        Shapes:
+            indices: (k,), positions from 0 to len(self) - 1
+            returns: (k, height, width, channels), uint8
+
+        Raises:
+            InvalidInput: a file has gone, or has changed since it was checked and cannot be decoded.
+        """
+        if isinstance(self.stored, np.ndarray):
+            return self.stored[self.rows[indices]]
+        images = np.empty((len(indices), *self.shape), np.uint8)
+        stored = self.stored
+
+        def fill(place: int, index: int) -> None:
+            images[place] = decode(stored[self.rows[index]], self.shape[:2], self.shape[2], self.names[index])
+
+        for _ in _threads().map(fill, range(len(indices)), indices):
+            pass
+        return images
+
+    @staticmethod
+    def of(images: np.ndarray, labels: Sequence[int] | np.ndarray, names: Sequence[str] | None = None) -> Photos:
+        """Photos from pixels at hand, such as drawn letters.
+
+        Shapes:
+            images: (n, height, width, 1 | 3), uint8
+            labels: (n,)
+
+        >>> Photos.of(np.zeros((2, 8, 8, 1), np.uint8), [0, 1]).read([1]).shape
+        (1, 8, 8, 1)
+        """
+        height, width, channels = images.shape[1:]
+        return Photos(
+            names=list(names) if names else [str(i) for i in range(len(images))],
+            hashes=[content_hash(image) for image in images],
+            labels=np.asarray(labels, np.int32),
+            shape=(height, width, channels),
+            stored=images,
+            rows=np.arange(len(images)),
+        )
+
+
+class Row(NamedTuple):
+    """A line of the manifest."""
+
+    hash: str
+    path: str
+    label: str
+    split: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """What a run trains on, chooses by and is tested on."""
+
+    classes: list[str]
+    train: Photos
+    val: Photos
+    test: Photos | None
+    set_aside: list[str]  # photos that cannot be decoded, each with the reason
+    warnings: list[str]  # what else the user should know, one line each
+
+    def manifest(self) -> list[Row]:
+        """One row for each photo that is used, sorted."""
+        rows = []
+        for split, photos in (("train", self.train), ("val", self.val), ("test", self.test)):
+            if photos:
+                names = [self.classes[label] for label in photos.labels]
+                rows += [Row(*values, split) for values in zip(photos.hashes, photos.names, names, strict=True)]
+        return sorted(rows)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, the same as of the file that `write_manifest` writes."""
+        return hashlib.sha256(self._manifest_file()).hexdigest()
+
+    def write_manifest(self, path: str | Path) -> None:
+        """Write the manifest as a CSV file. In the folder of the photos, source `csv` reads the same splits from it."""
+        Path(path).write_bytes(self._manifest_file())
+
+    def _manifest_file(self) -> bytes:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([Row._fields, *self.manifest()])
+        return text.getvalue().encode("utf-8", "surrogateescape")  # file names on Linux need not be UTF-8
+
+
+def load(
+    source: str = "embedded",
+    *,
+    path: str | Path | None = None,
+    name: str | None = None,
+    data_dir: str | None = None,
+    size: tuple[int, int],
+    channels: int = 3,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    val_as_test: bool = False,
+    strict: bool = False,
+    memory: int | None = None,
+) -> Splits:
+    """Load, check and split labelled photos.
+
+    What cannot be decoded is set aside and named on stderr, and so is every other warning.
+
+    Args:
+        source: `embedded`, `folder`, `csv` or `tfds`; see `tlkit.data.sources`.
+        path: The folder of source `folder`, or the file of source `csv`.
+        name: The data set of source `tfds`.
+        data_dir: Where tensorflow-datasets keeps its prepared data.
+        size: Height and width in pixels that photos are resized to.
+        channels: 1 for grayscale, 3 for RGB.
+        val_fraction: Share kept for validation where no such split is given; see `tlkit.data.split`.
+        test_fraction: Share kept for the test where no split is given at all.
+        val_as_test: Make the given val the test split and take validation out of train.
+        strict: Stop at a photo that cannot be decoded instead of setting it aside.
+        memory: Bytes that decoded pixels may take; what does not fit is decoded again in every epoch. By default 40 %
+            of what is available.
+
+    Raises:
+        InvalidInput: the source or the photos cannot be used.
+        Unavailable: source `tfds`: the data set cannot be downloaded.
+
+    >>> splits = load("embedded", size=(8, 8), channels=1)
+    >>> len(splits.train), len(splits.val), len(splits.test)
+    (1246, 272, 279)
+    """
+    examples = load_source(source, path=path, name=name, data_dir=data_dir)
+    shape = (*size, channels)
+    budget = int(0.4 * _available_memory()) if memory is None else memory
+    fits = len(examples.names) * math.prod(shape) <= budget
+    pixels = np.empty((len(examples.names), *shape), np.uint8) if fits else None
+    hashes, set_aside = _open_all(examples, shape, pixels, strict)
+    good = [i for i, h in enumerate(hashes) if h]
+    if not good:
+        raise InvalidInput(f"none of the {len(hashes)} photos can be decoded: {few(set_aside, 3)}")
+    division = divide(
+        [hashes[i] for i in good],
+        [examples.labels[i] for i in good],
+        [examples.names[i] for i in good],
+        [examples.splits[i] for i in good],
+        examples.classes,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        val_as_test=val_as_test,
+    )
+    warnings = examples.notes + division.warnings
+    if set_aside:
+        _say(f"photos set aside, because they cannot be decoded ({len(set_aside)}):", *set_aside[:10])
+    _say(*warnings)
+
+    def photos(split: str) -> Photos:
+        rows = [i for i, s in zip(good, division.splits, strict=True) if s == split]
+        return Photos(
+            names=[examples.names[i] for i in rows],
+            hashes=[hashes[i] for i in rows],
+            labels=np.array([examples.labels[i] for i in rows], np.int32),
+            shape=shape,
+            stored=examples.contents if pixels is None else pixels,
+            rows=np.array(rows, int),
+        )
+
+    return Splits(
+        classes=examples.classes,
+        train=photos("train"),
+        val=photos("val"),
+        test=photos("test") if "test" in division.splits else None,
+        set_aside=set_aside,
+        warnings=warnings,
+    )
+
+
+def _open_all(
+    examples: Examples, shape: tuple[int, int, int], pixels: np.ndarray | None, strict: bool
+) -> tuple[list[str], list[str]]:
+    """Open every photo once: its hash ("" where it cannot be decoded), and what is wrong with the others."""
+
+    def look(index: int) -> tuple[str, str]:
+        content, name = examples.contents[index], examples.names[index]
+        try:
+            if isinstance(content, Path):
+                content = content.read_bytes()
+            image = decode(content, shape[:2], shape[2], name)
+        except (OSError, InvalidInput) as error:
+            problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
+            if strict:  # raised here and not where results are read: it cancels what is still to be opened
+                raise InvalidInput(f"{problem}; without data.strict it would be set aside") from error
+            return "", problem
+        if pixels is not None:
+            pixels[index] = image
+        return content_hash(content), ""
+
+    hashes, set_aside = [], []
+    found = _threads().map(look, range(len(examples.names)))
+    for hash_, problem in _progress(found, len(examples.names), "opening photos"):
+        hashes.append(hash_)
+        set_aside += [problem] if problem else []
+    return hashes, set_aside
+
+
+def _progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+    """Pass items on; where that takes more than two seconds, say how far it is and how long it will take."""
+    start = said = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done and now - said > (2 if said == start else 10):
+            said = now
+            _say(f"{what}: {done} of {total}, about {(now - start) / done * (total - done):.0f} s left")
+        yield item
+    if said != start:
+        _say(f"{what}: {total} in {time.monotonic() - start:.0f} s")
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads that decode: Pillow lets go of the interpreter's lock while it does."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ThreadPoolExecutor(cores, thread_name_prefix="decode")
+
+
+def _available_memory() -> int:
+    """Bytes that can still be used: what Linux and its containers tell, else half of what is built in, or 4 GiB."""
+    limits = []
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())  # "max" where there is none
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = int(counts["active_file"]) + int(counts["inactive_file"])  # given back when memory runs short
+        limits.append(limit - int((group / "memory.current").read_text()) + cached)
+    except (OSError, KeyError, ValueError):
+        pass
+    if not limits:
+        try:
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+        except (AttributeError, ValueError, OSError):
+            limits.append(4 * 2**30)
+    return min(limits)

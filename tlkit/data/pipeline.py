@@ -1,0 +1,164 @@
+"""Batches of photos for Keras: shuffled, augmented, prepared ahead, and the same in every run with the same seed."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tlkit.data.augmentation import augment as augment_photo
+from tlkit.data.photos import Photos
+from tlkit.errors import InvalidInput
+
+AHEAD = 3  # batches prepared while the network computes
+
+
+class Plan(NamedTuple):
+    """What each batch holds; all that is random in it follows from the seed, the epoch and the photo's position."""
+
+    photos: Photos
+    batch_size: int
+    shuffle: bool
+    seed: int
+    augment: Mapping[str, Any] | None
+    labels: np.ndarray | None
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self.photos) // self.batch_size)
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """The positions of the photos in each batch of an epoch."""
+        n = len(self.photos)
+        order = np.random.default_rng((self.seed, epoch)).permutation(n) if self.shuffle else np.arange(n)
+        return np.split(order, range(self.batch_size, n, self.batch_size))
+
+    def images(self, epoch: int, indices: np.ndarray) -> np.ndarray:
+        """The photos at `indices`, augmented as in `epoch`: (k, height, width, channels), uint8."""
+        images = self.photos.read(indices)
+        if self.augment:
+            for image, index in zip(images, indices, strict=True):
+                # + 1: NumPy seeds (seed, epoch, 0) and (seed, epoch) alike, and that is what the order is drawn from
+                rng = np.random.default_rng((self.seed, int(epoch), int(index) + 1))
+                image[...] = augment_photo(image, rng, **self.augment)
+        return images
+
+
+def batches(
+    photos: Photos,
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
+    augment: Mapping[str, Any] | None = None,
+    labels: bool = True,
+    one_hot: int | None = None,
+    epoch: Callable[[], int] | None = None,
+) -> Any:
+    """Batches for `fit`, `evaluate` and `predict`: a `tf.data.Dataset` on TensorFlow, else a `keras.utils.PyDataset`.
+
+    Both hold the same batches, bit for bit. Images are raw pixels from 0 to 255 and stay uint8, a quarter of the
+    transfer; a Keras model turns them into float32 at its input. The last batch may be smaller. Call `fit` with
+    `shuffle=False`: by default Keras mixes the batches of a PyDataset by Python's `random`, and warns of a tf.data one.
+
+    Args:
+        photos: What to read; anything with a length, `shape`, `labels` and `read`.
+        batch_size: Photos per batch.
+        shuffle: Draw a new order for every epoch.
+        seed: 0 or more. Order and augmentation depend on it, the epoch and the photo's position alone.
+        augment: Arguments of `tlkit.data.augment`, such as `{"flip": True, "rotation": 10}`.
+        labels: Give (images, labels); without, images alone.
+        one_hot: The number of classes, where labels should leave as rows of zeros with a one, as label smoothing needs.
+        epoch: Tells which epoch begins when it is asked. A run that resumes needs it; by default epochs are counted
+            from 0, one for each time the batches are iterated.
+
+    Shapes:
+        images: (batch, height, width, channels), uint8
+        labels: (batch,), int32, or (batch, one_hot), float32
+    """
+    if not len(photos):
+        raise InvalidInput("there are no photos to make batches of")
+    if batch_size < 1:
+        raise InvalidInput(f"batch_size is {batch_size!r}: 1 or more")
+    targets = None
+    if labels:
+        targets = photos.labels if one_hot is None else np.eye(one_hot, dtype=np.float32)[photos.labels]
+    plan = Plan(photos, batch_size, shuffle, seed, augment, targets)
+    import keras
+
+    return _tf_data(plan, epoch) if keras.backend.backend() == "tensorflow" else py_dataset(plan, epoch)
+
+
+def _tf_data(plan: Plan, epoch: Callable[[], int] | None) -> Any:
+    import tensorflow as tf
+
+    count = itertools.count()
+    ask = epoch or functools.partial(next, count)
+
+    def steps() -> Iterator[tuple[int, np.ndarray]]:
+        # This body runs at the first `next`, not when an iterator is made: Keras makes two in each epoch and uses one.
+        now = ask()
+        for indices in plan.order(now):
+            yield now, indices
+
+    def read(now: Any, indices: Any) -> Any:
+        images = tf.numpy_function(plan.images, [now, indices], tf.uint8, stateful=False)
+        images.set_shape((None, *plan.photos.shape))
+        return images if plan.labels is None else (images, tf.gather(plan.labels, indices))
+
+    signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64))
+    dataset = tf.data.Dataset.from_generator(steps, output_signature=signature)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(plan.steps))
+    return dataset.map(read, num_parallel_calls=2, deterministic=True).prefetch(AHEAD)
+
+
+def py_dataset(plan: Plan, epoch: Callable[[], int] | None = None) -> Any:
+    """The batches of `plan` as a `keras.utils.PyDataset`."""
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        # workers=1 keeps Keras' own queue out: it hands batches of the epoch before to the next one when it is reset,
+        # and `fit` on JAX and PyTorch resets it after a first look at the data.
+        def __init__(self) -> None:
+            super().__init__(workers=1)
+            self.epoch = 0
+            self.asked = 0
+            self.order: tuple[int, list[np.ndarray]] = (-1, [])
+            self.ahead: dict[tuple[int, int], Future] = {}
+
+        def __len__(self) -> int:
+            return plan.steps
+
+        def __getitem__(self, step: int) -> Any:
+            now = epoch() if epoch else self.epoch
+            if self.order[0] != now:
+                self.order, self.ahead = (now, plan.order(now)), {}
+            for later in range(step, min(step + 1 + AHEAD, plan.steps)):
+                if (now, later) not in self.ahead:
+                    self.ahead[now, later] = _threads().submit(plan.images, now, self.order[1][later])
+            images = self.ahead.pop((now, step)).result()
+            self.asked += 1
+            if plan.labels is None:
+                return images
+            return images, plan.labels[self.order[1][step]]
+
+        def __iter__(self) -> Iterator[Any]:
+            yield from (self[step] for step in range(plan.steps))
+            self.on_epoch_end()
+
+        def on_epoch_end(self) -> None:
+            self.epoch += self.asked >= plan.steps  # Keras also calls this after a first look at the data
+            self.asked = 0
+
+    return Batches()
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads that prepare batches; not those that decode, for which these wait."""
+    return ThreadPoolExecutor(2, thread_name_prefix="batch")

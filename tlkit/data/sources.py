@@ -1,0 +1,339 @@
+"""Where labelled photos come from. Each source lists them; none is decoded here."""
+
+from __future__ import annotations
+
+import csv
+import os
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tlkit.data.images import SUFFIXES, Content
+from tlkit.errors import InvalidInput, Unavailable
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""What a folder, a row or a data set may call a split, and what it is called here."""
+
+
+class Examples(NamedTuple):
+    """Labelled photos, not decoded yet."""
+
+    names: list[str]  # what the user knows a photo by, such as its path below the folder given
+    labels: list[int]  # positions in `classes`
+    classes: list[str]
+    splits: list[str | None]  # "train", "val" or "test" where the source says so
+    contents: list[Content]
+    notes: list[str]  # what the user should know, one line each
+
+
+def load_source(
+    source: str = "embedded", *, path: str | Path | None = None, name: str | None = None, data_dir: str | None = None
+) -> Examples:
+    """List the photos of `source`: `embedded`, `folder` and `csv` (with `path`), or `tfds` (with `name`).
+
+    Raises:
+        InvalidInput: the source, or what it needs, is missing or cannot be used.
+        Unavailable: source `tfds`: the data set is not prepared yet and there is no network.
+
+    >>> len(load_source("embedded").names)
+    1797
+    """
+    if source == "embedded":
+        return embedded()
+    if source in ("folder", "csv"):
+        if path is None:
+            raise InvalidInput(f"data.path is None: data.source {source} needs it")
+        return folder(path) if source == "folder" else csv_file(path)
+    if source == "tfds":
+        if name is None:
+            raise InvalidInput("data.name is None: data.source tfds needs it, for example tf_flowers")
+        return tfds(name, data_dir)
+    raise InvalidInput(f"data.source is {source!r}: embedded, folder, csv or tfds")
+
+
+def embedded() -> Examples:
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, white on black, with values of 0 to 16 scaled to 255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    return Examples(
+        names=[f"digit {i:04}" for i in range(len(images))],
+        labels=[int(label) for label in digits.target],
+        classes=[str(label) for label in digits.target_names],
+        splits=[None] * len(images),
+        contents=list(images),
+        notes=[],
+    )
+
+
+def folder(path: str | Path) -> Examples:
+    """The photos of a folder with one folder for each class, with or without `train`, `val` and `test` above them.
+
+    A class may have folders of its own. Names that start with a dot are left alone; other files that are not photos
+    are left out and counted. A linked class folder is read; links to folders further down are not followed.
+
+    Raises:
+        InvalidInput: there is no such folder, no photo, a single class, an empty class, or the splits' classes differ.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise InvalidInput(f"data.path is {str(path)!r}: no such folder")
+    if not root.is_dir():
+        raise InvalidInput(f"data.path is {str(path)!r}: not a folder; for a list of photos use --data.source csv")
+    above = _split_folders(root)
+    classes: list[str] = []
+    names: list[str] = []
+    labels: list[int] = []
+    splits: list[str | None] = []
+    contents: list[Content] = []
+    others = _files(root)
+    for split, top in above:
+        class_folders = _folders(top)
+        found = [f.name for f in class_folders]
+        classes = classes or found
+        if len(found) < 2:
+            what = f"a single class, {found[0]!r}" if found else "no class folders"
+            raise InvalidInput(f"{str(top)!r} has {what}: give two or more, each holding the photos of one class")
+        if found != classes:
+            odd = sorted(set(found) ^ set(classes))
+            raise InvalidInput(
+                f"{str(top)!r} and {str(above[0][1])!r} have different classes ({few(odd)}): "
+                "every split needs the same class folders"
+            )
+        others += _files(top) if top != root else []
+        for label, class_folder in enumerate(class_folders):
+            files = list(_walk(class_folder))
+            photos = [f for f in files if f.suffix.lower() in SUFFIXES]
+            others += [f for f in files if f.suffix.lower() not in SUFFIXES]
+            if not photos:
+                raise InvalidInput(
+                    f"{str(class_folder)!r} holds no photo ({len(files)} other files): put photos there "
+                    f"({few(sorted(SUFFIXES), 20)}) or remove the folder"
+                )
+            names += [f.relative_to(root).as_posix() for f in photos]
+            labels += [label] * len(photos)
+            splits += [split] * len(photos)
+            contents += photos
+    notes = []
+    if others:
+        shown = few([f.relative_to(root).as_posix() for f in others])
+        notes.append(f"files left out, not being photos in a class folder ({len(others)}): {shown}")
+    return Examples(names, labels, classes, splits, contents, notes)
+
+
+def csv_file(path: str | Path) -> Examples:
+    """The photos listed in a CSV file (UTF-8) with the columns path, label and, if wanted, split.
+
+    Paths are relative to the CSV file's folder. The split is train, val or test in every row, or there is no such
+    column. Other columns are ignored.
+
+    Raises:
+        InvalidInput: the file, a column, a photo or a value is missing or wrong; the message names the line.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            for column in ("path", "label"):
+                if column not in columns:
+                    raise InvalidInput(
+                        f"{path}, line 1: no column {column!r} among {list(columns)}: give a header path,label[,split]"
+                    )
+            rows = [_csv_row(f"{path}, line {reader.line_num}", Path(path).parent, row) for row in reader]
+    except OSError as error:
+        raise InvalidInput(f"data.path is {str(path)!r}: {error.strerror}; data.source csv needs a file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"{path}: not a CSV file in UTF-8 ({error})") from error
+    if not rows:
+        raise InvalidInput(f"{path}: no photo is listed")
+    names, values, splits = (list(column) for column in zip(*rows, strict=True))
+    classes = sorted(set(values))
+    if len(classes) < 2:
+        raise InvalidInput(f"{path}: a single class, {classes[0]!r}: give two or more")
+    contents: list[Content] = [Path(path).parent / name for name in names]
+    position = {value: i for i, value in enumerate(classes)}
+    return Examples(names, [position[value] for value in values], classes, splits, contents, [])
+
+
+def _csv_row(where: str, parent: Path, row: dict[str, str | None]) -> tuple[str, str, str | None]:
+    name, label = row["path"] or "", (row["label"] or "").strip()
+    if not label:
+        raise InvalidInput(f"{where}: the label is empty")
+    if not (parent / name).is_file():
+        raise InvalidInput(f"{where}: no such photo: {str(parent / name)!r}")
+    if "split" not in row:
+        return name, label, None
+    split = (row["split"] or "").strip().lower()
+    if split not in SPLITS:
+        raise InvalidInput(f"{where}: split is {row['split']!r}: train, val or test, or leave the column out")
+    return name, label, SPLITS[split]
+
+
+def tfds(name: str, data_dir: str | None = None) -> Examples:
+    """The photos of a data set of tensorflow-datasets, which is downloaded and prepared when it is not yet.
+
+    A prepared data set is read without a network. Photos stay encoded, as they are stored, and are held in memory.
+
+    Args:
+        name: The data set, with its config and version if wanted: `tf_flowers`, `horses_or_humans:3.0.0`.
+        data_dir: Where prepared data sets are kept; by default tensorflow-datasets' own folder.
+
+    Raises:
+        InvalidInput: no such data set, it is not one of labelled photos, or a package is missing.
+        Unavailable: it is not prepared in `data_dir` and cannot be downloaded.
+    """
+    try:
+        import tensorflow  # noqa: F401  (tensorflow-datasets imports it only when it reads, deep inside)
+        import tensorflow_datasets
+    except ImportError as error:
+        raise InvalidInput(
+            f"data.source tfds needs {error.name}: pip install tensorflow tensorflow-datasets"
+        ) from error
+    builder = _prepared(tensorflow_datasets, name, data_dir)
+    image, label = _features(tensorflow_datasets, name, builder.info)
+    given = {SPLITS[split]: split for split in builder.info.splits if split in SPLITS}
+    if "train" not in given:
+        raise InvalidInput(f"data.name is {name!r}: it has no split train, only {few(list(builder.info.splits))}")
+    notes = []
+    if unused := sorted(set(builder.info.splits) - set(given.values())):
+        notes.append(f"{name}: left out the splits {few(unused)}: only train, validation and test are used")
+    decoding = tensorflow_datasets.decode.PartialDecoding(
+        {image: True, label: True}, decoders={image: tensorflow_datasets.decode.SkipDecoding()}
+    )
+    examples = Examples([], [], list(builder.info.features[label].names), [], [], notes)
+    for split, theirs in given.items():
+        dataset = builder.as_dataset(split=theirs, decoders=decoding, shuffle_files=False)
+        for i, example in enumerate(dataset.as_numpy_iterator()):
+            if example[label] < 0:  # the custom for a test split whose labels are kept secret
+                notes.append(f"{name}: left out the split {theirs}: its photos have no label")
+                break
+            examples.names.append(f"{theirs}/{i:06}")
+            examples.labels.append(int(example[label]))
+            examples.splits.append(split if len(given) > 1 else None)
+            examples.contents.append(example[image])
+    return examples
+
+
+def _prepared(tensorflow_datasets: Any, name: str, data_dir: str | None) -> Any:
+    not_found = tensorflow_datasets.core.DatasetNotFoundError
+    try:
+        return tensorflow_datasets.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
+    except not_found:
+        pass
+    except (ValueError, RuntimeError) as error:
+        raise InvalidInput(f"data.name is {name!r}: {_first_line(error)}") from error
+    place = data_dir or str(tensorflow_datasets.core.constants.DATA_DIR)
+    if not _online():  # without a network, tensorflow-datasets itself takes minutes to give up
+        raise Unavailable(
+            f"data set {name!r} is not prepared in {place!r} and there is no network to download it: give its folder "
+            "with --data.data_dir, or prepare it where there is a network and copy the folder here"
+        )
+    try:
+        builder = tensorflow_datasets.builder(name, data_dir=data_dir)
+    except not_found as error:
+        raise InvalidInput(
+            f"data.name is {name!r}: tensorflow-datasets knows no such data set; "
+            "its names are on https://www.tensorflow.org/datasets/catalog"
+        ) from error
+    except OSError as error:
+        raise Unavailable(f"data set {name!r} cannot be downloaded to {place!r}: {_first_line(error)}") from error
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # each data set has its own code, which may raise anything
+        raise Unavailable(f"data set {name!r} cannot be prepared in {place!r}: {_first_line(error)}") from error
+    return builder
+
+
+def _online(host: str = "storage.googleapis.com", seconds: float = 10) -> bool:
+    """Whether a name server knows `host`, or a proxy would ask it for us."""
+    if urllib.request.getproxies():
+        return True
+    found = []
+
+    def look_up() -> None:
+        try:
+            found.extend(socket.getaddrinfo(host, 443))
+        except OSError:
+            found.clear()
+
+    thread = threading.Thread(target=look_up, daemon=True)  # the look-up has no time limit of its own
+    thread.start()
+    thread.join(seconds)
+    return bool(found)
+
+
+def _features(tensorflow_datasets: Any, name: str, info: Any) -> tuple[str, str]:
+    """The names of the image and of the label: the data set's own choice, or the only ones there are."""
+    kinds = tensorflow_datasets.features
+    features = dict(info.features)
+    pair = info.supervised_keys
+    if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(key, str) for key in pair)):
+        images = [key for key, feature in features.items() if isinstance(feature, kinds.Image)]
+        labels = [key for key, feature in features.items() if isinstance(feature, kinds.ClassLabel)]
+        pair = (images[0], labels[0]) if len(images) == len(labels) == 1 else (None, None)
+    image, label = (features.get(key) for key in pair)
+    if (
+        not isinstance(image, kinds.Image)
+        or not isinstance(label, kinds.ClassLabel)
+        or np.dtype(image.np_dtype).kind != "u"
+    ):
+        raise InvalidInput(
+            f"data.name is {name!r}: not one image with one class label, but {few(list(features))}; "
+            "choose an image classification data set"
+        )
+    return pair
+
+
+def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
+    """The folders that hold class folders: the splits', or `root` itself, whose split is None."""
+    folders = _folders(root)
+    given = [f for f in folders if f.name.lower() in SPLITS]
+    others = [f.name for f in folders if f.name.lower() not in SPLITS]
+    if not given or (others and not any(_folders(f) for f in given)):  # a class may be called `train`: the vehicle
+        return [(None, root)]
+    if others:
+        raise InvalidInput(f"{str(root)!r} has {few(others)} beside {few([f.name for f in given])}: move them away")
+    above: list[tuple[str | None, Path]] = [(SPLITS[f.name.lower()], f) for f in given]
+    for split in ("train", "val", "test"):
+        same = [f.name for s, f in above if s == split]
+        if len(same) > 1:
+            raise InvalidInput(f"{str(root)!r} has several folders for the split {split}: {few(same)}")
+    return above
+
+
+def _folders(path: Path) -> list[Path]:
+    folders = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith("."))
+    for f in folders:
+        if f.is_symlink() and f.resolve() in (path.resolve(), *path.resolve().parents):
+            raise InvalidInput(f"{str(f)!r} is a link to a folder above it: remove the link")
+    return folders
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith("."))
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    for folder_name, inner, files in os.walk(path):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        yield from (Path(folder_name) / name for name in sorted(files) if not name.startswith("."))
+
+
+def few(names: Sequence[str], most: int = 10) -> str:
+    """The first names, in one line.
+
+    >>> few(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
