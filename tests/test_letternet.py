@@ -1,0 +1,199 @@
+import dataclasses
+import hashlib
+import re
+import unicodedata
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tlkit import letternet as module
+from tlkit.data import letters
+from tlkit.errors import InvalidInput
+from tlkit.letternet import PARAMETERS, WEIGHTS, letternet
+from tlkit.recipes import pretrain
+
+CARD = WEIGHTS.with_name("letternet.md")
+TINY = pretrain.Pretrain(epochs=1, letters=64, batch_size=32, draws=1, alphabet="oxtЖ")
+
+
+@pytest.fixture(scope="module")
+def alphabet():
+    return letters.glyphs([path for path in letters.fonts() if path.stem.startswith("DejaVuSans")], alphabet="OoAaZ")
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return pretrain.handwritten_digits()
+
+
+def features(photos, **options):
+    return pretrain.pooled(letternet(**options), photos)
+
+
+def test_parameter_count_is_pinned():
+    assert letternet(weights="none").count_params() == PARAMETERS
+
+
+def test_the_packaged_file_is_small_and_the_one_on_its_card():
+    content = WEIGHTS.read_bytes()
+    assert len(content) <= 1_500_000
+    assert hashlib.sha256(content).hexdigest() in CARD.read_text(encoding="utf-8")
+    assert f"{PARAMETERS:,} parameters" in CARD.read_text(encoding="utf-8")
+
+
+def test_stages_end_in_layers_of_their_names_and_halve_the_image():
+    network = letternet((64, 48, 1), weights=None)
+    sizes = [network.get_layer(name).output.shape[1:3] for name in ("stem", "stage1", "stage2", "stage3")]
+    assert sizes == [(64, 48), (32, 24), (16, 12), (8, 6)]
+    assert network.layers[-1].name == "stage3"
+    for stage in ("stage1", "stage2", "stage3"):  # nothing of a stage comes after the layer that bears its name
+        of_stage = [layer.name for layer in network.layers if layer.name.startswith(stage)]
+        assert of_stage[-1] == stage
+
+
+def test_raw_pixels_go_in():
+    network = letternet()
+    pixels = np.full((1, 32, 32, 1), 255, "float32")
+    first = keras.Model(network.input, network.get_layer("scale").output)
+    assert np.allclose(first.predict(pixels, verbose=0), 1)
+
+
+def test_only_keras_is_needed_to_load_a_saved_network(tmp_path):
+    network = letternet()
+    network.save(tmp_path / "network.keras")
+    assert {type(layer).__module__.split(".")[0] for layer in network.layers} == {"keras"}
+    pixels = np.arange(1024, dtype="float32").reshape(1, 32, 32, 1) % 256
+    loaded = keras.models.load_model(tmp_path / "network.keras")
+    assert np.array_equal(loaded.predict(pixels, verbose=0), network.predict(pixels, verbose=0))
+
+
+@pytest.mark.parametrize("shape", [(15, 32, 1), (32, 32), (None, 32, 1), (32, 32, 0)])
+def test_a_wrong_shape_is_refused(shape):
+    with pytest.raises(InvalidInput, match=re.escape(repr(shape)) + ".*16 pixels or more"):
+        letternet(shape)
+
+
+def test_wrong_weights_are_refused(tmp_path):
+    with pytest.raises(InvalidInput, match=r"leters.*no such file.*'letters', 'none'"):
+        letternet(weights="leters")
+    broken = tmp_path / "broken.weights.h5"
+    broken.write_bytes(b"not HDF5")
+    with pytest.raises(InvalidInput, match="not weights of LetterNet"):
+        letternet(weights=broken)
+    with pytest.raises(InvalidInput, match=r"images of shape \(32, 32, 3\)"):
+        letternet((32, 32, 3))
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(tmp_path / "other.weights.h5")
+    with pytest.raises(InvalidInput, match="not weights of LetterNet"):
+        letternet(weights=tmp_path / "other.weights.h5")
+
+
+def test_a_path_loads_what_was_saved(tmp_path):
+    network = letternet(weights="none")
+    network.save_weights(tmp_path / "mine.weights.h5")
+    loaded = letternet(weights=str(tmp_path / "mine.weights.h5"))
+    for saved, read in zip(network.get_weights(), loaded.get_weights(), strict=True):
+        assert np.array_equal(saved, read)
+
+
+def test_no_digit_is_a_letter():
+    characters = [chr(code) for code in range(0x110000)]
+    found = {letters.letter(character) for character in characters} - {None}
+    assert len(found) > 1000
+    for character in found:
+        assert unicodedata.category(character).startswith("L")
+        assert unicodedata.numeric(character, None) is None
+        assert not set(unicodedata.name(character, "").split()) & {"DIGIT", "NUMERAL", "TRESILLO", "CUATRILLO"}
+    assert [letters.letter(character) for character in "0٣Ⅷ²½𝟙①五ƻƼↃ"] == [None] * 11
+
+
+def test_letters_of_one_form_are_one_class(alphabet):
+    assert alphabet.classes == ("A", "Oo", "Z", "a")
+    assert len(alphabet.labels) == len(alphabet.fields) == len(alphabet.fonts)
+
+
+def test_a_font_without_the_letter_draws_nothing():
+    greek = letters.glyphs([path for path in letters.fonts() if path.stem in ("DejaVuSans", "cmss10")], alphabet="λa")
+    assert set(greek.fonts[greek.labels == greek.classes.index("λ")]) == {"DejaVuSans"}
+    assert set(greek.fonts[greek.labels == greek.classes.index("a")]) == {"DejaVuSans", "cmss10"}
+
+
+def test_drawing_follows_from_the_seed(alphabet):
+    first, again, other = (letters.draw(alphabet, 64, np.random.default_rng(seed)) for seed in (7, 7, 8))
+    assert np.array_equal(first[0], again[0])
+    assert np.array_equal(first[1], again[1])
+    assert not np.array_equal(first[0], other[0])
+    assert first[0].shape == (64, 32, 32, 1)
+    assert first[0].dtype == np.uint8
+    assert (first[0].max((1, 2, 3)) > 100).all()  # white ink is in every image
+    assert np.median(first[0]) < 50  # and the ground is black
+
+
+def test_enlarging_is_what_pillow_does():
+    from PIL import Image
+
+    small = np.random.default_rng(0).random((8, 8)).astype("float32")
+    enlarge = letters._enlarge(8)
+    shown = Image.fromarray(small).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.allclose(enlarge @ small @ enlarge.T, np.asarray(shown), atol=1e-6)
+
+
+def test_the_shipped_weights_know_more_than_random_ones(photos):
+    images, labels = photos
+    pretrained, random = features(images), features(images, weights="none")
+    assert not np.allclose(pretrained, random)
+    ((known, _),) = pretrain.probe(pretrained, labels, draws=3, shots=[5])
+    ((chance, _),) = pretrain.probe(random, labels, draws=3, shots=[5])
+    assert known > 0.92
+    assert chance < 0.85
+
+
+def test_pretraining_is_repeatable_bit_by_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "HELD_OUT", 64)
+    one, two = tmp_path / "one", tmp_path / "two"
+    first, second = (pretrain.run(dataclasses.replace(TINY, output=str(path))).get_weights() for path in (one, two))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert sorted(path.name for path in one.iterdir()) == ["letternet.md", "letternet.weights.h5"]
+    content = (one / "letternet.weights.h5").read_bytes()
+    assert content == (two / "letternet.weights.h5").read_bytes()
+    card = (one / "letternet.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(content).hexdigest() in card
+    assert "--alphabet oxtЖ" in card
+    loaded = letternet(weights=one / "letternet.weights.h5").get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(first, loaded, strict=True))
+
+
+@pytest.mark.parametrize("name", ["letternet.weights.h5", "letternet.md"])
+def test_nothing_is_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InvalidInput, match=f"{name} exists.*--output"):
+        pretrain.run(dataclasses.replace(TINY, output=str(tmp_path)))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InvalidInput, match="cannot be made a folder"):
+        pretrain.run(dataclasses.replace(TINY, output=str(tmp_path / "file")))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", -1), ("epochs", 0), ("letters", 0), ("batch_size", 0), ("draws", 0), ("learning_rate", 0.0),
+        ("weight_decay", -1.0), ("label_smoothing", 1.0), ("alphabet", "o"), ("output", ""),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_refused(name, value):
+    with pytest.raises(InvalidInput, match=f"{name} is {re.escape(repr(value))}; it must "):
+        pretrain.Pretrain(**{name: value})
+
+
+def test_an_alphabet_without_two_forms_is_refused(tmp_path):
+    with pytest.raises(InvalidInput, match="alphabet is 'oO'"):
+        pretrain.run(dataclasses.replace(TINY, alphabet="oO", output=str(tmp_path)))
+
+
+def test_the_constants_name_a_file_in_the_package():
+    assert WEIGHTS.is_relative_to(Path(module.__file__).parent)

@@ -1,0 +1,81 @@
+"""What a run needs before the first tensor: its seed, its precision, and what the machine is."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from importlib import metadata
+from typing import Any
+
+import keras
+
+
+def prepare(seed: int, precision: str = "auto") -> str:
+    """Seed every generator, make operations repeatable and set Keras' dtype policy.
+
+    Args:
+        seed: From 0 to 2**32 - 1.
+        precision: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
+
+    Returns:
+        The precision that was set, never `auto`.
+    """
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        importlib.import_module("tensorflow").config.experimental.enable_op_determinism()
+    elif keras.backend.backend() == "torch":
+        importlib.import_module("torch").use_deterministic_algorithms(True, warn_only=True)
+    chosen = best_precision() if precision == "auto" else precision
+    keras.config.set_dtype_policy(chosen)
+    return chosen
+
+
+def best_precision() -> str:
+    """Give `mixed_bfloat16` on a GPU that has it (compute capability 8) or a TPU, `mixed_float16` on an older GPU, else
+    `float32`: on a CPU, half precision is emulated for most operations.
+    """
+    kind, capability = device()
+    if kind == "tpu":
+        return "mixed_bfloat16"
+    if kind == "gpu":
+        return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16"
+    return "float32"
+
+
+def device() -> tuple[str, tuple[int, int]]:
+    """Give the kind of the device that Keras computes on, `cpu`, `gpu` or `tpu`, and a GPU's compute capability."""
+    backend = keras.backend.backend()
+    found: Any = importlib.import_module("tensorflow" if backend == "tensorflow" else backend)
+    if backend == "tensorflow":
+        if gpus := found.config.list_physical_devices("GPU"):
+            return "gpu", found.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return ("tpu" if found.config.list_physical_devices("TPU") else "cpu"), (0, 0)
+    if backend == "torch":
+        return ("gpu", found.cuda.get_device_capability()) if found.cuda.is_available() else ("cpu", (0, 0))
+    if backend == "jax":
+        first = found.devices()[0]
+        major, _, minor = str(getattr(first, "compute_capability", "0.0")).partition(".")
+        return first.platform, (int(major), int(minor or 0))
+    return "cpu", (0, 0)
+
+
+def jit_compile() -> bool | str:
+    """Say whether `compile` should use XLA: not on a CPU with TensorFlow, where it makes these networks 3-6x slower."""
+    return False if keras.backend.backend() == "tensorflow" and device()[0] == "cpu" else "auto"
+
+
+def environment() -> dict[str, str]:
+    """Give what a result depends on beside the config: Python, the backend, the device and the packages' versions."""
+    packages = ("tlkit", "keras", "tensorflow", "jax", "torch", "mlflow", "numpy", "pillow", "scikit-learn")
+    versions = {name: metadata.version(name) for name in packages if importlib.util.find_spec(_module(name))}
+    return {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "backend": keras.backend.backend(),
+        "device": device()[0],
+        **versions,
+    }
+
+
+def _module(distribution: str) -> str:
+    return {"pillow": "PIL", "scikit-learn": "sklearn"}.get(distribution, distribution)

@@ -1,0 +1,282 @@
+"""Phases of training: a head on the features of a frozen backbone, then the whole network, slowly."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from tlkit import runtime
+from tlkit.data import Photos, batches
+
+CLEAR = "\r\033[K"  # the terminal's line
+
+
+class Settings(NamedTuple):
+    """How one phase learns; the fields are those of `config.Head` and of the recipe around it.
+
+    Args:
+        epochs: Most passes over the training photos.
+        learning_rate: Largest rate, reached after the warm-up, then lowered to zero along a cosine.
+        warmup: Share of the steps in which the rate rises from zero.
+        patience: Epochs without a lower validation loss after which the phase ends.
+        batch_size: Photos in a step.
+        label_smoothing: Share of the label spread over all classes.
+        weight_decay: Decoupled decay (AdamW), times the rate; not on biases and normalization.
+    """
+
+    epochs: int
+    learning_rate: float
+    warmup: float = 0.1
+    patience: int = 5
+    batch_size: int = 32
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.0
+
+
+class History(NamedTuple):
+    """What happened in each epoch: Keras' logs, with the global `epoch` (from 1), its `phase` and its `seconds`."""
+
+    epochs: list[dict[str, Any]]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The epoch of the lowest validation loss, whose weights the model has."""
+        return min(self.epochs, key=lambda epoch: epoch["val_loss"])
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, all phases."""
+        return sum(epoch["seconds"] for epoch in self.epochs)
+
+
+def fit_head(
+    model: keras.Model, train: Photos, val: Photos, settings: Settings, callbacks: Sequence[Any] = ()
+) -> History:
+    """Train the head of `backbones.classifier`'s model; the backbone sees each photo once.
+
+    The frozen features are computed once and every epoch reads them, which gives what passing the photos through the
+    frozen backbone each epoch would give, because nothing below the head is random.
+
+    Returns:
+        One entry an epoch; the model has the weights of the best one.
+    """
+    pooled = keras.Model(model.inputs, model.get_layer("pool").output)
+    seen = [pooled.predict(batches(photos, settings.batch_size, labels=False), verbose=0) for photos in (train, val)]
+    inputs = keras.Input(seen[0].shape[1:])
+    logits = keras.Model(inputs, model.get_layer("head")(model.get_layer("dropout")(inputs)))
+    return _fit(
+        logits,
+        {"x": seen[0], "y": train.labels, "batch_size": settings.batch_size, "shuffle": True},
+        (seen[1], val.labels),
+        steps=math.ceil(len(train.labels) / settings.batch_size),
+        phase="head",
+        settings=settings,
+        callbacks=callbacks,
+    )
+
+
+def fit_full(
+    model: keras.Model,
+    train: Photos,
+    val: Photos,
+    settings: Settings,
+    *,
+    seed: int = 0,
+    augment: dict[str, Any] | None = None,
+    before: History | None = None,
+    callbacks: Sequence[Any] = (),
+) -> History:
+    """Train whatever is trainable of `backbones.classifier`'s model on the photos themselves.
+
+    Args:
+        model: From raw pixels to probabilities.
+        train: The training photos, augmented anew in each epoch.
+        val: The validation photos, never augmented.
+        settings: Of the phase.
+        seed: Of the order of the photos and of the augmentation.
+        augment: Arguments of `data.augment`, or None.
+        before: The epochs of the phase before; the model keeps its weights unless this phase finds better ones.
+        callbacks: Keras callbacks.
+
+    Returns:
+        All epochs, those of `before` too; the model has the weights of the best one.
+    """
+    logits = keras.Model(model.inputs, model.get_layer("head").output)
+    return _fit(
+        logits,
+        {"x": batches(train, settings.batch_size, shuffle=True, seed=seed, augment=augment), "shuffle": False},
+        batches(val, settings.batch_size),
+        steps=math.ceil(len(train.labels) / settings.batch_size),
+        phase="full",
+        settings=settings,
+        callbacks=callbacks,
+        before=before,
+    )
+
+
+def predict(model: keras.Model, photos: Photos, batch_size: int = 32) -> np.ndarray:
+    """Give the probabilities of the photos, shape (photos, classes)."""
+    return model.predict(batches(photos, batch_size, labels=False), verbose=0)
+
+
+def cosine(learning_rate: float, warmup: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Rise linearly to the rate over a share of the steps, then fall to zero along a cosine (arXiv:1608.03983).
+
+    >>> schedule = cosine(1.0, 0.5, 4)
+    >>> [round(float(schedule(step)), 2) for step in range(5)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    rising = min(round(warmup * steps), steps - 1)
+    falling = steps - rising
+    if rising == 0:
+        return keras.optimizers.schedules.CosineDecay(learning_rate, falling)
+    return keras.optimizers.schedules.CosineDecay(0.0, falling, warmup_target=learning_rate, warmup_steps=rising)
+
+
+def smoothed_crossentropy(label_smoothing: float) -> Callable[[Any, Any], Any]:
+    """Make the cross-entropy of integer labels and logits, in float32, with label smoothing (arXiv:1512.00567)."""
+
+    def crossentropy(labels: Any, logits: Any) -> Any:
+        one_hot = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32"), logits.shape[-1])
+        logits = keras.ops.cast(logits, "float32")
+        return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True, label_smoothing=label_smoothing)
+
+    return crossentropy
+
+
+def _fit(
+    logits: keras.Model,
+    train: dict[str, Any],
+    val: Any,
+    *,
+    steps: int,
+    phase: str,
+    settings: Settings,
+    callbacks: Sequence[Any],
+    before: History | None = None,
+) -> History:
+    optimizer = keras.optimizers.AdamW(
+        cosine(settings.learning_rate, settings.warmup, settings.epochs * steps), weight_decay=settings.weight_decay
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    logits.compile(
+        optimizer,
+        loss=smoothed_crossentropy(settings.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=runtime.jit_compile(),
+    )
+    history = History(list(before.epochs) if before else [])
+    first, best_loss = len(history.epochs), history.best["val_loss"] if history.epochs else math.inf
+    logits.fit(
+        **train,
+        validation_data=val,
+        initial_epoch=first,
+        epochs=first + settings.epochs,
+        callbacks=[
+            _Record(history, phase),
+            _BestEpoch(settings.patience, best_loss),
+            _Progress(history, phase, first, settings.epochs, steps),
+            *callbacks,
+        ],
+        verbose=0,
+    )
+    return history
+
+
+class _Record(keras.callbacks.Callback):
+    """Adds phase, seconds and learning rate to Keras' logs, for the callbacks after it too."""
+
+    def __init__(self, history: History, phase: str):
+        super().__init__()
+        self.history, self.phase = history, phase
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        seconds = time.perf_counter() - self.started
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        values = {**values, "learning_rate": rate, "seconds": seconds}
+        self.history.epochs.append({"epoch": epoch + 1, "phase": self.phase, **values})
+
+
+class _BestEpoch(keras.callbacks.Callback):
+    """Stops when the validation loss no longer falls and puts the best weights back.
+
+    Keras' EarlyStopping cannot start from the loss of an earlier phase: it would keep this phase's best epoch even
+    where it is worse than what the phase began with.
+    """
+
+    def __init__(self, patience: int, best_loss: float):
+        super().__init__()
+        self.patience, self.best_loss = patience, best_loss
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.weights = self.model.get_weights()
+        self.waited = 0
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = (logs or {})["val_loss"]
+        if loss < self.best_loss:
+            self.best_loss, self.waited = loss, 0
+            self.weights = self.model.get_weights()
+            return
+        self.waited += 1
+        self.model.stop_training = self.waited >= self.patience
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.model.set_weights(self.weights)
+
+
+class _Progress(keras.callbacks.Callback):
+    """Prints a line an epoch, and on a terminal the step within it, with an estimate of the time left in the phase."""
+
+    def __init__(self, history: History, phase: str, first: int, epochs: int, steps: int):
+        super().__init__()
+        self.history, self.phase, self.first, self.epochs, self.steps = history, phase, first, epochs, steps
+        self.live = sys.stdout.isatty()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.started = self.shown = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        now = time.perf_counter()
+        if not self.live or now - self.shown < 0.5:
+            return
+        self.shown = now
+        left = (now - self.started) / (batch + 1) * (self.steps - batch - 1)
+        print(f"{CLEAR}{self.phase}  step {batch + 1}/{self.steps}, {duration(left)} left in epoch", end="", flush=True)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        last, done = self.history.epochs[-1], epoch + 1 - self.first
+        recent = [entry["seconds"] for entry in self.history.epochs[-done:]]
+        left = float(np.median(recent)) * (self.epochs - done)
+        print(
+            f"{CLEAR if self.live else ''}{self.phase} {done:>3}/{self.epochs}"
+            f"  loss {last['loss']:.4f}  accuracy {last['accuracy']:.4f}"
+            f"  val_loss {last['val_loss']:.4f}  val_accuracy {last['val_accuracy']:.4f}"
+            f"  {duration(left)} left",
+            flush=True,
+        )
+
+
+def duration(seconds: float) -> str:
+    """Write a number of seconds for a person.
+
+    >>> duration(0.4), duration(75), duration(7300)
+    ('0.4 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
