@@ -1,0 +1,482 @@
+"""Every row of the table, and what the rows share. `-m slow` goes over all of them, the default over each family."""
+
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+import warnings
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras.src.utils import file_utils
+from PIL import Image
+
+from tlkit import backbones
+from tlkit.backbones import BACKBONES, build, classifier, freeze, unfreeze
+from tlkit.errors import InvalidInput, Unavailable
+
+FAMILIES = (
+    "ConvNeXtTiny",
+    "DenseNet121",
+    "EfficientNetB0",
+    "EfficientNetV2B0",
+    "InceptionV3",
+    "LetterNet",
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "NASNetMobile",
+    "ResNet50",
+    "ResNet50V2",
+    "VGG16",
+    "Xception",
+)
+STRIDES = {f"ResNet{depth}V2": [4, 8, 16, 32, 32] for depth in (50, 101, 152)} | {"LetterNet": [1, 2, 4, 8]}
+STEM_AT_4 = ("ConvNeXt", "DenseNet", "ResNet")
+
+
+def pixels(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape).astype("float32")
+
+
+def outputs(model, x):
+    return keras.ops.convert_to_numpy(model(x, training=False)).astype("float32")
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def tiny(shape=(64, 64, 3), **arguments):
+    return build("MobileNet", shape, **{"weights": "none", "alpha": 0.25} | arguments)
+
+
+# Every row ------------------------------------------------------------------------------------------------------------
+
+
+def rows(fast):
+    """All rows, always in the same order, so that pytest can run the tests of one row together."""
+    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in BACKBONES]
+
+
+@pytest.fixture(scope="module", params=rows(FAMILIES))
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def network(name):
+    """Odd and not square, which is where padding goes wrong."""
+    return build(name, (257, 129, BACKBONES[name].channels), weights="none")
+
+
+def test_table_is_complete():
+    networks = {name for name in dir(keras.applications) if name[0].isupper()}
+    assert networks | {"LetterNet"} == set(BACKBONES)
+    assert set(FAMILIES) <= set(BACKBONES)
+
+
+def test_stages(name, network):
+    ends = [network.get_layer(end) for end in BACKBONES[name].stages.values()]
+    assert list(BACKBONES[name].stages) == ["stem", "stage1", "stage2", "stage3", "stage4"][: len(ends)]
+    assert len(ends) == (4 if name == "LetterNet" else 5)
+    assert ends[-1].output is network.output
+    nested = [ancestors(end) for end in ends]
+    assert all(earlier < later for earlier, later in pairwise(nested))
+    strides = [2 ** round(np.log2(257 / end.output.shape[1])) for end in ends]
+    assert strides == STRIDES.get(name, [4 if name.startswith(STEM_AT_4) else 2, 4, 8, 16, 32])
+
+
+def ancestors(layer):
+    """Names of all layers that the layer depends on, and its own, by following the graph's edges."""
+    found, waiting = set(), [layer]
+    while waiting:
+        layer = waiting.pop()
+        if layer.name not in found:
+            found.add(layer.name)
+            waiting += [tensor._keras_history.operation for tensor in layer._inbound_nodes[0].arguments.keras_tensors]
+    return found
+
+
+def test_unfreeze_freezes_what_comes_before(name, network):
+    stages = BACKBONES[name].stages
+    pairs = [(None, None), *zip([None, *stages], stages, strict=False)]
+    for before, stage in [*pairs, *reversed(pairs)]:  # each with more and with less frozen before
+        unfreeze(network, name, stage)
+        expected = ancestors(network.get_layer(stages[before])) if before else set()
+        expected |= {x.name for x in network.layers if isinstance(x, keras.layers.BatchNormalization)}
+        assert {x.name for x in network.layers if not x.trainable} == expected & {x.name for x in network.layers}
+        assert network.trainable_weights
+    freeze(network)
+    assert not network.trainable_weights
+
+
+def test_same_as_keras_with_the_same_weights(name, network, tmp_path, monkeypatch):
+    """Preprocessing, graph and order of weights: Keras' own network, given our file as its imagenet weights."""
+    if name == "LetterNet":
+        pytest.skip("is not in keras.applications")
+    path = str(tmp_path / "ours.weights.h5")
+    network.save_weights(path)
+    monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: path)
+    constructor = getattr(keras.applications, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that weights for 224 x 224 pixels are loaded
+        theirs = constructor(include_top=False, weights="imagenet", input_shape=network.input.shape[1:])
+    os.remove(path)  # pytest keeps its folders, and this can be a gigabyte
+    x = pixels(1, *network.input.shape[1:])
+    preprocessed = sys.modules[constructor.__module__].preprocess_input(x.copy())
+    assert_close(outputs(network, x), outputs(theirs, preprocessed))
+    if BACKBONES[name].preprocessing == "built in":
+        np.testing.assert_array_equal(preprocessed, x)
+    else:
+        first = keras.Model(network.input, network.get_layer("preprocessing").output)
+        np.testing.assert_allclose(outputs(first, x), preprocessed, rtol=1e-5, atol=1e-4)
+
+
+# One for each preprocessing and each kind of layer that is special to one family.
+@pytest.mark.parametrize(
+    "name", rows(["ConvNeXtTiny", "EfficientNetB0", "LetterNet", "MobileNetV3Small", "ResNet50"]), indirect=True
+)
+def test_saved_model_needs_only_keras(name, network, tmp_path):
+    path = tmp_path / "model.keras"
+    model = classifier(network, 3)
+    model.save(path)
+    with zipfile.ZipFile(path) as archive:
+        assert "tlkit" not in json.dumps(json.loads(archive.read("config.json")))
+    loaded = keras.models.load_model(path)  # in safe mode
+    path.unlink()
+    x = pixels(1, *network.input.shape[1:])
+    assert_close(outputs(loaded, x), outputs(model, x))
+    unfreeze(loaded, name, "stage2")
+    unfreeze(model, name, "stage2")
+    kept, made = ([layer.name for layer in m.layers[1].layers if layer.trainable] for m in (loaded, model))
+    assert kept == made
+
+
+@pytest.mark.parametrize("name", rows(["LetterNet", "MobileNet", "Xception"]), indirect=True)
+def test_smallest_size(name):
+    row = BACKBONES[name]
+    build(name, (row.smallest, row.smallest, row.channels), weights="none")
+    with pytest.raises(InvalidInput, match=rf"at least {row.smallest} x {row.smallest} pixels"):
+        build(name, (row.smallest + 50, row.smallest - 1, row.channels), weights="none")
+
+
+# Pixels ---------------------------------------------------------------------------------------------------------------
+
+
+def test_gray_is_repeated_to_rgb(tmp_path):
+    rgb, path = tiny(), tmp_path / "rgb.weights.h5"
+    rgb.save_weights(path)
+    gray = tiny((64, 64, 1), weights=path)
+    x = pixels(2, 64, 64, 1)
+    assert_close(outputs(gray, x), outputs(rgb, np.repeat(x, 3, axis=-1)))
+
+
+def test_rgb_is_reduced_to_luminance_as_pillow_does():
+    model = build("LetterNet", (32, 32, 3), weights="none")
+    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    rescaled = keras.Model(model.input, first.input)
+    x = pixels(1, 32, 32, 3)
+    expected = np.asarray(Image.fromarray(x[0].astype("uint8")).convert("L"), "float32")
+    assert np.abs(outputs(rescaled, x)[0, ..., 0] * 255 - expected).max() < 0.51  # Pillow rounds
+
+
+def test_integer_pixels():
+    model, x = tiny(), pixels(2, 64, 64, 3)
+    assert_close(outputs(model, x.astype("uint8")), outputs(model, x))
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha", "last"),
+    [
+        ("EfficientNetB0", None, "rescaling_1"),
+        pytest.param("EfficientNetV2B0", None, "normalization", marks=pytest.mark.slow),
+        ("MobileNet", 0.25, "preprocessing"),
+        ("MobileNetV3Small", 0.75, "rescaling"),
+    ],
+)
+def test_mixed_precision_keeps_pixels_and_probabilities_in_float32(name, alpha, last, tmp_path):
+    x = pixels(1, 64, 64, 3)
+    exact = build(name, (64, 64, 3), weights="none", alpha=alpha)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = build(name, (64, 64, 3), weights="none", alpha=alpha)
+        model = classifier(mixed, 3)
+        model.save(tmp_path / "model.keras")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for network in (mixed, loaded.get_layer("backbone")):
+        first, reference = (keras.Model(m.input, m.get_layer(last).output) for m in (network, exact))
+        assert keras.backend.standardize_dtype(first(x).dtype) == "float32"
+        np.testing.assert_allclose(outputs(first, x), outputs(reference, x), rtol=1e-6, atol=1e-6)
+        assert network.output.dtype == "bfloat16"
+    for m in (model, loaded):
+        assert [m.get_layer(end).output.dtype for end in ("pool", "head", "probabilities")] == ["float32"] * 3
+
+
+def test_names_do_not_depend_on_what_was_built_before():
+    first, second = (build("MobileNetV3Small", (64, 64, 3), weights="none") for _ in range(2))
+    names = [layer.name for layer in first.layers]
+    assert names == [layer.name for layer in second.layers]
+    assert len(set(names)) == len(names)
+    assert {"activation", "re_lu", "add", "multiply"} & set(names) == {"activation", "re_lu"}
+
+
+# The head -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5])
+def test_classifier(classes):
+    model = classifier(tiny(), classes)
+    y, logits = (outputs(m, pixels(4, 64, 64, 3)) for m in (model, keras.Model(model.input, model.layers[-2].output)))
+    assert y.shape == (4, classes)
+    expected = 1 / (1 + np.exp(-logits)) if classes == 1 else np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(y, expected, rtol=1e-5)
+    assert [layer.name for layer in model.layers[-2:]] == ["head", "probabilities"]
+
+
+def test_training_leaves_batch_normalization_statistics_alone():
+    model = classifier(build("LetterNet", (32, 32, 3), weights="none"), 3)
+    unfreeze(model, "LetterNet", "stage3")
+    model.compile("adam", "sparse_categorical_crossentropy")
+    backbone = model.get_layer("backbone")
+    before = {w.path: keras.ops.convert_to_numpy(w) for w in backbone.weights}
+    model.fit(pixels(4, 32, 32, 3), np.array([0, 1, 2, 0]), epochs=1, verbose=0)
+    changed = {w.path for w in backbone.weights if not np.array_equal(before[w.path], keras.ops.convert_to_numpy(w))}
+    assert changed <= {w.path for w in backbone.trainable_weights}
+    assert not any("moving" in path for path in changed)
+    assert "stage3_1_conv/kernel" in changed
+    assert "stage2_1_conv/kernel" not in changed
+
+
+# Weights --------------------------------------------------------------------------------------------------------------
+
+
+def test_published_weights_and_the_same_file_give_equal_outputs(tmp_path, monkeypatch):
+    """EfficientNetB* of Keras do not: they add a layer for the word `imagenet` only."""
+    path = str(tmp_path / "random.weights.h5")
+    keras.applications.EfficientNetB0(include_top=False, weights=None).save_weights(path)
+    by_path = build("EfficientNetB0", (64, 64, 3), weights=path)
+    monkeypatch.setattr(backbones, "_fetched", lambda *_: path)
+    by_word = build("EfficientNetB0", (64, 64, 3), weights="imagenet")
+    x = pixels(1, 64, 64, 3)
+    assert_close(outputs(by_path, x), outputs(by_word, x), 1e-6)
+    monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: path)
+    theirs = keras.applications.EfficientNetB0(include_top=False, weights="imagenet", input_shape=(64, 64, 3))
+    assert_close(outputs(by_word, x), outputs(theirs, x), 1e-6)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of Keras on a machine without a network."""
+
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    (tmp_path / "models").mkdir()
+    monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    return tmp_path / "models"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("MobileNet", "mobilenet_1_0_224_tf_no_top.h5"),
+        ("EfficientNetB0", "efficientnetb0_notop.h5"),
+        pytest.param("NASNetMobile", "nasnet_mobile_no_top.h5", marks=pytest.mark.slow),
+    ],
+)
+def test_no_network(name, file, cache):
+    start = time.perf_counter()
+    with pytest.raises(Unavailable, match=rf"{cache / file}, which is not there.*https://.*--backbone.name LetterNet"):
+        build(name, (160, 160, 3))
+    assert time.perf_counter() - start < 20
+    assert not list(cache.iterdir())
+
+
+def test_half_downloaded_file_with_a_hash(cache):
+    (cache / "efficientnetb0_notop.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(Unavailable, match=r"efficientnetb0_notop.h5, which is incomplete .* cannot be reached"):
+        build("EfficientNetB0", (64, 64, 3))
+    assert (cache / "efficientnetb0_notop.h5").exists()  # Keras would delete it when its download fails
+
+
+def test_half_downloaded_file_without_a_hash(cache):
+    (cache / "mobilenet_2_5_224_tf_no_top.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(Unavailable, match=r"mobilenet_2_5_224_tf_no_top.h5 in Keras' cache is .* damaged: delete it"):
+        tiny(weights="imagenet")
+
+
+def test_download(cache, monkeypatch):
+    model = tiny()
+    model.save_weights(cache / "source.weights.h5")
+    name, asked = "mobilenet_2_5_224_tf_no_top.h5", []
+
+    def get_file(fname, origin, cache_subdir):
+        asked.append(origin)
+        shutil.copy(cache / "source.weights.h5", cache / "fetched.weights.h5")
+        return str(cache / "fetched.weights.h5")
+
+    assert backbones._published("MobileNet", 0.25)["fname"] == name
+    monkeypatch.setattr(backbones, "_reachable", lambda _: True)
+    monkeypatch.setattr(file_utils, "get_file", get_file)
+    x = pixels(1, 64, 64, 3)
+    assert_close(outputs(tiny(weights="imagenet"), x), outputs(model, x))
+    assert asked == [f"https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/{name}"]
+
+
+def test_failed_download(cache, monkeypatch):
+    def get_file(**_):
+        raise Exception("URL fetch failure: 404\nNot found")
+
+    backbones._published("MobileNet", 0.25)
+    monkeypatch.setattr(backbones, "_reachable", lambda _: True)
+    monkeypatch.setattr(file_utils, "get_file", get_file)
+    with pytest.raises(Unavailable, match=r"cannot be downloaded \(URL fetch failure: 404 Not found\)"):
+        tiny(weights="imagenet")
+
+
+def test_name_server_that_does_not_answer(monkeypatch):
+    def hang(*_):
+        time.sleep(3)
+        raise OSError
+
+    monkeypatch.setattr(socket, "create_connection", hang)
+    start = time.perf_counter()
+    assert not backbones._reachable("https://storage.googleapis.com/x", seconds=0.1)
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("proxy", "address"),
+    [
+        (None, ("storage.googleapis.com", 443)),
+        ("http://proxy.example:3128", ("proxy.example", 3128)),
+        ("proxy.example:3128", ("proxy.example", 3128)),
+    ],
+)
+def test_a_proxy_is_asked_instead_of_the_host(proxy, address, monkeypatch):
+    class Connection:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+    asked = []
+    monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": proxy} if proxy else {})
+    monkeypatch.setattr("urllib.request.proxy_bypass", lambda _: False)
+    monkeypatch.setattr(socket, "create_connection", lambda address, _: asked.append(address) or Connection())
+    assert backbones._reachable("https://storage.googleapis.com/x")
+    assert asked == [address]
+
+
+def test_a_file_of_the_older_format(tmp_path):
+    model, path = tiny(), tmp_path / "model.h5"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(path)
+    x = pixels(1, 64, 64, 3)
+    assert_close(outputs(tiny(weights=str(path)), x), outputs(model, x))
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_text("no weights"), r"bad.weights.h5 is not a complete HDF5 file"),
+        (lambda path: tiny(alpha=0.5).save_weights(path), r"holds 135 arrays of 829,536 numbers, the network has 135"),
+        (
+            lambda path: keras.applications.MobileNet(alpha=0.25, weights=None, classes=7).save_weights(path),
+            "holds 137 arrays of 220,343 numbers, the network has 135 arrays of 218,544 numbers",
+        ),
+        (lambda path: keras.applications.VGG16(weights=None, include_top=False).save_weights(path), "holds 26 arrays"),
+        (lambda path: path.write_bytes(saved(path)[:200_000]), r"is not a complete HDF5 file|does not fit"),
+        (lambda path: path.mkdir(), "the path of a file that exists"),
+        (lambda path: None, "the path of a file that exists"),
+    ],
+    ids=["text", "other alpha", "with top", "other network", "cut", "folder", "missing"],
+)
+def test_a_file_that_does_not_fit(write, message, tmp_path):
+    path = tmp_path / "bad.weights.h5"
+    write(path)
+    with pytest.raises(InvalidInput, match=message) as raised:
+        tiny(weights=path)
+    assert "\n" not in str(raised.value)
+    assert str(path) in str(raised.value)
+
+
+def saved(path):
+    tiny().save_weights(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "mobilnet_v2"}, r"'mobilnet_v2' is unknown: did you mean MobileNetV2\?.*BACKBONES lists all 41"),
+        ({"name": "ResNet18"}, r"did you mean ResNet1"),
+        ({"name": None}, r"None is unknown"),
+        ({"name": "VGG16", "alpha": 0.5}, r"alpha is 0.5: VGG16 takes none; MobileNet, MobileNetV2, MobileNetV3"),
+        ({"name": "MobileNet", "alpha": 0.6}, r"alpha is 0.6: .*published for 0.25, 0.5, 0.75, 1.0"),
+        ({"name": "MobileNetV2", "alpha": 2}, r"published for 0.35, 0.5, 0.75, 1.0, 1.3, 1.4"),
+        ({"name": "MobileNetV3Large", "alpha": 0.5}, r"published for 0.75, 1.0"),
+        ({"name": "MobileNet", "alpha": 0, "weights": "none"}, r"alpha is 0: above 0"),
+        ({"name": "VGG16", "weights": "letters"}, r"weights is 'letters': VGG16 takes imagenet, none, or the path"),
+        ({"name": "LetterNet", "weights": "imagenet"}, r"LetterNet takes letters, none, or the path"),
+        ({"name": "VGG16", "weights": None}, r"weights is None"),
+        ({"name": "VGG16", "input_shape": (64, 64)}, r"input_shape is \(64, 64\): \(height, width, channels\)"),
+        ({"name": "VGG16", "input_shape": (64, 64, 4)}, r"1 or 3 channels"),
+        ({"name": "VGG16", "input_shape": (None, None, 3)}, r"\(height, width, channels\)"),
+        ({"name": "Xception", "input_shape": (64, 64, 3)}, r"Xception takes at least 71 x 71 pixels"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(InvalidInput, match=message):
+        build(**arguments)
+
+
+def test_channels_first_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    with pytest.raises(InvalidInput, match="channels_first"):
+        tiny()
+
+
+def test_bad_arguments_of_the_head():
+    backbone = tiny()
+    with pytest.raises(InvalidInput, match="classes is 0: at least 1"):
+        classifier(backbone, 0)
+    with pytest.raises(InvalidInput, match=r"dropout is 1.0: from 0 to below 1"):
+        classifier(backbone, 2, dropout=1.0)
+    model = classifier(backbone, 2)
+    with pytest.raises(InvalidInput, match="stage 'stage5' is unknown: MobileNet has stem, stage1, stage2, stage3"):
+        unfreeze(model, "MobileNet", "stage5")
+    with pytest.raises(InvalidInput, match="the backbone of this model is not VGG16"):
+        unfreeze(model, "VGG16", "stage4")
+    with pytest.raises(InvalidInput, match="no layer called backbone"):
+        freeze(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+
+
+# Real weights ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real  # TLKIT_DATA names a folder with keras_home/models/mobilenet_7_5_224_tf_no_top.h5
+@pytest.mark.parametrize("shape", [(224, 224, 3), (160, 160, 3), (101, 67, 3)])
+def test_real_mobilenet(shape, monkeypatch):
+    home = Path(os.environ["TLKIT_DATA"]) / "keras_home"
+    monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(home))
+    path = home / "models" / "mobilenet_7_5_224_tf_no_top.h5"
+    x = pixels(2, *shape)
+    by_word = outputs(build("MobileNet", shape, weights="imagenet", alpha=0.75), x)
+    by_path = outputs(build("MobileNet", shape, weights=path, alpha=0.75), x)
+    theirs = keras.applications.MobileNet(shape, alpha=0.75, include_top=False, weights=path)
+    np.testing.assert_array_equal(by_word, by_path)
+    assert_close(by_word, outputs(theirs, keras.applications.mobilenet.preprocess_input(x)))
+    assert by_word.std() > 0.1

@@ -1,0 +1,661 @@
+"""Pretrained networks without their top, from raw pixels to a feature map: keras.applications and our LetterNet.
+
+A variant is a row of `BACKBONES`. Three things hold for every row, and a test goes over the whole table:
+
+- The network takes pixels from 0 to 255. Its family's preprocessing is inside, computed in float32 whatever the
+  precision and made of Keras' own layers, so a saved model needs nothing but Keras to be loaded and used.
+- Its layers have the names that Keras gives them in a fresh process (`conv2d_1`, not `conv2d_95`), whatever was built
+  before.
+- Its stages are called `stem`, `stage1`, `stage2` ... and the last one ends with the network's output. In the rows of
+  keras.applications, `stem` is the first convolutions with their pooling, if any, and stages 1 to 4 end at a 4th, 8th,
+  16th and 32nd of the height and width; only ResNet*V2 reduce in the last block of a stage instead of the first: 8, 16,
+  32, 32. LetterNet has three stages.
+
+Source of networks, weights and stage boundaries: https://keras.io/api/applications/ and the papers named there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import os
+import re
+import socket
+import threading
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import keras
+import numpy as np
+
+from tlkit.errors import InvalidInput, Unavailable
+
+
+class Row(NamedTuple):
+    """One backbone.
+
+    Args:
+        constructor: Its function in keras.applications; None for our own LetterNet.
+        size: Height and width in pixels of the images it was trained on.
+        preprocessing: `caffe`, `tf` or `torch`, as in keras.applications.imagenet_utils, or `built in`.
+        stages: Name of each stage, first to last, and of the layer that ends it.
+        alphas: Width multipliers with published weights; empty where the network has no such argument.
+        smallest: The least height and width in pixels that the network can take.
+        channels: Of the images it was trained on.
+        pretrained: The word for its published weights.
+    """
+
+    constructor: str | None
+    size: int
+    preprocessing: str
+    stages: dict[str, str]
+    alphas: tuple[float, ...] = ()
+    smallest: int = 32
+    channels: int = 3
+    pretrained: str = "imagenet"
+
+
+def _stages(stem: str, *ends: str) -> dict[str, str]:
+    return {"stem": stem} | {f"stage{i}": end for i, end in enumerate(ends, 1)}
+
+
+def _convnext(size: str, depth: int) -> Row:  # depth: blocks in the third stage
+    name = f"convnext_{size.lower()}"
+    ends = [f"{name}_stage_{stage}_block_{block}_identity" for stage, block in enumerate((2, 2, depth - 1))]
+    return Row(f"ConvNeXt{size}", 224, "built in", _stages(f"{name}_stem", *ends, "layer_normalization"))
+
+
+def _densenet(depth: int, blocks: int) -> Row:  # blocks: in the third stage
+    ends = _stages("pool1", "conv2_block6_concat", "conv3_block12_concat", f"conv4_block{blocks}_concat", "relu")
+    return Row(f"DenseNet{depth}", 224, "torch", ends)
+
+
+def _efficientnet(variant: str, size: int, last: str) -> Row:  # last: letters of the last blocks in parts 2, 3 and 5
+    ends = [f"block{part}{letter}_add" for part, letter in zip("235", last, strict=True)]
+    return Row(f"EfficientNet{variant}", size, "built in", _stages("stem_activation", *ends, "top_activation"))
+
+
+def _nasnet(variant: str, size: int, cells: int, output: str, smallest: int) -> Row:  # cells: between two reductions
+    ends = ("reduction_concat_stem_1", f"normal_concat_{cells - 1}", f"normal_concat_{2 * cells}", output)
+    return Row(f"NASNet{variant}", size, "tf", _stages("stem_bn1", *ends), smallest=smallest)
+
+
+def _resnet(depth: int, blocks: tuple[int, int, int, int], version: str = "") -> Row:  # He et al. 2015, table 1
+    ends = [f"conv{stage}_block{block}_out" for stage, block in enumerate(blocks, 2)]
+    if version == "V2":
+        ends[-1] = "post_relu"
+    return Row(f"ResNet{depth}{version}", 224, "tf" if version else "caffe", _stages("pool1_pool", *ends))
+
+
+_ROWS = (
+    _convnext("Tiny", 9),
+    *(_convnext(size, 27) for size in ("Small", "Base", "Large", "XLarge")),
+    _densenet(121, 24),
+    _densenet(169, 32),
+    _densenet(201, 48),
+    _efficientnet("B0", 224, "bbc"),
+    _efficientnet("B1", 240, "ccd"),
+    _efficientnet("B2", 260, "ccd"),
+    _efficientnet("B3", 300, "cce"),
+    _efficientnet("B4", 380, "ddf"),
+    _efficientnet("B5", 456, "eeg"),
+    _efficientnet("B6", 528, "ffh"),
+    _efficientnet("B7", 600, "ggj"),
+    _efficientnet("V2B0", 224, "bbe"),
+    _efficientnet("V2B1", 240, "ccf"),
+    _efficientnet("V2B2", 260, "ccf"),
+    _efficientnet("V2B3", 300, "ccg"),
+    _efficientnet("V2S", 384, "ddi"),
+    _efficientnet("V2M", 480, "een"),
+    _efficientnet("V2L", 480, "ggs"),
+    Row(
+        "InceptionResNetV2",
+        299,
+        "tf",
+        _stages("activation_2", "activation_4", "block35_10_ac", "block17_20_ac", "conv_7b_ac"),
+        smallest=75,
+    ),
+    Row(
+        "InceptionV3",
+        299,
+        "tf",
+        _stages("activation_2", "activation_4", "mixed2", "mixed7", "mixed10"),
+        smallest=75,
+    ),
+    Row(
+        "MobileNet",
+        224,
+        "tf",
+        _stages("conv1_relu", "conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu"),
+        alphas=(0.25, 0.5, 0.75, 1.0),
+    ),
+    Row(
+        "MobileNetV2",
+        224,
+        "tf",
+        _stages("Conv1_relu", "block_2_add", "block_5_add", "block_12_add", "out_relu"),
+        alphas=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
+    ),
+    Row(
+        "MobileNetV3Large",
+        224,
+        "built in",
+        _stages("activation", "expanded_conv_2_add", "expanded_conv_5_add", "expanded_conv_11_add", "activation_19"),
+        alphas=(0.75, 1.0),
+    ),
+    Row(
+        "MobileNetV3Small",
+        224,
+        "built in",
+        _stages(
+            "activation", "expanded_conv_project_bn", "expanded_conv_2_add", "expanded_conv_7_add", "activation_17"
+        ),
+        alphas=(0.75, 1.0),
+    ),
+    _nasnet("Mobile", 224, 4, "activation_187", smallest=32),
+    _nasnet("Large", 331, 6, "activation_259", smallest=32),
+    _resnet(50, (3, 4, 6, 3)),
+    _resnet(101, (3, 4, 23, 3)),
+    _resnet(152, (3, 8, 36, 3)),
+    _resnet(50, (3, 4, 6, 3), "V2"),
+    _resnet(101, (3, 4, 23, 3), "V2"),
+    _resnet(152, (3, 8, 36, 3), "V2"),
+    Row("VGG16", 224, "caffe", _stages(*(f"block{i}_pool" for i in range(1, 6)))),
+    Row("VGG19", 224, "caffe", _stages(*(f"block{i}_pool" for i in range(1, 6)))),
+    Row(
+        "Xception",
+        299,
+        "tf",
+        _stages("block1_conv2_act", "add", "add_1", "add_10", "block14_sepconv2_act"),
+        smallest=71,
+    ),
+)
+
+BACKBONES: dict[str, Row] = {str(row.constructor): row for row in _ROWS} | {
+    "LetterNet": Row(
+        None,
+        32,
+        "built in",
+        _stages("stem", "stage1", "stage2", "stage3"),
+        smallest=16,
+        channels=1,
+        pretrained="letters",
+    )
+}
+
+
+def row(name: str) -> Row:
+    """Give the row of a backbone.
+
+    Raises:
+        InvalidInput: there is none of this name; the message has the most similar one.
+
+    >>> row("VGG16").size
+    224
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    by_lower_case = {known.lower(): known for known in BACKBONES}
+    close = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.0)[0]
+    raise InvalidInput(
+        f"backbone {name!r} is unknown: did you mean {by_lower_case[close]}? "
+        f"tlkit.backbones.BACKBONES lists all {len(BACKBONES)}"
+    )
+
+
+def build(
+    name: str,
+    input_shape: tuple[int, int, int] | None = None,
+    weights: str | os.PathLike[str] = "pretrained",
+    alpha: float | None = None,
+) -> keras.Model:
+    """Build a backbone, from raw pixels to its feature map.
+
+    One flat functional model called `backbone`, whose layers have Keras' own names. In front of them stand the input
+    `pixels` and the preprocessing. Weights files hold the same arrays with and without the preprocessing.
+
+    Args:
+        name: A key of `BACKBONES`.
+        input_shape: Height and width in pixels, and 1 (gray) or 3 (RGB) channels; by default the network's own. Gray
+            images are repeated to RGB, or RGB reduced to luminance (ITU-R BT.601), inside the model.
+        weights: `pretrained` or the row's own word for it (`imagenet`, `letters`), which Keras downloads once into its
+            cache; `none`; or the path of a weights file without top (`.weights.h5` or `.h5`). The published weights of
+            the native size are used for any size, so that one download serves all.
+        alpha: Width multiplier of the MobileNets; by default 1.
+
+    Shapes:
+        pixels: (batch, height, width, channels), from 0 to 255
+        returns: a model to (batch, about height / 32, about width / 32, features); height / 8 for LetterNet
+
+    Raises:
+        InvalidInput: an argument, or a weights file, does not fit this network.
+        Unavailable: the published weights are neither in Keras' cache nor can they be downloaded.
+
+    >>> build("MobileNet", (64, 96, 3), weights="none", alpha=0.25).output.shape
+    (None, 2, 3, 256)
+    """
+    chosen = row(name)
+    shape = _shape(name, chosen, input_shape)
+    weights = _weights(name, chosen, weights)
+    _check_alpha(name, chosen, weights, alpha)
+    if keras.config.image_data_format() != "channels_last":
+        raise InvalidInput("image_data_format is channels_first: set it to channels_last in ~/.keras/keras.json")
+    if chosen.constructor is None:
+        return _letternet(shape, weights)
+    published = _fetched(name, _published(name, alpha)) if weights == chosen.pretrained else None  # fails early
+    pixels = keras.Input(shape, dtype="float32", name="pixels")
+    x = _PREPROCESSING[chosen.preprocessing](_to_rgb(pixels))
+    network = _network(chosen, alpha, input_tensor=x, input_shape=x.shape[1:], weights=None)
+    network = _with_fresh_names(keras.Model(pixels, network.output, name="backbone"))
+    if name.startswith("EfficientNetB"):
+        # Keras adds this layer for weights="imagenet" only, and the same file from a path then gives other outputs.
+        # We always add it: see https://github.com/tensorflow/tensorflow/issues/49930 for why it is there.
+        scale = [1 / np.sqrt(deviation) for deviation in _DEVIATION]
+        network = _cloned(network, after_normalization=_rescaling(scale, 0.0, "rescaling_1"))
+    elif any(layer.compute_dtype != "float32" for layer in network.layers if isinstance(layer, _PIXEL_LAYERS)):
+        network = _cloned(network)
+    if published:
+        _load_published(network, published, name, alpha)
+    elif weights != "none":
+        _load(network, weights, name, alpha)
+    return network
+
+
+def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2) -> keras.Model:
+    """Put a new head on a backbone: raw pixels to probabilities.
+
+    The layers are `pixels`, `backbone` (the model given, preprocessing included), `pool`, `dropout`, `head` (the
+    logits) and `probabilities`; from `pool` on they compute in float32. Say with `freeze` or `unfreeze` what to train:
+    both keep the backbone's BatchNormalization in inference mode, with the statistics it was pretrained with.
+
+    Args:
+        backbone: A model of `build`; its layers are shared, not copied.
+        classes: 2 or more give a softmax over as many units; 1 gives a single sigmoid unit.
+        dropout: Share of the pooled features dropped in training, from 0 to below 1.
+
+    Shapes:
+        pixels: (batch, height, width, channels), from 0 to 255
+        returns: a model to (batch, classes), from 0 to 1
+
+    Raises:
+        InvalidInput: there is less than 1 class, or the dropout is outside its range.
+
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
+    >>> [layer.name for layer in model.layers]
+    ['pixels', 'backbone', 'pool', 'dropout', 'head', 'probabilities']
+    """
+    if classes < 1:
+        raise InvalidInput(f"classes is {classes}: at least 1")
+    if not 0 <= dropout < 1:
+        raise InvalidInput(f"dropout is {dropout}: from 0 to below 1")
+    pixels = keras.Input(backbone.input.shape[1:], dtype="float32", name="pixels")
+    # Not training=False: `fit` overrides it (https://github.com/keras-team/keras/issues/20285).
+    x = backbone(pixels)
+    x = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(x)
+    x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(x)
+    x = keras.layers.Dense(classes, name="head", dtype="float32")(x)
+    activation = "sigmoid" if classes == 1 else "softmax"
+    x = keras.layers.Activation(activation, name="probabilities", dtype="float32")(x)
+    return keras.Model(pixels, x, name="classifier")
+
+
+def freeze(model: keras.Model) -> None:
+    """Freeze the whole backbone: only the head is left to train. Compile the model afterwards.
+
+    Args:
+        model: One of `classifier` or `build`, new or loaded from a file.
+
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
+    >>> freeze(model)
+    >>> [weight.path for weight in model.trainable_weights]
+    ['head/kernel', 'head/bias']
+    """
+    _set_trainable(_backbone(model), False)
+
+
+def unfreeze(model: keras.Model, name: str, from_stage: str | None = None) -> None:
+    """Make the backbone trainable from a stage on, and freeze what comes before. Compile the model afterwards.
+
+    Frozen is what the end of the stage before depends on, in the graph and not in the order of the layers.
+    BatchNormalization is frozen everywhere: that alone keeps it in inference mode, with its pretrained statistics.
+    What a model loaded from a `.keras` file would train depends on Keras' backend: call this again.
+
+    Args:
+        model: One of `classifier` or `build`, new or loaded from a file.
+        name: The backbone it was built with, a key of `BACKBONES`.
+        from_stage: First stage to train, for example `stage4`; by default everything.
+
+    Raises:
+        InvalidInput: the backbone has no such stage, or is not the model's.
+
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
+    >>> unfreeze(model, "MobileNet", "stage4")
+    >>> model.trainable_weights[0].path
+    'conv_dw_12/kernel'
+    >>> any("gamma" in weight.path for weight in model.trainable_weights)
+    False
+    """
+    stages = row(name).stages
+    if from_stage is not None and from_stage not in stages:
+        raise InvalidInput(f"stage {from_stage!r} is unknown: {name} has {', '.join(stages)}")
+    backbone = _backbone(model)
+    layers = {layer.name: layer for layer in backbone.layers}
+    if not layers.keys() >= set(stages.values()):
+        raise InvalidInput(f"the backbone of this model is not {name}: give the name it was built with")
+    _set_trainable(backbone, True)
+    before = list(stages).index(from_stage) - 1 if from_stage is not None else -1
+    if before >= 0:
+        end = layers[list(stages.values())[before]]
+        for layer in keras.Model(backbone.input, end.output).layers:
+            layer.trainable = False
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+# Arguments ------------------------------------------------------------------------------------------------------------
+
+
+def _shape(name: str, row: Row, shape: Any) -> tuple[int, int, int]:
+    if shape is None:
+        return (row.size, row.size, row.channels)
+    if len(shape) != 3 or not all(isinstance(n, int | np.integer) for n in shape) or shape[2] not in (1, 3):
+        raise InvalidInput(f"input_shape is {shape}: (height, width, channels) with 1 or 3 channels")
+    if min(shape[:2]) < row.smallest:
+        raise InvalidInput(f"input_shape is {shape}: {name} takes at least {row.smallest} x {row.smallest} pixels")
+    return (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+def _weights(name: str, row: Row, weights: str | os.PathLike[str]) -> str:
+    """The row's own word, `none`, or the path of a file that exists."""
+    if weights in ("pretrained", row.pretrained):
+        return row.pretrained
+    if weights == "none" or (weights is not None and os.path.isfile(weights)):
+        return os.fspath(weights)
+    allowed = f"{row.pretrained}, none, or the path of a file that exists"
+    raise InvalidInput(f"weights is {weights!r}: {name} takes {allowed}")
+
+
+def _check_alpha(name: str, row: Row, weights: str, alpha: float | None) -> None:
+    if alpha is None:
+        return
+    if not row.alphas:
+        takers = ", ".join(name for name, row in BACKBONES.items() if row.alphas)
+        raise InvalidInput(f"alpha is {alpha}: {name} takes none; {takers} do")
+    if alpha <= 0:
+        raise InvalidInput(f"alpha is {alpha}: above 0")
+    if weights == row.pretrained and alpha not in row.alphas:
+        published = ", ".join(map(str, row.alphas))
+        raise InvalidInput(f"alpha is {alpha}: the {weights} weights of {name} were published for {published}")
+
+
+# Graphs ---------------------------------------------------------------------------------------------------------------
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue, from 0 to 1
+_PIXEL_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
+
+
+def _rescaling(scale: Any, offset: Any, name: str = "preprocessing") -> keras.layers.Layer:
+    return keras.layers.Rescaling(scale, offset, name=name, dtype="float32")
+
+
+def _caffe(rgb: Any) -> Any:
+    return _rescaling(1.0, [-103.939, -116.779, -123.68])(keras.ops.flip(rgb, axis=-1))  # means of blue, green and red
+
+
+def _tf(rgb: Any) -> Any:
+    return _rescaling(1 / 127.5, -1.0)(rgb)
+
+
+def _torch(rgb: Any) -> Any:
+    scale = [1 / (255 * deviation) for deviation in _DEVIATION]
+    return _rescaling(scale, [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)])(rgb)
+
+
+_PREPROCESSING: dict[str, Callable[[Any], Any]] = {
+    "caffe": _caffe,
+    "tf": _tf,
+    "torch": _torch,
+    "built in": lambda rgb: rgb,
+}
+
+
+def _to_rgb(pixels: Any) -> Any:
+    if pixels.shape[-1] == 3:
+        return pixels
+    return keras.layers.Concatenate(name="gray_to_rgb", dtype="float32")([pixels] * 3)
+
+
+def _to_gray(pixels: Any) -> Any:
+    if pixels.shape[-1] == 1:
+        return pixels
+    weighted = _rescaling([0.299, 0.587, 0.114], 0.0, "luminance")(pixels)  # ITU-R BT.601, Pillow's mode "L"
+    return keras.ops.sum(weighted, axis=-1, keepdims=True)
+
+
+def _network(row: Row, alpha: float | None, **arguments: Any) -> keras.Model:
+    if alpha is not None:
+        arguments["alpha"] = float(alpha)  # an int would give another file name
+    return getattr(keras.applications, str(row.constructor))(include_top=False, **arguments)
+
+
+def _letternet(shape: tuple[int, int, int], weights: str) -> keras.Model:
+    from tlkit.letternet import letternet
+
+    known = weights in ("letters", "none")
+    network = letternet((*shape[:2], 1), weights=weights if known else "none", name="backbone")
+    network = _cloned(network, keras.Input(shape, dtype="float32", name="pixels"), before=_to_gray)
+    if not known:
+        _load(network, weights, "LetterNet", None)
+    return network
+
+
+def _cloned(
+    network: keras.Model,
+    pixels: Any = None,
+    before: Callable[[Any], Any] | None = None,
+    after_normalization: Callable[[Any], Any] | None = None,
+) -> keras.Model:
+    """Build the graph anew with the same weights, with what meets the pixels first in float32.
+
+    Args:
+        pixels: Input to use in place of the network's own.
+        before: Called on the pixels, in front of the network.
+        after_normalization: Called on the output of each Normalization layer.
+    """
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        if isinstance(layer, _PIXEL_LAYERS):
+            config["dtype"] = "float32"
+        return type(layer).from_config(config)
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if before is not None and args[0] is pixels:
+            args = (before(pixels), *args[1:])
+        y = layer(*args, **kwargs)
+        return after_normalization(y) if after_normalization and isinstance(layer, keras.layers.Normalization) else y
+
+    cloned = keras.models.clone_model(network, input_tensors=pixels, clone_function=clone, call_function=call)
+    cloned.set_weights(network.get_weights())
+    return cloned
+
+
+def _with_fresh_names(network: keras.Model) -> keras.Model:
+    """Number the layers that Keras named (`add_7`) from 0, as in a fresh process, to find stages by name."""
+    numbered: dict[str, list[tuple[int, Any]]] = {}
+    for operation in network.operations:
+        kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", type(operation).__name__)  # as Keras makes ZeroPadding2D
+        kind = re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()  # to zero_padding2d
+        match = re.fullmatch(rf"{kind}(?:_(\d+))?", operation.name)
+        if match:
+            numbered.setdefault(kind, []).append((int(match[1] or 0), operation))
+    for kind, operations in numbered.items():
+        first = min(number for number, _ in operations)
+        for number, operation in operations:
+            operation.name = f"{kind}_{number - first}" if number > first else kind
+    return network
+
+
+def _set_trainable(network: keras.Model, value: bool) -> None:
+    # On TensorFlow, Keras drops the assignment of the value that is already there, and no inner layer learns of it.
+    for step in (value, not value, value):
+        network.trainable = step
+
+
+def _backbone(model: keras.Model) -> keras.Model:
+    if model.name == "backbone":
+        return model
+    for layer in model.layers:
+        if layer.name == "backbone":
+            return layer
+    raise InvalidInput(f"model {model.name!r} has no layer called backbone: build it with tlkit.backbones.classifier")
+
+
+# Weights --------------------------------------------------------------------------------------------------------------
+
+
+def _load(network: keras.Model, path: str, name: str, alpha: float | None) -> None:
+    """Load a weights file and check that it holds this network's weights and no others."""
+    import h5py
+
+    wanted = f"{name} without top" + (f" and alpha {alpha or 1.0}" if BACKBONES[name].alphas else "")
+    if not path.endswith((".h5", ".hdf5")) or not h5py.is_hdf5(path):
+        raise InvalidInput(f"weights file {path} is not a complete HDF5 file (.weights.h5 or .h5) with {wanted}")
+    try:
+        network.load_weights(path)
+        # Keras does not mind a .weights.h5 with more layers than the network; a top of 1000 classes would pass.
+        fits = not path.endswith(".weights.h5") or _stored(path)[0] == len(network.weights)
+    except Exception:  # Keras and h5py raise ValueError, KeyError, OSError ..., with pages of text
+        fits = False
+    if not fits:
+        raise InvalidInput(
+            f"weights file {path} does not fit {wanted}: the file holds {_counts(*_stored(path))}, the network has "
+            f"{_counts(len(network.weights), network.count_params())}"
+        )
+
+
+def _counts(arrays: int, numbers: int) -> str:
+    return f"{arrays} arrays of {numbers:,} numbers"
+
+
+def _stored(path: str) -> tuple[int, int]:
+    """How many arrays and numbers an HDF5 weights file holds; (0, 0) if it cannot be read to the end."""
+    import h5py
+
+    sizes: list[int] = []
+
+    def visit(key: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not key.startswith("optimizer"):
+            sizes.append(int(item.size))
+
+    with suppress(Exception), h5py.File(path) as file:
+        file.visititems(visit)
+    return len(sizes), sum(sizes)
+
+
+def _load_published(network: keras.Model, path: str, name: str, alpha: float | None) -> None:
+    try:
+        _load(network, path, name, alpha)
+    except InvalidInput as error:
+        raise Unavailable(
+            f"{path} in Keras' cache is incomplete or damaged: delete it, and it is downloaded again"
+        ) from error
+
+
+class _Request(Exception):
+    """The arguments with which Keras asks for a file."""
+
+
+@functools.cache
+def _published(name: str, alpha: float | None) -> dict[str, Any]:
+    """Learn which file Keras would load, by building the network until it asks for it.
+
+    Keras has no list of its files, and its constructors choose them by name, alpha and size: the native size is
+    asked for here.
+    """
+    from keras.src.utils import file_utils
+
+    row, me, get_file = BACKBONES[name], threading.get_ident(), file_utils.get_file
+
+    def ask(fname: str | None = None, origin: str | None = None, **arguments: Any) -> str:
+        if threading.get_ident() != me:
+            return get_file(fname, origin, **arguments)
+        raise _Request({"fname": fname, "origin": origin, **arguments})
+
+    file_utils.get_file = ask
+    try:
+        _network(row, alpha, input_shape=(row.size, row.size, row.channels), weights="imagenet")
+    except _Request as request:
+        return request.args[0]
+    finally:
+        file_utils.get_file = get_file
+    raise RuntimeError(f"keras.applications.{name} did not ask for a weights file")
+
+
+def _fetched(name: str, request: dict[str, Any]) -> str:
+    """The path of a published file in Keras' cache, after a download if need be."""
+    from keras.src.utils import file_utils
+
+    path = _in_cache(request)
+    if os.path.exists(path):
+        if _is_intact(path, request.get("file_hash")):
+            return path
+        problem = "is incomplete or outdated (its hash is not the published one)"
+    else:
+        problem = "is not there"
+    url = request["origin"]
+    advice = (
+        f"put the file from {url} there (KERAS_HOME moves the folder), or try the embedded demo, which downloads "
+        "nothing: --backbone.name LetterNet"
+    )
+    if not _reachable(url):
+        host = urlsplit(url).hostname
+        raise Unavailable(f"{name} needs {path}, which {problem}, and {host} cannot be reached: {advice}")
+    try:
+        return file_utils.get_file(**request)
+    except Exception as error:  # get_file raises bare Exceptions
+        reason = " ".join(str(error).split())
+        raise Unavailable(f"{name} needs {path}, which cannot be downloaded ({reason}): {advice}") from error
+
+
+def _in_cache(request: dict[str, Any]) -> str:
+    """Where `keras.utils.get_file` looks, in the same way."""
+    from keras.src.utils import file_utils
+
+    home = os.path.expanduser(file_utils.config.keras_home())
+    if not os.access(home, os.W_OK):
+        home = os.path.join("/tmp", ".keras")  # noqa: S108 (as Keras does)
+    return os.path.join(home, request["cache_subdir"], request["fname"])
+
+
+def _is_intact(path: str, expected: str | None) -> bool:
+    if expected is None:
+        return True
+    algorithm = functools.partial(hashlib.new, "sha256" if len(expected) == 64 else "md5", usedforsecurity=False)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest() == expected
+
+
+def _reachable(url: str, seconds: float = 5.0) -> bool:
+    """Whether the host of a URL, or the proxy in front of it, accepts a connection within some seconds."""
+    target = urlsplit(url)
+    proxy = urllib.request.getproxies().get(target.scheme)
+    if proxy and not urllib.request.proxy_bypass(str(target.hostname)):
+        target = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    answers: list[bool] = []
+
+    def connect() -> None:
+        address = (str(target.hostname), target.port or (80 if target.scheme == "http" else 443))
+        with suppress(OSError), socket.create_connection(address, seconds):
+            answers.append(True)
+
+    # In a thread because nothing limits the time that looking up a name takes.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(2 * seconds)
+    return bool(answers)
