@@ -1,0 +1,58 @@
+"""What several test files share: a tracking store of their own and small folders of photos."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty tracking store: MLflow takes seconds to create one, so each test gets a copy."""
+    from tlkit import tracking
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    tracking._create_database(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with its own tracking store."""
+    import mlflow
+
+    for name in [name for name in os.environ if name.startswith("MLFLOW_") and name != "MLFLOW_DISABLE_TELEMETRY"]:
+        monkeypatch.delenv(name)
+    shutil.copy(database, tmp_path / "mlflow.db")
+    # An absolute URI: MLflow keeps one open store for each URI, and `sqlite:///mlflow.db` is another file in each test.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    while mlflow.active_run():
+        mlflow.end_run()
+
+
+def write_photos(root: Path, counts: dict[str, int], side: int = 40) -> Path:
+    """Write `counts` = {class folder: photos}: each class has its own colour, each photo its own noise."""
+    rng = np.random.default_rng(0)
+    for index, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        color = np.array([(200, 40, 40), (40, 200, 40), (40, 40, 200)][index % 3])
+        for number in range(count):
+            pixels = np.clip(color + rng.normal(0, 25, (side, side, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number:03}.png")
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of two classes with 30 photos each."""
+    return write_photos(tmp_path / "photos", {"green": 30, "red": 30})

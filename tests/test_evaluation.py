@@ -1,0 +1,43 @@
+"""Scores against scikit-learn and published intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from tlkit import evaluation
+
+
+def test_scores_equal_scikit_learns():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(4), 200)
+    labels = rng.integers(0, 4, 200)
+    scores = evaluation.score("test", probabilities, labels)
+    predicted = probabilities.argmax(1)
+    assert scores.accuracy == pytest.approx(metrics.accuracy_score(labels, predicted))
+    assert scores.loss == pytest.approx(metrics.log_loss(labels, probabilities))
+    assert scores.f1 == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
+    assert (scores.confusion == metrics.confusion_matrix(labels, predicted)).all()
+    assert set(scores.metrics()) == {
+        f"test_{name}" for name in ("accuracy", "accuracy_low", "accuracy_high", "loss", "f1")
+    }
+
+
+def test_a_class_that_no_photo_has_does_not_change_f1():
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
+    assert evaluation.score("val", probabilities, np.array([0, 1])).f1 == 1.0
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "interval"),
+    # Newcombe 1998, Statistics in Medicine 17:857-872, table I, method 3
+    [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0.0, 0.1611)), (1, 29, (0.0061, 0.1718))],
+)
+def test_wilson_equals_the_published_table(successes: int, trials: int, interval: tuple[float, float]):
+    assert evaluation.wilson(successes, trials) == pytest.approx(interval, abs=5e-5)
+
+
+def test_no_photos_have_no_score():
+    with pytest.raises(ValueError, match="0 successes in 0 trials"):
+        evaluation.wilson(0, 0)

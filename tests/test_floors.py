@@ -1,0 +1,80 @@
+"""The layout of the package: a module imports only from floors below its own."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "tlkit"
+
+FLOORS = [
+    {"errors"},
+    {"config", "labels"},
+    {"cli", "runtime", "data", "tracking", "plots", "letternet"},
+    {"backbones", "training"},
+    {"evaluation"},
+    {"recipes"},
+]
+FRAMEWORKS = {"keras", "tensorflow", "jax", "torch", "mlflow", "sklearn", "matplotlib", "keras_tuner"}
+
+
+def floor(module: str) -> int:
+    return next(number for number, names in enumerate(FLOORS) if module in names)
+
+
+def own_imports(path: Path) -> set[str]:
+    """Names of tlkit's first-level modules that a file imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "tlkit":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tlkit."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("tlkit.")}
+    return found
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def first_level(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_module_has_one_floor():
+    assert {first_level(path) for path in MODULES} == set().union(*FLOORS)
+    assert sum(map(len, FLOORS)) == len(set().union(*FLOORS))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_downward(path: Path):
+    here = first_level(path)
+    upward = {name for name in own_imports(path) - {here} if floor(name) >= floor(here)}
+    assert not upward, f"{path.name} imports {upward} from its own floor or above"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "recipes").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_only_tune_imports_another_recipe(path: Path):
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "tlkit.recipes"
+        for alias in node.names
+    }
+    assert path.stem == "tune" or imported <= {"_steps"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "recipes").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_recipes_are_functions_and_load_no_framework_at_the_top(path: Path):
+    tree = ast.parse(path.read_text())
+    assert not [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    top = {
+        alias.name.split(".")[0]
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in ([ast.alias(node.module or "")] if isinstance(node, ast.ImportFrom) else node.names)
+    }
+    assert not top & FRAMEWORKS

@@ -1,0 +1,312 @@
+"""The recipes from the command line to the run in MLflow, on small data, and their errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from conftest import write_photos
+from PIL import Image
+
+from tlkit import cli, config, labels
+from tlkit.recipes import feature_extraction, finetune, predict
+
+QUICK = ["--backbone.name", "LetterNet", "--backbone.weights", "none", "--head.epochs", "1"]
+
+
+def tune(*argv: str) -> int:
+    """Run finetune as the command line does, one epoch a phase."""
+    return cli.call(config.Finetune, finetune.run, [*QUICK, "--full.epochs", "1", *argv])
+
+
+def small(photos: Path) -> list[str]:
+    return ["--data.source", "folder", "--data.path", str(photos), "--data.image_size", "16"]
+
+
+def one_run() -> mlflow.entities.Run:
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return run
+
+
+def artifacts(run: mlflow.entities.Run) -> set[str]:
+    return {entry.path for entry in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+
+
+def test_finetune_leaves_a_run_with_everything_in_it(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
+    assert tune(*small(photos)) == 0
+    run = one_run()
+    assert run.info.status == "FINISHED"
+    assert run.data.params["full.learning_rate"] == "0.0001"
+    assert run.data.params["backbone.name"] == "LetterNet"
+    assert run.data.params["augment.flip"] == "True"
+    assert run.data.tags["recipe"] == "finetune"
+    assert len(run.data.tags["dataset_digest"]) == 64
+    assert artifacts(run) == {
+        "config.yaml", "confusion_matrix.png", "example.png", "learning_curves.png", "split_manifest.csv"
+    }  # fmt: skip
+    client = mlflow.MlflowClient()
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+        assert [metric.step for metric in client.get_metric_history(run.info.run_id, name)] == [1, 2]
+    assert 0 <= run.data.metrics["test_accuracy_low"] <= run.data.metrics["test_accuracy"] <= 1
+    assert {"test_loss", "test_f1", "best_epoch", "best_val_loss", "training_seconds"} <= set(run.data.metrics)
+
+    manifest = Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/split_manifest.csv")).read_text()
+    assert manifest.splitlines()[0] == "hash,path,label,split"
+    assert len(manifest.splitlines()) == 61
+
+    out = capsys.readouterr().out
+    assert f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" in out
+    assert "test accuracy" in out
+    assert "-m tlkit.recipes.predict models:/m-" in out
+
+
+def test_the_logged_model_predicts_what_the_model_in_memory_does(folder: Path, photos: Path, capsys):
+    settings = config.Finetune(
+        data=config.Data(source="folder", path=str(photos), image_size=16),
+        backbone=config.Backbone(name="LetterNet", weights="none"),
+        head=config.Head(epochs=1),
+        full=config.Full(epochs=1),
+    )
+    result = finetune.run(settings)
+    photo = photos / "red" / "000.png"
+    (answer,) = predict.run(config.Predict(result.model_uri, [str(photo)], top=2))
+    assert sorted(name for name, _ in answer) == ["green", "red"]
+    pixels = np.asarray(Image.open(photo).resize((16, 16), Image.Resampling.BILINEAR).convert("L"))[None, ..., None]
+    expected = dict(zip(["green", "red"], result.model.predict(pixels.astype("float32"), verbose=0)[0], strict=True))
+    assert dict(answer) == pytest.approx(expected, abs=2e-2)  # gray first or small first: one level at most apart
+    assert sum(share for _, share in answer) == pytest.approx(1)
+
+    # Whoever knows MLflow and Keras alone finds what they expect.
+    loaded = mlflow.keras.load_model(result.model_uri)
+    np.testing.assert_allclose(
+        loaded.predict(pixels.astype("float32"), verbose=0)[0], list(expected.values()), rtol=1e-5
+    )
+    info = mlflow.models.get_model_info(result.model_uri)
+    assert info.signature.inputs.inputs[0].shape == (-1, 16, 16, 1)
+    assert info.metadata == {"classes": ["green", "red"]}
+    file = Path(mlflow.artifacts.download_artifacts(result.model_uri)) / "data" / "model.keras"
+    assert labels.read(file) == ["green", "red"]
+    by_run = predict.run(config.Predict(f"runs:/{result.run_id}/model", [str(photo)], top=2))
+    by_file = predict.run(config.Predict(str(file), [str(photo)], top=2))
+    assert by_run == by_file == [answer]
+
+
+def test_feature_extraction_trains_the_head_alone(folder: Path):
+    settings = config.FeatureExtraction(backbone=config.Backbone(weights="none"), head=config.Head(epochs=1))
+    keras.utils.set_random_seed(settings.seed)
+    result = feature_extraction.run(settings)
+    assert [entry["phase"] for entry in result.history.epochs] == ["head"]
+    assert one_run().data.tags["recipe"] == "feature_extraction"
+    paths = {weight.path for weight in result.model.trainable_weights}
+    assert paths == {"head/kernel", "head/bias"}
+
+
+def test_the_stored_config_repeats_the_run_bit_for_bit(folder: Path, photos: Path):
+    assert tune(*small(photos), "--seed", "3") == 0
+    first = one_run()
+    stored = mlflow.artifacts.download_artifacts(f"runs:/{first.info.run_id}/config.yaml")
+    assert yaml.safe_load(Path(stored).read_text())["backbone"]["weights"] == "none"
+    assert cli.call(config.Finetune, finetune.run, ["--config", stored]) == 0
+    again, first = mlflow.search_runs(search_all_experiments=True, output_format="list")[:2]
+    models = [keras.saving.load_model(model_file(run)) for run in (first, again)]
+    for a, b in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert again.data.params == first.data.params
+    scores = ("test_accuracy", "test_loss", "best_val_loss", "best_epoch")
+    assert [again.data.metrics[name] for name in scores] == [first.data.metrics[name] for name in scores]
+
+
+def model_file(run: mlflow.entities.Run) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/model")) / "data" / "model.keras"
+
+
+def test_another_seed_gives_other_weights(folder: Path, photos: Path):
+    settings = config.FeatureExtraction(
+        data=config.Data(source="folder", path=str(photos), image_size=16),
+        backbone=config.Backbone(name="LetterNet", weights="none"),
+        head=config.Head(epochs=1),
+    )
+    kernels = []
+    for seed in (0, 1):
+        result = feature_extraction.run(dataclasses.replace(settings, seed=seed))
+        kernels.append(keras.ops.convert_to_numpy(result.model.get_layer("head").kernel))
+    assert not np.allclose(*kernels)
+
+
+def test_without_a_test_split_the_score_is_called_validation(folder: Path, tmp_path: Path, capsys):
+    for split in ("train", "val"):
+        write_photos(tmp_path / "photos" / split, {"a": 8, "b": 8})
+        for path in (tmp_path / "photos" / split).rglob("*.png"):  # other photos in each split
+            pixels = np.asarray(Image.open(path)) ^ np.uint8(split == "val")
+            Image.fromarray(pixels).save(path)
+    assert tune(*small(tmp_path / "photos")) == 0
+    out = capsys.readouterr().out
+    assert "validation accuracy" in out
+    assert "it chose the epoch, so it is not a test score" in out
+    assert "test accuracy" not in out
+    assert not [name for name in one_run().data.metrics if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_keeps_logits_and_loss_in_float32(folder: Path, photos: Path, precision: str):
+    try:
+        assert tune(*small(photos), "--precision", precision) == 0
+        model = keras.saving.load_model(model_file(one_run()))
+        assert model.get_layer("head").compute_dtype == "float32"
+        assert model.get_layer("backbone").get_layer("stage1").compute_dtype == precision.removeprefix("mixed_")
+        assert model.output.dtype == "float32"
+        assert np.isfinite(one_run().data.metrics["test_loss"])
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_a_run_that_fails_in_training_ends_failed(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    from tlkit import training
+
+    def fail(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(training, "fit_full", fail)
+    with pytest.raises(RuntimeError):
+        tune()
+    assert one_run().info.status == "FAILED"
+    assert one_run().data.tags["failure"] == "RuntimeError: out of memory"
+
+
+# Bad input: one line, the exit status, and no run left behind ---------------------------------------------------------
+
+
+def refuse(capsys: pytest.CaptureFixture, status: int, *argv: str) -> str:
+    """The one line of a command that must fail before a run begins."""
+    assert tune(*argv) == status
+    err = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("opening", "creating"))]
+    assert len(err) == 1
+    assert err[0].startswith("finetune: error: ")
+    assert mlflow.search_runs(search_all_experiments=True, output_format="list") == []
+    return err[0]
+
+
+def test_no_such_folder(folder: Path, capsys: pytest.CaptureFixture):
+    assert "nowhere" in refuse(capsys, 2, "--data.source", "folder", "--data.path", "nowhere")
+
+
+def test_one_class(folder: Path, capsys: pytest.CaptureFixture):
+    write_photos(folder / "one", {"cat": 5})
+    said = refuse(capsys, 2, "--data.source", "folder", "--data.path", "one")
+    assert "cat" in said
+    assert "two" in said or "2" in said
+
+
+def test_an_empty_class(folder: Path, capsys: pytest.CaptureFixture):
+    write_photos(folder / "some", {"cat": 5, "dog": 5, "none": 0})
+    assert "none" in refuse(capsys, 2, "--data.source", "folder", "--data.path", "some")
+
+
+def test_a_photo_that_is_not_one_is_set_aside_or_an_error(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
+    (photos / "red" / "fake.jpg").write_text("this is not a photo")
+    assert "fake.jpg" in refuse(capsys, 2, *small(photos), "--data.strict", "true")
+    assert tune(*small(photos)) == 0
+    assert "fake.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--backbone.name", "ResNet51"], "'ResNet51' is unknown: did you mean ResNet5"),
+        (["--backbone.weights", "nowhere.h5"], "nowhere.h5"),
+        (["--backbone.weights", "imagenet"], "imagenet"),
+        (["--backbone.alpha", "0.5"], "alpha"),
+        (["--full.unfreeze_from", "stage9"], "stage 'stage9' is unknown: LetterNet has stem, stage1"),
+        (["--data.image_size", "8"], "at least 16"),
+    ],
+)
+def test_a_backbone_that_cannot_be(folder: Path, argv: list[str], says: str, capsys: pytest.CaptureFixture):
+    assert says in refuse(capsys, 2, *argv)
+
+
+def test_weights_that_do_not_fit(folder: Path, capsys: pytest.CaptureFixture):
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights("other.weights.h5")
+    assert "other.weights.h5" in refuse(capsys, 2, "--backbone.weights", "other.weights.h5")
+
+
+def test_no_network(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    from tlkit import backbones
+
+    monkeypatch.setattr(backbones.socket, "create_connection", lambda *_: (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(folder))
+    said = refuse(
+        capsys, 1, "--backbone.name", "MobileNet", "--backbone.weights", "imagenet", "--backbone.alpha", "0.25"
+    )
+    assert str(folder / "models" / "mobilenet_2_5_224_tf_no_top.h5") in said
+    assert "LetterNet" in said
+
+
+def test_an_unwritable_store(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    (folder / "file").write_text("")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/file/mlflow.db")
+    assert tune() == 1
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("creating")]
+    assert f"cannot create {folder}/file/mlflow.db" in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["nowhere.keras", "photo.png"], "there is no model 'nowhere.keras'"),
+        (["models:/m-0", "photo.png"], "MLflow has no model 'models:/m-0'"),
+        (["photo.png", "photo.png"], "'photo.png' is not a .keras file"),
+        (["nowhere.keras", "nophoto.png"], "there is no photo 'nophoto.png'"),
+    ],
+)
+def test_predict_refuses(folder: Path, argv: list[str], says: str, capsys: pytest.CaptureFixture):
+    Image.new("RGB", (20, 20)).save("photo.png")
+    assert cli.call(config.Predict, predict.run, argv, ("model", "photos")) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_a_model_from_a_stranger_runs_no_code(folder: Path, capsys: pytest.CaptureFixture):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Lambda(lambda pixels: pixels * 1.0)(inputs)
+    keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x))).save("stranger.keras")
+    Image.new("RGB", (8, 8)).save("photo.png")
+    assert cli.call(config.Predict, predict.run, ["stranger.keras", "photo.png"], ("model", "photos")) == 2
+    assert "Keras cannot load 'stranger.keras'" in capsys.readouterr().err
+
+
+def test_a_run_that_is_terminated_ends_killed_within_seconds(folder: Path):
+    command = [sys.executable, "-m", "tlkit.recipes.finetune", *QUICK, "--full.epochs", "1000"]
+    # As in a shell's background, where SIGINT is ignored.
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *command], **quiet) as process:
+        for line in process.stdout:
+            if line.startswith("full"):
+                break
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(30) == 130
+    assert one_run().info.status == "KILLED"
+
+
+def test_the_program_itself_in_an_empty_folder(tmp_path: Path):
+    """The main job as a user types it: MLflow's default store, exit status 0, and the printed predict command works."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    command = [sys.executable, "-m", "tlkit.recipes.finetune", *QUICK, "--full.epochs", "1"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert (tmp_path / "mlflow.db").is_file()
+    assert "Traceback" not in done.stderr
+    told = next(line for line in done.stdout.splitlines() if "tlkit.recipes.predict" in line).split()
+    assert shutil.which(told[0], path=f"{tmp_path}:{os.environ['PATH']}")
+    answered = subprocess.run(told, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "example.png  " in answered.stdout

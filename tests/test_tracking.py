@@ -1,0 +1,147 @@
+"""MLflow runs: the store is created whole, runs are joined or ended with the right state, names and steps are right."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import sqlite3
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from tlkit import tracking
+from tlkit.errors import InvalidInput, Unavailable
+
+
+def status(run_id: str) -> str:
+    return mlflow.get_run(run_id).info.status
+
+
+def test_a_run_has_parameters_and_tags_and_ends_finished(folder: Path):
+    with tracking.run("trial", run_name="first", params={"head.epochs": 3}, tags={"recipe": "finetune"}) as run:
+        assert status(run.run_id) == "RUNNING"
+    logged = mlflow.get_run(run.run_id)
+    assert logged.info.status == "FINISHED"
+    assert logged.info.run_name == "first"
+    assert logged.data.params == {"head.epochs": "3"}
+    assert logged.data.tags["recipe"] == "finetune"
+    assert mlflow.get_experiment(run.experiment_id).name == "trial"
+
+
+def test_a_run_that_fails_ends_failed_with_its_reason(folder: Path):
+    with pytest.raises(RuntimeError), tracking.run("trial", params={}, tags={}) as run:
+        raise RuntimeError("out of luck")
+    assert status(run.run_id) == "FAILED"
+    assert mlflow.get_run(run.run_id).data.tags["failure"] == "RuntimeError: out of luck"
+
+
+def test_an_interrupted_run_ends_killed(folder: Path):
+    with pytest.raises(KeyboardInterrupt), tracking.run("trial", params={}, tags={}) as run:
+        raise KeyboardInterrupt
+    assert status(run.run_id) == "KILLED"
+
+
+def test_an_active_run_is_joined_and_left_open(folder: Path):
+    with mlflow.start_run() as outer:
+        with tracking.run("trial", params={"seed": 1}, tags={}) as run:
+            assert run.run_id == outer.info.run_id
+        assert status(outer.info.run_id) == "RUNNING"
+        with pytest.raises(RuntimeError), tracking.run("trial", params={}, tags={}):
+            raise RuntimeError("out of luck")
+        assert status(outer.info.run_id) == "RUNNING"
+    assert mlflow.get_run(outer.info.run_id).data.params == {"seed": "1"}
+
+
+def test_the_environments_experiment_wins(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    with tracking.run("ours", params={}, tags={}) as run:
+        pass
+    assert mlflow.get_experiment(run.experiment_id).name == "theirs"
+
+
+def test_a_deleted_experiment_is_one_line(folder: Path):
+    client = mlflow.MlflowClient()
+    client.delete_experiment(client.create_experiment("gone"))
+    with (
+        pytest.raises(InvalidInput, match="'gone' was deleted; restore it, or give another --experiment"),
+        tracking.run("gone", params={}, tags={}),
+    ):
+        pass
+
+
+def test_run_names_differ_although_the_seed_is_the_same(folder: Path):
+    names = []
+    for _ in range(2):
+        random.seed(0)
+        with tracking.run("trial", params={}, tags={}) as run:
+            names.append(mlflow.get_run(run.run_id).info.run_name)
+        assert random.random() == random.Random(0).random()  # and the seed still holds for everything else
+    assert names[0] != names[1]
+
+
+def create(path: str) -> None:
+    tracking._create_database(Path(path))
+
+
+def test_four_processes_create_one_store(tmp_path: Path):
+    path = tmp_path / "mlflow.db"
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=create, args=(str(path),)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mlflow.db"]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
+
+
+def test_a_store_that_cannot_be_created_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tracking, "_migrate", fail)
+    with pytest.raises(Unavailable, match=r"cannot create .*mlflow\.db: No space left on device; change to a folder"):
+        tracking._create_database(tmp_path / "mlflow.db")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mlflow.db.lock"]
+
+
+def test_a_store_that_is_no_store_is_one_line(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "note.db").write_text("this is a note and not a database, however long it is")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/note.db")
+    with pytest.raises(Unavailable, match=r"\A[^\n]+\Z"):
+        tracking.open_store()
+
+
+def test_a_server_that_does_not_answer_is_one_line_without_its_password(monkeypatch: pytest.MonkeyPatch, folder: Path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(Unavailable, match=r"MLflow server http://127.0.0.1:9 does not answer: .*; start it") as caught:
+        tracking.open_store()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_answers_is_used(monkeypatch: pytest.MonkeyPatch, folder: Path):
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    asked: list[str] = []
+    server = HTTPServer(("127.0.0.1", 0), Healthy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    uri = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking.open_store() == uri
+    assert asked == ["/health"]
+    server.shutdown()
+    server.server_close()

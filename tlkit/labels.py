@@ -1,0 +1,38 @@
+"""Class names inside a `.keras` file: one more member of the zip, so that plain Keras still loads it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+MEMBER = "tlkit.json"
+
+
+def write(path: str | Path, classes: list[str]) -> None:
+    """Add the class names, in the order of the model's outputs, to a saved model.
+
+    Raises:
+        ValueError: the file has class names already.
+    """
+    with zipfile.ZipFile(path, "a") as archive:
+        if MEMBER in archive.namelist():
+            raise ValueError(f"{path} holds class names already")
+        archive.writestr(MEMBER, json.dumps({"classes": classes}, ensure_ascii=False))
+
+
+def read(path: str | Path) -> list[str] | None:
+    """Give the class names of a saved model, or None where it was saved without.
+
+    >>> import tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.keras")
+    >>> zipfile.ZipFile(path, "w").close()
+    >>> read(path)
+    >>> write(path, ["cat", "dog"])
+    >>> read(path)
+    ['cat', 'dog']
+    """
+    with zipfile.ZipFile(path) as archive:
+        if MEMBER not in archive.namelist():
+            return None
+        return list(json.loads(archive.read(MEMBER))["classes"])
