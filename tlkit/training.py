@@ -270,7 +270,7 @@ class _Progress(keras.callbacks.Callback):
 def duration(seconds: float) -> str:
     """Write a number of seconds for a person.
 
-    >>> duration(0.4), duration(75), duration(7300)
+    >>> duration(0.4), duration(75), duration(7320)
     ('0.4 s', '1 min 15 s', '2 h 2 min')
     """
     if seconds < 10:
