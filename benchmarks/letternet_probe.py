@@ -19,14 +19,14 @@ def main() -> None:
     options = parser.parse_args()
     import keras
 
-    from tlkit.letternet import letternet
+    from tlkit.backbones import build
 
     photos, digits = pretrain.handwritten_digits()
     keras.utils.set_random_seed(options.seed)
     features = {
         "raw pixels": photos.reshape(len(photos), -1),
-        "random weights": pretrain.pooled(letternet(weights="none"), photos),
-        "LetterNet": pretrain.pooled(letternet(weights=options.weights), photos),
+        "random weights": pretrain.pooled(build("LetterNet", weights="none"), photos),
+        "LetterNet": pretrain.pooled(build("LetterNet", weights=options.weights), photos),
     }
     rows = {name: pretrain.probe(found, digits, options.draws) for name, found in features.items()}
     print("\n".join(pretrain.table(rows)))

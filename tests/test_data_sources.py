@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import os
 import socket
 import subprocess
 import sys
@@ -109,6 +110,51 @@ def test_no_such_folder(tmp_path):
         load_source("folder", path=photo(tmp_path / "a.png"))
 
 
+@pytest.fixture
+def close(monkeypatch):
+    """Makes a folder unreadable, for root too, whom permissions do not stop."""
+
+    def close(path):
+        def closed(function):
+            def call(folder="."):
+                if os.fspath(folder) == str(path):
+                    raise PermissionError(13, "Permission denied", str(path))
+                return function(folder)
+
+            return call
+
+        for name in ("scandir", "listdir"):
+            monkeypatch.setattr(os, name, closed(getattr(os, name)))
+
+    return close
+
+
+@pytest.mark.parametrize("place", ["", "a", "a/deep", "a/deep/er"])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, close, place):
+    root = tree(tmp_path / "photos", "a/1.png", "a/deep/er/2.png", "b/3.png")
+    close(root / place)
+    with pytest.raises(InvalidInput, match=f"^'{root / place}' cannot be read: Permission denied; every folder"):
+        load_source("folder", path=root)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not stop root")
+@pytest.mark.parametrize("mode", [0o000, 0o100, 0o400])
+@pytest.mark.parametrize("place", ["", "a"])
+def test_permissions(tmp_path, place, mode):
+    root = tree(tmp_path / "photos", "a/deep/1.png", "b/2.png")
+    (root / place).chmod(mode)
+    try:
+        with pytest.raises(InvalidInput, match="cannot be read: Permission denied"):
+            load_source("folder", path=root)
+    finally:
+        (root / place).chmod(0o700)
+
+
+def test_a_folder_name_that_is_too_long():
+    with pytest.raises(InvalidInput, match="cannot be read: File name too long"):
+        load_source("folder", path="x" * 300)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -154,6 +200,13 @@ def test_a_csv_file_with_splits(tmp_path):
         ([("path", "label")], "no photo is listed"),
         ([("path", "label"), ("2.png", "a"), ("no.png", "b")], "line 3: no such photo: .*/no.png'"),
         ([("path", "label"), ("in", "a")], "line 2: no such photo"),
+        (
+            [("path", "label"), ("2.png", "a"), ("x" * 300, "b")],
+            "line 3: the photo 'x{100}…' cannot be read: File name",
+        ),
+        ([("path", "label", "label"), ("2.png", "a", "b")], "line 1: 2 columns 'label': keep one"),
+        ([("path", "label", "path"), ("2.png", "a", "b")], "line 1: 2 columns 'path': keep one"),
+        ([("path", "label", "split", "split"), ("2.png", "a", "val", "val")], "line 1: 2 columns 'split': keep one"),
         ([("path", "label"), ("2.png", "")], "line 2: the label is empty"),
         ([("path", "label"), ("2.png",)], "line 2: the label is empty"),
         ([("path", "label", "split"), ("2.png", "a", "holdout")], "line 2: split is 'holdout': train, val or test"),

@@ -25,9 +25,11 @@ def floor(module: str) -> int:
 
 
 def own_imports(path: Path) -> set[str]:
-    """Names of tlkit's first-level modules that a file imports, inside functions too."""
+    """Names of tlkit's first-level modules that a file imports, inside functions too; relative ones are refused."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise ValueError(f"{path.name}, line {node.lineno}: a relative import; write `from tlkit ...`")
         if isinstance(node, ast.ImportFrom) and node.module == "tlkit":
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tlkit."):
@@ -42,6 +44,13 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 
 def first_level(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("line", ["from ..recipes import x", "from . import x", "def f():\n    from .recipes import x"])
+def test_relative_imports_do_not_pass(tmp_path: Path, line: str):
+    (tmp_path / "module.py").write_text(line)
+    with pytest.raises(ValueError, match=r"module\.py, line \d: a relative import"):
+        own_imports(tmp_path / "module.py")
 
 
 def test_every_module_has_one_floor():

@@ -23,7 +23,7 @@ def test_names_travel_and_plain_keras_still_loads_the_file(saved: Path):
     labels.write(saved, ["../Löwenzahn", "花"])
     assert labels.read(saved) == ["../Löwenzahn", "花"]
     x = np.ones((1, 3), "float32")
-    np.testing.assert_array_equal(keras.saving.load_model(saved)(x), before(x))
+    np.testing.assert_array_equal(keras.saving.load_model(saved).predict(x), before.predict(x))
 
 
 def test_a_file_without_names_has_none(saved: Path):

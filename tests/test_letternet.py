@@ -1,13 +1,17 @@
 import dataclasses
 import hashlib
 import re
+import runpy
+import sys
 import unicodedata
 from pathlib import Path
 
 import keras
+import mlflow
 import numpy as np
 import pytest
 
+from tlkit import backbones
 from tlkit import letternet as module
 from tlkit.data import letters
 from tlkit.errors import InvalidInput
@@ -44,7 +48,7 @@ def test_the_packaged_file_is_small_and_the_one_on_its_card():
 
 
 def test_stages_end_in_layers_of_their_names_and_halve_the_image():
-    network = letternet((64, 48, 1), weights=None)
+    network = letternet((64, 48, 1), weights="none")
     sizes = [network.get_layer(name).output.shape[1:3] for name in ("stem", "stage1", "stage2", "stage3")]
     assert sizes == [(64, 48), (32, 24), (16, 12), (8, 6)]
     assert network.layers[-1].name == "stage3"
@@ -75,26 +79,38 @@ def test_a_wrong_shape_is_refused(shape):
         letternet(shape)
 
 
-def test_wrong_weights_are_refused(tmp_path):
-    with pytest.raises(InvalidInput, match=r"leters.*no such file.*'letters', 'none'"):
-        letternet(weights="leters")
-    broken = tmp_path / "broken.weights.h5"
-    broken.write_bytes(b"not HDF5")
-    with pytest.raises(InvalidInput, match="not weights of LetterNet"):
-        letternet(weights=broken)
-    with pytest.raises(InvalidInput, match=r"images of shape \(32, 32, 3\)"):
+@pytest.mark.parametrize("weights", ["leters", None, WEIGHTS, str(WEIGHTS)])
+def test_wrong_weights_are_refused(weights):
+    with pytest.raises(InvalidInput, match=re.escape(f"weights is {weights!r}: letters or none; ")):
+        letternet(weights=weights)
+
+
+def test_the_pretrained_weights_know_one_channel():
+    with pytest.raises(InvalidInput, match=r"input_shape is \(32, 32, 3\): .* one channel"):
         letternet((32, 32, 3))
-    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(tmp_path / "other.weights.h5")
-    with pytest.raises(InvalidInput, match="not weights of LetterNet"):
-        letternet(weights=tmp_path / "other.weights.h5")
+    assert letternet((32, 32, 3), weights="none").input_shape == (None, 32, 32, 3)
 
 
-def test_a_path_loads_what_was_saved(tmp_path):
+def test_a_saved_file_is_read_by_backbones(tmp_path):
     network = letternet(weights="none")
     network.save_weights(tmp_path / "mine.weights.h5")
-    loaded = letternet(weights=str(tmp_path / "mine.weights.h5"))
+    loaded = backbones.build("LetterNet", weights=tmp_path / "mine.weights.h5")
     for saved, read in zip(network.get_weights(), loaded.get_weights(), strict=True):
         assert np.array_equal(saved, read)
+
+
+def test_the_probe_takes_a_file_and_gives_what_the_packaged_weights_give(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrain, "probe", lambda features, *_: [(float(features.astype("float64").mean()), 0.0)])
+    path = Path(__file__).parents[1] / "benchmarks" / "letternet_probe.py"
+    copied = tmp_path / "copy.weights.h5"
+    copied.write_bytes(WEIGHTS.read_bytes())
+    shown = []
+    for arguments in ([], ["--weights", str(copied)]):
+        monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+        runpy.run_path(str(path), run_name="__main__")
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert "| LetterNet |" in shown[0]
 
 
 def test_no_digit_is_a_letter():
@@ -149,7 +165,7 @@ def test_the_shipped_weights_know_more_than_random_ones(photos):
     assert chance < 0.85
 
 
-def test_pretraining_is_repeatable_bit_by_bit(tmp_path, monkeypatch):
+def test_pretraining_is_repeatable_bit_by_bit_and_tracked(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "HELD_OUT", 64)
     one, two = tmp_path / "one", tmp_path / "two"
     first, second = (pretrain.run(dataclasses.replace(TINY, output=str(path))).get_weights() for path in (one, two))
@@ -160,7 +176,11 @@ def test_pretraining_is_repeatable_bit_by_bit(tmp_path, monkeypatch):
     card = (one / "letternet.md").read_text(encoding="utf-8")
     assert hashlib.sha256(content).hexdigest() in card
     assert "--alphabet oxtЖ" in card
-    loaded = letternet(weights=one / "letternet.weights.h5").get_weights()
+    run = mlflow.search_runs(search_all_experiments=True, output_format="list")[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["recipe"] == "pretrain"
+    assert {"loss", "accuracy", "val_accuracy", "probe_accuracy_1", "probe_accuracy_50"} <= set(run.data.metrics)
+    loaded = backbones.build("LetterNet", weights=one / "letternet.weights.h5").get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(first, loaded, strict=True))
 
 
@@ -178,6 +198,13 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
         pretrain.run(dataclasses.replace(TINY, output=str(tmp_path / "file")))
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="elsewhere no folder refuses root")
+def test_an_output_that_cannot_be_written_to_is_refused_before_training(monkeypatch):
+    monkeypatch.setattr(pretrain, "_fit", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(InvalidInput, match=r"output is '/proc': no file can be written there.*; give another folder"):
+        pretrain.run(dataclasses.replace(TINY, output="/proc"))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -190,7 +217,7 @@ def test_a_wrong_setting_is_refused(name, value):
         pretrain.Pretrain(**{name: value})
 
 
-def test_an_alphabet_without_two_forms_is_refused(tmp_path):
+def test_an_alphabet_without_two_forms_is_refused(folder, tmp_path):
     with pytest.raises(InvalidInput, match="alphabet is 'oO'"):
         pretrain.run(dataclasses.replace(TINY, alphabet="oO", output=str(tmp_path)))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import sqlite3
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 
 from tlkit import tracking
 from tlkit.errors import InvalidInput, Unavailable
@@ -115,33 +115,56 @@ def test_a_store_that_cannot_be_created_leaves_nothing(tmp_path: Path, monkeypat
 def test_a_store_that_is_no_store_is_one_line(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "note.db").write_text("this is a note and not a database, however long it is")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/note.db")
-    with pytest.raises(Unavailable, match=r"\A[^\n]+\Z"):
-        tracking.open_store()
+    with pytest.raises(Unavailable, match=r"\Acannot open the MLflow store [^\n]+ is not a database\Z"):
+        tracking.open_store("trial")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql+nosuchdriver://me:secret@127.0.0.1/mlflow",
+        "http://me:secret@[bad",
+        "http://me:secret@localhost:abc",
+        "sqlite:////",
+        "nonsense://x",
+    ],
+)
+def test_a_uri_that_is_none_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch, uri: str):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(Unavailable, match=r"\A[^\n]+\Z") as caught:
+        tracking.open_store("trial")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_store_with_a_query_in_its_uri_is_created_under_its_name(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db?timeout=3")
+    tracking.open_store("trial")
+    assert (tmp_path / "other.db").is_file()
+    assert not list(tmp_path.glob("*timeout*"))
+
+
+def test_the_store_may_be_read_by_whom_the_umask_allows(tmp_path: Path):
+    tracking._create_database(tmp_path / "mlflow.db")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "mlflow.db").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_what_the_store_refuses_in_mid_run_is_one_line_without_a_password(folder: Path):
+    refusal = MlflowException("API request to http://me:secret@127.0.0.1:9/api failed\nwith more")
+    with (
+        pytest.raises(Unavailable, match=r"\Athe MLflow store [^\n]+ refused: API request to http://127[^\n]+\Z"),
+        tracking.run("trial", params={}, tags={}) as run,
+    ):
+        raise refusal
+    assert status(run.run_id) == "FAILED"
+    assert "secret" not in mlflow.get_run(run.run_id).data.tags["failure"]
 
 
 def test_a_server_that_does_not_answer_is_one_line_without_its_password(monkeypatch: pytest.MonkeyPatch, folder: Path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
     with pytest.raises(Unavailable, match=r"MLflow server http://127.0.0.1:9 does not answer: .*; start it") as caught:
-        tracking.open_store()
+        tracking.open_store("trial")
     assert "secret" not in str(caught.value)
-
-
-def test_a_server_that_answers_is_used(monkeypatch: pytest.MonkeyPatch, folder: Path):
-    class Healthy(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    asked: list[str] = []
-    server = HTTPServer(("127.0.0.1", 0), Healthy)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    uri = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert tracking.open_store() == uri
-    assert asked == ["/health"]
-    server.shutdown()
-    server.server_close()

@@ -102,6 +102,21 @@ def test_batch_statistics_stay_in_an_unfrozen_backbone(photos: Photos):
         np.testing.assert_array_equal(before[weight.path], np.array(weight))
 
 
+def test_the_best_epoch_is_never_one_whose_loss_is_nan():
+    epochs = [{"epoch": 1, "val_loss": math.nan}, {"epoch": 2, "val_loss": 0.5}, {"epoch": 3, "val_loss": math.nan}]
+    assert training.History(epochs).best["epoch"] == 2
+
+
+def test_a_single_unit_learns_two_classes(photos: Photos):
+    keras.utils.set_random_seed(0)
+    model = backbones.classifier(backbones.build("LetterNet", weights="none"), 1, dropout=0)
+    backbones.freeze(model)
+    history = training.fit_head(model, photos, photos, training.Settings(epochs=20, learning_rate=0.1))
+    assert history.best["val_accuracy"] == 1.0
+    right = (training.predict(model, photos)[:, 0] > 0.5) == photos.labels
+    assert right.all()
+
+
 def test_augmentation_reaches_training_and_never_validation(photos: Photos):
     seen = list(batches(photos, 8, augment={"brightness": 0.9}, labels=False))
     plain = photos.read(range(40))

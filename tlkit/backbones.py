@@ -47,6 +47,7 @@ class Row(NamedTuple):
         smallest: The least height and width in pixels that the network can take.
         channels: Of the images it was trained on.
         pretrained: The word for its published weights.
+        backends_without: Backends on which Keras has it not.
     """
 
     constructor: str | None
@@ -57,6 +58,7 @@ class Row(NamedTuple):
     smallest: int = 32
     channels: int = 3
     pretrained: str = "imagenet"
+    backends_without: tuple[str, ...] = ()
 
 
 def _stages(stem: str, *ends: str) -> dict[str, str]:
@@ -81,7 +83,8 @@ def _efficientnet(variant: str, size: int, last: str) -> Row:  # last: letters o
 
 def _nasnet(variant: str, size: int, cells: int, output: str, smallest: int) -> Row:  # cells: between two reductions
     ends = ("reduction_concat_stem_1", f"normal_concat_{cells - 1}", f"normal_concat_{2 * cells}", output)
-    return Row(f"NASNet{variant}", size, "tf", _stages("stem_bn1", *ends), smallest=smallest)
+    without = ("torch",) if variant == "Mobile" else ()  # keras.applications refuses, for a bug of its own
+    return Row(f"NASNet{variant}", size, "tf", _stages("stem_bn1", *ends), smallest=smallest, backends_without=without)
 
 
 def _resnet(depth: int, blocks: tuple[int, int, int, int], version: str = "") -> Row:  # He et al. 2015, table 1
@@ -239,6 +242,11 @@ def build(
     (None, 2, 3, 256)
     """
     chosen = row(name)
+    if keras.backend.backend() in chosen.backends_without:
+        raise InvalidInput(
+            f"{name} does not work on Keras' {keras.backend.backend()} backend; choose another network, or another "
+            "KERAS_BACKEND"
+        )
     shape = _shape(name, chosen, input_shape)
     weights = _weights(name, chosen, weights)
     _check_alpha(name, chosen, weights, alpha)

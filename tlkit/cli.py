@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import docstring_parser
 import jsonargparse
 
-from tlkit.errors import InvalidInput, Unavailable
+from tlkit.errors import InvalidInput
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -64,11 +64,14 @@ def call(
     _quiet()
     name = verb.rpartition(".")[2]
     try:
-        values = vars(made.instantiate(made.parse_args(argv)))
+        try:
+            values = vars(made.instantiate(made.parse_args(argv)))
+        except (TypeError, UnicodeDecodeError) as error:  # what jsonargparse lets through, such as `head: 3` in a file
+            raise InvalidInput(f"--config: {error}") from error
         run(config_class(**{key: value for key, value in values.items() if key != "config"}))
     except InvalidInput as error:
         return _say(name, error, USAGE)
-    except Unavailable as error:
+    except OSError as error:  # Unavailable, or a disk that is full
         return _say(name, error, FAILURE)
     except KeyboardInterrupt:
         return _say(name, "interrupted", INTERRUPTED)
@@ -124,4 +127,6 @@ def _quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # with the password, where there is one
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -46,13 +46,15 @@ class Data:
 
     def __post_init__(self) -> None:
         if self.source in ("folder", "csv"):
-            _require(self.path is not None, "data.path", self.path, f"data.source {self.source} needs --data.path")
+            _require(bool(self.path), "data.path", self.path, f"data.source {self.source} needs --data.path")
         else:
             _require(self.path is None, "data.path", self.path, "it goes with --data.source folder or csv")
         if self.source == "tfds":
-            _require(self.name is not None, "data.name", self.name, "data.source tfds needs --data.name")
+            _require(bool(self.name), "data.name", self.name, "data.source tfds needs --data.name")
         else:
-            _require(self.name is None, "data.name", self.name, "it goes with --data.source tfds")
+            for name in ("name", "data_dir"):
+                value = getattr(self, name)
+                _require(value is None, f"data.{name}", value, "it goes with --data.source tfds")
         _require(
             self.image_size is None or self.image_size >= 8,
             "data.image_size",
@@ -199,6 +201,7 @@ class FeatureExtraction:
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "it must be from 0 to below 1")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "it must be 0 or more")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")
+        _require(bool(self.experiment), "experiment", self.experiment, "it must have a name")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +250,7 @@ class Pretrain:
         alphabet: Draw only these letters; by default all that the fonts have.
         draws: Random choices of labelled digits over which the probe is averaged.
         output: Folder for the weights and their card.
+        experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
     """
 
     seed: int = 0
@@ -259,6 +263,7 @@ class Pretrain:
     alphabet: str | None = None
     draws: int = 20
     output: str = "letternet"
+    experiment: str = "tlkit"
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")

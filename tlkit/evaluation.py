@@ -11,7 +11,7 @@ class Scores(NamedTuple):
     """What a model scored on one split.
 
     Args:
-        split: `test`, or `val` where that split also chose the epoch, so that its score is no test score.
+        split: `test`, or `validation` where that split also chose the epoch, so that its score is no test score.
         photos: How many the split has.
         accuracy: Share of photos whose most probable label is right, 0 to 1.
         interval: 95 % Wilson interval of the accuracy.

@@ -18,11 +18,15 @@ def write(path: str | Path, classes: list[str]) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         if MEMBER in archive.namelist():
             raise ValueError(f"{path} holds class names already")
-        archive.writestr(MEMBER, json.dumps({"classes": classes}, ensure_ascii=False))
+        archive.writestr(MEMBER, json.dumps({"classes": classes}))
 
 
 def read(path: str | Path) -> list[str] | None:
     """Give the class names of a saved model, or None where it was saved without.
+
+    Raises:
+        ValueError: what stands in their place is no list of names.
+        zipfile.BadZipFile: the file is damaged.
 
     >>> import tempfile, os
     >>> path = os.path.join(tempfile.mkdtemp(), "model.keras")
@@ -35,4 +39,8 @@ def read(path: str | Path) -> list[str] | None:
     with zipfile.ZipFile(path) as archive:
         if MEMBER not in archive.namelist():
             return None
-        return list(json.loads(archive.read(MEMBER))["classes"])
+        content = json.loads(archive.read(MEMBER))
+    names = content.get("classes") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{MEMBER} in {path} does not hold a list of class names")
+    return names

@@ -6,7 +6,6 @@ It needs no download, so that transfer learning can be tried, taught and tested 
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import keras
@@ -22,7 +21,7 @@ STAGES = {"stage1": (32, 3), "stage2": (64, 3), "stage3": (128, 2)}  # filters, 
 
 def letternet(
     input_shape: tuple[int, int, int] = (32, 32, 1),
-    weights: str | Path | None = "letters",
+    weights: str = "letters",
     name: str = "letternet",
 ) -> keras.Model:
     """Build LetterNet without a head.
@@ -32,7 +31,7 @@ def letternet(
 
     Args:
         input_shape: Height, width and channels of the images; the pretrained weights know one channel.
-        weights: `letters` for the pretrained weights, `none` (or None) for random ones, or a file of weights.
+        weights: `letters` for the pretrained weights, `none` for random ones. `tlkit.backbones.build` takes a file too.
         name: What the model is called.
 
     Shapes:
@@ -40,16 +39,23 @@ def letternet(
         output: (batch, ceil(height / 8), ceil(width / 8), 128), not below 0
 
     Raises:
-        InvalidInput: the shape is too small or not (height, width, channels), or the weights are missing or of
-            another network.
+        InvalidInput: the shape is too small or not (height, width, channels), `weights` is another word, or the
+            pretrained weights are to see other than one channel.
 
     >>> model = letternet((64, 48, 1), weights="none")
     >>> model.output_shape, model.count_params() == PARAMETERS
     ((None, 8, 6, 128), True)
     """
-    model = _network(_checked(input_shape), name)
-    if weights is not None and str(weights) != "none":
-        _load(model, WEIGHTS if str(weights) == "letters" else Path(weights))
+    shape = _checked(input_shape)
+    if weights not in ("letters", "none"):
+        raise InvalidInput(f"weights is {weights!r}: letters or none; tlkit.backbones.build takes a file too")
+    if weights == "letters" and shape[2] != 1:
+        raise InvalidInput(
+            f"input_shape is {input_shape!r}: the pretrained weights know one channel, or weights='none'"
+        )
+    model = _network(shape, name)
+    if weights == "letters":
+        model.load_weights(WEIGHTS)
     return model
 
 
@@ -80,17 +86,3 @@ def _checked(input_shape: tuple[int, ...]) -> tuple[int, ...]:
             f"input_shape is {input_shape!r}: (height, width, channels), height and width {SMALLEST} pixels or more"
         )
     return sizes
-
-
-def _load(model: keras.Model, path: Path) -> None:
-    if not path.is_file():
-        raise InvalidInput(f"weights is {str(path)!r}: no such file; use 'letters', 'none' or a file of weights")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras only warns where a file lacks layers, and skips them
-            model.load_weights(path)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
-        raise InvalidInput(
-            f"weights is {str(path)!r}: not weights of LetterNet for images of shape {model.input_shape[1:]}: "
-            f"{str(error).splitlines()[0]}"
-        ) from error

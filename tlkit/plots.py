@@ -57,9 +57,10 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str =
                 color = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(column, row, str(number), ha="center", va="center", color=color, fontsize=9)
     short = [name if len(name) <= 24 else f"{name[:23]}…" for name in classes]
+    plain = {"parse_math": False}  # a class may be called $_$
     turned = 0 if max(map(len, short)) <= 2 else 90
-    axes.set_xticks(range(count), short, rotation=turned)
-    axes.set_yticks(range(count), short)
+    axes.set_xticks(range(count), short, rotation=turned, **plain)
+    axes.set_yticks(range(count), short, **plain)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

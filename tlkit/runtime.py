@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import importlib.util
+import re
 import sys
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -31,7 +32,7 @@ def prepare(seed: int, precision: str = "auto") -> str:
     return chosen
 
 
-def best_precision() -> str:
+def best_precision() -> Literal["float32", "mixed_float16", "mixed_bfloat16"]:
     """Give `mixed_bfloat16` on a GPU that has it (compute capability 8) or a TPU, `mixed_float16` on an older GPU, else
     `float32`: on a CPU, half precision is emulated for most operations.
     """
@@ -55,8 +56,8 @@ def device() -> tuple[str, tuple[int, int]]:
         return ("gpu", found.cuda.get_device_capability()) if found.cuda.is_available() else ("cpu", (0, 0))
     if backend == "jax":
         first = found.devices()[0]
-        major, _, minor = str(getattr(first, "compute_capability", "0.0")).partition(".")
-        return first.platform, (int(major), int(minor or 0))
+        capability = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(first, "compute_capability", "")))
+        return first.platform, (int(capability[1]), int(capability[2])) if capability else (0, 0)
     return "cpu", (0, 0)
 
 
@@ -68,14 +69,13 @@ def jit_compile() -> bool | str:
 def environment() -> dict[str, str]:
     """Give what a result depends on beside the config: Python, the backend, the device and the packages' versions."""
     packages = ("tlkit", "keras", "tensorflow", "jax", "torch", "mlflow", "numpy", "pillow", "scikit-learn")
-    versions = {name: metadata.version(name) for name in packages if importlib.util.find_spec(_module(name))}
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
     return {
         "python": ".".join(map(str, sys.version_info[:3])),
         "backend": keras.backend.backend(),
         "device": device()[0],
         **versions,
     }
-
-
-def _module(distribution: str) -> str:
-    return {"pillow": "PIL", "scikit-learn": "sklearn"}.get(distribution, distribution)

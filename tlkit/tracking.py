@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import random
+import re
 import sqlite3
 import sys
 import tempfile
@@ -27,7 +29,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow loads
 import mlflow
 from mlflow.exceptions import MlflowException
 
-SQLITE = "sqlite:///"
+STORE_ERRORS = (MlflowException, sqlalchemy.exc.SQLAlchemyError)
 ANSWER_SECONDS = 5
 
 
@@ -50,7 +52,7 @@ def run(
 
     Raises:
         InvalidInput: the experiment was deleted.
-        Unavailable: the store cannot be opened or written.
+        Unavailable: the store cannot be opened or written, also where it refuses what the block logs.
     """
     joined = mlflow.active_run()
     with _store_errors():
@@ -70,28 +72,41 @@ def run(
     except BaseException as error:
         killed = isinstance(error, KeyboardInterrupt | SystemExit)
         with contextlib.suppress(Exception):  # the first error matters more than one from here
-            mlflow.set_tag("failure", f"{type(error).__name__}: {error}"[:5000])
+            mlflow.set_tag("failure", without_password(f"{type(error).__name__}: {error}")[:5000])
         if not joined:
-            mlflow.end_run("KILLED" if killed else "FAILED")
+            with contextlib.suppress(*STORE_ERRORS):
+                mlflow.end_run("KILLED" if killed else "FAILED")
+        if isinstance(error, STORE_ERRORS):
+            raise _refused(error) from error
         raise
     if not joined:
-        mlflow.end_run()
+        with _store_errors():
+            mlflow.end_run()
 
 
-def open_store() -> str:
+def open_store(experiment: str | None = None) -> str:
     """Make sure that the tracking store can be used, before long work starts, and give its URI.
 
+    Args:
+        experiment: The experiment to be written to; None to read only, which creates nothing.
+
     Raises:
+        InvalidInput: the experiment was deleted, or there is no store to read.
         Unavailable: it does not answer or cannot be written.
     """
     uri = mlflow.get_tracking_uri()
-    if uri.startswith(SQLITE):
-        _create_database(Path(uri.removeprefix(SQLITE)))
-    if urllib.parse.urlsplit(uri).scheme in ("http", "https"):
+    if uri.startswith(("http:", "https:")):
         _ask(uri)
-    else:
-        with _store_errors():
+    with _store_errors():
+        database = sqlalchemy.make_url(uri).database if uri.startswith("sqlite:") else None
+        if database and database != ":memory:":
+            _open_database(Path(database), create=experiment is not None)
+        if experiment is None or mlflow.active_run():
             mlflow.MlflowClient().search_experiments(max_results=1)
+        elif run_id := os.environ.get("MLFLOW_RUN_ID"):
+            mlflow.get_run(run_id)
+        else:
+            _experiment_id(experiment)
     return uri
 
 
@@ -169,14 +184,13 @@ def run_folder(run_id: str) -> Path | None:
     return _on_disk(mlflow.get_run(run_id).info.artifact_uri)
 
 
-def without_password(uri: str) -> str:
-    """Give a URI that may be shown.
+def without_password(text: str) -> str:
+    """Take users and passwords out of the URIs in a text, so that it may be shown.
 
-    >>> without_password("https://me:secret@mlflow.example.org/team")
-    'https://mlflow.example.org/team'
+    >>> without_password("no answer from https://me:secret@mlflow.example.org/team")
+    'no answer from https://mlflow.example.org/team'
     """
-    parts = urllib.parse.urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
+    return re.sub(r"//[^/\s]*@", "//", text)
 
 
 def _on_disk(uri: str) -> Path | None:
@@ -196,10 +210,11 @@ def _unseeded() -> Iterator[None]:
 
 
 def _experiment_id(name: str) -> str:
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
-    if "MLFLOW_EXPERIMENT_ID" in os.environ and "MLFLOW_EXPERIMENT_NAME" not in os.environ:
-        return os.environ["MLFLOW_EXPERIMENT_ID"]
     client = mlflow.MlflowClient()
+    given = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if not given and os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return client.get_experiment(os.environ["MLFLOW_EXPERIMENT_ID"]).experiment_id
+    name = given or name
     # Not mlflow.set_experiment: two processes that call it at once can end up in `Default`.
     found = client.get_experiment_by_name(name)
     if found is None:
@@ -210,8 +225,28 @@ def _experiment_id(name: str) -> str:
             if found is None:
                 raise
     if found.lifecycle_stage == "deleted":
-        raise InvalidInput(f"the MLflow experiment {name!r} was deleted; restore it, or give another --experiment")
+        raise InvalidInput(
+            f"the MLflow experiment {name!r} was deleted; restore it, or give another "
+            f"{'MLFLOW_EXPERIMENT_NAME' if given else '--experiment'}"
+        )
     return found.experiment_id
+
+
+def _open_database(path: Path, create: bool) -> None:
+    """Look into MLflow's SQLite file, which MLflow itself would try for minutes, or create it."""
+    if not path.exists():
+        if not create:
+            raise InvalidInput(
+                f"there is no MLflow store {path}; change to the folder of the run, or set MLFLOW_TRACKING_URI"
+            )
+        _create_database(path)
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        raise Unavailable(f"cannot open the MLflow store {path}: {error}") from error
+    if create and not os.access(path, os.W_OK):
+        raise Unavailable(f"cannot write to the MLflow store {path}: no permission")
 
 
 def _create_database(path: Path) -> None:
@@ -219,8 +254,6 @@ def _create_database(path: Path) -> None:
 
     MLflow's own creation runs migrations for seconds; two at once, or one killed, leave a file that never opens again.
     """
-    if path.exists():
-        return
     print(f"creating {path}, once; this takes some seconds", file=sys.stderr, flush=True)
     try:
         with filelock.FileLock(f"{path}.lock", timeout=120):
@@ -242,6 +275,9 @@ def _create_at_once(path: Path) -> None:
     temporary = Path(name)
     try:
         _migrate(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # as any file that is not temporary: others may read it
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -260,10 +296,11 @@ def _migrate(path: Path) -> None:
 def _ask(uri: str) -> None:
     shown = without_password(uri)
     try:
+        urllib.parse.urlsplit(uri).port  # noqa: B018 (raises where it is no number)
         urllib.request.urlopen(f"{shown.rstrip('/')}/health", timeout=ANSWER_SECONDS)  # noqa: S310 (http or https)
     except urllib.error.HTTPError:
         return  # it answers; whether it lets us in, the first call tells
-    except OSError as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise Unavailable(
             f"the MLflow server {shown} does not answer: {reason}; start it, or unset MLFLOW_TRACKING_URI to use "
@@ -277,6 +314,11 @@ def _store_errors() -> Iterator[None]:
         yield
     except Unavailable:
         raise
-    except (MlflowException, OSError, sqlalchemy.exc.SQLAlchemyError) as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise Unavailable(f"the MLflow store refused: {first}") from error
+    except (*STORE_ERRORS, OSError, ImportError) as error:
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> Unavailable:
+    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    where = without_password(mlflow.get_tracking_uri())
+    return Unavailable(f"the MLflow store {where} refused: {without_password(first)}")

@@ -12,9 +12,11 @@ import keras
 import numpy as np
 
 from tlkit import runtime
-from tlkit.data import Photos, batches
+from tlkit.data import Photos, batches, readable_errors
+from tlkit.errors import InvalidInput
 
 CLEAR = "\r\033[K"  # the terminal's line
+COLUMNS = {"loss": 9, "accuracy": 10, "val_loss": 10, "val_accuracy": 14}  # of the progress table, and their widths
 
 
 class Settings(NamedTuple):
@@ -47,7 +49,7 @@ class History(NamedTuple):
     @property
     def best(self) -> dict[str, Any]:
         """The epoch of the lowest validation loss, whose weights the model has."""
-        return min(self.epochs, key=lambda epoch: epoch["val_loss"])
+        return min(self.epochs, key=lambda epoch: (math.isnan(epoch["val_loss"]), epoch["val_loss"]))
 
     @property
     def seconds(self) -> float:
@@ -67,7 +69,7 @@ def fit_head(
         One entry an epoch; the model has the weights of the best one.
     """
     pooled = keras.Model(model.inputs, model.get_layer("pool").output)
-    seen = [pooled.predict(batches(photos, settings.batch_size, labels=False), verbose=0) for photos in (train, val)]
+    seen = [predict(pooled, photos, settings.batch_size) for photos in (train, val)]
     inputs = keras.Input(seen[0].shape[1:])
     logits = keras.Model(inputs, model.get_layer("head")(model.get_layer("dropout")(inputs)))
     return _fit(
@@ -121,8 +123,9 @@ def fit_full(
 
 
 def predict(model: keras.Model, photos: Photos, batch_size: int = 32) -> np.ndarray:
-    """Give the probabilities of the photos, shape (photos, classes)."""
-    return model.predict(batches(photos, batch_size, labels=False), verbose=0)
+    """Give the model's outputs for the photos, such as probabilities of shape (photos, classes)."""
+    with readable_errors():
+        return model.predict(batches(photos, batch_size, labels=False), verbose=0)
 
 
 def cosine(learning_rate: float, warmup: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -140,9 +143,16 @@ def cosine(learning_rate: float, warmup: float, steps: int) -> keras.optimizers.
 
 
 def smoothed_crossentropy(label_smoothing: float) -> Callable[[Any, Any], Any]:
-    """Make the cross-entropy of integer labels and logits, in float32, with label smoothing (arXiv:1512.00567)."""
+    """Make the cross-entropy of integer labels and logits, in float32, with label smoothing (arXiv:1512.00567).
+
+    One logit is that of a sigmoid, two or more are those of a softmax.
+    """
 
     def crossentropy(labels: Any, logits: Any) -> Any:
+        if logits.shape[-1] == 1:
+            labels = keras.ops.cast(keras.ops.reshape(labels, (-1, 1)), "float32")
+            logits = keras.ops.cast(logits, "float32")
+            return keras.losses.binary_crossentropy(labels, logits, from_logits=True, label_smoothing=label_smoothing)
         one_hot = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32"), logits.shape[-1])
         logits = keras.ops.cast(logits, "float32")
         return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True, label_smoothing=label_smoothing)
@@ -164,28 +174,33 @@ def _fit(
     optimizer = keras.optimizers.AdamW(
         cosine(settings.learning_rate, settings.warmup, settings.epochs * steps), weight_decay=settings.weight_decay
     )
+    single = logits.output.shape[-1] == 1
+    accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0) if single else "accuracy"
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     logits.compile(
         optimizer,
         loss=smoothed_crossentropy(settings.label_smoothing),
-        metrics=["accuracy"],
+        metrics=[accuracy],
         jit_compile=runtime.jit_compile(),
     )
     history = History(list(before.epochs) if before else [])
     first, best_loss = len(history.epochs), history.best["val_loss"] if history.epochs else math.inf
-    logits.fit(
-        **train,
-        validation_data=val,
-        initial_epoch=first,
-        epochs=first + settings.epochs,
-        callbacks=[
-            _Record(history, phase),
-            _BestEpoch(settings.patience, best_loss),
-            _Progress(history, phase, first, settings.epochs, steps),
-            *callbacks,
-        ],
-        verbose=0,
-    )
+    with readable_errors():
+        logits.fit(
+            **train,
+            validation_data=val,
+            initial_epoch=first,
+            epochs=first + settings.epochs,
+            callbacks=[
+                _Record(history, phase),
+                _BestEpoch(settings.patience, best_loss),
+                _Progress(history, phase, first, settings.epochs, steps),
+                *callbacks,
+            ],
+            verbose=0,
+        )
+    if math.isnan(history.best["val_loss"]):
+        raise InvalidInput(f"the loss became nan in phase {phase}; lower --{phase}.learning_rate")
     return history
 
 
@@ -224,6 +239,9 @@ class _BestEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         loss = (logs or {})["val_loss"]
+        if math.isnan(loss):
+            self.model.stop_training = True  # it stays nan
+            return
         if loss < self.best_loss:
             self.best_loss, self.waited = loss, 0
             self.weights = self.model.get_weights()
@@ -236,12 +254,15 @@ class _BestEpoch(keras.callbacks.Callback):
 
 
 class _Progress(keras.callbacks.Callback):
-    """Prints a line an epoch, and on a terminal the step within it, with an estimate of the time left in the phase."""
+    """Prints a row an epoch with the time left in the phase, and on a terminal the step within the epoch."""
 
     def __init__(self, history: History, phase: str, first: int, epochs: int, steps: int):
         super().__init__()
         self.history, self.phase, self.first, self.epochs, self.steps = history, phase, first, epochs, steps
         self.live = sys.stdout.isatty()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        print(f"\n{'epoch':>14}" + "".join(f"{name:>{width}}" for name, width in COLUMNS.items()) + "  time left")
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.started = self.shown = time.perf_counter()
@@ -258,13 +279,9 @@ class _Progress(keras.callbacks.Callback):
         last, done = self.history.epochs[-1], epoch + 1 - self.first
         recent = [entry["seconds"] for entry in self.history.epochs[-done:]]
         left = float(np.median(recent)) * (self.epochs - done)
-        print(
-            f"{CLEAR if self.live else ''}{self.phase} {done:>3}/{self.epochs}"
-            f"  loss {last['loss']:.4f}  accuracy {last['accuracy']:.4f}"
-            f"  val_loss {last['val_loss']:.4f}  val_accuracy {last['val_accuracy']:.4f}"
-            f"  {duration(left)} left",
-            flush=True,
-        )
+        numbers = "".join(f"{last[name]:>{width}.4f}" for name, width in COLUMNS.items())
+        number = f"{done}/{self.epochs}"
+        print(f"{CLEAR if self.live else ''}{self.phase:<5}{number:>9}{numbers}  {duration(left)}", flush=True)
 
 
 def duration(seconds: float) -> str:

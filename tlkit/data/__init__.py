@@ -8,6 +8,6 @@
 from tlkit.data.augmentation import augment
 from tlkit.data.images import decode
 from tlkit.data.photos import Photos, Splits, load
-from tlkit.data.pipeline import batches
+from tlkit.data.pipeline import batches, readable_errors
 
-__all__ = ["Photos", "Splits", "augment", "batches", "decode", "load"]
+__all__ = ["Photos", "Splits", "augment", "batches", "decode", "load", "readable_errors"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from tlkit.data.photos import Photos
 from tlkit.errors import InvalidInput
 
 AHEAD = 3  # batches prepared while the network computes
+_unreadable: list[InvalidInput] = []  # what `readable_errors` raises; TensorFlow's threads keep only its text
 
 
 class Plan(NamedTuple):
@@ -40,7 +42,11 @@ class Plan(NamedTuple):
 
     def images(self, epoch: int, indices: np.ndarray) -> np.ndarray:
         """The photos at `indices`, augmented as in `epoch`: (k, height, width, channels), uint8."""
-        images = self.photos.read(indices)
+        try:
+            images = self.photos.read(indices)
+        except InvalidInput as error:
+            _unreadable.append(error)
+            raise
         if self.augment:
             for image, index in zip(images, indices, strict=True):
                 # + 1: NumPy seeds (seed, epoch, 0) and (seed, epoch) alike, and that is what the order is drawn from
@@ -57,14 +63,13 @@ def batches(
     seed: int = 0,
     augment: Mapping[str, Any] | None = None,
     labels: bool = True,
-    one_hot: int | None = None,
-    epoch: Callable[[], int] | None = None,
 ) -> Any:
     """Batches for `fit`, `evaluate` and `predict`: a `tf.data.Dataset` on TensorFlow, else a `keras.utils.PyDataset`.
 
     Both hold the same batches, bit for bit. Images are raw pixels from 0 to 255 and stay uint8, a quarter of the
     transfer; a Keras model turns them into float32 at its input. The last batch may be smaller. Call `fit` with
     `shuffle=False`: by default Keras mixes the batches of a PyDataset by Python's `random`, and warns of a tf.data one.
+    Epochs are counted from 0, one for each time the batches are iterated. Iterate them in `readable_errors`.
 
     Args:
         photos: What to read; anything with a length, `shape`, `labels` and `read`.
@@ -73,41 +78,57 @@ def batches(
         seed: 0 or more. Order and augmentation depend on it, the epoch and the photo's position alone.
         augment: Arguments of `tlkit.data.augment`, such as `{"flip": True, "rotation": 10}`.
         labels: Give (images, labels); without, images alone.
-        one_hot: The number of classes, where labels should leave as rows of zeros with a one, as label smoothing needs.
-        epoch: Tells which epoch begins when it is asked. A run that resumes needs it; by default epochs are counted
-            from 0, one for each time the batches are iterated.
 
     Shapes:
         images: (batch, height, width, channels), uint8
-        labels: (batch,), int32, or (batch, one_hot), float32
+        labels: (batch,), int32
     """
     if not len(photos):
         raise InvalidInput("there are no photos to make batches of")
     if batch_size < 1:
         raise InvalidInput(f"batch_size is {batch_size!r}: 1 or more")
-    targets = None
-    if labels:
-        targets = photos.labels if one_hot is None else np.eye(one_hot, dtype=np.float32)[photos.labels]
-    plan = Plan(photos, batch_size, shuffle, seed, augment, targets)
+    plan = Plan(photos, batch_size, shuffle, seed, augment, photos.labels if labels else None)
     import keras
 
-    return _tf_data(plan, epoch) if keras.backend.backend() == "tensorflow" else py_dataset(plan, epoch)
+    return _tf_data(plan) if keras.backend.backend() == "tensorflow" else py_dataset(plan)
 
 
-def _tf_data(plan: Plan, epoch: Callable[[], int] | None) -> Any:
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Raise the InvalidInput of a photo that went away in mid-training, in place of TensorFlow's page about it.
+
+    Raises:
+        InvalidInput: a photo could not be read; the message names it.
+
+    >>> with readable_errors():
+    ...     images, labels = next(iter(batches(Photos.of(np.zeros((2, 8, 8, 1), np.uint8), [0, 1]), 2)))
+    """
+    _unreadable.clear()
+    try:
+        yield
+    except InvalidInput:
+        raise
+    except Exception:
+        if _unreadable:
+            raise _unreadable[0] from None
+        raise
+    finally:
+        _unreadable.clear()
+
+
+def _tf_data(plan: Plan) -> Any:
     import tensorflow as tf
 
-    count = itertools.count()
-    ask = epoch or functools.partial(next, count)
+    epochs = itertools.count()
 
     def steps() -> Iterator[tuple[int, np.ndarray]]:
         # This body runs at the first `next`, not when an iterator is made: Keras makes two in each epoch and uses one.
-        now = ask()
-        for indices in plan.order(now):
-            yield now, indices
+        epoch = next(epochs)
+        for indices in plan.order(epoch):
+            yield epoch, indices
 
-    def read(now: Any, indices: Any) -> Any:
-        images = tf.numpy_function(plan.images, [now, indices], tf.uint8, stateful=False)
+    def read(epoch: Any, indices: Any) -> Any:
+        images = tf.numpy_function(plan.images, [epoch, indices], tf.uint8, stateful=False)
         images.set_shape((None, *plan.photos.shape))
         return images if plan.labels is None else (images, tf.gather(plan.labels, indices))
 
@@ -117,7 +138,7 @@ def _tf_data(plan: Plan, epoch: Callable[[], int] | None) -> Any:
     return dataset.map(read, num_parallel_calls=2, deterministic=True).prefetch(AHEAD)
 
 
-def py_dataset(plan: Plan, epoch: Callable[[], int] | None = None) -> Any:
+def py_dataset(plan: Plan) -> Any:
     """The batches of `plan` as a `keras.utils.PyDataset`."""
     import keras
 
@@ -129,19 +150,19 @@ def py_dataset(plan: Plan, epoch: Callable[[], int] | None = None) -> Any:
             self.epoch = 0
             self.asked = 0
             self.order: tuple[int, list[np.ndarray]] = (-1, [])
-            self.ahead: dict[tuple[int, int], Future] = {}
+            self.ahead: dict[int, Future] = {}
 
         def __len__(self) -> int:
             return plan.steps
 
         def __getitem__(self, step: int) -> Any:
-            now = epoch() if epoch else self.epoch
-            if self.order[0] != now:
-                self.order, self.ahead = (now, plan.order(now)), {}
+            epoch = self.epoch
+            if self.order[0] != epoch:
+                self.order, self.ahead = (epoch, plan.order(epoch)), {}
             for later in range(step, min(step + 1 + AHEAD, plan.steps)):
-                if (now, later) not in self.ahead:
-                    self.ahead[now, later] = _threads().submit(plan.images, now, self.order[1][later])
-            images = self.ahead.pop((now, step)).result()
+                if later not in self.ahead:
+                    self.ahead[later] = _threads().submit(plan.images, epoch, self.order[1][later])
+            images = self.ahead.pop(step).result()
             self.asked += 1
             if plan.labels is None:
                 return images

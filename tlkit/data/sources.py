@@ -79,13 +79,22 @@ def folder(path: str | Path) -> Examples:
     are left out and counted. A linked class folder is read; links to folders further down are not followed.
 
     Raises:
-        InvalidInput: there is no such folder, no photo, a single class, an empty class, or the splits' classes differ.
+        InvalidInput: there is no such folder, no photo, a single class, an empty class, the splits' classes differ, or
+            a folder at any depth cannot be read.
     """
-    root = Path(path)
+    try:
+        return _folder(Path(path))
+    except OSError as error:
+        raise InvalidInput(
+            f"{str(error.filename or path)!r} cannot be read: {error.strerror}; every folder of data.path must be"
+        ) from error
+
+
+def _folder(root: Path) -> Examples:
     if not root.exists():
-        raise InvalidInput(f"data.path is {str(path)!r}: no such folder")
+        raise InvalidInput(f"data.path is {str(root)!r}: no such folder")
     if not root.is_dir():
-        raise InvalidInput(f"data.path is {str(path)!r}: not a folder; for a list of photos use --data.source csv")
+        raise InvalidInput(f"data.path is {str(root)!r}: not a folder; for a list of photos use --data.source csv")
     above = _split_folders(root)
     classes: list[str] = []
     names: list[str] = []
@@ -139,12 +148,15 @@ def csv_file(path: str | Path) -> Examples:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
+            columns = list(reader.fieldnames or [])
             for column in ("path", "label"):
                 if column not in columns:
                     raise InvalidInput(
-                        f"{path}, line 1: no column {column!r} among {list(columns)}: give a header path,label[,split]"
+                        f"{path}, line 1: no column {column!r} among {columns}: give a header path,label[,split]"
                     )
+            for column in ("path", "label", "split"):
+                if columns.count(column) > 1:
+                    raise InvalidInput(f"{path}, line 1: {columns.count(column)} columns {column!r}: keep one")
             rows = [_csv_row(f"{path}, line {reader.line_num}", Path(path).parent, row) for row in reader]
     except OSError as error:
         raise InvalidInput(f"data.path is {str(path)!r}: {error.strerror}; data.source csv needs a file") from error
@@ -165,7 +177,12 @@ def _csv_row(where: str, parent: Path, row: dict[str, str | None]) -> tuple[str,
     name, label = row["path"] or "", (row["label"] or "").strip()
     if not label:
         raise InvalidInput(f"{where}: the label is empty")
-    if not (parent / name).is_file():
+    try:
+        found = (parent / name).is_file()
+    except OSError as error:  # not the CSV file's fault: the name is too long, or a folder in it is closed to us
+        shown = name if len(name) <= 100 else f"{name[:100]}…"
+        raise InvalidInput(f"{where}: the photo {shown!r} cannot be read: {error.strerror}") from error
+    if not found:
         raise InvalidInput(f"{where}: no such photo: {str(parent / name)!r}")
     if "split" not in row:
         return name, label, None
@@ -320,7 +337,10 @@ def _files(path: Path) -> list[Path]:
 
 
 def _walk(path: Path) -> Iterator[Path]:
-    for folder_name, inner, files in os.walk(path):
+    def stop(error: OSError) -> None:  # without it, `os.walk` passes over what it cannot read
+        raise error
+
+    for folder_name, inner, files in os.walk(path, onerror=stop):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         yield from (Path(folder_name) / name for name in sorted(files) if not name.startswith("."))
 

@@ -38,9 +38,11 @@ def split_of(content_hash: str, val_fraction: float, test_fraction: float) -> st
     is the test, the next `val_fraction` validates, the rest trains. So the same photo lands in the same split in every
     data set, copies land together, and a photo that is added moves no other.
 
-    The price: a share is met in expectation, not exactly. Every class gets the same shares in expectation, whatever
-    its size, with the spread of a binomial: of n photos of a class, n * share ± sqrt(n * share * (1 - share)) (one
-    standard deviation), for example 15 ± 3.6 of 100.
+    The price: a share is met in expectation, not exactly. Strata with exact shares are impossible here: how many photos
+    of a class go to the test would depend on how many there are, so an added photo could move another; where none may
+    move, a photo's split can depend on nothing but the photo, and each falls independently of the others. Every class
+    gets the same shares in expectation, whatever its size, with the spread of a binomial: of n photos of a class, n *
+    share ± sqrt(n * share * (1 - share)) (one standard deviation), for example 15 ± 3.6 of 100.
 
     >>> split_of("00" * 32, 0.15, 0.15), split_of("30" * 32, 0.15, 0.15), split_of("ff" * 32, 0.15, 0.15)
     ('test', 'val', 'train')

@@ -6,10 +6,12 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from tlkit import config as configs
+from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
     import keras
@@ -65,14 +68,27 @@ def _native_stderr_held() -> Iterator[None]:
 
 
 def complete(config: Config) -> Config:
-    """Fill in the defaults that depend on other settings, so that the stored config says what was done."""
+    """Fill in what depends on other settings or on the machine, so that the stored config says what was done."""
+    from tlkit import backbones, runtime
+
+    if config.data.path and not os.path.exists(config.data.path):  # here, before weights are downloaded
+        raise InvalidInput(f"data.path is {config.data.path!r}; there is no such file or folder")
     embedded = config.data.source == "embedded"
     name, weights = config.backbone.name, config.backbone.weights
     if name == "auto":
         name = "LetterNet" if embedded else "MobileNetV2"
     if weights == "pretrained":
         weights = "letters" if name == "LetterNet" else "imagenet"
-    config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name=name, weights=weights))
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(
+            config.data,
+            path=config.data.path and os.path.abspath(config.data.path),
+            image_size=config.data.image_size or backbones.row(name).size,
+        ),
+        backbone=dataclasses.replace(config.backbone, name=name, weights=weights),
+        precision=runtime.best_precision() if config.precision == "auto" else config.precision,
+    )
     if isinstance(config, configs.Finetune) and config.augment.flip is None:
         return dataclasses.replace(config, augment=dataclasses.replace(config.augment, flip=not embedded))
     return config
@@ -82,9 +98,8 @@ def backbone(config: configs.FeatureExtraction) -> keras.Model:
     """Build the pretrained network at the size the photos will have."""
     from tlkit import backbones
 
-    row = backbones.row(config.backbone.name)
+    chosen, row = config.backbone, backbones.row(config.backbone.name)
     size = config.data.image_size or row.size
-    chosen = config.backbone
     return backbones.build(chosen.name, (size, size, row.channels), chosen.weights, chosen.alpha)
 
 
@@ -122,12 +137,11 @@ def tracked(recipe: str, config: configs.FeatureExtraction, splits: data.Splits)
     import mlflow
     import yaml
 
-    from tlkit import runtime, tracking
+    from tlkit import tracking
 
     params = {name: value for name, value in configs.flatten(config).items() if name not in ("experiment", "run_name")}
-    tags = {"recipe": recipe, "backbone": config.backbone.name, "dataset_digest": splits.digest}
-    tags |= {f"environment.{name}": value for name, value in runtime.environment().items()}
-    with tracking.run(config.experiment, run_name=config.run_name, params=params, tags=tags) as started:
+    described = {**tags(recipe, config.backbone.name), "dataset_digest": splits.digest}
+    with tracking.run(config.experiment, run_name=config.run_name, params=params, tags=described) as started:
         mlflow.log_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True), "config.yaml")
         with tempfile.TemporaryDirectory() as folder:
             manifest = Path(folder) / "split_manifest.csv"
@@ -136,16 +150,28 @@ def tracked(recipe: str, config: configs.FeatureExtraction, splits: data.Splits)
         yield started
 
 
+def tags(recipe: str, backbone: str) -> dict[str, str]:
+    """Give the tags by which `mlflow.search_runs` finds a run, and what its result depends on beside the config."""
+    from tlkit import runtime
+
+    return {
+        "recipe": recipe,
+        "backbone": backbone,
+        **{f"environment.{name}": value for name, value in runtime.environment().items()},
+    }
+
+
 def finish(
     started: tracking.Run, model: keras.Model, history: training.History, splits: data.Splits, batch_size: int
 ) -> Result:
-    """Score the model, once, and log scores, pictures, an example photo and the model."""
+    """Score the model, once, and log it with its scores, pictures and an example photo."""
     import mlflow
 
     from tlkit import evaluation, plots, tracking, training
 
-    split, part = ("test", splits.test) if splits.test else ("val", splits.val)
+    split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
     scores = evaluation.score(split, training.predict(model, part, batch_size), part.labels)
+    uri = tracking.log_model(model, splits.classes, requirements())  # first: all else can be had from it again
     best = history.best
     mlflow.log_metrics(
         {
@@ -157,12 +183,13 @@ def finish(
         },
         step=len(history.epochs),
     )
-    mlflow.log_figure(plots.learning_curves(history.epochs, best["epoch"]), "learning_curves.png")
-    title = f"{'test' if splits.test else 'validation'} accuracy {scores.accuracy:.3f}, {scores.photos} photos"
-    mlflow.log_figure(plots.confusion_matrix(scores.confusion, splits.classes, title), "confusion_matrix.png")
+    title = f"{split} accuracy {scores.accuracy:.3f}, {scores.photos} photos"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that no font here has
+        mlflow.log_figure(plots.learning_curves(history.epochs, best["epoch"]), "learning_curves.png")
+        mlflow.log_figure(plots.confusion_matrix(scores.confusion, splits.classes, title), "confusion_matrix.png")
     pixels = part.read([0])[0]
     mlflow.log_image(pixels if pixels.shape[-1] == 3 else pixels[..., 0], "example.png")
-    uri = tracking.log_model(model, splits.classes, requirements())
     return Result(model, history, scores, started.run_id, uri)
 
 
@@ -187,10 +214,10 @@ def summarize(
     uri = mlflow.get_tracking_uri()
     name = mlflow.get_run(result.run_id).info.run_name
     low, high = scores.interval
-    kind = "test" if scores.split == "test" else "validation"
     print(f"\n{recipe}: {config.backbone.name}, {result.model.count_params():,} parameters")
-    print(f"  {kind} accuracy  {scores.accuracy:.4f}  (95 % interval {low:.3f} to {high:.3f}, {scores.photos} photos)")
-    if kind == "validation":
+    spread = f"95 % interval {low:.3f} to {high:.3f}, {scores.photos} photos"
+    print(f"  {scores.split} accuracy  {scores.accuracy:.4f}  ({spread})")
+    if scores.split == "validation":
         print("                     it chose the epoch, so it is not a test score")
     print(f"  kept  epoch {best['epoch']} of {len(result.history.epochs)}, phase {best['phase']}")
     print(
@@ -201,16 +228,27 @@ def summarize(
     print(f"  model {model}")
     artifacts = tracking.run_folder(result.run_id)
     photo = shown(artifacts / "example.png") if artifacts else "PHOTO"
-    server = uri if uri.startswith("http") else "http://127.0.0.1:5000"
-    others = tracking.recent_runs(started.experiment_id, 4)
     print("\nNext:")
     print(f"  {program('python')} -m tlkit.recipes.predict {result.model_uri} {photo}")
+    print_links(started)
+
+
+def print_links(run: tracking.Run) -> None:
+    """Print how to look at a run in the MLflow UI, alone and beside the last ones."""
+    import mlflow
+
+    from tlkit import tracking
+
+    uri = mlflow.get_tracking_uri()
+    server = tracking.without_password(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
     if not uri.startswith("http"):
-        print(f"  {program('mlflow')} ui      # then open:")
-    print(f"  {run_link(server, started)}")
+        elsewhere = "" if uri == f"sqlite:///{Path.cwd()}/mlflow.db" else ' --backend-store-uri "$MLFLOW_TRACKING_URI"'
+        print(f"  {program('mlflow')} ui{elsewhere}      # then open:")
+    print(f"  {run_link(server, run)}")
+    others = tracking.recent_runs(run.experiment_id, 4)
     if len(others) > 1:
         print("  beside the last runs:")
-        print(f"  {compare_link(server, others, started.experiment_id)}")
+        print(f"  {compare_link(server, others, run.experiment_id)}")
     sys.stdout.flush()
 
 
@@ -236,5 +274,5 @@ def program(name: str) -> str:
 
 
 def shown(path: Path) -> str:
-    """Write a path the short way: relative where it is below the working folder."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    """Write a path for the shell, the short way: relative where it is below the working folder."""
+    return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))

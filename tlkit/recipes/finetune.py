@@ -19,7 +19,7 @@ def run(config: Finetune) -> _steps.Result:
 
     config = _steps.complete(config)
     runtime.prepare(config.seed, config.precision)
-    tracking.open_store()
+    tracking.open_store(config.experiment)
     backbone = _steps.backbone(config)
     splits = _steps.photos(config.data, backbone.input_shape[1:])
     model = backbones.classifier(backbone, len(splits.classes), config.backbone.dropout)

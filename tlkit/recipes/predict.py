@@ -5,6 +5,7 @@ python -m tlkit.recipes.predict models:/m-0123456789abcdef photo.jpg another.png
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from tlkit.recipes import _steps
 
 if TYPE_CHECKING:
     import keras
+
+BATCH = 32  # photos in memory at a time
 
 
 def run(config: Predict) -> list[list[tuple[str, float]]]:
@@ -30,13 +33,15 @@ def run(config: Predict) -> list[list[tuple[str, float]]]:
 
     model, classes = load(config.model)
     height, width, channels = model.input_shape[1:]
-    pixels = np.stack([images.decode(Path(photo), (height, width), channels) for photo in config.photos])
-    probabilities = model.predict(pixels.astype("float32"), verbose=0)
     answers = []
-    for photo, row in zip(config.photos, probabilities, strict=True):
-        best = np.argsort(-row, kind="stable")[: config.top]
-        answers.append([(classes[index], float(row[index])) for index in best])
-        print(f"{photo}  " + "  ".join(f"{name} {share:.4f}" for name, share in answers[-1]))
+    for start in range(0, len(config.photos), BATCH):
+        chunk = config.photos[start : start + BATCH]
+        pixels = np.stack([images.decode(Path(photo), (height, width), channels) for photo in chunk])
+        for photo, row in zip(chunk, model.predict(pixels, verbose=0), strict=True):
+            shares = row if len(row) > 1 else np.array([1 - row[0], row[0]])  # a single unit is a sigmoid
+            best = np.argsort(-shares, kind="stable")[: config.top]
+            answers.append([(classes[index], float(shares[index])) for index in best])
+            print(f"{photo}  " + "  ".join(f"{name} {share:.4f}" for name, share in answers[-1]))
     return answers
 
 
@@ -49,7 +54,7 @@ def load(model: str) -> tuple[keras.Model, list[str]]:
     Raises:
         InvalidInput: there is no such model, or it is not one that maps photos to classes.
     """
-    path = _download(model) if ":/" in model else Path(model)
+    path = _download(model) if model.startswith(("models:/", "runs:/")) else Path(model)
     if not path.is_file():
         raise InvalidInput(f"there is no model {model!r}; give a .keras file or an MLflow URI such as models:/m-…")
     if not zipfile.is_zipfile(path):
@@ -60,14 +65,16 @@ def load(model: str) -> tuple[keras.Model, list[str]]:
 
     try:
         loaded = keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, KeyError, OSError) as error:
+        names = labels.read(path)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise InvalidInput(f"Keras cannot load {model!r}: {str(error).splitlines()[0]}") from error
-    if len(loaded.input_shape) != 4 or len(loaded.output_shape) != 2:
-        raise InvalidInput(
-            f"{model!r} maps {loaded.input_shape} to {loaded.output_shape}; predict needs a classifier of photos"
-        )
-    names = labels.read(path) or [f"class {index}" for index in range(loaded.output_shape[-1])]
-    return loaded, names
+    taken, given = loaded.input_shape, loaded.output_shape
+    if len(taken) != 4 or None in taken[1:] or taken[3] not in (1, 3) or len(given) != 2:
+        raise InvalidInput(f"{model!r} maps {taken} to {given}; predict needs a classifier of photos of one size")
+    count = max(2, given[-1])
+    if names is not None and len(names) != count:
+        raise InvalidInput(f"{model!r} holds {len(names)} class names for {count} classes")
+    return loaded, names or [f"class {index}" for index in range(count)]
 
 
 def _download(uri: str) -> Path:
@@ -77,6 +84,8 @@ def _download(uri: str) -> Path:
     from tlkit import tracking
 
     tracking.open_store()
+    if re.fullmatch(r"runs:/[^/]+/?", uri):
+        uri = f"{uri.rstrip('/')}/model"  # the name that the recipes give
     try:
         return Path(mlflow.artifacts.download_artifacts(uri)) / "data" / "model.keras"
     except (MlflowException, OSError) as error:

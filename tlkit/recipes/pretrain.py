@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,19 +42,22 @@ def run(config: Pretrain) -> keras.Model:
         The network without a head.
 
     Raises:
-        InvalidInput: one of the two files exists, the output folder cannot be made, or the fonts lack the alphabet.
+        InvalidInput: one of the two files exists, the output folder cannot be made or written to, or the fonts lack the
+            alphabet.
     """
     began = _steps.begin()
     weights, card = (Path(config.output, name) for name in ("letternet.weights.h5", "letternet.md"))
     _require_new(weights, card)
+    import mlflow
     import numpy as np
 
-    from tlkit import runtime
+    from tlkit import runtime, tracking
     from tlkit.data import letters
     from tlkit.letternet import letternet
     from tlkit.training import duration
 
     runtime.prepare(config.seed, "float32")
+    tracking.open_store(config.experiment)
     glyphs = letters.glyphs(alphabet=config.alphabet)
     if len(glyphs.classes) < 2:
         raise InvalidInput(f"alphabet is {config.alphabet!r}: the fonts must draw two of its letters differently")
@@ -61,17 +65,25 @@ def run(config: Pretrain) -> keras.Model:
     network = letternet(weights="none")
     classifier = with_head(network, len(glyphs.classes))
     _compile(classifier, config)
-    _fit(classifier, glyphs, config)
-    images, labels = letters.draw(glyphs, HELD_OUT, np.random.default_rng((config.seed, VALIDATION)))
-    accuracy = float(classifier.evaluate(images, labels, batch_size=512, verbose=0, return_dict=True)["accuracy"])
-    seconds = time.perf_counter() - began
-    print(f"validation accuracy on letters {accuracy:.3f}, after {duration(seconds)}")
-    _save(network, weights)  # first of all: what follows only measures
-    photos, digits = handwritten_digits()
-    scores = probe(pooled(network, photos), digits, config.draws)
-    print("\n".join(["", *table({"LetterNet": scores})]))
-    card.write_text(_card(config, glyphs, accuracy, scores, seconds, weights), encoding="utf-8")
-    print(f"\n{weights}\n{card}")
+    params = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("experiment", "output")}
+    with tracking.run(config.experiment, params=params, tags=_steps.tags("pretrain", "LetterNet")) as tracked:
+        _fit(classifier, glyphs, config)
+        images, labels = letters.draw(glyphs, HELD_OUT, np.random.default_rng((config.seed, VALIDATION)))
+        accuracy = float(classifier.evaluate(images, labels, batch_size=512, verbose=0, return_dict=True)["accuracy"])
+        seconds = time.perf_counter() - began
+        print(f"validation accuracy on letters {accuracy:.3f}, after {duration(seconds)}")
+        _save(network, weights)  # first of all: what follows only measures
+        photos, digits = handwritten_digits()
+        scores = probe(pooled(network, photos), digits, config.draws)
+        print("\n".join(["", *table({"LetterNet": scores})]))
+        card.write_text(_card(config, glyphs, accuracy, scores, seconds, weights), encoding="utf-8")
+        probed = {f"probe_accuracy_{shot}": mean for shot, (mean, _) in zip(SHOTS, scores, strict=True)}
+        mlflow.log_metrics({"val_accuracy": accuracy, **probed}, step=config.epochs)
+        for file in (weights, card):
+            mlflow.log_artifact(str(file))
+    print(f"\n{_steps.shown(weights)}\n{_steps.shown(card)}\n\nNext:")
+    print(f"  {_steps.program('python')} -m tlkit.recipes.finetune --backbone.weights {_steps.shown(weights)}")
+    _steps.print_links(tracked)
     return network
 
 
@@ -187,6 +199,8 @@ def _compile(classifier: keras.Model, config: Pretrain) -> None:
 
 
 def _fit(classifier: keras.Model, glyphs: Glyphs, config: Pretrain) -> None:
+    import mlflow
+
     from tlkit.training import duration
 
     began = time.perf_counter()
@@ -198,6 +212,7 @@ def _fit(classifier: keras.Model, glyphs: Glyphs, config: Pretrain) -> None:
             f"{duration(left)} left",
             flush=True,
         )
+        mlflow.log_metrics({name: values[0] for name, values in history.items()}, step=epoch)
 
 
 def _epochs(glyphs: Glyphs, config: Pretrain) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -224,6 +239,12 @@ def _require_new(*files: Path) -> None:
         files[0].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(f"output is {str(files[0].parent)!r}: cannot be made a folder: {error}") from error
+    try:
+        tempfile.NamedTemporaryFile(dir=files[0].parent).close()
+    except OSError as error:
+        raise InvalidInput(
+            f"output is {str(files[0].parent)!r}: no file can be written there ({error.strerror}); give another folder"
+        ) from error
 
 
 def _save(network: keras.Model, weights: Path) -> None:
