@@ -325,6 +325,14 @@ def test_half_downloaded_file_without_a_hash(cache):
         tiny(weights="imagenet")
 
 
+def test_a_cache_that_may_only_be_read_is_read(cache, monkeypatch):
+    monkeypatch.setattr(backbones.os, "access", lambda *_: False)
+    request = {"cache_subdir": "models", "fname": "mobilenet_2_5_224_tf_no_top.h5"}
+    assert not backbones._in_cache(request).startswith(str(cache))  # where Keras would download it to
+    (cache / request["fname"]).write_bytes(b"")
+    assert backbones._in_cache(request) == str(cache / request["fname"])
+
+
 def test_download(cache, monkeypatch):
     model = tiny()
     model.save_weights(cache / "source.weights.h5")

@@ -632,11 +632,12 @@ def _fetched(name: str, request: dict[str, Any]) -> str:
 
 
 def _in_cache(request: dict[str, Any]) -> str:
-    """Where `keras.utils.get_file` looks, in the same way."""
+    """Where `keras.utils.get_file` looks and, other than it, where a cache that may only be read has the file."""
     from keras.src.utils import file_utils
 
     home = os.path.expanduser(file_utils.config.keras_home())
-    if not os.access(home, os.W_OK):
+    path = os.path.join(home, request["cache_subdir"], request["fname"])
+    if not os.path.exists(path) and not os.access(home, os.W_OK):
         home = os.path.join("/tmp", ".keras")  # noqa: S108 (as Keras does)
     return os.path.join(home, request["cache_subdir"], request["fname"])
 
