@@ -184,12 +184,17 @@ def test_half_precision_keeps_logits_and_loss_in_float32(folder: Path, photos: P
 def test_a_run_that_fails_in_training_ends_failed(folder: Path, monkeypatch: pytest.MonkeyPatch):
     from tlkit import training
 
-    def fail(*_, **__):
+    given = {}
+
+    def fail(*_, **arguments):
+        given.update(arguments)
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(training, "fit_full", fail)
     with pytest.raises(RuntimeError):
-        tune()
+        tune("--seed", "5", "--augment.zoom", "0.3")
+    assert given["seed"] == 5
+    assert given["augment"]["zoom"] == 0.3
     assert one_run().info.status == "FAILED"
     assert one_run().data.tags["failure"] == "RuntimeError: out of memory"
 

@@ -115,6 +115,11 @@ def test_a_single_unit_learns_two_classes(photos: Photos):
     assert history.best["val_accuracy"] == 1.0
     right = (training.predict(model, photos)[:, 0] > 0.5) == photos.labels
     assert right.all()
+    kernel, bias = model.get_layer("head").get_weights()
+    model.get_layer("head").set_weights([kernel * 0, bias * 0 + 0.1])
+    settings = training.Settings(epochs=1, learning_rate=1e-9)  # logits stay just above 0, probabilities above a half
+    ones = Photos.of(photos.read([1, 3, 5]), [1, 1, 1])
+    assert training.fit_head(model, photos, ones, settings).best["val_accuracy"] == 1.0
 
 
 def test_augmentation_reaches_training_and_never_validation(photos: Photos):
