@@ -116,9 +116,7 @@ def epoch_logger() -> Any:
 
     class EpochLogger(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            metrics = {name: float(value) for name, value in (logs or {}).items()}
-            mlflow.log_metrics({**metrics, "learning_rate": rate}, step=epoch + 1)
+            mlflow.log_metrics({name: float(value) for name, value in (logs or {}).items()}, step=epoch + 1)
 
     return EpochLogger()
 

@@ -205,7 +205,7 @@ def _fit(
 
 
 class _Record(keras.callbacks.Callback):
-    """Adds phase, seconds and learning rate to Keras' logs, for the callbacks after it too."""
+    """Keeps Keras' logs with their phase and seconds, and adds the learning rate for the callbacks after it too."""
 
     def __init__(self, history: History, phase: str):
         super().__init__()
@@ -216,10 +216,10 @@ class _Record(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         seconds = time.perf_counter() - self.started
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        values = {name: float(value) for name, value in (logs or {}).items()}
-        values = {**values, "learning_rate": rate, "seconds": seconds}
-        self.history.epochs.append({"epoch": epoch + 1, "phase": self.phase, **values})
+        logs = {} if logs is None else logs  # in place, as Keras' own LearningRateScheduler does
+        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        values = {name: float(value) for name, value in logs.items()}
+        self.history.epochs.append({"epoch": epoch + 1, "phase": self.phase, **values, "seconds": seconds})
 
 
 class _BestEpoch(keras.callbacks.Callback):

@@ -77,14 +77,15 @@ def complete(config: Config) -> Config:
     name, weights = config.backbone.name, config.backbone.weights
     if name == "auto":
         name = "LetterNet" if embedded else "MobileNetV2"
+    row = backbones.row(name)
     if weights == "pretrained":
-        weights = "letters" if name == "LetterNet" else "imagenet"
+        weights = row.pretrained
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(
             config.data,
             path=config.data.path and os.path.abspath(config.data.path),
-            image_size=config.data.image_size or backbones.row(name).size,
+            image_size=config.data.image_size or row.size,
         ),
         backbone=dataclasses.replace(config.backbone, name=name, weights=weights),
         precision=runtime.best_precision() if config.precision == "auto" else config.precision,
