@@ -17,7 +17,7 @@ import pytest
 from keras.src.utils import file_utils
 from PIL import Image
 
-from tlkit import backbones
+from tlkit import backbones, weightfiles
 from tlkit.backbones import BACKBONES, build, classifier, freeze, unfreeze
 from tlkit.errors import InvalidInput, Unavailable
 
@@ -274,7 +274,7 @@ def test_published_weights_and_the_same_file_give_equal_outputs(tmp_path, monkey
     path = str(tmp_path / "random.weights.h5")
     keras.applications.EfficientNetB0(include_top=False, weights=None).save_weights(path)
     by_path = build("EfficientNetB0", (64, 64, 3), weights=path)
-    monkeypatch.setattr(backbones, "_fetched", lambda *_: path)
+    monkeypatch.setattr(weightfiles, "fetch", lambda *_: path)
     by_word = build("EfficientNetB0", (64, 64, 3), weights="imagenet")
     x = pixels(1, 64, 64, 3)
     assert_close(outputs(by_path, x), outputs(by_word, x), 1e-6)
@@ -328,9 +328,9 @@ def test_half_downloaded_file_without_a_hash(cache):
 def test_a_cache_that_may_only_be_read_is_read(cache, monkeypatch):
     monkeypatch.setattr(backbones.os, "access", lambda *_: False)
     request = {"cache_subdir": "models", "fname": "mobilenet_2_5_224_tf_no_top.h5"}
-    assert not backbones._in_cache(request).startswith(str(cache))  # where Keras would download it to
+    assert not weightfiles.in_cache(request).startswith(str(cache))  # where Keras would download it to
     (cache / request["fname"]).write_bytes(b"")
-    assert backbones._in_cache(request) == str(cache / request["fname"])
+    assert weightfiles.in_cache(request) == str(cache / request["fname"])
 
 
 def test_download(cache, monkeypatch):
@@ -344,7 +344,7 @@ def test_download(cache, monkeypatch):
         return str(cache / "fetched.weights.h5")
 
     assert backbones._published("MobileNet", 0.25)["fname"] == name
-    monkeypatch.setattr(backbones, "_reachable", lambda _: True)
+    monkeypatch.setattr(weightfiles, "reachable", lambda _: True)
     monkeypatch.setattr(file_utils, "get_file", get_file)
     x = pixels(1, 64, 64, 3)
     assert_close(outputs(tiny(weights="imagenet"), x), outputs(model, x))
@@ -356,7 +356,7 @@ def test_failed_download(cache, monkeypatch):
         raise Exception("URL fetch failure: 404\nNot found")
 
     backbones._published("MobileNet", 0.25)
-    monkeypatch.setattr(backbones, "_reachable", lambda _: True)
+    monkeypatch.setattr(weightfiles, "reachable", lambda _: True)
     monkeypatch.setattr(file_utils, "get_file", get_file)
     with pytest.raises(Unavailable, match=r"cannot be downloaded \(URL fetch failure: 404 Not found\)"):
         tiny(weights="imagenet")
@@ -369,7 +369,7 @@ def test_name_server_that_does_not_answer(monkeypatch):
 
     monkeypatch.setattr(socket, "create_connection", hang)
     start = time.perf_counter()
-    assert not backbones._reachable("https://storage.googleapis.com/x", seconds=0.1)
+    assert not weightfiles.reachable("https://storage.googleapis.com/x", seconds=0.1)
     assert time.perf_counter() - start < 2
 
 
@@ -393,7 +393,7 @@ def test_a_proxy_is_asked_instead_of_the_host(proxy, address, monkeypatch):
     monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": proxy} if proxy else {})
     monkeypatch.setattr("urllib.request.proxy_bypass", lambda _: False)
     monkeypatch.setattr(socket, "create_connection", lambda address, _: asked.append(address) or Connection())
-    assert backbones._reachable("https://storage.googleapis.com/x")
+    assert weightfiles.reachable("https://storage.googleapis.com/x")
     assert asked == [address]
 
 

@@ -1,12 +1,33 @@
 """tlkit: take a pretrained Keras network and a folder of labelled examples to a tracked, usable classifier."""
 
+from __future__ import annotations
+
 import importlib
-from importlib import metadata
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib import machinery, metadata
+from types import ModuleType
 from typing import Any
 
 __version__ = metadata.version("tlkit")
 
-_MODULES = ("backbones", "config", "data", "errors", "evaluation", "labels", "plots", "tracking", "training")
+_MODULES = (
+    "arithmetic",
+    "backbones",
+    "builders",
+    "config",
+    "data",
+    "errors",
+    "evaluation",
+    "labels",
+    "layers",
+    "plots",
+    "reference",
+    "tracking",
+    "training",
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -18,3 +39,42 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*_MODULES, "__version__"]
+
+
+class _AfterKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports tlkit's layers as soon as Keras is imported, whichever of the two a program imports first.
+
+    Keras loads a model with layers that are not its own only where they have been imported, and `import tlkit` alone
+    must not load Keras.
+    """
+
+    asking = False
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> machinery.ModuleSpec | None:
+        if name != "keras" or self.asking:
+            return None
+        self.asking = True  # the others, this time
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.asking = False
+        if spec is not None and spec.loader is not None:
+            self.loader, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec: machinery.ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        sys.meta_path.remove(self)
+        module.__loader__ = module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        importlib.import_module("tlkit.layers")
+
+
+if "keras" in sys.modules:
+    importlib.import_module("tlkit.layers")
+else:
+    sys.meta_path.insert(0, _AfterKeras())

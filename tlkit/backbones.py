@@ -18,21 +18,17 @@ from __future__ import annotations
 
 import difflib
 import functools
-import hashlib
 import os
 import re
-import socket
-import threading
-import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import keras
 import numpy as np
 
-from tlkit.errors import InvalidInput, Unavailable
+from tlkit import weightfiles
+from tlkit.errors import InvalidInput
+from tlkit.layers import global_pool
 
 
 class Row(NamedTuple):
@@ -254,7 +250,9 @@ def build(
         raise InvalidInput("image_data_format is channels_first: set it to channels_last in ~/.keras/keras.json")
     if chosen.constructor is None:
         return _letternet(shape, weights)
-    published = _fetched(name, _published(name, alpha)) if weights == chosen.pretrained else None  # fails early
+    published = None
+    if weights == chosen.pretrained:
+        published = weightfiles.fetch(name, _published(name, alpha))  # fails early
     pixels = keras.Input(shape, dtype="float32", name="pixels")
     x = _PREPROCESSING[chosen.preprocessing](_to_rgb(pixels))
     network = _network(chosen, alpha, input_tensor=x, input_shape=x.shape[1:], weights=None)
@@ -267,9 +265,9 @@ def build(
     elif any(layer.compute_dtype != "float32" for layer in network.layers if isinstance(layer, _PIXEL_LAYERS)):
         network = _cloned(network)
     if published:
-        _load_published(network, published, name, alpha)
+        weightfiles.load_published(network, published, _wanted(name, alpha))
     elif weights != "none":
-        _load(network, weights, name, alpha)
+        weightfiles.load(network, weights, _wanted(name, alpha))
     return network
 
 
@@ -281,7 +279,7 @@ def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2) -> ker
     both keep the backbone's BatchNormalization in inference mode, with the statistics it was pretrained with.
 
     Args:
-        backbone: A model of `build`; its layers are shared, not copied.
+        backbone: A model of `build`, or of `tlkit.builders` without top; its layers are shared, not copied.
         classes: 2 or more give a softmax over as many units; 1 gives a single sigmoid unit.
         dropout: Share of the pooled features dropped in training, from 0 to below 1.
 
@@ -303,7 +301,7 @@ def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2) -> ker
     pixels = keras.Input(backbone.input.shape[1:], dtype="float32", name="pixels")
     # Not training=False: `fit` overrides it (https://github.com/keras-team/keras/issues/20285).
     x = backbone(pixels)
-    x = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(x)
+    x = global_pool(x, dtype="float32")
     x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(x)
     x = keras.layers.Dense(classes, name="head", dtype="float32")(x)
     activation = "sigmoid" if classes == 1 else "softmax"
@@ -315,17 +313,22 @@ def freeze(model: keras.Model) -> None:
     """Freeze the whole backbone: only the head is left to train. Compile the model afterwards.
 
     Args:
-        model: One of `classifier` or `build`, new or loaded from a file.
+        model: One of `classifier`, `build` or `tlkit.builders`, new or loaded from a file.
 
     >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
     >>> freeze(model)
     >>> [weight.path for weight in model.trainable_weights]
     ['head/kernel', 'head/bias']
     """
-    _set_trainable(_backbone(model), False)
+    backbone = _backbone(model)
+    _set_trainable(backbone, False)
+    if backbone is model and any(layer.name == "head" for layer in model.layers):
+        _set_trainable(model, True)
+        for layer in model.layers:
+            layer.trainable = layer.name == "head"
 
 
-def unfreeze(model: keras.Model, name: str, from_stage: str | None = None) -> None:
+def unfreeze(model: keras.Model, name: str | None = None, from_stage: str | None = None) -> None:
     """Make the backbone trainable from a stage on, and freeze what comes before. Compile the model afterwards.
 
     Frozen is what the end of the stage before depends on, in the graph and not in the order of the layers.
@@ -333,8 +336,9 @@ def unfreeze(model: keras.Model, name: str, from_stage: str | None = None) -> No
     What a model loaded from a `.keras` file would train depends on Keras' backend: call this again.
 
     Args:
-        model: One of `classifier` or `build`, new or loaded from a file.
-        name: The backbone it was built with, a key of `BACKBONES`.
+        model: One of `classifier`, `build` or `tlkit.builders`, new or loaded from a file.
+        name: The backbone it was built with, a key of `BACKBONES`; None for a network of `tlkit.builders`, whose layers
+            bear the stages' names.
         from_stage: First stage to train, for example `stage4`; by default everything.
 
     Raises:
@@ -347,11 +351,14 @@ def unfreeze(model: keras.Model, name: str, from_stage: str | None = None) -> No
     >>> any("gamma" in weight.path for weight in model.trainable_weights)
     False
     """
-    stages = row(name).stages
-    if from_stage is not None and from_stage not in stages:
-        raise InvalidInput(f"stage {from_stage!r} is unknown: {name} has {', '.join(stages)}")
     backbone = _backbone(model)
     layers = {layer.name: layer for layer in backbone.layers}
+    named = {end: end for end in layers if re.fullmatch(r"stem|stage\d+", end)}
+    stages = named if name is None else row(name).stages
+    if from_stage is not None and from_stage not in stages:
+        raise InvalidInput(
+            f"stage {from_stage!r} is unknown: {name or backbone.name} has {', '.join(stages) or 'none'}"
+        )
     if not layers.keys() >= set(stages.values()):
         raise InvalidInput(f"the backbone of this model is not {name}: give the name it was built with")
     _set_trainable(backbone, True)
@@ -458,7 +465,7 @@ def _letternet(shape: tuple[int, int, int], weights: str) -> keras.Model:
     network = letternet((*shape[:2], 1), weights=weights if known else "none", name="backbone")
     network = _cloned(network, keras.Input(shape, dtype="float32", name="pixels"), before=_to_gray)
     if not known:
-        _load(network, weights, "LetterNet", None)
+        weightfiles.load(network, weights, _wanted("LetterNet", None))
     return network
 
 
@@ -516,155 +523,24 @@ def _set_trainable(network: keras.Model, value: bool) -> None:
 
 
 def _backbone(model: keras.Model) -> keras.Model:
-    if model.name == "backbone":
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    if len(inner) == 1:
+        return inner[0]
+    if model.name == "backbone" or any(layer.name == "stage1" for layer in model.layers):
         return model
-    for layer in model.layers:
-        if layer.name == "backbone":
-            return layer
     raise InvalidInput(f"model {model.name!r} has no layer called backbone: build it with tlkit.backbones.classifier")
 
 
 # Weights --------------------------------------------------------------------------------------------------------------
 
 
-def _load(network: keras.Model, path: str, name: str, alpha: float | None) -> None:
-    """Load a weights file and check that it holds this network's weights and no others."""
-    import h5py
-
-    wanted = f"{name} without top" + (f" and alpha {alpha or 1.0}" if BACKBONES[name].alphas else "")
-    if not path.endswith((".h5", ".hdf5")) or not h5py.is_hdf5(path):
-        raise InvalidInput(f"weights file {path} is not a complete HDF5 file (.weights.h5 or .h5) with {wanted}")
-    try:
-        network.load_weights(path)
-        # Keras does not mind a .weights.h5 with more layers than the network; a top of 1000 classes would pass.
-        fits = not path.endswith(".weights.h5") or _stored(path)[0] == len(network.weights)
-    except Exception:  # Keras and h5py raise ValueError, KeyError, OSError ..., with pages of text
-        fits = False
-    if not fits:
-        raise InvalidInput(
-            f"weights file {path} does not fit {wanted}: the file holds {_counts(*_stored(path))}, the network has "
-            f"{_counts(len(network.weights), network.count_params())}"
-        )
-
-
-def _counts(arrays: int, numbers: int) -> str:
-    return f"{arrays} arrays of {numbers:,} numbers"
-
-
-def _stored(path: str) -> tuple[int, int]:
-    """How many arrays and numbers an HDF5 weights file holds; (0, 0) if it cannot be read to the end."""
-    import h5py
-
-    sizes: list[int] = []
-
-    def visit(key: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and not key.startswith("optimizer"):
-            sizes.append(int(item.size))
-
-    with suppress(Exception), h5py.File(path) as file:
-        file.visititems(visit)
-    return len(sizes), sum(sizes)
-
-
-def _load_published(network: keras.Model, path: str, name: str, alpha: float | None) -> None:
-    try:
-        _load(network, path, name, alpha)
-    except InvalidInput as error:
-        raise Unavailable(
-            f"{path} in Keras' cache is incomplete or damaged: delete it, and it is downloaded again"
-        ) from error
-
-
-class _Request(Exception):
-    """The arguments with which Keras asks for a file."""
+def _wanted(name: str, alpha: float | None) -> str:
+    return f"{name} without top" + (f" and alpha {alpha or 1.0}" if BACKBONES[name].alphas else "")
 
 
 @functools.cache
 def _published(name: str, alpha: float | None) -> dict[str, Any]:
-    """Learn which file Keras would load, by building the network until it asks for it.
-
-    Keras has no list of its files, and its constructors choose them by name, alpha and size: the native size is
-    asked for here.
-    """
-    from keras.src.utils import file_utils
-
-    row, me, get_file = BACKBONES[name], threading.get_ident(), file_utils.get_file
-
-    def ask(fname: str | None = None, origin: str | None = None, **arguments: Any) -> str:
-        if threading.get_ident() != me:
-            return get_file(fname, origin, **arguments)
-        raise _Request({"fname": fname, "origin": origin, **arguments})
-
-    file_utils.get_file = ask
-    try:
-        _network(row, alpha, input_shape=(row.size, row.size, row.channels), weights="imagenet")
-    except _Request as request:
-        return request.args[0]
-    finally:
-        file_utils.get_file = get_file
-    raise RuntimeError(f"keras.applications.{name} did not ask for a weights file")
-
-
-def _fetched(name: str, request: dict[str, Any]) -> str:
-    """The path of a published file in Keras' cache, after a download if need be."""
-    from keras.src.utils import file_utils
-
-    path = _in_cache(request)
-    if os.path.exists(path):
-        if _is_intact(path, request.get("file_hash")):
-            return path
-        problem = "is incomplete or outdated (its hash is not the published one)"
-    else:
-        problem = "is not there"
-    url = request["origin"]
-    advice = (
-        f"put the file from {url} there (KERAS_HOME moves the folder), or try the embedded demo, which downloads "
-        "nothing: --backbone.name LetterNet"
-    )
-    if not _reachable(url):
-        host = urlsplit(url).hostname
-        raise Unavailable(f"{name} needs {path}, which {problem}, and {host} cannot be reached: {advice}")
-    try:
-        return file_utils.get_file(**request)
-    except Exception as error:  # get_file raises bare Exceptions
-        reason = " ".join(str(error).split())
-        raise Unavailable(f"{name} needs {path}, which cannot be downloaded ({reason}): {advice}") from error
-
-
-def _in_cache(request: dict[str, Any]) -> str:
-    """Where `keras.utils.get_file` looks and, other than it, where a cache that may only be read has the file."""
-    from keras.src.utils import file_utils
-
-    home = os.path.expanduser(file_utils.config.keras_home())
-    path = os.path.join(home, request["cache_subdir"], request["fname"])
-    if not os.path.exists(path) and not os.access(home, os.W_OK):
-        home = os.path.join("/tmp", ".keras")  # noqa: S108 (as Keras does)
-    return os.path.join(home, request["cache_subdir"], request["fname"])
-
-
-def _is_intact(path: str, expected: str | None) -> bool:
-    if expected is None:
-        return True
-    algorithm = functools.partial(hashlib.new, "sha256" if len(expected) == 64 else "md5", usedforsecurity=False)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest() == expected
-
-
-def _reachable(url: str, seconds: float = 5.0) -> bool:
-    """Whether the host of a URL, or the proxy in front of it, accepts a connection within some seconds."""
-    target = urlsplit(url)
-    proxy = urllib.request.getproxies().get(target.scheme)
-    if proxy and not urllib.request.proxy_bypass(str(target.hostname)):
-        target = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    answers: list[bool] = []
-
-    def connect() -> None:
-        address = (str(target.hostname), target.port or (80 if target.scheme == "http" else 443))
-        with suppress(OSError), socket.create_connection(address, seconds):
-            answers.append(True)
-
-    # In a thread because nothing limits the time that looking up a name takes.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(2 * seconds)
-    return bool(answers)
+    """The file of the network's native size, which serves all sizes."""
+    row = BACKBONES[name]
+    shape = (row.size, row.size, row.channels)
+    return weightfiles.file_of(lambda: _network(row, alpha, input_shape=shape, weights="imagenet"))

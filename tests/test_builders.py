@@ -1,0 +1,425 @@
+"""Builders: every variant has its published parameters, builds at any rank, trains, freezes, is saved and loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tlkit import arithmetic, backbones, builders, weightfiles
+from tlkit.builders import build, cnn, gcn, pretrained
+from tlkit.builders.landmarks import FAMILIES, VARIANTS
+from tlkit.errors import InvalidInput, Unavailable
+
+MINI = sorted(name for name in VARIANTS if name.endswith("_mini"))
+SAME = sorted(name for name, row in VARIANTS.items() if getattr(row, "application", None))
+QUICK = {("vgg16", True), ("resnet50_v1", True), ("efficientnet_b0", True), ("convnext_tiny", False)}
+
+
+def trainable(model: keras.Model) -> int:
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
+def shape_of(name: str, rank: int) -> tuple[int, ...]:
+    row = VARIANTS[name]
+    return (*[row.size] * rank, row.channels)
+
+
+@pytest.fixture
+def no_random_numbers(monkeypatch: pytest.MonkeyPatch):
+    """Drawing a thousand million of them, only to count them, would take a minute."""
+
+    def zeros(self, shape, dtype=None):
+        return keras.ops.zeros(shape, dtype or "float32")
+
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
+    monkeypatch.setattr(keras.initializers.TruncatedNormal, "__call__", zeros)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_parameters_are_the_published_ones(name: str, no_random_numbers):
+    model = build(name)
+    assert trainable(model) == VARIANTS[name].parameters
+    assert model.output_shape == (None, VARIANTS[name].classes)
+    assert model.name == name
+
+
+def test_every_family_has_a_mini_variant():
+    assert len(FAMILIES) == 8
+    for family in FAMILIES:
+        assert set(family.variants) & set(MINI)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("name", MINI)
+def test_a_step_forward_and_backward_is_finite_at_any_rank(name: str, rank: int):
+    keras.utils.set_random_seed(0)
+    model = build(name, shape_of(name, rank), classes=3)
+    x = np.random.default_rng(0).normal(size=(2, *shape_of(name, rank))).astype("float32")
+    before = [np.array(weight) for weight in model.trainable_weights]
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", run_eagerly=True)
+    assert np.isfinite(model.train_on_batch(x, np.array([0, 2])))
+    after = [np.array(weight) for weight in model.trainable_weights]
+    assert all(np.isfinite(weight).all() for weight in after)
+    changed = [not np.array_equal(old, new) for old, new in zip(before, after, strict=True)]
+    assert np.mean(changed) > 0.6  # dead units, stochastic depth and zero gradients leave some as they are
+    probabilities = keras.ops.convert_to_numpy(model(x))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("xla", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", MINI)
+def test_mixed_bfloat16_is_finite_and_the_head_is_float32(name: str, xla: bool):
+    if xla and keras.backend.backend() == "torch":
+        pytest.skip("PyTorch compiles by other means than XLA")
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build(name)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", jit_compile=xla, run_eagerly=not xla)
+    assert np.isfinite(model.train_on_batch(x, np.array([0, 2])))
+    assert keras.backend.standardize_dtype(model(x).dtype) == "float32"
+    assert {layer.compute_dtype for layer in model.layers} == {"bfloat16", "float32"}
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_layer_names_are_the_same_everywhere(name: str):
+    model = build(name)
+    names = [layer.name for layer in model.layers]
+    stages = [n for n in names if n in ("stem", "head", "probabilities") or n.removeprefix("stage").isdigit()]
+    count = len(stages) - 3
+    assert count >= 1
+    assert stages == ["stem", *(f"stage{i}" for i in range(1, count + 1)), "head", "probabilities"]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_stages_freeze_by_name(name: str):
+    model = build(name)
+    everything = {weight.path for weight in model.trainable_weights}
+    backbones.freeze(model)
+    assert {weight.path for weight in model.trainable_weights} == {"head/kernel", "head/bias"}
+    backbones.unfreeze(model, from_stage="stage1")
+    left = {weight.path for weight in model.trainable_weights}
+    assert any(path.startswith("stage1") for path in left)
+    assert not any(path.startswith("stem") for path in left)
+    assert left < everything
+    with pytest.raises(InvalidInput, match=r"stage 'stage9' is unknown: .* has stem, stage1"):
+        backbones.unfreeze(model, from_stage="stage9")
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("name", MINI)
+def test_without_top_a_network_gives_a_map_and_takes_a_new_head(name: str, rank: int):
+    shape = shape_of(name, rank)
+    network = build(name, shape, include_top=False)
+    assert len(network.output_shape) == rank + 2
+    pooled = {kind: build(name, shape, include_top=False, pooling=kind) for kind in ("avg", "max")}
+    assert pooled["avg"].output_shape == pooled["max"].output_shape == (None, network.output_shape[-1])
+    model = backbones.classifier(network, 5)
+    assert model.output_shape == (None, 5)
+    backbones.unfreeze(model, from_stage="stage1")
+    assert not any("stem" in weight.path for weight in model.trainable_weights)
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_the_classs_gradient_reaches_the_last_stage(name: str):
+    """What Grad-CAM needs: features of the last stage and scores from one model."""
+    model = build(name)
+    last = [layer.name for layer in model.layers if layer.name.removeprefix("stage").isdigit()][-1]
+    both = keras.Model(model.input, [model.get_layer(last).output, model.get_layer("head").output])
+    features, logits = both(np.ones((1, *model.input_shape[1:]), "float32"))
+    assert logits.shape == (1, model.output_shape[-1])
+    assert len(features.shape) >= 3
+
+
+def test_saved_models_load_where_only_keras_and_tlkit_are_imported(tmp_path: Path):
+    keras.utils.set_random_seed(0)
+    models = [build(name) for name in MINI]
+    models += [cnn((16, 1), norm=True, dense=(), classes=3), gcn((4, 3), classes=2)]
+    for index, model in enumerate(models):
+        inputs = [np.ones((1, *shape[1:]), "float32") for shape in _shapes(model)]
+        inputs = inputs if len(inputs) > 1 else inputs[0]
+        np.savez(tmp_path / f"{index}.npz", expected=keras.ops.convert_to_numpy(model(inputs)))
+        model.save(tmp_path / f"{index}.keras")
+    code = """
+import FIRST
+import SECOND
+import sys, numpy as np
+for index in range(COUNT):
+    model = keras.saving.load_model(f"{index}.keras")
+    inputs = [np.ones((1, *(5 if n is None else n for n in x.shape[1:])), "float32") for x in model.inputs]
+    found = model(inputs if len(inputs) > 1 else inputs[0])
+    np.testing.assert_allclose(found, np.load(f"{index}.npz")["expected"], atol=1e-5)
+print("equal", "tlkit.builders" in sys.modules)
+"""
+    for first, second, count in (("keras", "tlkit", len(models)), ("tlkit", "keras", 1)):
+        program = code.replace("FIRST", first).replace("SECOND", second).replace("COUNT", str(count))
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.strip().endswith("equal False")
+
+
+def _shapes(model: keras.Model) -> list[tuple[int, ...]]:
+    given = model.input_shape if isinstance(model.input_shape, list) else [model.input_shape]
+    return [tuple(5 if n is None else n for n in shape) for shape in given]
+
+
+def _randomized(model: keras.Model) -> keras.Model:
+    """Biases, normalization and scales away from 0 and 1, so that none is forgotten unnoticed."""
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        name = weight.path.rsplit("/", 1)[-1]
+        if name in ("bias", "beta", "moving_mean"):
+            weight.assign(rng.normal(0, 0.1, weight.shape))
+        elif name in ("gamma", "moving_variance") or "layer_scale" in weight.path:
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "include_top"),
+    [
+        pytest.param(name, top, marks=[] if (name, top) in QUICK else pytest.mark.slow)
+        for name in SAME
+        for top in (True, False)
+    ],
+)
+def test_weights_of_keras_applications_give_its_outputs(name: str, include_top: bool):
+    keras.utils.set_random_seed(0)
+    shape = (64, 64, 3)
+    top = {"include_top": True, "classes": 7, "classifier_activation": None}
+    arguments = top if include_top else {"include_top": False, "pooling": "avg"}
+    constructor = getattr(keras.applications, VARIANTS[name].application)
+    without = {"include_preprocessing": False} if "convnext" in name else {}
+    theirs = _randomized(constructor(weights=None, input_shape=shape, **arguments, **without))
+    ours = build(name, shape, **arguments)
+    pretrained.copy(theirs, ours)
+    x = np.random.default_rng(1).normal(size=(2, *shape)).astype("float32")
+    # EfficientNet's rescaling by 1 / 255 cannot be left out
+    expected = keras.ops.convert_to_numpy(theirs(x * 255 if "efficientnet" in name else x))
+    found = keras.ops.convert_to_numpy(ours(x))
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+def test_published_weights_are_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    keras.utils.set_random_seed(0)
+    theirs = keras.applications.VGG16(weights=None, include_top=False)
+    theirs.save_weights(tmp_path / "theirs.weights.h5")
+    asked = []
+
+    def fetch(name, request):
+        asked.append((name, request["fname"]))
+        return str(tmp_path / "theirs.weights.h5")
+
+    monkeypatch.setattr(weightfiles, "fetch", fetch)
+    ours = build("vgg16", (64, 64, 3), include_top=False, weights="imagenet")
+    assert asked == [("vgg16", "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5")]
+    np.testing.assert_array_equal(ours.weights[-4], theirs.weights[-4])
+
+
+def test_without_a_network_the_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(weightfiles, "reachable", lambda _: False)
+    with pytest.raises(Unavailable, match=r"vgg16 needs .*vgg16_weights_tf_dim_ordering_tf_kernels_notop\.h5"):
+        build("vgg16", (32, 32, 3), include_top=False, weights="imagenet")
+
+
+def test_other_networks_weights_are_refused():
+    theirs = keras.applications.VGG16(weights=None, include_top=False)
+    with pytest.raises(InvalidInput, match="vgg16 has 13 layers with weights, vgg13 has 10"):
+        pretrained.copy(theirs, build("vgg13", (32, 32, 3), include_top=False))
+    narrow = build("vgg16", (32, 32, 3), include_top=False, filters=(64, 128, 256, 512, 256))
+    with pytest.raises(InvalidInput, match=r"block5_conv1 of vgg16 .* not the same network"):
+        pretrained.copy(theirs, narrow)
+
+
+def test_a_weights_file_brings_a_network_back(tmp_path: Path):
+    keras.utils.set_random_seed(0)
+    first = build("resnet_mini")
+    first.save_weights(tmp_path / "own.weights.h5")
+    second = build("resnet_mini", weights=tmp_path / "own.weights.h5")
+    x = np.ones((1, 32, 32, 3), "float32")
+    np.testing.assert_array_equal(first.predict(x, verbose=0), second.predict(x, verbose=0))
+    with pytest.raises(InvalidInput, match="does not fit vgg_mini"):
+        build("vgg_mini", weights=tmp_path / "own.weights.h5")
+    with pytest.raises(InvalidInput, match="no such file"):
+        build("vgg_mini", weights=tmp_path / "other.weights.h5")
+
+
+def test_preprocessing_in_front_becomes_part_of_the_model():
+    pixels = keras.Input((32, 32, 3), name="pixels")
+    model = build("resnet_mini", input_tensor=keras.layers.Rescaling(1 / 255)(pixels))
+    assert [layer.name for layer in model.layers[:2]] == ["pixels", "rescaling"] or model.layers[0].name == "pixels"
+    assert model.output_shape == (None, 10)
+    assert model.inputs[0] is pixels
+
+
+def test_googlenets_auxiliary_heads(no_random_numbers):
+    model = build("googlenet", auxiliary_heads=True)
+    heads = [3_188_840, 3_190_888]  # 1 x 1 convolution, dense layer and head on 512 and 528 channels, counted by hand
+    assert trainable(model) == 6_998_552 + sum(heads)
+    assert [tuple(output.shape) for output in model.outputs] == [(None, 1000)] * 3
+
+
+def test_a_network_with_auxiliary_heads_learns():
+    model = build("googlenet_mini", auxiliary_heads=True)
+    losses = ["sparse_categorical_crossentropy"] * 3
+    model.compile("sgd", losses, loss_weights=[1, 0.3, 0.3])
+    y = np.array([0, 1])
+    assert np.isfinite(model.train_on_batch(np.ones((2, 32, 32, 3), "float32"), [y, y, y])).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("resnet19",), "builder 'resnet19' is unknown: did you mean resnet"),
+        (("vgg_mini", (32,)), r"input_shape is \(32,\): \(length, channels\)"),
+        (("vgg_mini", (2, 32, 32, 32, 3)), "input_shape is .*: .*channels"),
+        (("vgg_mini", (32, 0, 3)), "input_shape is"),
+        (("alexnet_mini", (32, 32, 3)), r"input_shape is \(32, 32, 3\): alexnet_mini needs more"),
+        (("vgg_mini", (None, 32, 3)), "vgg_mini needs more, or known, lengths"),
+        (("vit_mini", (None, 32, 3)), "needs the length of every axis"),
+        (("vit_mini", (4, 4, 3)), "vit_mini needs more"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_built_is_one_line(arguments: tuple, says: str):
+    with pytest.raises(InvalidInput, match=says) as raised:
+        build(*arguments)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "says"),
+    [
+        ({"classes": 0}, "classes is 0: a number from 1 on"),
+        ({"classes": 1}, "classes is 1 with a softmax"),
+        ({"pooling": "avg"}, "pooling is 'avg' with include_top=True"),
+        ({"pooling": "mean", "include_top": False}, "pooling is 'mean': avg, max or None"),
+        ({"weights": "imagenet"}, "keras.applications has no weights for vgg_mini"),
+        ({"drop_path": 0.1}, "drop_path is no argument of vgg_mini: its row has depths"),
+        ({"input_shape": (32, 32, 1), "input_tensor": keras.KerasTensor((None, 32, 32, 3))}, "give one of the two"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_one_line(keywords: dict, says: str):
+    with pytest.raises(InvalidInput, match=says):
+        build("vgg_mini", **keywords)
+
+
+def test_a_row_can_be_changed():
+    assert build("resnet_mini", filters=8).get_layer("stem_conv").filters == 8
+    assert builders.VARIANTS["resnet_mini"].filters == 4
+
+
+# The pattern and the graph network ------------------------------------------------------------------------------------
+
+
+def test_the_pattern_has_exactly_the_known_parameters():
+    model = cnn((28, 28, 1), filters=(32, 64), kernel_size=3, padding="valid", pool_size=2, dense=(128,), classes=10)
+    assert model.count_params() == 225_034
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("dense", [(), (9, 5)])
+def test_the_pattern_is_the_layer_list_it_says(rank: int, norm: bool, dense: tuple[int, ...]):
+    shape = (*[30] * rank, 2)
+    model = cnn(
+        shape,
+        classes=4,
+        filters=(3, 5),
+        kernel_size=(5, 3),
+        convolutions=(1, 2),
+        strides=2,
+        padding="same",
+        norm=norm,
+        pool="average",
+        pool_size=2,
+        dense=dense,
+        dropout=0.1,
+    )
+    block = [arithmetic.Norm()] if norm else []
+    listed = [arithmetic.Conv(3, 5, 2, "same", use_bias=not norm), *block, arithmetic.Pool(2)]
+    listed += [arithmetic.Conv(5, 3, 2, "same", use_bias=not norm), *block]
+    listed += [arithmetic.Conv(5, 3, 1, "same", use_bias=not norm), *block, arithmetic.Pool(2)]
+    listed += (
+        [arithmetic.Flatten(), *(arithmetic.Dense(units) for units in dense)] if dense else [arithmetic.GlobalPool()]
+    )
+    rows = arithmetic.trace(shape, [*listed, arithmetic.Dense(4)])
+    assert model.count_params() == arithmetic.totals(rows).parameters
+    assert model.output_shape == (None, 4)
+    pooled = [layer for layer in model.layers if layer.name.endswith("_pool")]
+    assert all("Average" in type(layer).__name__ for layer in pooled)
+    assert sum("Dropout" in type(layer).__name__ for layer in model.layers) == max(1, len(dense))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "says"),
+    [
+        ({"filters": ()}, r"filters is \(\): one or more"),
+        ({"kernel_size": (3,)}, r"kernel_size is \(3,\): a number from 1 on, or one for each of the 2 parts"),
+        ({"convolutions": 0}, "convolutions is 0"),
+        ({"strides": 0}, "strides is 0: 1 or more"),
+        ({"pool": "min"}, "pool is 'min': max, average or None"),
+        ({"padding": "full"}, "padding is 'full': valid or same"),
+        ({"dropout": 1}, "dropout is 1: from 0 to below 1"),
+        ({"dense": (0,)}, r"dense is \(0,\)"),
+        ({"input_shape": (4, 4, 1)}, "too small for 2 parts"),
+        ({"weights": "imagenet"}, "no such file"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_of_the_pattern_are_one_line(keywords: dict, says: str):
+    with pytest.raises(InvalidInput, match=says):
+        cnn(**keywords)
+
+
+def test_a_graph_network_learns_from_edges_alone():
+    """Two cliques, one labelled node each: the features say nothing, the edges all."""
+    keras.utils.set_random_seed(0)
+    nodes = 12
+    edges = [(i, j) for i in range(nodes) for j in range(i) if (i < 6) == (j < 6)]
+    features, labels = np.eye(nodes, dtype="float32"), np.arange(nodes) // 6
+    model = gcn((nodes, nodes), classes=2, dropout=0.0)
+    inputs = [features[None], np.array(edges, "int32")[None]]
+    model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
+    known = np.isin(np.arange(nodes), [0, 6]).astype("float32")[None]
+    model.fit(inputs, labels[None], sample_weight=known, epochs=40, verbose=0)
+    assert (model.predict(inputs, verbose=0)[0].argmax(axis=1) == labels).all()
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_a_graph_network_can_answer_for_the_whole_graph(pooling: str):
+    model = gcn((6, 4), classes=3, units=(8, 8), pooling=pooling)
+    answer = model.predict([np.ones((2, 6, 4), "float32"), np.zeros((2, 5, 2), "int32")], verbose=0)
+    assert answer.shape == (2, 3)
+    assert [layer.name for layer in model.layers if layer.name in ("stage1", "stage2", "head")] == [
+        "stage1",
+        "stage2",
+        "head",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "says"),
+    [
+        ({"input_shape": (4,)}, r"input_shape is \(4,\): \(nodes, features\)"),
+        ({"classes": 1}, "classes is 1 with a softmax"),
+        ({"units": ()}, r"units is \(\): one or more"),
+        ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"pooling": "sum"}, "pooling is 'sum'"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_of_the_graph_network_are_one_line(keywords: dict, says: str):
+    with pytest.raises(InvalidInput, match=says):
+        gcn(**{"input_shape": (None, 3), "classes": 2, **keywords})

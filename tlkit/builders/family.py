@@ -1,0 +1,101 @@
+"""What all builders share: the input, the top and the head, with the arguments and names of keras.applications."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers
+
+from tlkit.errors import InvalidInput
+from tlkit.layers import RANKS, global_pool
+
+
+def pooled(x: Any, variant: Any) -> Any:
+    """Pool over all positions, and drop a share of the features where the variant says so."""
+    x = global_pool(x)
+    dropout = getattr(variant, "dropout", 0.0)
+    return layers.Dropout(dropout, name="dropout")(x) if dropout else x
+
+
+def bare_features(x: Any, variant: Any, pooling: str | None, space: Sequence[int | None]) -> Any:
+    """Give the features as they are, or pooled over all positions."""
+    return global_pool(x, pooling) if pooling else x
+
+
+def _complete(model: keras.Model, *_: Any) -> keras.Model:
+    return model
+
+
+class Family(NamedTuple):
+    """The functions that make a family's networks from the rows of its table.
+
+    Args:
+        variants: The table: each row has at least `parameters`, `size`, `channels` and `classes`.
+        features: From the input and a row to the features; makes `stem`, `stage1` and so on.
+        top: From the features and a row to what the head sees.
+        bare: In place of `top` where there is none: from the features, a row, the pooling and the input's lengths.
+        complete: Last, from the model, a row, `classes` and `classifier_activation` to the model.
+    """
+
+    variants: Mapping[str, Any]
+    features: Callable[[Any, Any], Any]
+    top: Callable[[Any, Any], Any]
+    bare: Callable[[Any, Any, str | None, Sequence[int | None]], Any] = bare_features
+    complete: Callable[[keras.Model, Any, int, Any], keras.Model] = _complete
+
+
+def begin(input_shape: Sequence[int | None] | None, input_tensor: Any, default: Sequence[int]) -> tuple[Any, Any]:
+    """Give the model's inputs and the tensor that the network starts from.
+
+    Raises:
+        InvalidInput: the shape is not (*space, channels) with 1 to 3 axes of space.
+    """
+    if input_tensor is not None:
+        inputs, x = keras.utils.get_source_inputs(input_tensor), input_tensor
+        inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
+        shape = tuple(x.shape[1:])
+        if input_shape is not None and tuple(input_shape) != shape:
+            raise InvalidInput(f"input_shape is {tuple(input_shape)} and input_tensor has {shape}: give one of the two")
+    else:
+        shape = tuple(default if input_shape is None else input_shape)
+    wrong = [n for n in shape if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1)]
+    if len(shape) - 1 not in RANKS or wrong or shape[-1] is None:
+        raise InvalidInput(
+            f"input_shape is {shape}: (length, channels), (height, width, channels) or (depth, height, width, channels)"
+        )
+    if keras.config.image_data_format() != "channels_last":
+        raise InvalidInput("image_data_format is channels_first: set it to channels_last in ~/.keras/keras.json")
+    if input_tensor is None:
+        inputs = x = keras.Input(shape, name="inputs")
+    return inputs, x
+
+
+def head(x: Any, classes: int, activation: Any, name: str = "head", probabilities: str = "probabilities") -> Any:
+    """Make logits and, unless the activation is None, what it makes of them; in float32 whatever the precision.
+
+    Shapes:
+        x: (batch, features)
+        returns: (batch, classes)
+    """
+    x = layers.Dense(classes, name=name, dtype="float32")(x)
+    if activation in (None, "linear"):
+        return x
+    return layers.Activation(activation, name=probabilities, dtype="float32")(x)
+
+
+def check_head(include_top: bool, pooling: str | None, classes: int, activation: Any) -> None:
+    """Refuse what no head can be made of.
+
+    Raises:
+        InvalidInput: there is less than 1 class, or 1 with a softmax, or the pooling has another name.
+    """
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+        raise InvalidInput(f"classes is {classes!r}: a number from 1 on")
+    if include_top and classes == 1 and activation == "softmax":
+        raise InvalidInput("classes is 1 with a softmax, which is 1 whatever comes in: classifier_activation='sigmoid'")
+    if pooling not in (None, "avg", "max"):
+        raise InvalidInput(f"pooling is {pooling!r}: avg, max or None")
+    if include_top and pooling:
+        raise InvalidInput(f"pooling is {pooling!r} with include_top=True, whose pooling is the network's own: use one")

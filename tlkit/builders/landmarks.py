@@ -1,0 +1,106 @@
+"""`build`: any row of any family as a Keras model."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from tlkit.builders import alexnet, convnext, efficientnet, googlenet, lenet, resnet, vgg, vit
+from tlkit.builders.family import Family, begin, check_head, head
+from tlkit.errors import InvalidInput
+
+FAMILIES: tuple[Family, ...] = tuple(
+    module.FAMILY for module in (lenet, alexnet, vgg, googlenet, resnet, efficientnet, convnext, vit)
+)
+VARIANTS: dict[str, Any] = {name: row for family in FAMILIES for name, row in family.variants.items()}
+
+
+def build(
+    variant: str,
+    input_shape: Sequence[int | None] | None = None,
+    *,
+    input_tensor: Any = None,
+    classes: int | None = None,
+    include_top: bool = True,
+    pooling: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    classifier_activation: Any = "softmax",
+    name: str | None = None,
+    **changes: Any,
+) -> keras.Model:
+    """Build a landmark network.
+
+    The arguments are those of keras.applications. There is no preprocessing inside; see the module's text.
+
+    Args:
+        variant: A key of `VARIANTS`, such as `resnet18`.
+        input_shape: (length, channels), (height, width, channels) or (depth, height, width, channels); by default the
+            paper's. A length may be None where no dense layer or position depends on it.
+        input_tensor: A Keras tensor to start from in place of an input of its own: what was computed before it, such as
+            preprocessing, becomes part of the model.
+        classes: Units of the head; by default the paper's.
+        include_top: Whether the network ends with its head; else with its features.
+        pooling: Without top: `avg` or `max` over all positions, or None for the feature map.
+        weights: None for random ones, `imagenet` for those of the same network in keras.applications (see the rows'
+            `application`), or the path of a `.weights.h5` file of the same model.
+        classifier_activation: Of the head; None gives logits.
+        name: Of the model; by default the variant's.
+        changes: Other values for fields of the variant's row, such as `dropout=0` or `auxiliary_heads=True`.
+
+    Shapes:
+        input: (batch, *space, channels)
+        output: (batch, classes) with top; (batch, features) with pooling; else (batch, *positions, features)
+
+    Raises:
+        InvalidInput: an argument does not fit; the message says what does.
+        Unavailable: the published weights are neither in Keras' cache nor can they be downloaded.
+
+    >>> model = build("vgg_mini", (32, 32, 3))
+    >>> [layer.name for layer in model.layers if layer.name in ("stem", "stage1", "stage2", "head")]
+    ['stem', 'stage1', 'stage2', 'head']
+    """
+    family, row = _row(variant, changes)
+    classes = row.classes if classes is None else classes
+    check_head(include_top, pooling, classes, classifier_activation)
+    default = (row.size, row.size, row.channels)
+    inputs, x = begin(input_shape, input_tensor, default)
+    shape = tuple(x.shape[1:])
+    try:
+        features = family.features(x, row)
+        if include_top:
+            outputs = head(family.top(features, row), classes, classifier_activation)
+        else:
+            outputs = family.bare(features, row, pooling, shape[:-1])
+    except InvalidInput:
+        raise
+    except ValueError as error:  # a window larger than what is left of the map, or a dense layer of unknown size
+        raise InvalidInput(
+            f"input_shape is {shape}: {variant} needs more, or known, lengths (its own are {default[:-1]}); "
+            f"Keras says: {str(error).splitlines()[0]}"
+        ) from error
+    model = keras.Model(inputs, outputs, name=name or variant)
+    if include_top:
+        model = family.complete(model, row, classes, classifier_activation)
+    if weights is not None:
+        from tlkit.builders import pretrained
+
+        pretrained.load(model, variant, row, weights, include_top, classes)
+    return model
+
+
+def _row(variant: str, changes: dict[str, Any]) -> tuple[Family, Any]:
+    if variant not in VARIANTS:
+        close = difflib.get_close_matches(str(variant).lower(), VARIANTS, n=1, cutoff=0.0)[0]
+        raise InvalidInput(
+            f"builder {variant!r} is unknown: did you mean {close}? tlkit.builders.VARIANTS lists all {len(VARIANTS)}"
+        )
+    family = next(family for family in FAMILIES if variant in family.variants)
+    row = family.variants[variant]
+    for field in changes:
+        if field not in row._fields:
+            raise InvalidInput(f"{field} is no argument of {variant}: its row has {', '.join(row._fields)}")
+    return family, row._replace(**changes)

@@ -1,0 +1,129 @@
+"""Weights for a network that is built: from a file, or from the same network in keras.applications."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from tlkit import weightfiles
+from tlkit.errors import InvalidInput
+
+
+def load(
+    model: keras.Model,
+    variant: str,
+    row: Any,
+    weights: str | os.PathLike[str],
+    include_top: bool,
+    classes: int,
+) -> None:
+    """Load `imagenet`, the weights that keras.applications publishes for the same network, or a file.
+
+    Raises:
+        InvalidInput: keras.applications has no such network, or what there is does not fit.
+        Unavailable: the weights are neither in Keras' cache nor can they be downloaded.
+    """
+    if weights != "imagenet":
+        return load_file(model, weights)
+    application = getattr(row, "application", None)
+    if application is None:
+        raise InvalidInput(f"weights is 'imagenet': keras.applications has no weights for {variant}; {HINT}")
+    if include_top and classes != row.classes:
+        raise InvalidInput(
+            f"classes is {classes} and weights is 'imagenet', whose head has {row.classes}: include_top=False, and a "
+            "head of your own"
+        )
+    inner = model.input_shape
+    if len(inner) != 4 or inner[-1] != row.channels:
+        raise InvalidInput(
+            f"input_shape is {inner[1:]} and weights is 'imagenet', which are for (height, width, {row.channels})"
+        )
+    path = weightfiles.fetch(variant, _published(application, row.size, include_top))
+    constructor = getattr(keras.applications, application)
+    shape = (row.size, row.size, row.channels)
+    theirs = constructor(include_top=include_top, weights=None, input_shape=shape)
+    weightfiles.load_published(theirs, path, application)
+    copy(theirs, model)
+
+
+HINT = "give None, or the path of a .weights.h5 file"
+
+
+def load_file(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Load a `.weights.h5` file that the same model's `save_weights` wrote.
+
+    Raises:
+        InvalidInput: there is no such file, or it does not fit.
+    """
+    if not os.path.isfile(path):
+        raise InvalidInput(f"weights is {os.fspath(path)!r}: no such file; {HINT}")
+    weightfiles.load(model, os.fspath(path), model.name)
+
+
+def copy(source: keras.Model, target: keras.Model) -> None:
+    """Copy the weights of the same network built by other hands: layers correspond by their place in the graph.
+
+    Two things may differ. Kernels of the same numbers in another shape, such as a 1 x 1 convolution's and a dense
+    layer's. And a convolution's bias in front of batch normalization, which does nothing but shift its moving mean:
+    where the target has no such bias, the mean is shifted.
+
+    Args:
+        source: Such as a network of keras.applications; its preprocessing layers are left out.
+        target: The one to change.
+
+    Raises:
+        InvalidInput: the two are not the same network.
+
+    >>> from tlkit.builders import build
+    >>> theirs = keras.applications.VGG16(weights=None, classes=3, input_shape=(32, 32, 3))
+    >>> ours = build("vgg16", (32, 32, 3), classes=3)
+    >>> copy(theirs, ours)
+    >>> bool(keras.ops.all(ours.weights[-1] == theirs.weights[-1]))
+    True
+    """
+    given, wanted = list(_weighted(source)), list(_weighted(target))
+    if len(given) != len(wanted):
+        raise InvalidInput(f"{source.name} has {len(given)} layers with weights, {target.name} has {len(wanted)}")
+    biases: deque[np.ndarray] = deque()  # in front of normalization, which comes in the order of the convolutions
+    for theirs, ours in zip(given, wanted, strict=True):
+        values = theirs.get_weights()
+        if biases and isinstance(ours, keras.layers.BatchNormalization):
+            values[2] = values[2] - biases.popleft()
+        if len(values) == 2 and len(ours.weights) == 1:
+            biases.append(values.pop())
+        fits = len(values) == len(ours.weights) and all(
+            _squeezed(value.shape) == _squeezed(weight.shape)
+            for value, weight in zip(values, ours.weights, strict=False)
+        )
+        if not fits:
+            raise InvalidInput(
+                f"{theirs.name} of {source.name} holds {[v.shape for v in values]}, {ours.name} of {target.name} "
+                f"{[tuple(weight.shape) for weight in ours.weights]}: not the same network"
+            )
+        ours.set_weights([np.reshape(value, weight.shape) for value, weight in zip(values, ours.weights, strict=True)])
+
+
+def _weighted(model: keras.Model) -> Iterator[Any]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _weighted(layer)
+        elif layer.weights and not isinstance(layer, keras.layers.Normalization):
+            yield layer
+
+
+def _squeezed(shape: Any) -> tuple[int, ...]:
+    return tuple(n for n in shape if n != 1)
+
+
+@functools.cache
+def _published(application: str, size: int, include_top: bool) -> dict[str, Any]:
+    constructor = getattr(keras.applications, application)
+    return weightfiles.file_of(
+        lambda: constructor(include_top=include_top, weights="imagenet", input_shape=(size, size, 3))
+    )

@@ -1,0 +1,182 @@
+"""Weights files: published ones in Keras' cache, fetched if need be, and a user's own, checked before they are used."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import socket
+import threading
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import keras
+
+from tlkit.errors import InvalidInput, Unavailable
+
+
+def load(network: keras.Model, path: str, wanted: str) -> None:
+    """Load a weights file and check that it holds this network's weights and no others.
+
+    Args:
+        network: The network.
+        path: A `.weights.h5` or `.h5` file.
+        wanted: What the file should hold, for the error.
+
+    Raises:
+        InvalidInput: it is no such file, or does not fit.
+    """
+    import h5py
+
+    if not path.endswith((".h5", ".hdf5")) or not h5py.is_hdf5(path):
+        raise InvalidInput(f"weights file {path} is not a complete HDF5 file (.weights.h5 or .h5) with {wanted}")
+    try:
+        network.load_weights(path)
+        # Keras does not mind a .weights.h5 with more layers than the network; a top of 1000 classes would pass.
+        fits = not path.endswith(".weights.h5") or _stored(path)[0] == len(network.weights)
+    except Exception:  # Keras and h5py raise ValueError, KeyError, OSError ..., with pages of text
+        fits = False
+    if not fits:
+        raise InvalidInput(
+            f"weights file {path} does not fit {wanted}: the file holds {_counts(*_stored(path))}, the network has "
+            f"{_counts(len(network.weights), network.count_params())}"
+        )
+
+
+def load_published(network: keras.Model, path: str, wanted: str) -> None:
+    """Load a file of Keras' cache.
+
+    Raises:
+        Unavailable: it is damaged.
+    """
+    try:
+        load(network, path, wanted)
+    except InvalidInput as error:
+        raise Unavailable(
+            f"{path} in Keras' cache is incomplete or damaged: delete it, and it is downloaded again"
+        ) from error
+
+
+def _counts(arrays: int, numbers: int) -> str:
+    return f"{arrays} arrays of {numbers:,} numbers"
+
+
+def _stored(path: str) -> tuple[int, int]:
+    """How many arrays and numbers an HDF5 weights file holds; (0, 0) if it cannot be read to the end."""
+    import h5py
+
+    sizes: list[int] = []
+
+    def visit(key: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not key.startswith("optimizer"):
+            sizes.append(int(item.size))
+
+    with suppress(Exception), h5py.File(path) as file:
+        file.visititems(visit)
+    return len(sizes), sum(sizes)
+
+
+class _Request(Exception):
+    """The arguments with which Keras asks for a file."""
+
+
+def file_of(build: Callable[[], Any]) -> dict[str, Any]:
+    """Learn which file Keras would load, by building a network until it asks for it.
+
+    Keras has no list of its files, and its constructors choose them by name, alpha, top and size.
+
+    Args:
+        build: Calls a constructor of keras.applications with weights="imagenet".
+
+    Returns:
+        The arguments of `keras.utils.get_file`.
+    """
+    from keras.src.utils import file_utils
+
+    me, get_file = threading.get_ident(), file_utils.get_file
+
+    def ask(fname: str | None = None, origin: str | None = None, **arguments: Any) -> str:
+        if threading.get_ident() != me:
+            return get_file(fname, origin, **arguments)
+        raise _Request({"fname": fname, "origin": origin, **arguments})
+
+    file_utils.get_file = ask
+    try:
+        build()
+    except _Request as asked:
+        return asked.args[0]
+    finally:
+        file_utils.get_file = get_file
+    raise RuntimeError("the network did not ask for a weights file")
+
+
+def fetch(name: str, request: dict[str, Any]) -> str:
+    """Give the path of a published file in Keras' cache, after a download if need be.
+
+    Raises:
+        Unavailable: it is neither there nor can it be downloaded.
+    """
+    from keras.src.utils import file_utils
+
+    path = in_cache(request)
+    if os.path.exists(path):
+        if _is_intact(path, request.get("file_hash")):
+            return path
+        problem = "is incomplete or outdated (its hash is not the published one)"
+    else:
+        problem = "is not there"
+    url = request["origin"]
+    advice = (
+        f"put the file from {url} there (KERAS_HOME moves the folder), or try the embedded demo, which downloads "
+        "nothing: --backbone.name LetterNet"
+    )
+    if not reachable(url):
+        host = urlsplit(url).hostname
+        raise Unavailable(f"{name} needs {path}, which {problem}, and {host} cannot be reached: {advice}")
+    try:
+        return file_utils.get_file(**request)
+    except Exception as error:  # get_file raises bare Exceptions
+        reason = " ".join(str(error).split())
+        raise Unavailable(f"{name} needs {path}, which cannot be downloaded ({reason}): {advice}") from error
+
+
+def in_cache(request: dict[str, Any]) -> str:
+    """Where `keras.utils.get_file` looks and, other than it, where a cache that may only be read has the file."""
+    from keras.src.utils import file_utils
+
+    home = os.path.expanduser(file_utils.config.keras_home())
+    path = os.path.join(home, request["cache_subdir"], request["fname"])
+    if not os.path.exists(path) and not os.access(home, os.W_OK):
+        home = os.path.join("/tmp", ".keras")  # noqa: S108 (as Keras does)
+    return os.path.join(home, request["cache_subdir"], request["fname"])
+
+
+def _is_intact(path: str, expected: str | None) -> bool:
+    if expected is None:
+        return True
+    algorithm = functools.partial(hashlib.new, "sha256" if len(expected) == 64 else "md5", usedforsecurity=False)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest() == expected
+
+
+def reachable(url: str, seconds: float = 5.0) -> bool:
+    """Whether the host of a URL, or the proxy in front of it, accepts a connection within some seconds."""
+    target = urlsplit(url)
+    proxy = urllib.request.getproxies().get(target.scheme)
+    if proxy and not urllib.request.proxy_bypass(str(target.hostname)):
+        target = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    answers: list[bool] = []
+
+    def connect() -> None:
+        address = (str(target.hostname), target.port or (80 if target.scheme == "http" else 443))
+        with suppress(OSError), socket.create_connection(address, seconds):
+            answers.append(True)
+
+    # In a thread because nothing limits the time that looking up a name takes.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(2 * seconds)
+    return bool(answers)
