@@ -376,7 +376,7 @@ def _nodes(model: Any) -> Iterator[Any]:
         sources = [_node(tensor) for tensor in node.input_tensors if id(tensor) not in given]
         waiting = [source for source in sources if id(source) not in placed]
         if waiting:
-            stack.extend(reversed(waiting))
+            stack.append(waiting[0])
             continue
         stack.pop()
         if id(node) not in placed:
@@ -566,6 +566,11 @@ def _grouped_query_attention(call: _Call) -> int | None:
     )
 
 
+def _reversible(call: _Call) -> int | None:
+    back = call.named("inputs", "reverse").get("reverse")  # from features to a score for each token: a dense layer
+    return _product(*call.inputs[0], call.operation.input_dim) if back else 0
+
+
 def _nothing(call: _Call) -> int | None:
     return 0
 
@@ -584,13 +589,12 @@ _COUNTS: dict[str, Callable[[_Call], int | None]] = {  # by class, also of Keras
     "Attention": _attention,
     "MultiHeadAttention": _multi_head_attention,
     "GroupedQueryAttention": _grouped_query_attention,
+    "ReversibleEmbedding": _reversible,
     "Matmul": _matmul,
     "Einsum": _einsum,
     # these hold arrays and multiply no matrix
     **dict.fromkeys(("Embedding", "PReLU", "Normalization", "LayerNormalization", "BatchNormalization"), _nothing),
-    **dict.fromkeys(("GroupNormalization", "RMSNormalization"), _nothing),
     # products whose sizes are not followed
-    "ReversibleEmbedding": _unknown,
     **dict.fromkeys(("Conv", "DepthwiseConv", "SeparableConv", "ConvTranspose", "DotProductAttention"), _unknown),
     **dict.fromkeys(("Dot", "Tensordot", "Inner", "Outer", "Kron", "Vdot"), _unknown),
 }
