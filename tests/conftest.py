@@ -56,3 +56,29 @@ def write_photos(root: Path, counts: dict[str, int], side: int = 40) -> Path:
 def photos(tmp_path: Path) -> Path:
     """A folder of two classes with 30 photos each."""
     return write_photos(tmp_path / "photos", {"green": 30, "red": 30})
+
+
+def write_sounds(root: Path, counts: dict[str, int], samples: int = 800, seed: int = 0) -> Path:
+    """Write `counts` = {class folder: sounds} of 8 kHz: each class has its own pitch, each sound its own noise."""
+    from tlkit.data import sounds
+
+    rng = np.random.default_rng(seed)
+    for index, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        tone = np.sin(np.arange(samples) * (0.3 + 0.5 * index))[:, None]
+        for number in range(count):
+            sound = 0.3 * tone + rng.normal(0, 0.1, (samples, 1))
+            (root / name / f"{number:03}.wav").write_bytes(sounds.encode(sound, 8000))
+    return root
+
+
+def write_arrays(path: Path, shape: tuple[int, ...] = (8, 8, 8), counts: tuple[int, int, int] = (40, 10, 10)) -> Path:
+    """Write an .npz file as MedMNIST's: two classes of different brightness."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in zip(("train", "val", "test"), counts, strict=True):
+        labels = np.arange(count) % 2
+        values = rng.integers(0, 128, (count, *shape)) + 127 * labels.reshape(-1, *(1 for _ in shape))
+        arrays |= {f"{split}_images": values.astype(np.uint8), f"{split}_labels": labels[:, None].astype(np.uint8)}
+    np.savez(path, **arrays)
+    return path

@@ -17,6 +17,7 @@ from tlkit.errors import InvalidInput, Unavailable
 
 MINI = sorted(name for name in VARIANTS if name.endswith("_mini"))
 SAME = sorted(name for name, row in VARIANTS.items() if getattr(row, "application", None))
+EAGER = keras.backend.backend() != "jax"  # one step: compiling takes longer than the step, but JAX compiles each part
 QUICK = {("vgg16", True), ("resnet50_v1", True), ("efficientnet_b0", True), ("convnext_tiny", False)}
 
 
@@ -61,7 +62,7 @@ def test_a_step_forward_and_backward_is_finite_at_any_rank(name: str, rank: int)
     model = build(name, shape_of(name, rank), classes=3)
     x = np.random.default_rng(0).normal(size=(2, *shape_of(name, rank))).astype("float32")
     before = [np.array(weight) for weight in model.trainable_weights]
-    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", run_eagerly=EAGER)
     assert np.isfinite(model.train_on_batch(x, np.array([0, 2])))
     after = [np.array(weight) for weight in model.trainable_weights]
     assert all(np.isfinite(weight).all() for weight in after)
@@ -83,7 +84,12 @@ def test_mixed_bfloat16_is_finite_and_the_head_is_float32(name: str, xla: bool):
     finally:
         keras.config.set_dtype_policy("float32")
     x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
-    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", jit_compile=xla, run_eagerly=not xla)
+    model.compile(
+        keras.optimizers.SGD(0.01),
+        "sparse_categorical_crossentropy",
+        jit_compile=xla or not EAGER,
+        run_eagerly=EAGER and not xla,
+    )
     assert np.isfinite(model.train_on_batch(x, np.array([0, 2])))
     assert keras.backend.standardize_dtype(model(x).dtype) == "float32"
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16", "float32"}

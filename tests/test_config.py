@@ -21,6 +21,9 @@ CONFIGS = {
     "feature_extraction": config.FeatureExtraction,
     "pretrain": config.Pretrain,
     "predict": config.Predict,
+    "describe": config.Describe,
+    "train": config.Train,
+    "train_graph": config.TrainGraph,
 }
 VERBS = sorted(path.stem for path in (ROOT / "tlkit" / "recipes").glob("[a-z]*.py"))
 
@@ -71,18 +74,33 @@ def test_a_stored_config_loads_again_to_an_equal_one(verb: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("verb", "argv"),
+    [
+        ("train", ["--builder.filters", "[8, 16]", "--builder.dense", "[]", "--full.epochs", "3"]),
+        ("train_graph", ["--data.path", "graph.npz", "--units", "[32, 8]", "--full.learning_rate", "1e-3"]),
+    ],
+)
+def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: list[str], tmp_path: Path):
+    made = parse(CONFIGS[verb], *argv)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(made)))
+    assert parse(CONFIGS[verb], "--config", str(tmp_path / "config.yaml")) == made
+
+
+@pytest.mark.parametrize(
     ("argv", "says"),
     [
         (["--hed.epochs", "1"], "unknown setting hed.epochs; did you mean head.epochs?"),
         (["--head.epoch", "1"], "unknown setting head.epoch; did you mean head.epochs?"),
         (["--head.epochs", "many"], "--head.epochs: expected int, got 'many'"),
-        (["--augment.flip", "3"], "--augment.flip: expected bool or null, got '3'"),
-        (["--data.source", "web"], "--data.source: expected one of embedded, folder, csv, tfds, got 'web'"),
+        (["--augment.flip", "3"], "--augment.flip: expected bool or list or null, got '3'"),
+        (["--data.source", "web"], "--data.source: expected one of embedded, folder, csv, npz, tfds, got 'web'"),
         (["--data.source", "folder"], "data.path is None; data.source folder needs --data.path"),
         (["--data.source", "tfds"], "data.name is None; data.source tfds needs --data.name"),
-        (["--data.path", "x"], "data.path is 'x'; it goes with --data.source folder or csv"),
+        (["--data.path", "x"], "data.path is 'x'; it goes with --data.source folder, csv or npz"),
         (["--data.name", "x"], "data.name is 'x'; it goes with --data.source tfds"),
         (["--data.image_size", "4"], "data.image_size is 4; it must be at least 8 pixels"),
+        (["--data.source", "npz"], "data.path is None; data.source npz needs --data.path"),
+        (["--data.seconds", "0"], "data.seconds is 0.0; it must be above 0"),
         (["--data.val_fraction", "1.5"], "data.val_fraction is 1.5; it must lie between 0 and 1"),
         (["--data.test_fraction", "0.9"], "data.val_fraction + data.test_fraction is 1.05; it must be below 1"),
         (["--backbone.alpha", "0"], "backbone.alpha is 0.0; it must be above 0"),
@@ -105,6 +123,32 @@ def test_a_stored_config_loads_again_to_an_equal_one(verb: str, tmp_path: Path):
 )
 def test_wrong_usage_is_one_line_and_status_2(argv: list[str], says: str, capsys: pytest.CaptureFixture):
     assert parse(config.Finetune, *argv) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--builder.dropout", "1"], "builder.dropout is 1.0; it must be from 0 to below 1"),
+        (["--builder.convolutions", "0"], "builder.convolutions is 0; it must be 1 or more"),
+        (["--builder.kernel_size", "0"], "builder.kernel_size is 0; it must be 1 or more"),
+        (["--builder.dense", "[8, -1]"], "builder.dense is [8, -1]; it must be 1 or more"),
+        (
+            ["--builder.name", "lenet5", "--builder.norm", "false"],
+            "builder.norm is False; it goes with --builder.name cnn",
+        ),
+        (["--full.warmup", "1"], "full.warmup is 1.0; it must be from 0 to below 1"),
+        (["--full.patience", "0"], "full.patience is 0; it must be 1 or more"),
+        (["--full.epochs", "0"], "the number of epochs is 0; it must be 1 or more"),
+        (["--full.unfreeze_from", "stage1"], "unknown setting full.unfreeze_from"),
+        (["--batch_size", "0"], "batch_size is 0; it must be 1 or more"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_settings_of_train_are_one_line_and_status_2(argv: list[str], says: str, capsys: pytest.CaptureFixture):
+    assert parse(config.Train, *argv) == 2
     err = capsys.readouterr().err
     assert says in err
     assert err.count("\n") == 1

@@ -18,15 +18,31 @@ def test_scores_equal_scikit_learns():
     assert scores.accuracy == pytest.approx(metrics.accuracy_score(labels, predicted))
     assert scores.loss == pytest.approx(metrics.log_loss(labels, probabilities))
     assert scores.f1 == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
+    assert scores.auc == pytest.approx(metrics.roc_auc_score(labels, probabilities, multi_class="ovr"))
     assert (scores.confusion == metrics.confusion_matrix(labels, predicted)).all()
     assert set(scores.metrics()) == {
-        f"test_{name}" for name in ("accuracy", "accuracy_low", "accuracy_high", "loss", "f1")
+        f"test_{name}" for name in ("accuracy", "accuracy_low", "accuracy_high", "loss", "f1", "auc")
     }
 
 
 def test_a_class_that_no_photo_has_does_not_change_f1():
     probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
     assert evaluation.score("val", probabilities, np.array([0, 1])).f1 == 1.0
+
+
+def test_the_area_under_the_curve_of_two_classes_is_that_of_class_1():
+    labels = np.array([0, 0, 1, 1])
+    right = np.array([0.1, 0.4, 0.35, 0.8])  # 3 of the 4 pairs are in order
+    assert evaluation.score("test", np.stack([1 - right, right], 1), labels).auc == 0.75
+
+
+def test_the_area_under_the_curve_leaves_out_classes_that_do_not_occur():
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.55, 0.2, 0.25]])
+    scores = evaluation.score("test", probabilities, np.array([0, 1, 0]))
+    assert scores.auc == 1.0
+    alone = evaluation.score("test", probabilities, np.array([2, 2, 2]))
+    assert alone.auc is None
+    assert "test_auc" not in alone.metrics()
 
 
 @pytest.mark.parametrize(

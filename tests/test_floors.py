@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
     {"errors"},
-    {"config", "labels"},
-    {"cli", "runtime", "data", "tracking", "plots", "letternet"},
-    {"backbones", "training"},
+    {"arithmetic", "config", "labels", "reference"},
+    {"anatomy", "cli", "runtime", "data", "tracking", "plots", "letternet", "layers", "weightfiles"},
+    {"backbones", "builders", "training"},
     {"evaluation"},
     {"recipes"},
 ]

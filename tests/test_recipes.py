@@ -257,9 +257,12 @@ def test_weights_that_do_not_fit(folder: Path, capsys: pytest.CaptureFixture):
 
 
 def test_no_network(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    from tlkit import backbones
+    from tlkit import weightfiles
 
-    monkeypatch.setattr(backbones.socket, "create_connection", lambda *_: (_ for _ in ()).throw(OSError("no network")))
+    def refused(*_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(weightfiles.socket, "create_connection", refused)
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(folder))
     said = refuse(
         capsys, 1, "--backbone.name", "MobileNet", "--backbone.weights", "imagenet", "--backbone.alpha", "0.25"

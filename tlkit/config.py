@@ -18,37 +18,41 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Labelled photos and how they are split.
+    """Labelled photos, sounds (.wav) or arrays, and how they are split.
 
     Args:
         source: `embedded` is scikit-learn's 1,797 handwritten digits; `folder` has one folder for each class, with or
             without `train`, `val` and `test` folders above them; `csv` has the columns path, label and, if wanted,
-            split; `tfds` is a data set of tensorflow-datasets.
-        path: The folder of source `folder`, or the file of source `csv`.
+            split; `npz` is a NumPy file with train_images, train_labels and the same for val and test, as MedMNIST's;
+            `tfds` is a data set of tensorflow-datasets.
+        path: The folder of source `folder`, or the file of source `csv` or `npz`.
         name: The data set of source `tfds`, for example `tf_flowers`.
         data_dir: Where tensorflow-datasets keeps its prepared data; by default its own folder.
-        image_size: Height and width in pixels that photos are resized to; by default the backbone's own size.
+        image_size: Height and width in pixels that photos are resized to; by default the network's own size, but
+            `train` leaves photos that are pixels already as they are.
+        seconds: Length that sounds are cut or, with silence, filled up to; by default 99 of 100 fit whole.
         val_fraction: Share of the photos kept for validation where no such split is given.
         test_fraction: Share of the photos kept for the test where no split is given at all.
         val_as_test: Make the given `val` the test split and take the validation split out of `train`.
-        strict: Stop at a photo that cannot be decoded instead of setting it aside.
+        strict: Stop at a photo or sound that cannot be decoded instead of setting it aside.
     """
 
-    source: Literal["embedded", "folder", "csv", "tfds"] = "embedded"
+    source: Literal["embedded", "folder", "csv", "npz", "tfds"] = "embedded"
     path: str | None = None
     name: str | None = None
     data_dir: str | None = None
     image_size: int | None = None
+    seconds: float | None = None
     val_fraction: float = 0.15
     test_fraction: float = 0.15
     val_as_test: bool = False
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.source in ("folder", "csv"):
+        if self.source in ("folder", "csv", "npz"):
             _require(bool(self.path), "data.path", self.path, f"data.source {self.source} needs --data.path")
         else:
-            _require(self.path is None, "data.path", self.path, "it goes with --data.source folder or csv")
+            _require(self.path is None, "data.path", self.path, "it goes with --data.source folder, csv or npz")
         if self.source == "tfds":
             _require(bool(self.name), "data.name", self.name, "data.source tfds needs --data.name")
         else:
@@ -61,6 +65,7 @@ class Data:
             self.image_size,
             "it must be at least 8 pixels",
         )
+        _require(self.seconds is None or self.seconds > 0, "data.seconds", self.seconds, "it must be above 0")
         for name in ("val_fraction", "test_fraction"):
             _require(
                 0 < getattr(self, name) < 1,
@@ -105,7 +110,8 @@ class Augment:
     """Random changes of the training photos in phase `full`; validation, test and the saved model see none.
 
     Args:
-        flip: Mirror half of the photos left to right; by default yes, but not for the embedded digits.
+        flip: Mirror half of the photos left to right; by default yes, but not for the embedded digits. Of volumes in
+            `train`: half along each axis, or along those with these numbers, such as [0]; by default none.
         rotation: Largest turn to either side, in degrees.
         zoom: Largest change of scale, as a share: 0.2 is 80 to 120 %.
         shift: Largest move along each axis, as a share of the side.
@@ -113,7 +119,7 @@ class Augment:
         contrast: Largest change of contrast, as a share.
     """
 
-    flip: bool | None = None
+    flip: bool | list[int] | None = None
     rotation: float = 10.0
     zoom: float = 0.2
     shift: float = 0.1
@@ -129,31 +135,102 @@ class Augment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Head:
-    """The first phase: the backbone is frozen, a new head learns on its features.
+class Builder:
+    """The network that is trained from random weights.
+
+    Args:
+        name: `cnn`, the plain convolutional network that the settings from `filters` on describe, or a landmark such
+            as `lenet5`, `resnet18` or `vit_s_16`; tlkit.builders.VARIANTS lists all. Each works on photos, sounds and
+            volumes.
+        weights: `none`, or the path of a `.weights.h5` file to begin with.
+        spectrogram: Put a log-spectrogram in front, frequencies as channels; by default for sounds, not for arrays.
+        dropout: Share of the features dropped in training, before the head; by default the network's own.
+        filters: Of `cnn`: filters of the convolutions of each part, which ends by halving the map.
+        convolutions: Of `cnn`: convolutions in each part.
+        kernel_size: Of `cnn`: length of the convolutions' windows.
+        norm: Of `cnn`: whether batch normalization follows each convolution.
+        dense: Of `cnn`: units of dense layers before the head; by default none, but the average over all places.
+    """
+
+    name: str = "cnn"
+    weights: str = "none"
+    spectrogram: bool | None = None
+    dropout: float | None = None
+    filters: list[int] | None = None
+    convolutions: int | None = None
+    kernel_size: int | None = None
+    norm: bool | None = None
+    dense: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            self.dropout is None or 0 <= self.dropout < 1,
+            "builder.dropout",
+            self.dropout,
+            "it must be from 0 to below 1",
+        )
+        for name in CNN:
+            value = getattr(self, name)
+            _require(value is None or self.name == "cnn", f"builder.{name}", value, "it goes with --builder.name cnn")
+        for name in ("filters", "convolutions", "kernel_size", "dense"):
+            value = getattr(self, name)
+            each = value if isinstance(value, list) else [value]
+            _require(value is None or all(n >= 1 for n in each), f"builder.{name}", value, "it must be 1 or more")
+        _require(self.filters != [], "builder.filters", self.filters, "it must have one number or more")
+
+
+CNN = {"filters": [32, 64, 128], "convolutions": 1, "kernel_size": 3, "norm": True, "dense": []}
+"""What `Builder` means by default where its name is `cnn`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Steady:
+    """A phase of training whose learning rate stays.
+
+    Args:
+        epochs: Most passes over the training data; 0 leaves the phase out.
+        learning_rate: Of Adam.
+        patience: Stop after this many epochs in which the validation loss did not fall.
+    """
+
+    epochs: int = 200
+    learning_rate: float = 0.01
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        phase = "head" if isinstance(self, Head) else "full"
+        _require(self.epochs >= 0, f"{phase}.epochs", self.epochs, "it must be 0 or more")
+        _require(self.learning_rate > 0, f"{phase}.learning_rate", self.learning_rate, "it must be above 0")
+        _require(self.patience >= 1, f"{phase}.patience", self.patience, "it must be 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase(Steady):
+    """A phase of training.
 
     Args:
         epochs: Most passes over the training photos; 0 leaves the phase out.
         learning_rate: Largest rate: reached after the warm-up, then lowered to zero along a cosine.
         warmup: Share of the phase's steps in which the rate rises from zero.
-        patience: Stop after this many epochs in which the validation loss did not fall.
     """
 
     epochs: int = 30
     learning_rate: float = 1e-3
     warmup: float = 0.1
-    patience: int = 10
 
     def __post_init__(self) -> None:
-        phase = type(self).__name__.lower()
-        _require(self.epochs >= 0, f"{phase}.epochs", self.epochs, "it must be 0 or more")
-        _require(self.learning_rate > 0, f"{phase}.learning_rate", self.learning_rate, "it must be above 0")
+        super().__post_init__()
+        phase = "head" if isinstance(self, Head) else "full"
         _require(0 <= self.warmup < 1, f"{phase}.warmup", self.warmup, "it must be from 0 to below 1")
-        _require(self.patience >= 1, f"{phase}.patience", self.patience, "it must be 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)
-class Full(Head):
+class Head(Phase):
+    """The first phase: the backbone is frozen, a new head learns on its features."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Full(Phase):
     """The second phase: the backbone learns too, slowly; its BatchNormalization stays in inference mode.
 
     Args:
@@ -166,13 +243,11 @@ class Full(Head):
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureExtraction:
-    """Train a new head on the features of a frozen backbone.
+class Training:
+    """What every recipe that trains a classifier has.
 
     Args:
-        data: The photos.
-        backbone: The network.
-        head: The only phase.
+        data: The photos, sounds or arrays.
         batch_size: Photos in a step.
         label_smoothing: Share of the label spread over all classes.
         weight_decay: Decoupled decay of the weights (AdamW), times the learning rate.
@@ -184,8 +259,6 @@ class FeatureExtraction:
     """
 
     data: Data = dataclasses.field(default_factory=Data)
-    backbone: Backbone = dataclasses.field(default_factory=Backbone)
-    head: Head = dataclasses.field(default_factory=Head)
     batch_size: int = 32
     label_smoothing: float = 0.1
     weight_decay: float = 1e-4
@@ -205,6 +278,19 @@ class FeatureExtraction:
 
 
 @dataclasses.dataclass(frozen=True)
+class FeatureExtraction(Training):
+    """Train a new head on the features of a frozen backbone.
+
+    Args:
+        backbone: The network.
+        head: The only phase.
+    """
+
+    backbone: Backbone = dataclasses.field(default_factory=Backbone)
+    head: Head = dataclasses.field(default_factory=Head)
+
+
+@dataclasses.dataclass(frozen=True)
 class Finetune(FeatureExtraction):
     """Train a new head on frozen features, then the backbone too, slowly.
 
@@ -215,6 +301,71 @@ class Finetune(FeatureExtraction):
 
     augment: Augment = dataclasses.field(default_factory=Augment)
     full: Full = dataclasses.field(default_factory=Full)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Training):
+    """Train a network from random weights.
+
+    Args:
+        builder: The network.
+        augment: Random changes of the training photos; sounds have shift and contrast (loudness), arrays flip (along
+            each axis) and shift.
+        full: The only phase; it bears the name of finetune's second.
+    """
+
+    builder: Builder = dataclasses.field(default_factory=Builder)
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    full: Phase = dataclasses.field(default_factory=Phase)
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A graph whose nodes have features, of which some have a known class.
+
+    Args:
+        path: A NumPy file (.npz) with features (nodes, features), labels (nodes,), edges (count, 2) and train_idx,
+            val_idx and test_idx.
+    """
+
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainGraph:
+    """Train a graph convolutional network to tell the classes of a graph's nodes.
+
+    Args:
+        data: The graph.
+        units: Of each hidden layer.
+        dropout: Share of the features, and of each hidden layer's output, dropped in training.
+        full: The only phase; each epoch is one step on the whole graph.
+        weight_decay: L2 penalty of the first layer, half of it times the sum of squares, as Kipf and Welling have it.
+        precision: Arithmetic of the network; see `train`.
+        seed: Of every random choice: the same command and seed give the same weights on the same machine.
+        experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
+        run_name: Name of the MLflow run; by default MLflow makes one up.
+    """
+
+    data: Graph
+    units: list[int] = dataclasses.field(default_factory=lambda: [16])
+    dropout: float = 0.5
+    full: Steady = dataclasses.field(default_factory=Steady)
+    weight_decay: float = 5e-4
+    precision: Precision = "auto"
+    seed: int = 0
+    experiment: str = "tlkit"
+    run_name: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            bool(self.units) and min(self.units) >= 1, "units", self.units, "it must have one number or more, from 1 on"
+        )
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "it must be from 0 to below 1")
+        _require(self.full.epochs >= 1, "full.epochs", self.full.epochs, "it must be 1 or more")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "it must be 0 or more")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")
+        _require(bool(self.experiment), "experiment", self.experiment, "it must have a name")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +426,62 @@ class Pretrain:
         distinct = len(set(self.alphabet)) if self.alphabet is not None else 2
         _require(distinct >= 2, "alphabet", self.alphabet, "it must have 2 letters or more")
         _require(bool(self.output), "output", self.output, "it must be the path of a folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The network to describe.
+
+    Args:
+        name: `LetterNet`, which comes with tlkit; a model of keras.applications such as `MobileNetV2`; a landmark of
+            tlkit.builders.VARIANTS such as `vgg16`; or `cnn`, as `train` makes it.
+        input_shape: Lengths of the one to three axes of space, then the channels, for example [224,224,3]; by default
+            the network's own.
+        classes: Units of the head; by default a landmark's own, and no head on a model of keras.applications or
+            LetterNet.
+        weights: `none`; `pretrained`, for keras.applications and LetterNet; or the path of a weights file. By default
+            LetterNet's own and none for all others, so that nothing is downloaded unless asked for.
+    """
+
+    name: str = "LetterNet"
+    input_shape: list[int] | None = None
+    classes: int | None = None
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        sizes = self.input_shape
+        _require(
+            sizes is None or (2 <= len(sizes) <= 4 and min(sizes) >= 1),
+            "builder.input_shape",
+            sizes,
+            "it must be one to three lengths and the channels, such as [224,224,3]",
+        )
+        _require(self.classes is None or self.classes >= 1, "builder.classes", self.classes, "it must be 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Describe:
+    """What to describe, and where to save pictures of it.
+
+    Args:
+        builder: The network, by its name.
+        model: A `.keras` file or an MLflow URI, in place of a name.
+        pictures: Folder for pictures of its filters, feature maps and receptive fields; it is made where there is none,
+            and nothing in it is overwritten. By default there are no pictures.
+        photo: Image file for the feature maps; by default a sample.
+    """
+
+    builder: Network = dataclasses.field(default_factory=Network)
+    model: str | None = None
+    pictures: str | None = None
+    photo: str | None = None
+
+    def __post_init__(self) -> None:
+        named = self.builder != Network()
+        _require(
+            self.model is None or not named, "model", self.model, "it takes the place of --builder: give one of them"
+        )
+        _require(self.photo is None or self.pictures is not None, "photo", self.photo, "it goes with --pictures")
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

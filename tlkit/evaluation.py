@@ -17,6 +17,8 @@ class Scores(NamedTuple):
         interval: 95 % Wilson interval of the accuracy.
         loss: Mean negative logarithm of the probability of the right label.
         f1: F1 score averaged over the classes that occur.
+        auc: Area under the ROC curve: of class 1 where there are two, else each class against the rest, averaged over
+            the classes that occur; None where only one does.
         confusion: Counts, shape (classes, classes): the true label is the row, the predicted one the column.
     """
 
@@ -26,13 +28,15 @@ class Scores(NamedTuple):
     interval: tuple[float, float]
     loss: float
     f1: float
+    auc: float | None
     confusion: np.ndarray
 
     def metrics(self) -> dict[str, float]:
         """Give the scores under their names in MLflow: `test_accuracy`, `test_loss`, ..."""
-        values = {"accuracy": self.accuracy, "loss": self.loss, "f1": self.f1}
+        values = {"accuracy": self.accuracy, "loss": self.loss, "f1": self.f1, "auc": self.auc}
         bounds = {"accuracy_low": self.interval[0], "accuracy_high": self.interval[1]}
-        return {f"{self.split}_{name}": float(value) for name, value in {**values, **bounds}.items()}
+        named = {**values, **bounds}
+        return {f"{self.split}_{name}": float(value) for name, value in named.items() if value is not None}
 
 
 def score(split: str, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
@@ -59,8 +63,20 @@ def score(split: str, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
         interval=wilson(int(np.sum(predicted == labels)), len(labels)),
         loss=float(-np.mean(np.log(np.clip(right.astype(np.float64), 1e-12, 1)))),
         f1=float(metrics.f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
+        auc=_auc(probabilities, labels),
         confusion=metrics.confusion_matrix(labels, predicted, labels=classes),
     )
+
+
+def _auc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    from sklearn import metrics
+
+    present = np.unique(labels)
+    if len(present) < 2:
+        return None
+    if probabilities.shape[1] == 2:
+        return float(metrics.roc_auc_score(labels == 1, probabilities[:, 1]))
+    return float(np.mean([metrics.roc_auc_score(labels == label, probabilities[:, label]) for label in present]))
 
 
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:

@@ -125,7 +125,8 @@ def log_model(model: Any, classes: list[str], requirements: list[str], name: str
     """Log a Keras model, with its signature and with the class names inside the `.keras` file.
 
     Args:
-        model: From raw pixels, shape (photos, height, width, channels), to probabilities, (photos, classes).
+        model: From raw pixels, shape (photos, height, width, channels), or what else it takes, to probabilities,
+            (photos, classes).
         classes: Names of the outputs.
         requirements: What pip must install to load it; given, because MLflow's own search takes 15 s.
         name: Of the model.
@@ -142,10 +143,13 @@ def log_model(model: Any, classes: list[str], requirements: list[str], name: str
         mlflow.keras.save_model(path=path, **arguments)
         labels.write(Path(path) / "data" / "model.keras", classes)
 
-    float32 = np.dtype("float32")
+    def schema(tensors: list[Any], names: list[str]) -> Any:
+        shapes = [tuple(-1 if length is None else length for length in tensor.shape) for tensor in tensors]
+        types = [np.dtype(tensor.dtype) for tensor in tensors]
+        return Schema([TensorSpec(*spec) for spec in zip(types, shapes, names, strict=True)])
+
     signature = ModelSignature(
-        Schema([TensorSpec(float32, (-1, *model.input_shape[1:]), "pixels")]),
-        Schema([TensorSpec(float32, (-1, *model.output_shape[1:]), "probabilities")]),
+        schema(model.inputs, [tensor.name for tensor in model.inputs]), schema(model.outputs, ["probabilities"])
     )
     with _store_errors():
         logged = Model.log(

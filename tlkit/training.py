@@ -13,6 +13,7 @@ import numpy as np
 
 from tlkit import runtime
 from tlkit.data import Photos, batches, readable_errors
+from tlkit.data.graph import Graph
 from tlkit.errors import InvalidInput
 
 CLEAR = "\r\033[K"  # the terminal's line
@@ -30,6 +31,7 @@ class Settings(NamedTuple):
         batch_size: Photos in a step.
         label_smoothing: Share of the label spread over all classes.
         weight_decay: Decoupled decay (AdamW), times the rate; not on biases and normalization.
+        steady: Whether the rate stays what it is, without warm-up and cosine.
     """
 
     epochs: int
@@ -39,6 +41,7 @@ class Settings(NamedTuple):
     batch_size: int = 32
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
+    steady: bool = False
 
 
 class History(NamedTuple):
@@ -122,6 +125,32 @@ def fit_full(
     )
 
 
+def fit_graph(model: keras.Model, graph: Graph, settings: Settings, callbacks: Sequence[Any] = ()) -> History:
+    """Train a model of `builders.gcn` on the known nodes of a graph; an epoch is one step on the whole of it.
+
+    Its penalties on weights are part of both losses, as in Kipf and Welling's own code.
+
+    Returns:
+        One entry an epoch; the model has the weights of the best one.
+    """
+    nodes = keras.Input((None,), dtype="int32", name="nodes")
+    logits = keras.ops.take(model.get_layer("head").output[0], nodes[0], axis=0)  # of these nodes alone: no mask
+    chosen = keras.Model([*model.inputs, nodes], keras.ops.expand_dims(logits, 0))
+    train, val = (
+        ([graph.features[None], graph.edges[None], part[None]], graph.labels[part][None])
+        for part in (graph.train, graph.val)
+    )
+    return _fit(
+        chosen,
+        {"x": train[0], "y": train[1], "batch_size": 1, "shuffle": False},
+        val,
+        steps=1,
+        phase="full",
+        settings=settings,
+        callbacks=callbacks,
+    )
+
+
 def predict(model: keras.Model, photos: Photos, batch_size: int = 32) -> np.ndarray:
     """Give the model's outputs for the photos, such as probabilities of shape (photos, classes)."""
     with readable_errors():
@@ -146,6 +175,11 @@ def smoothed_crossentropy(label_smoothing: float) -> Callable[[Any, Any], Any]:
     """Make the cross-entropy of integer labels and logits, in float32, with label smoothing (arXiv:1512.00567).
 
     One logit is that of a sigmoid, two or more are those of a softmax.
+
+    Shapes:
+        labels: (*shape) or (*shape, 1)
+        logits: (*shape, classes)
+        returns: (*shape)
     """
 
     def crossentropy(labels: Any, logits: Any) -> Any:
@@ -153,7 +187,8 @@ def smoothed_crossentropy(label_smoothing: float) -> Callable[[Any, Any], Any]:
             labels = keras.ops.cast(keras.ops.reshape(labels, (-1, 1)), "float32")
             logits = keras.ops.cast(logits, "float32")
             return keras.losses.binary_crossentropy(labels, logits, from_logits=True, label_smoothing=label_smoothing)
-        one_hot = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32"), logits.shape[-1])
+        labels = keras.ops.reshape(labels, keras.ops.shape(logits)[:-1])
+        one_hot = keras.ops.one_hot(keras.ops.cast(labels, "int32"), logits.shape[-1])
         logits = keras.ops.cast(logits, "float32")
         return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True, label_smoothing=label_smoothing)
 
@@ -171,9 +206,12 @@ def _fit(
     callbacks: Sequence[Any],
     before: History | None = None,
 ) -> History:
-    optimizer = keras.optimizers.AdamW(
-        cosine(settings.learning_rate, settings.warmup, settings.epochs * steps), weight_decay=settings.weight_decay
+    rate = (
+        settings.learning_rate
+        if settings.steady
+        else cosine(settings.learning_rate, settings.warmup, settings.epochs * steps)
     )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay)
     single = logits.output.shape[-1] == 1
     accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0) if single else "accuracy"
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])

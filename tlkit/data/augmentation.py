@@ -1,8 +1,12 @@
-"""Random changes to a training photo: one resample for what moves pixels, one lookup table for what tones them."""
+"""Random changes to a training photo: one resample for what moves pixels, one lookup table for what tones them.
+
+Sounds and arrays have fewer: what keeps the meaning of the one (to play a photo backwards) destroys the other's.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -60,6 +64,74 @@ def augment(
         table = np.clip(np.rint(values), 0, 255).astype(np.uint8).tobytes()
         image = np.frombuffer(image.tobytes().translate(table), np.uint8).reshape(height, width, channels)
     return image
+
+
+def augment_sound(
+    sound: np.ndarray, rng: np.random.Generator, *, shift: float = 0.0, contrast: float = 0.0
+) -> np.ndarray:
+    """Change a sound at random, as `augment` does a photo; what moves in is silence.
+
+    Args:
+        sound: The sound.
+        rng: Where the draws come from.
+        shift: Play it earlier or later by up to this share of its length.
+        contrast: Play it louder or more quietly by up to this share.
+
+    Shapes:
+        sound: (samples, channels), float32
+        returns: the same
+
+    >>> sound = np.ones((4, 1), np.float32)
+    >>> augment_sound(sound, np.random.default_rng(0), shift=0.9)[:, 0].tolist()
+    [0.0, 1.0, 1.0, 1.0]
+    """
+    later, louder = rng.uniform(-1, 1, 2)
+    by = round(later * shift * len(sound))
+    moved = np.zeros_like(sound)
+    moved[max(0, by) : len(sound) + min(0, by)] = sound[max(0, -by) : len(sound) - max(0, by)]
+    return moved * np.float32(1 + louder * contrast)
+
+
+def augment_array(
+    array: np.ndarray, rng: np.random.Generator, *, flip: bool | Sequence[int] = False, shift: float = 0.0
+) -> np.ndarray:
+    """Change an array, such as a volume, at random, as `augment` does a photo, but by whole places.
+
+    Args:
+        array: The array.
+        rng: Where the draws come from.
+        flip: Mirror along each axis, or along those with these numbers, from 0, every other time.
+        shift: Move along each axis by up to this share of its length, either way.
+
+    Shapes:
+        array: (*space, channels), any type
+        returns: the same
+
+    >>> array = np.arange(4).reshape(2, 2, 1)
+    >>> augment_array(array, np.random.default_rng(0), flip=True)[..., 0].tolist()
+    [[1, 0], [3, 2]]
+    """
+    space = array.ndim - 1
+    mirrored = rng.random(space) < 0.5
+    moves = rng.uniform(-1, 1, space)
+    axes = range(space) if isinstance(flip, bool) else flip
+    if flip is not False:
+        array = np.flip(array, tuple(axis for axis in axes if mirrored[axis]))
+    by = [round(move * shift * length) for move, length in zip(moves, array.shape, strict=False)]
+    padded = np.pad(array, [(max(0, n), max(0, -n)) for n in by] + [(0, 0)], mode="symmetric")
+    window = [slice(max(0, -n), max(0, -n) + length) for n, length in zip(by, array.shape, strict=False)]
+    return padded[tuple(window)]
+
+
+def augmentation(shape: tuple[int, ...], dtype: np.dtype) -> Callable[..., np.ndarray]:
+    """Choose the function that changes examples of a kind.
+
+    >>> augmentation((8000, 1), np.dtype(np.float32)).__name__
+    'augment_sound'
+    """
+    if len(shape) == 2:
+        return augment_sound
+    return augment if len(shape) == 3 and shape[-1] in (1, 3) and dtype == np.uint8 else augment_array
 
 
 def _warp(size: tuple[int, int], flip: bool, angle: float, scale: float, shift: tuple[float, float]) -> np.ndarray:

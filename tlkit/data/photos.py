@@ -1,4 +1,4 @@
-"""Load labelled photos: every one is opened once before training, checked, hashed and put into a split."""
+"""Load labelled photos, sounds or arrays: each is opened once before training, checked, hashed and put into a split."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from tlkit.data import sounds
 from tlkit.data.images import Content, decode
 from tlkit.data.sources import Examples, few, load_source
 from tlkit.data.split import content_hash, divide
@@ -28,60 +29,64 @@ Item = TypeVar("Item")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Photos:
-    """Photos of one split, in the order of the source.
+    """Photos, sounds or arrays of one split, in the order of the source.
 
-    The pixels are in memory where they fit (decoded once in the whole run), else each `read` decodes them again.
+    They are in memory where they fit (decoded once in the whole run), else each `read` decodes them again.
     """
 
     names: list[str]
     hashes: list[str]
     labels: np.ndarray  # (n,), int32: positions in the classes
-    shape: tuple[int, int, int]  # height, width, channels
-    stored: np.ndarray | list[Content]  # pixels (n or more, height, width, channels), uint8, or what to decode
+    shape: tuple[int, ...]  # of each: (*space, channels), such as (height, width, channels) or (samples, channels)
+    stored: np.ndarray | list[Content]  # values (n or more, *shape), or what to decode
     rows: np.ndarray  # (n,), int: where each photo stands in `stored`
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of what `read` gives: uint8 for photos, float32 for sounds, either for arrays."""
+        return self.stored.dtype if isinstance(self.stored, np.ndarray) else _dtype(self.shape)
+
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The pixels of some photos, as a new array.
+        """The values of some, such as pixels, as a new array.
 
         Shapes:
             indices: (k,), positions from 0 to len(self) - 1
-            returns: (k, height, width, channels), uint8
+            returns: (k, *shape)
 
         Raises:
             InvalidInput: a file has gone, or has changed since it was checked and cannot be decoded.
         """
         if isinstance(self.stored, np.ndarray):
             return self.stored[self.rows[indices]]
-        images = np.empty((len(indices), *self.shape), np.uint8)
+        values = np.empty((len(indices), *self.shape), self.dtype)
         stored = self.stored
 
         def fill(place: int, index: int) -> None:
-            images[place] = decode(stored[self.rows[index]], self.shape[:2], self.shape[2], self.names[index])
+            values[place] = _decoded(stored[self.rows[index]], self.shape, self.names[index])
 
         for _ in _threads().map(fill, range(len(indices)), indices):
             pass
-        return images
+        return values
 
     @staticmethod
     def of(images: np.ndarray, labels: Sequence[int] | np.ndarray, names: Sequence[str] | None = None) -> Photos:
-        """Photos from pixels at hand, such as drawn letters.
+        """Photos from pixels at hand, such as drawn letters, or sounds or arrays from their values.
 
         Shapes:
-            images: (n, height, width, 1 | 3), uint8
+            images: (n, *space, channels), uint8 or float32
             labels: (n,)
 
         >>> Photos.of(np.zeros((2, 8, 8, 1), np.uint8), [0, 1]).read([1]).shape
         (1, 8, 8, 1)
         """
-        height, width, channels = images.shape[1:]
         return Photos(
             names=list(names) if names else [str(i) for i in range(len(images))],
             hashes=[content_hash(image) for image in images],
             labels=np.asarray(labels, np.int32),
-            shape=(height, width, channels),
+            shape=images.shape[1:],
             stored=images,
             rows=np.arange(len(images)),
         )
@@ -106,6 +111,8 @@ class Splits:
     test: Photos | None
     set_aside: list[str]  # photos that cannot be decoded, each with the reason
     warnings: list[str]  # what else the user should know, one line each
+    kind: str = "photos"  # or "sounds" or "arrays"
+    rate: int | None = None  # of sounds: samples in a second
 
     def manifest(self) -> list[Row]:
         """One row for each photo that is used, sorted."""
@@ -132,67 +139,77 @@ class Splits:
 
 
 def load(
-    source: str = "embedded",
+    source: str | Examples = "embedded",
     *,
     path: str | Path | None = None,
     name: str | None = None,
     data_dir: str | None = None,
-    size: tuple[int, int],
-    channels: int = 3,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    seconds: float | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     val_as_test: bool = False,
     strict: bool = False,
     memory: int | None = None,
 ) -> Splits:
-    """Load, check and split labelled photos.
+    """Load, check and split labelled photos, sounds or arrays.
 
     What cannot be decoded is set aside and named on stderr, and so is every other warning.
 
     Args:
-        source: `embedded`, `folder`, `csv` or `tfds`; see `tlkit.data.sources`.
-        path: The folder of source `folder`, or the file of source `csv`.
+        source: `embedded`, `folder`, `csv`, `npz` or `tfds`, or what `tlkit.data.load_source` gave for one of them.
+        path: The folder of source `folder`, or the file of source `csv` or `npz`.
         name: The data set of source `tfds`.
         data_dir: Where tensorflow-datasets keeps its prepared data.
-        size: Height and width in pixels that photos are resized to.
-        channels: 1 for grayscale, 3 for RGB.
+        size: Height and width in pixels that photos are resized to; needed for photos in files, whose sizes differ.
+        channels: 1 for grayscale, 3 for RGB; by default those of photos that are pixels already, else 3.
+        seconds: Length that sounds are cut or filled up to; see `tlkit.data.sounds.frame` for the default.
         val_fraction: Share kept for validation where no such split is given; see `tlkit.data.split`.
         test_fraction: Share kept for the test where no split is given at all.
         val_as_test: Make the given val the test split and take validation out of train.
         strict: Stop at a photo that cannot be decoded instead of setting it aside.
-        memory: Bytes that decoded pixels may take; what does not fit is decoded again in every epoch. By default 40 %
+        memory: Bytes that what is decoded may take; what does not fit is decoded again in every epoch. By default 40 %
             of what is available.
 
     Raises:
-        InvalidInput: the source or the photos cannot be used.
+        InvalidInput: the source or what it holds cannot be used.
         Unavailable: source `tfds`: the data set cannot be downloaded.
 
     >>> splits = load("embedded", size=(8, 8), channels=1)
     >>> len(splits.train), len(splits.val), len(splits.test)
     (1246, 272, 279)
     """
-    examples = load_source(source, path=path, name=name, data_dir=data_dir)
-    shape = (*size, channels)
-    budget = int(0.4 * _available_memory()) if memory is None else memory
-    fits = len(examples.names) * math.prod(shape) <= budget
-    pixels = np.empty((len(examples.names), *shape), np.uint8) if fits else None
-    hashes, set_aside = _open_all(examples, shape, pixels, strict)
+    examples = load_source(source, path=path, name=name, data_dir=data_dir) if isinstance(source, str) else source
+    kind = examples.kind
+    shape, rate = _shape(examples, size, channels, seconds)
+    stored: np.ndarray | list[Content] = examples.contents
+    set_aside: list[str] = []
+    if isinstance(stored, np.ndarray):
+        hashes = [content_hash(array) for array in stored]
+    else:
+        budget = int(0.4 * _available_memory()) if memory is None else memory
+        fits = len(stored) * math.prod(shape) * _dtype(shape).itemsize <= budget
+        values = np.empty((len(stored), *shape), _dtype(shape)) if fits else None
+        hashes, set_aside = _open_all(examples, shape, values, strict)
+        stored = stored if values is None else values
     good = [i for i, h in enumerate(hashes) if h]
     if not good:
-        raise InvalidInput(f"none of the {len(hashes)} photos can be decoded: {few(set_aside, 3)}")
+        raise InvalidInput(f"none of the {len(hashes)} {kind} can be decoded: {few(set_aside, 3)}")
     division = divide(
         [hashes[i] for i in good],
         [examples.labels[i] for i in good],
         [examples.names[i] for i in good],
         [examples.splits[i] for i in good],
         examples.classes,
+        kind=kind,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         val_as_test=val_as_test,
     )
     warnings = examples.notes + division.warnings
     if set_aside:
-        _say(f"photos set aside, because they cannot be decoded ({len(set_aside)}):", *set_aside[:10])
+        _say(f"{kind} set aside, because they cannot be decoded ({len(set_aside)}):", *set_aside[:10])
     _say(*warnings)
 
     def photos(split: str) -> Photos:
@@ -202,7 +219,7 @@ def load(
             hashes=[hashes[i] for i in rows],
             labels=np.array([examples.labels[i] for i in rows], np.int32),
             shape=shape,
-            stored=examples.contents if pixels is None else pixels,
+            stored=stored,
             rows=np.array(rows, int),
         )
 
@@ -213,32 +230,70 @@ def load(
         test=photos("test") if "test" in division.splits else None,
         set_aside=set_aside,
         warnings=warnings,
+        kind=kind,
+        rate=rate,
     )
 
 
+def _shape(
+    examples: Examples, size: tuple[int, int] | None, channels: int | None, seconds: float | None
+) -> tuple[tuple[int, ...], int | None]:
+    """The shape that each example gets, and the sampling rate of sounds."""
+    kind, contents = examples.kind, examples.contents
+    for name, value, its in (
+        ("size", size, "photos"),
+        ("channels", channels, "photos"),
+        ("seconds", seconds, "sounds"),
+    ):
+        if value is not None and kind != its:
+            raise InvalidInput(f"{name} is {value}, which is for {its}; the data are {kind}: leave it out")
+    if isinstance(contents, np.ndarray):
+        return contents.shape[1:], None
+    if kind == "sounds":
+        samples, rate = sounds.frame(contents, examples.names, seconds)  # type: ignore[arg-type]  # files or bytes
+        return (samples, 1), rate
+    first = contents[0]
+    if isinstance(first, np.ndarray):
+        return (*(size or first.shape[:2]), channels or (first.shape[2] if first.ndim == 3 else 1)), None
+    if size is None:
+        raise InvalidInput("size is None: give height and width in pixels, to which photos in files are resized")
+    return (*size, channels or 3), None
+
+
+def _decoded(content: Content, shape: tuple[int, ...], name: str) -> np.ndarray:
+    if len(shape) == 2:
+        return sounds.decode(content, shape[0], name)  # type: ignore[arg-type]  # arrays of this rank are not decoded
+    return decode(content, (shape[0], shape[1]), shape[2], name)
+
+
+def _dtype(shape: tuple[int, ...]) -> np.dtype:
+    """Of what `_decoded` gives."""
+    return np.dtype(np.float32 if len(shape) == 2 else np.uint8)
+
+
 def _open_all(
-    examples: Examples, shape: tuple[int, int, int], pixels: np.ndarray | None, strict: bool
+    examples: Examples, shape: tuple[int, ...], values: np.ndarray | None, strict: bool
 ) -> tuple[list[str], list[str]]:
-    """Open every photo once: its hash ("" where it cannot be decoded), and what is wrong with the others."""
+    """Open every photo or sound once: its hash ("" where it cannot be decoded), and what is wrong with the others."""
 
     def look(index: int) -> tuple[str, str]:
         content, name = examples.contents[index], examples.names[index]
         try:
             if isinstance(content, Path):
                 content = content.read_bytes()
-            image = decode(content, shape[:2], shape[2], name)
+            value = _decoded(content, shape, name)
         except (OSError, InvalidInput) as error:
             problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
             if strict:  # raised here and not where results are read: it cancels what is still to be opened
                 raise InvalidInput(f"{problem}; without data.strict it would be set aside") from error
             return "", problem
-        if pixels is not None:
-            pixels[index] = image
+        if values is not None:
+            values[index] = value
         return content_hash(content), ""
 
     hashes, set_aside = [], []
     found = _threads().map(look, range(len(examples.names)))
-    for hash_, problem in _progress(found, len(examples.names), "opening photos"):
+    for hash_, problem in _progress(found, len(examples.names), f"opening {examples.kind}"):
         hashes.append(hash_)
         set_aside += [problem] if problem else []
     return hashes, set_aside
@@ -264,7 +319,7 @@ def _say(*lines: str) -> None:
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    """Threads that decode: Pillow lets go of the interpreter's lock while it does."""
+    """Threads that decode: Pillow and NumPy let go of the interpreter's lock while they do."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return ThreadPoolExecutor(cores, thread_name_prefix="decode")
 

@@ -1,4 +1,7 @@
-"""Batches of photos for Keras: shuffled, augmented, prepared ahead, and the same in every run with the same seed."""
+"""Batches of photos for Keras: shuffled, augmented, prepared ahead, and the same in every run with the same seed.
+
+Sounds and arrays are photos here: no more than the shape and the type tells them apart.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlkit.data.augmentation import augment as augment_photo
+from tlkit.data.augmentation import augmentation
 from tlkit.data.photos import Photos
 from tlkit.errors import InvalidInput
 
@@ -41,17 +44,18 @@ class Plan(NamedTuple):
         return np.split(order, range(self.batch_size, n, self.batch_size))
 
     def images(self, epoch: int, indices: np.ndarray) -> np.ndarray:
-        """The photos at `indices`, augmented as in `epoch`: (k, height, width, channels), uint8."""
+        """The photos at `indices`, augmented as in `epoch`: (k, *space, channels), uint8 or float32."""
         try:
             images = self.photos.read(indices)
         except InvalidInput as error:
             _unreadable.append(error)
             raise
         if self.augment:
+            change = augmentation(images.shape[1:], images.dtype)
             for image, index in zip(images, indices, strict=True):
                 # + 1: NumPy seeds (seed, epoch, 0) and (seed, epoch) alike, and that is what the order is drawn from
                 rng = np.random.default_rng((self.seed, int(epoch), int(index) + 1))
-                image[...] = augment_photo(image, rng, **self.augment)
+                image[...] = change(image, rng, **self.augment)
         return images
 
 
@@ -66,21 +70,22 @@ def batches(
 ) -> Any:
     """Batches for `fit`, `evaluate` and `predict`: a `tf.data.Dataset` on TensorFlow, else a `keras.utils.PyDataset`.
 
-    Both hold the same batches, bit for bit. Images are raw pixels from 0 to 255 and stay uint8, a quarter of the
+    Both hold the same batches, bit for bit. Photos are raw pixels from 0 to 255 and stay uint8, a quarter of the
     transfer; a Keras model turns them into float32 at its input. The last batch may be smaller. Call `fit` with
     `shuffle=False`: by default Keras mixes the batches of a PyDataset by Python's `random`, and warns of a tf.data one.
     Epochs are counted from 0, one for each time the batches are iterated. Iterate them in `readable_errors`.
 
     Args:
-        photos: What to read; anything with a length, `shape`, `labels` and `read`.
+        photos: What to read; anything with a length, `shape`, `dtype`, `labels` and `read`.
         batch_size: Photos per batch.
         shuffle: Draw a new order for every epoch.
         seed: 0 or more. Order and augmentation depend on it, the epoch and the photo's position alone.
-        augment: Arguments of `tlkit.data.augment`, such as `{"flip": True, "rotation": 10}`.
+        augment: Arguments of `tlkit.data.augment`, such as `{"flip": True, "rotation": 10}`; those of `augment_sound`
+            or `augment_array` where that is what the photos are.
         labels: Give (images, labels); without, images alone.
 
     Shapes:
-        images: (batch, height, width, channels), uint8
+        images: (batch, *space, channels), uint8 or float32
         labels: (batch,), int32
     """
     if not len(photos):
@@ -128,7 +133,7 @@ def _tf_data(plan: Plan) -> Any:
             yield epoch, indices
 
     def read(epoch: Any, indices: Any) -> Any:
-        images = tf.numpy_function(plan.images, [epoch, indices], tf.uint8, stateful=False)
+        images = tf.numpy_function(plan.images, [epoch, indices], plan.photos.dtype, stateful=False)
         images.set_shape((None, *plan.photos.shape))
         return images if plan.labels is None else (images, tf.gather(plan.labels, indices))
 

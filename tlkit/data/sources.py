@@ -1,4 +1,4 @@
-"""Where labelled photos come from. Each source lists them; none is decoded here."""
+"""Where labelled photos, sounds and arrays come from. Each source lists them; none is decoded here."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlkit.data.images import SUFFIXES, Content
+from tlkit.data import images, sounds
+from tlkit.data.images import Content
 from tlkit.errors import InvalidInput, Unavailable
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What a folder, a row or a data set may call a split, and what it is called here."""
+SUFFIXES = {"photos": images.SUFFIXES, "sounds": sounds.SUFFIXES}
+CHANNELS = 4  # most that a last axis may have and still be one of channels, not of space
 
 
 class Examples(NamedTuple):
-    """Labelled photos, not decoded yet."""
+    """Labelled photos or sounds, not decoded yet, or arrays."""
 
     names: list[str]  # what the user knows a photo by, such as its path below the folder given
     labels: list[int]  # positions in `classes`
     classes: list[str]
     splits: list[str | None]  # "train", "val" or "test" where the source says so
-    contents: list[Content]
+    contents: list[Content] | np.ndarray  # of arrays: (n, *space, channels), uint8 or float32
     notes: list[str]  # what the user should know, one line each
+    kind: str = "photos"  # or "sounds" or "arrays"
 
 
 def load_source(
     source: str = "embedded", *, path: str | Path | None = None, name: str | None = None, data_dir: str | None = None
 ) -> Examples:
-    """List the photos of `source`: `embedded`, `folder` and `csv` (with `path`), or `tfds` (with `name`).
+    """List what `source` holds: `embedded`, `folder`, `csv` and `npz` (with `path`), or `tfds` (with `name`).
 
     Raises:
         InvalidInput: the source, or what it needs, is missing or cannot be used.
@@ -45,15 +49,15 @@ def load_source(
     """
     if source == "embedded":
         return embedded()
-    if source in ("folder", "csv"):
+    if source in (by_path := {"folder": folder, "csv": csv_file, "npz": npz}):
         if path is None:
             raise InvalidInput(f"data.path is None: data.source {source} needs it")
-        return folder(path) if source == "folder" else csv_file(path)
+        return by_path[source](path)
     if source == "tfds":
         if name is None:
             raise InvalidInput("data.name is None: data.source tfds needs it, for example tf_flowers")
         return tfds(name, data_dir)
-    raise InvalidInput(f"data.source is {source!r}: embedded, folder, csv or tfds")
+    raise InvalidInput(f"data.source is {source!r}: embedded, folder, csv, npz or tfds")
 
 
 def embedded() -> Examples:
@@ -73,14 +77,15 @@ def embedded() -> Examples:
 
 
 def folder(path: str | Path) -> Examples:
-    """The photos of a folder with one folder for each class, with or without `train`, `val` and `test` above them.
+    """The photos, or the sounds, of a folder with one folder for each class, or with those of its splits.
 
-    A class may have folders of its own. Names that start with a dot are left alone; other files that are not photos
-    are left out and counted. A linked class folder is read; links to folders further down are not followed.
+    The splits are folders called `train`, `val` and `test`, above those of the classes. A class may have folders of its
+    own. Names that start with a dot are left alone; other files are left out and counted. A linked class folder is
+    read; links to folders further down are not followed.
 
     Raises:
-        InvalidInput: there is no such folder, no photo, a single class, an empty class, the splits' classes differ, or
-            a folder at any depth cannot be read.
+        InvalidInput: there is no such folder, no photo or sound, both of them, a single class, an empty class, the
+            splits' classes differ, or a folder at any depth cannot be read.
     """
     try:
         return _folder(Path(path))
@@ -97,10 +102,7 @@ def _folder(root: Path) -> Examples:
         raise InvalidInput(f"data.path is {str(root)!r}: not a folder; for a list of photos use --data.source csv")
     above = _split_folders(root)
     classes: list[str] = []
-    names: list[str] = []
-    labels: list[int] = []
-    splits: list[str | None] = []
-    contents: list[Content] = []
+    listed: list[tuple[str | None, int, Path, list[Path]]] = []  # split, label, class folder, its files
     others = _files(root)
     for split, top in above:
         class_folders = _folders(top)
@@ -116,34 +118,57 @@ def _folder(root: Path) -> Examples:
                 "every split needs the same class folders"
             )
         others += _files(top) if top != root else []
-        for label, class_folder in enumerate(class_folders):
-            files = list(_walk(class_folder))
-            photos = [f for f in files if f.suffix.lower() in SUFFIXES]
-            others += [f for f in files if f.suffix.lower() not in SUFFIXES]
-            if not photos:
-                raise InvalidInput(
-                    f"{str(class_folder)!r} holds no photo ({len(files)} other files): put photos there "
-                    f"({few(sorted(SUFFIXES), 20)}) or remove the folder"
-                )
-            names += [f.relative_to(root).as_posix() for f in photos]
-            labels += [label] * len(photos)
-            splits += [split] * len(photos)
-            contents += photos
+        listed += [(split, label, f, list(_walk(f))) for label, f in enumerate(class_folders)]
+    kind = _kind(str(root), [f.relative_to(root).as_posix() for *_, files in listed for f in files])
+    names: list[str] = []
+    labels: list[int] = []
+    splits: list[str | None] = []
+    contents: list[Content] = []
+    for split, label, class_folder, files in listed:
+        wanted = [f for f in files if f.suffix.lower() in SUFFIXES[kind]]
+        others += [f for f in files if f.suffix.lower() not in SUFFIXES[kind]]
+        if not wanted:
+            raise InvalidInput(
+                f"{str(class_folder)!r} holds no {kind[:-1]} ({len(files)} other files): put {kind} there "
+                f"({few(sorted(SUFFIXES[kind]), 20)}) or remove the folder"
+            )
+        names += [f.relative_to(root).as_posix() for f in wanted]
+        labels += [label] * len(wanted)
+        splits += [split] * len(wanted)
+        contents += wanted
     notes = []
     if others:
         shown = few([f.relative_to(root).as_posix() for f in others])
-        notes.append(f"files left out, not being photos in a class folder ({len(others)}): {shown}")
-    return Examples(names, labels, classes, splits, contents, notes)
+        notes.append(f"files left out, not being {kind} in a class folder ({len(others)}): {shown}")
+    return Examples(names, labels, classes, splits, contents, notes, kind)
+
+
+def _kind(where: str, names: Sequence[str]) -> str:
+    """What files are, by their suffixes: photos, unless there are sounds and no photo.
+
+    Raises:
+        InvalidInput: there are both.
+    """
+    first = {
+        kind: next((name for name in names if Path(name).suffix.lower() in suffixes), None)
+        for kind, suffixes in SUFFIXES.items()
+    }
+    if all(first.values()):
+        raise InvalidInput(
+            f"{where!r} has photos and sounds (such as {first['photos']} and {first['sounds']}): give one of the two"
+        )
+    return "sounds" if first["sounds"] else "photos"
 
 
 def csv_file(path: str | Path) -> Examples:
-    """The photos listed in a CSV file (UTF-8) with the columns path, label and, if wanted, split.
+    """The photos, or the sounds, listed in a CSV file (UTF-8) with the columns path, label and, if wanted, split.
 
     Paths are relative to the CSV file's folder. The split is train, val or test in every row, or there is no such
     column. Other columns are ignored.
 
     Raises:
-        InvalidInput: the file, a column, a photo or a value is missing or wrong; the message names the line.
+        InvalidInput: the file, a column, a photo or a value is missing or wrong, and the message names the line; or
+            there are photos and sounds.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -170,7 +195,8 @@ def csv_file(path: str | Path) -> Examples:
         raise InvalidInput(f"{path}: a single class, {classes[0]!r}: give two or more")
     contents: list[Content] = [Path(path).parent / name for name in names]
     position = {value: i for i, value in enumerate(classes)}
-    return Examples(names, [position[value] for value in values], classes, splits, contents, [])
+    kind = _kind(str(path), names)
+    return Examples(names, [position[value] for value in values], classes, splits, contents, [], kind)
 
 
 def _csv_row(where: str, parent: Path, row: dict[str, str | None]) -> tuple[str, str, str | None]:
@@ -190,6 +216,96 @@ def _csv_row(where: str, parent: Path, row: dict[str, str | None]) -> tuple[str,
     if split not in SPLITS:
         raise InvalidInput(f"{where}: split is {row['split']!r}: train, val or test, or leave the column out")
     return name, label, SPLITS[split]
+
+
+def npz(path: str | Path) -> Examples:
+    """The arrays of a NumPy file in MedMNIST's layout: `train_images`, `train_labels`, and the same for val and test.
+
+    A split but train may be left out. Images are volumes, photos or signals, (n, *space) or (n, *space, channels): a
+    last axis of up to 4 behind one of space is that of channels. Labels are integers, (n,) or (n, 1); what they mean
+    the file does not say, so a class is called by its number. Photos, uint8 with 1 or 3 channels, are what those of
+    other sources are, and can be resized; all else stays as it is, float numbers and signals as float32.
+
+    Raises:
+        InvalidInput: the file, or an array of it, is missing, damaged or of another kind; the message names it.
+    """
+    found = npz_arrays(path)
+    splits = [split for split in ("train", "val", "test") if f"{split}_images" in found or f"{split}_labels" in found]
+    arrays, labels = [], []
+    for split in splits if "train" in splits else ["train"]:
+        for part in ("images", "labels"):
+            if f"{split}_{part}" not in found:
+                raise InvalidInput(
+                    f"{path}: no array {split}_{part} among {few(sorted(found)) or 'none'}: give train_images, "
+                    "train_labels and, if wanted, the same for val and test"
+                )
+        arrays.append(_npz_images(f"{path}: {split}_images", found[f"{split}_images"]))
+        labels.append(_npz_labels(f"{path}: {split}_labels", found[f"{split}_labels"], len(arrays[-1])))
+        if arrays[-1].shape[1:] != arrays[0].shape[1:] or arrays[-1].dtype != arrays[0].dtype:
+            both = [f"{array.dtype} {array.shape[1:]}" for array in (arrays[0], arrays[-1])]
+            raise InvalidInput(f"{path}: {split}_images holds {both[1]}, train_images {both[0]}: give one kind")
+    values, positions = np.unique(np.concatenate(labels), return_inverse=True)
+    if len(values) < 2:
+        raise InvalidInput(f"{path}: a single class, {values[0]}: give two or more")
+    together = np.concatenate(arrays)
+    photos = together.dtype == np.uint8 and together.ndim == 4 and together.shape[-1] in (1, 3)
+    return Examples(
+        names=[f"{split}/{i:06}" for split, part in zip(splits, arrays, strict=True) for i in range(len(part))],
+        labels=positions.tolist(),
+        classes=[str(value) for value in values],
+        splits=[split for split, part in zip(splits, arrays, strict=True) for _ in part],
+        contents=list(together) if photos else together,
+        notes=[],
+        kind="photos" if photos else "arrays",
+    )
+
+
+def npz_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of a NumPy file; objects, which only running code could read, are refused.
+
+    Raises:
+        InvalidInput: the file is missing, damaged or of another kind.
+    """
+    try:
+        with open(path, "rb") as stream:  # NumPy, given a path, leaves a damaged file open
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.ndarray):
+                return {name: file[name] for name in file.files}
+    except OSError as error:
+        raise InvalidInput(
+            f"data.path is {str(path)!r}: {error.strerror or error}; give a file that numpy.savez wrote"
+        ) from error
+    except Exception as error:  # NumPy's reader raises almost anything on a damaged file, down to tokenize.TokenError
+        raise InvalidInput(
+            f"{path}: not arrays of numbers as numpy.savez writes them ({_first_line(error)})"
+        ) from error
+    raise InvalidInput(f"{path}: a single array; give several, in a file that numpy.savez wrote")
+
+
+def _npz_images(where: str, images: np.ndarray) -> np.ndarray:
+    kind = images.dtype.kind
+    if kind not in "buif" or not 2 <= images.ndim <= 5 or not images.size:
+        raise InvalidInput(f"{where} is {images.dtype} {images.shape}: give numbers (n, *space[, channels])")
+    if images.ndim == 2 or (images.shape[-1] > CHANNELS and images.ndim < 5):
+        images = images[..., None]
+    if images.ndim == 5 and images.shape[-1] > CHANNELS:
+        raise InvalidInput(f"{where} is {images.dtype} {images.shape}: 3 axes of space and {CHANNELS} channels at most")
+    if images.dtype != np.uint8 or images.ndim == 3:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+            images = images.astype(np.uint8 if kind == "b" and images.ndim > 3 else np.float32)
+    if images.dtype == np.float32 and not np.isfinite(images).all():
+        raise InvalidInput(f"{where} holds numbers that are not finite: remove or replace them")
+    return images
+
+
+def _npz_labels(where: str, labels: np.ndarray, count: int) -> np.ndarray:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind not in "ui" or labels.ndim != 1:
+        raise InvalidInput(f"{where} is {labels.dtype} {labels.shape}: give one integer for each, (n,) or (n, 1)")
+    if len(labels) != count:
+        raise InvalidInput(f"{where} has {len(labels):,} labels for {count:,} images: give one for each")
+    return labels.astype(np.int64)
 
 
 def tfds(name: str, data_dir: str | None = None) -> Examples:
@@ -223,7 +339,8 @@ def tfds(name: str, data_dir: str | None = None) -> Examples:
     decoding = tensorflow_datasets.decode.PartialDecoding(
         {image: True, label: True}, decoders={image: tensorflow_datasets.decode.SkipDecoding()}
     )
-    examples = Examples([], [], list(builder.info.features[label].names), [], [], notes)
+    contents: list[Content] = []
+    examples = Examples([], [], list(builder.info.features[label].names), [], contents, notes)
     for split, theirs in given.items():
         dataset = builder.as_dataset(split=theirs, decoders=decoding, shuffle_files=False)
         for i, example in enumerate(dataset.as_numpy_iterator()):
@@ -233,7 +350,7 @@ def tfds(name: str, data_dir: str | None = None) -> Examples:
             examples.names.append(f"{theirs}/{i:06}")
             examples.labels.append(int(example[label]))
             examples.splits.append(split if len(given) > 1 else None)
-            examples.contents.append(example[image])
+            contents.append(example[image])
     return examples
 
 

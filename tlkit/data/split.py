@@ -60,6 +60,7 @@ def divide(
     given: Sequence[str | None],
     classes: Sequence[str],
     *,
+    kind: str = "photos",
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     val_as_test: bool = False,
@@ -69,7 +70,7 @@ def divide(
     What is given decides: train, val and test stay as they are; from train and test, validation is taken out of train
     by hash; with train and val, there is no test, unless `val_as_test` makes val the test and validation is taken out
     of train by hash; train alone counts as nothing given. A photo that stands in several given splits is kept in one,
-    the test before val before train.
+    the test before val before train. Warnings and errors call the photos by `kind`, such as sounds.
 
     Raises:
         InvalidInput: a fraction or the given splits cannot be used, or a class is left without a photo to train on.
@@ -80,7 +81,7 @@ def divide(
     for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 < share < 1 or val_fraction + test_fraction >= 1:
             raise InvalidInput(f"data.{name} is {share!r}: above 0, and both fractions together below 1")
-    splits, warnings = list(given), _contradictions(hashes, labels, names, classes)
+    splits, warnings = list(given), _contradictions(hashes, labels, names, classes, kind)
     present = {str(split) for split in given if split}
     if present not in (set(), {"train"}, {"train", "val"}, {"train", "test"}, {"train", "val", "test"}):
         raise InvalidInput(f"the data has only the splits {few(sorted(present))}: give train too, or no splits")
@@ -95,14 +96,14 @@ def divide(
     if present <= {"train"}:
         splits = [split_of(h, val_fraction, test_fraction) for h in hashes]
     else:
-        warnings += _remove_leaks(splits, hashes, names)
+        warnings += _remove_leaks(splits, hashes, names, kind)
     if present == {"train", "test"}:
         drawn = [split_of(h, val_fraction, 0) for h in hashes]
         splits = [d if s == "train" else s for s, d in zip(splits, drawn, strict=True)]
-    return Division(splits, warnings + _gaps(splits, labels, classes) + _copies(splits, hashes))
+    return Division(splits, warnings + _gaps(splits, labels, classes, kind) + _copies(splits, hashes, kind))
 
 
-def _remove_leaks(splits: list[str | None], hashes: Sequence[str], names: Sequence[str]) -> list[str]:
+def _remove_leaks(splits: list[str | None], hashes: Sequence[str], names: Sequence[str], kind: str) -> list[str]:
     where = defaultdict(set)
     for h, split in zip(hashes, splits, strict=True):
         where[h].add(split)
@@ -113,14 +114,14 @@ def _remove_leaks(splits: list[str | None], hashes: Sequence[str], names: Sequen
             splits[i] = None
         if leaked:
             warnings.append(
-                f"photos taken out of {lesser}, because {better} has them too ({len(leaked)}): "
+                f"{kind} taken out of {lesser}, because {better} has them too ({len(leaked)}): "
                 f"{few([names[i] for i in leaked])}"
             )
     return warnings
 
 
 def _contradictions(
-    hashes: Sequence[str], labels: Sequence[int], names: Sequence[str], classes: Sequence[str]
+    hashes: Sequence[str], labels: Sequence[int], names: Sequence[str], classes: Sequence[str], kind: str
 ) -> list[str]:
     same = defaultdict(list)
     for i, h in enumerate(hashes):
@@ -129,27 +130,29 @@ def _contradictions(
     if not odd:
         return []
     shown = [" = ".join(f"{names[i]} ({classes[labels[i]]})" for i in found) for found in odd]
-    return [f"photos with several labels ({len(odd)}): {few(shown)}"]
+    return [f"{kind} with several labels ({len(odd)}): {few(shown)}"]
 
 
-def _copies(splits: Sequence[str | None], hashes: Sequence[str]) -> list[str]:
+def _copies(splits: Sequence[str | None], hashes: Sequence[str], kind: str) -> list[str]:
     kept = [(split, h) for split, h in zip(splits, hashes, strict=True) if split]
     copies = len(kept) - len(set(kept))
-    return [f"exact copies of photos in the same split, which counts them each time: {copies}"] if copies else []
+    return [f"exact copies of {kind} in the same split, which counts them each time: {copies}"] if copies else []
 
 
-def _gaps(splits: Sequence[str | None], labels: Sequence[int], classes: Sequence[str]) -> list[str]:
+def _gaps(splits: Sequence[str | None], labels: Sequence[int], classes: Sequence[str], kind: str) -> list[str]:
     """A warning for each split that lacks classes; an error where it is train, or where nothing validates."""
     count = Counter((split, classes[label]) for split, label in zip(splits, labels, strict=True))
     warnings = []
     for split in ("train", "val", "test"):
         lacking = [name for name in classes if not count[split, name]]
         if lacking and split == "train":
-            raise InvalidInput(f"no photo of {few(lacking)} is left to train on: add photos or lower the fractions")
+            raise InvalidInput(
+                f"no {kind[:-1]} of {few(lacking)} is left to train on: add {kind} or lower the fractions"
+            )
         if len(lacking) == len(classes) and split == "val":
-            raise InvalidInput("no photo falls into val: add photos, raise data.val_fraction or give the splits")
+            raise InvalidInput(f"no {kind[:-1]} falls into val: add {kind}, raise data.val_fraction or give the splits")
         if lacking and (split != "test" or "test" in splits):
-            warnings.append(f"{split} has no photo of {few(lacking)}: its score says nothing about them")
+            warnings.append(f"{split} has no {kind[:-1]} of {few(lacking)}: its score says nothing about them")
     if "test" not in splits:
         warnings.append("there is no test split: scores are those of val, which also picks the epoch")
     return warnings

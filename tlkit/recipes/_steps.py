@@ -6,16 +6,18 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
 import tempfile
 import time
 import warnings
+import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from tlkit import config as configs
@@ -23,12 +25,15 @@ from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from tlkit import data, evaluation, tracking, training
+    from tlkit.data import graph
 
 MODE = "workflowType=machine_learning"  # else the MLflow UI shows what it has for language models
 
-Config = TypeVar("Config", bound=configs.FeatureExtraction)
+AnyConfig = configs.Training | configs.TrainGraph
+Config = TypeVar("Config", bound=AnyConfig)
 
 
 class Result(NamedTuple):
@@ -39,6 +44,7 @@ class Result(NamedTuple):
     scores: evaluation.Scores
     run_id: str
     model_uri: str
+    kind: str = "photos"  # what the model looks at; or sounds, arrays or nodes
 
 
 def begin() -> float:
@@ -69,10 +75,22 @@ def _native_stderr_held() -> Iterator[None]:
 
 def complete(config: Config) -> Config:
     """Fill in what depends on other settings or on the machine, so that the stored config says what was done."""
-    from tlkit import backbones, runtime
+    from tlkit import runtime
 
-    if config.data.path and not os.path.exists(config.data.path):  # here, before weights are downloaded
-        raise InvalidInput(f"data.path is {config.data.path!r}; there is no such file or folder")
+    path = config.data.path
+    if path and not os.path.exists(path):  # here, before weights are downloaded
+        raise InvalidInput(f"data.path is {path!r}; there is no such file or folder")
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, path=path and os.path.abspath(path)),  # type: ignore[arg-type]
+        precision=runtime.best_precision() if config.precision == "auto" else config.precision,
+    )
+    return _complete_backbone(config) if isinstance(config, configs.FeatureExtraction) else config
+
+
+def _complete_backbone(config: Any) -> Any:
+    from tlkit import backbones
+
     embedded = config.data.source == "embedded"
     name, weights = config.backbone.name, config.backbone.weights
     if name == "auto":
@@ -82,14 +100,11 @@ def complete(config: Config) -> Config:
         weights = row.pretrained
     config = dataclasses.replace(
         config,
-        data=dataclasses.replace(
-            config.data,
-            path=config.data.path and os.path.abspath(config.data.path),
-            image_size=config.data.image_size or row.size,
-        ),
+        data=dataclasses.replace(config.data, image_size=config.data.image_size or row.size),
         backbone=dataclasses.replace(config.backbone, name=name, weights=weights),
-        precision=runtime.best_precision() if config.precision == "auto" else config.precision,
     )
+    if isinstance(config, configs.Finetune) and isinstance(config.augment.flip, list):
+        raise InvalidInput(f"augment.flip is {config.augment.flip}; for photos it must be true or false")
     if isinstance(config, configs.Finetune) and config.augment.flip is None:
         return dataclasses.replace(config, augment=dataclasses.replace(config.augment, flip=not embedded))
     return config
@@ -104,20 +119,40 @@ def backbone(config: configs.FeatureExtraction) -> keras.Model:
     return backbones.build(chosen.name, (size, size, row.channels), chosen.weights, chosen.alpha)
 
 
-def photos(config: configs.Data, input_shape: tuple[int, int, int]) -> data.Splits:
-    """Read, check and split the photos, and say what was found."""
+def listed(config: configs.Data) -> data.Examples:
+    """List what the source holds; no file is opened yet."""
     from tlkit import data
 
-    chosen = dataclasses.asdict(config)
-    del chosen["image_size"]  # by now a part of the input shape
-    splits = data.load(**chosen, size=input_shape[:2], channels=input_shape[2])
-    counts = {"training": splits.train, "validation": splits.val, "test": splits.test}
+    return data.load_source(config.source, path=config.path, name=config.name, data_dir=config.data_dir)
+
+
+def photos(config: configs.Data) -> data.Examples:
+    """List the photos for a pretrained backbone, which takes nothing else."""
+    examples = listed(config)
+    if examples.kind != "photos":
+        raise InvalidInput(
+            f"data.path is {config.path!r}, which holds {examples.kind}; a pretrained backbone takes photos: train a "
+            "network of your own with python -m tlkit.recipes.train"
+        )
+    return examples
+
+
+def splits(
+    config: configs.Data, examples: data.Examples, size: tuple[int, int] | None = None, channels: int | None = None
+) -> data.Splits:
+    """Read, check and split what was listed, and say what was found."""
+    from tlkit import data
+
+    chosen = {name: getattr(config, name) for name in ("val_fraction", "test_fraction", "val_as_test", "strict")}
+    found = data.load(examples, **chosen, seconds=config.seconds, size=size, channels=channels)
+    counts = {"training": found.train, "validation": found.val, "test": found.test}
     said = ", ".join(f"{len(part.labels):,} {name}" for name, part in counts.items() if part)
-    print(f"photos: {said}; {len(splits.classes)} classes; {' x '.join(map(str, input_shape))}", flush=True)
-    return splits
+    shape = " x ".join(map(str, found.train.shape))
+    print(f"{found.kind}: {said}; {len(found.classes)} classes; {shape}", flush=True)
+    return found
 
 
-def settings(config: configs.FeatureExtraction, phase: configs.Head) -> training.Settings:
+def settings(config: configs.Training, phase: configs.Phase) -> training.Settings:
     """Put the settings of one phase and those of the whole run together."""
     from tlkit import training
 
@@ -133,7 +168,7 @@ def settings(config: configs.FeatureExtraction, phase: configs.Head) -> training
 
 
 @contextlib.contextmanager
-def tracked(recipe: str, config: configs.FeatureExtraction, splits: data.Splits) -> Iterator[tracking.Run]:
+def tracked(recipe: str, config: AnyConfig, splits: data.Splits | graph.Graph) -> Iterator[tracking.Run]:
     """Track the block as an MLflow run that begins with its config, split manifest and environment."""
     import mlflow
     import yaml
@@ -141,7 +176,7 @@ def tracked(recipe: str, config: configs.FeatureExtraction, splits: data.Splits)
     from tlkit import tracking
 
     params = {name: value for name, value in configs.flatten(config).items() if name not in ("experiment", "run_name")}
-    described = {**tags(recipe, config.backbone.name), "dataset_digest": splits.digest}
+    described = {**tags(recipe, network(config)), "dataset_digest": splits.digest}
     with tracking.run(config.experiment, run_name=config.run_name, params=params, tags=described) as started:
         mlflow.log_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True), "config.yaml")
         with tempfile.TemporaryDirectory() as folder:
@@ -149,6 +184,13 @@ def tracked(recipe: str, config: configs.FeatureExtraction, splits: data.Splits)
             splits.write_manifest(manifest)
             mlflow.log_artifact(str(manifest))
         yield started
+
+
+def network(config: AnyConfig) -> str:
+    """Name the network of a config."""
+    if isinstance(config, configs.FeatureExtraction):
+        return config.backbone.name
+    return config.builder.name if isinstance(config, configs.Train) else "gcn"
 
 
 def tags(recipe: str, backbone: str) -> dict[str, str]:
@@ -165,14 +207,50 @@ def tags(recipe: str, backbone: str) -> dict[str, str]:
 def finish(
     started: tracking.Run, model: keras.Model, history: training.History, splits: data.Splits, batch_size: int
 ) -> Result:
-    """Score the model, once, and log it with its scores, pictures and an example photo."""
+    """Score the model, once, and log it with its scores, pictures and an example photo, sound or array."""
     import mlflow
 
-    from tlkit import evaluation, plots, tracking, training
+    from tlkit import evaluation, training
 
     split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
     scores = evaluation.score(split, training.predict(model, part, batch_size), part.labels)
-    uri = tracking.log_model(model, splits.classes, requirements())  # first: all else can be had from it again
+    result = log_result(started, model, history, scores, splits.classes, splits.kind)
+    example = part.read([0])[0]
+    if splits.kind == "photos":
+        mlflow.log_image(example if example.shape[-1] == 3 else example[..., 0], "example.png")
+        return result
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow.log_artifact(_write_example(Path(folder), example, splits.rate))
+    return result
+
+
+def _write_example(folder: Path, example: np.ndarray, rate: int | None) -> str:
+    import numpy as np
+
+    from tlkit.data import sounds
+
+    path = folder / ("example.wav" if rate else "example.npy")
+    if rate:
+        path.write_bytes(sounds.encode(example, rate))
+    else:
+        np.save(path, example)
+    return str(path)
+
+
+def log_result(
+    started: tracking.Run,
+    model: keras.Model,
+    history: training.History,
+    scores: evaluation.Scores,
+    classes: list[str],
+    kind: str,
+) -> Result:
+    """Log the model with its scores and pictures."""
+    import mlflow
+
+    from tlkit import plots, tracking
+
+    uri = tracking.log_model(model, classes, requirements(model))  # first: all else can be had from it again
     best = history.best
     mlflow.log_metrics(
         {
@@ -184,26 +262,27 @@ def finish(
         },
         step=len(history.epochs),
     )
-    title = f"{split} accuracy {scores.accuracy:.3f}, {scores.photos} photos"
+    title = f"{scores.split} accuracy {scores.accuracy:.3f}, {scores.photos} {kind}"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that no font here has
         mlflow.log_figure(plots.learning_curves(history.epochs, best["epoch"]), "learning_curves.png")
-        mlflow.log_figure(plots.confusion_matrix(scores.confusion, splits.classes, title), "confusion_matrix.png")
-    pixels = part.read([0])[0]
-    mlflow.log_image(pixels if pixels.shape[-1] == 3 else pixels[..., 0], "example.png")
-    return Result(model, history, scores, started.run_id, uri)
+        mlflow.log_figure(plots.confusion_matrix(scores.confusion, classes, title), "confusion_matrix.png")
+    return Result(model, history, scores, started.run_id, uri, kind)
 
 
-def requirements() -> list[str]:
+def requirements(model: keras.Model) -> list[str]:
     """Give what loading the model needs, pinned; given to MLflow, whose own search takes 15 s."""
     import keras
 
-    return [f"{name}=={metadata.version(name)}" for name in ("keras", keras.backend.backend(), "numpy")]
+    names = ["keras", keras.backend.backend(), "numpy", *(["tlkit"] if _has_own_layers(model) else [])]
+    return [f"{name}=={metadata.version(name)}" for name in names]
 
 
-def summarize(
-    recipe: str, config: configs.FeatureExtraction, result: Result, started: tracking.Run, began: float
-) -> None:
+def _has_own_layers(model: keras.Model) -> bool:
+    return any(type(layer).__module__.startswith("tlkit.") for layer in model.layers)
+
+
+def summarize(recipe: str, config: AnyConfig, result: Result, started: tracking.Run, began: float) -> None:
     """Print what was trained, how well, how long it took, where it is and what to do next."""
     import mlflow
 
@@ -215,11 +294,13 @@ def summarize(
     uri = mlflow.get_tracking_uri()
     name = mlflow.get_run(result.run_id).info.run_name
     low, high = scores.interval
-    print(f"\n{recipe}: {config.backbone.name}, {result.model.count_params():,} parameters")
-    spread = f"95 % interval {low:.3f} to {high:.3f}, {scores.photos} photos"
+    print(f"\n{recipe}: {network(config)}, {result.model.count_params():,} parameters")
+    spread = f"95 % interval {low:.3f} to {high:.3f}, {scores.photos} {result.kind}"
     print(f"  {scores.split} accuracy  {scores.accuracy:.4f}  ({spread})")
     if scores.split == "validation":
         print("                     it chose the epoch, so it is not a test score")
+    if scores.auc is not None:
+        print(f"  {scores.split} AUC       {scores.auc:.4f}")
     print(f"  kept  epoch {best['epoch']} of {len(result.history.epochs)}, phase {best['phase']}")
     print(
         f"  time  {training.duration(result.history.seconds)} of training,"
@@ -230,8 +311,23 @@ def summarize(
     artifacts = tracking.run_folder(result.run_id)
     photo = shown(artifacts / "example.png") if artifacts else "PHOTO"
     print("\nNext:")
-    print(f"  {program('python')} -m tlkit.recipes.predict {result.model_uri} {photo}")
+    if result.kind == "photos":
+        print(f"  {program('python')} -m tlkit.recipes.predict {result.model_uri} {photo}")
+    else:
+        first = "import tlkit.layers; " if _has_own_layers(result.model) else ""  # Keras finds them by name then
+        print(f'  {first}mlflow.keras.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
     print_links(started)
+
+
+def _inputs(model: keras.Model) -> str:
+    """Write down what a model takes.
+
+    >>> import keras
+    >>> _inputs(keras.Sequential([keras.Input((8000, 1), name="samples"), keras.layers.Flatten()]))
+    'samples: (batch, 8000, 1)'
+    """
+    shapes = [", ".join("any" if length is None else str(length) for length in t.shape[1:]) for t in model.inputs]
+    return "; ".join(f"{t.name}: (batch, {shape})" for t, shape in zip(model.inputs, shapes, strict=True))
 
 
 def print_links(run: tracking.Run) -> None:
@@ -266,6 +362,45 @@ def compare_link(server: str, run_ids: list[str], experiment_id: str) -> str:
     """
     runs, experiments = (quote(json.dumps(ids, separators=(",", ":")), safe=",") for ids in (run_ids, [experiment_id]))
     return f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&{MODE}"
+
+
+def load(model: str) -> tuple[keras.Model, list[str] | None]:
+    """Load a model and, where its file has them, the names of its classes.
+
+    Args:
+        model: A `.keras` file or an MLflow URI.
+
+    Raises:
+        InvalidInput: there is no such model, or Keras cannot load it.
+    """
+    path = _download(model) if model.startswith(("models:/", "runs:/")) else Path(model)
+    if not path.is_file():
+        raise InvalidInput(f"there is no model {model!r}; give a .keras file or an MLflow URI such as models:/m-…")
+    if not zipfile.is_zipfile(path):
+        raise InvalidInput(f"{model!r} is not a .keras file; give one that a recipe or model.save wrote")
+    import keras
+
+    from tlkit import labels, layers  # noqa: F401  Keras finds our layers by their registered names
+
+    try:
+        return keras.saving.load_model(path, compile=False), labels.read(path)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"Keras cannot load {model!r}: {str(error).splitlines()[0]}") from error
+
+
+def _download(uri: str) -> Path:
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    from tlkit import tracking
+
+    tracking.open_store()
+    if re.fullmatch(r"runs:/[^/]+/?", uri):
+        uri = f"{uri.rstrip('/')}/model"  # the name that the recipes give
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri)) / "data" / "model.keras"
+    except (MlflowException, OSError) as error:
+        raise InvalidInput(f"MLflow has no model {uri!r}: {str(error).splitlines()[0]}") from error
 
 
 def program(name: str) -> str:

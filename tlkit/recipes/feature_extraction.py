@@ -18,8 +18,10 @@ def run(config: FeatureExtraction) -> _steps.Result:
     config = _steps.complete(config)
     runtime.prepare(config.seed, config.precision)
     tracking.open_store(config.experiment)
+    examples = _steps.photos(config.data)
     backbone = _steps.backbone(config)
-    splits = _steps.photos(config.data, backbone.input_shape[1:])
+    height, width, channels = backbone.input_shape[1:]
+    splits = _steps.splits(config.data, examples, (height, width), channels)
     model = backbones.classifier(backbone, len(splits.classes), config.backbone.dropout)
     with _steps.tracked("feature_extraction", config, splits) as tracked:
         backbones.freeze(model)

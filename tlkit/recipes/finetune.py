@@ -20,8 +20,10 @@ def run(config: Finetune) -> _steps.Result:
     config = _steps.complete(config)
     runtime.prepare(config.seed, config.precision)
     tracking.open_store(config.experiment)
+    examples = _steps.photos(config.data)
     backbone = _steps.backbone(config)
-    splits = _steps.photos(config.data, backbone.input_shape[1:])
+    height, width, channels = backbone.input_shape[1:]
+    splits = _steps.splits(config.data, examples, (height, width), channels)
     model = backbones.classifier(backbone, len(splits.classes), config.backbone.dropout)
     backbones.unfreeze(model, config.backbone.name, config.full.unfreeze_from)  # refuses a stage it does not have
     with _steps.tracked("finetune", config, splits) as tracked:

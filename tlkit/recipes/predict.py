@@ -5,8 +5,6 @@ python -m tlkit.recipes.predict models:/m-0123456789abcdef photo.jpg another.png
 
 from __future__ import annotations
 
-import re
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,20 +52,7 @@ def load(model: str) -> tuple[keras.Model, list[str]]:
     Raises:
         InvalidInput: there is no such model, or it is not one that maps photos to classes.
     """
-    path = _download(model) if model.startswith(("models:/", "runs:/")) else Path(model)
-    if not path.is_file():
-        raise InvalidInput(f"there is no model {model!r}; give a .keras file or an MLflow URI such as models:/m-…")
-    if not zipfile.is_zipfile(path):
-        raise InvalidInput(f"{model!r} is not a .keras file; give one that a recipe or model.save wrote")
-    import keras
-
-    from tlkit import labels
-
-    try:
-        loaded = keras.saving.load_model(path, compile=False)
-        names = labels.read(path)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"Keras cannot load {model!r}: {str(error).splitlines()[0]}") from error
+    loaded, names = _steps.load(model)
     taken, given = loaded.input_shape, loaded.output_shape
     if len(taken) != 4 or None in taken[1:] or taken[3] not in (1, 3) or len(given) != 2:
         raise InvalidInput(f"{model!r} maps {taken} to {given}; predict needs a classifier of photos of one size")
@@ -75,21 +60,6 @@ def load(model: str) -> tuple[keras.Model, list[str]]:
     if names is not None and len(names) != count:
         raise InvalidInput(f"{model!r} holds {len(names)} class names for {count} classes")
     return loaded, names or [f"class {index}" for index in range(count)]
-
-
-def _download(uri: str) -> Path:
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    from tlkit import tracking
-
-    tracking.open_store()
-    if re.fullmatch(r"runs:/[^/]+/?", uri):
-        uri = f"{uri.rstrip('/')}/model"  # the name that the recipes give
-    try:
-        return Path(mlflow.artifacts.download_artifacts(uri)) / "data" / "model.keras"
-    except (MlflowException, OSError) as error:
-        raise InvalidInput(f"MLflow has no model {uri!r}: {str(error).splitlines()[0]}") from error
 
 
 if __name__ == "__main__":

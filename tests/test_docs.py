@@ -1,0 +1,37 @@
+"""The pages of docs/: their code runs, and it makes the pictures that they show."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+
+
+def blocks(page: Path) -> str:
+    """The Python of a page, each line where it stands there, so that a traceback tells the page's line."""
+    lines, inside = [], False
+    for line in page.read_text().splitlines():
+        if line.startswith("```"):
+            inside = line == "```python"
+            line = "```"
+        lines.append(line if inside and line != "```" else "")
+    return "\n".join(lines)
+
+
+def test_there_are_pages_with_code():
+    assert PAGES
+    assert all(blocks(page).strip() for page in PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs_and_makes_its_pictures(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks(page), str(page), "exec"), {"__name__": "page"})  # noqa: S102
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text()):
+        assert (tmp_path / picture).is_file(), f"{page.name} shows {picture}, which its code does not make"
+        assert (page.parent / picture).is_file(), f"{page.name} shows {picture}, which is not there"
+        assert (page.parent / picture).stat().st_size < 100_000

@@ -1,0 +1,131 @@
+"""Load a graph whose nodes are to be told apart, in the split that its publishers made."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tlkit.data.sources import few, npz_arrays
+from tlkit.errors import InvalidInput
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """One undirected graph.
+
+    Shapes:
+        features: (nodes, features), float32: the rows of a matrix without negative numbers sum to 1, or are 0
+        edges: (edges, 2), int32: each once, without loops
+        labels: (nodes,), int32: positions in `classes`
+        train, val, test: (n,), int32: nodes; none is in two of them
+    """
+
+    features: np.ndarray
+    edges: np.ndarray
+    labels: np.ndarray
+    classes: list[str]
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all arrays, in hexadecimal."""
+        digest = hashlib.sha256()
+        for array in (self.features, self.edges, self.labels, self.train, self.val, self.test):
+            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def write_manifest(self, path: str | Path) -> None:
+        """Write a CSV file with the columns node, label and split."""
+        rows = [
+            f"{node},{self.classes[self.labels[node]]},{split}\n" for split in SPLITS for node in getattr(self, split)
+        ]
+        Path(path).write_text("".join(["node,label,split\n", *rows]), encoding="utf-8")
+
+
+def load(path: str | Path) -> Graph:
+    """Load a NumPy file (.npz) with a split as Planetoid's (Yang et al. 2016, arXiv:1603.08861).
+
+    It holds features (nodes, features), labels (nodes,), edges (count, 2), train_idx, val_idx and test_idx. Features
+    are divided by the sum of their row, as Kipf and Welling do (2017, arXiv:1609.02907, section 5.2). Edges that are
+    listed again, also the other way round, and loops are left out and counted on stderr.
+
+    Raises:
+        InvalidInput: the file or an array cannot be used, or a node stands in two splits.
+    """
+    found = npz_arrays(path)
+    wanted = ("features", "labels", "edges", *(f"{split}_idx" for split in SPLITS))
+    for name in wanted:
+        if name not in found:
+            raise InvalidInput(f"{path}: no array {name} among {few(sorted(found)) or 'none'}: give {few(wanted)}")
+    features, labels = _features(path, found["features"]), found["labels"]
+    nodes = len(features)
+    if labels.shape != (nodes,) or labels.dtype.kind not in "ui":
+        raise InvalidInput(
+            f"{path}: labels is {labels.dtype} {labels.shape}: give one integer for each of {nodes} nodes"
+        )
+    names, positions = np.unique(labels, return_inverse=True)
+    splits = {split: _nodes(path, f"{split}_idx", found[f"{split}_idx"], nodes) for split in SPLITS}
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        both = np.intersect1d(splits[one], splits[other])
+        if len(both):
+            raise InvalidInput(
+                f"{path}: {one}_idx and {other}_idx share {len(both)} nodes ({few([str(node) for node in both])}): "
+                "a node may be in one split only"
+            )
+    if unseen := [str(name) for i, name in enumerate(names) if i not in positions[splits["train"]]]:
+        raise InvalidInput(f"{path}: no node of {few(unseen)} is in train_idx: give one or more of each class")
+    if len(names) < 2:
+        raise InvalidInput(f"{path}: a single class, {names[0]}: give two or more")
+    return Graph(
+        features,
+        _edges(path, found["edges"], nodes),
+        positions.astype(np.int32),
+        [str(name) for name in names],
+        **splits,
+    )
+
+
+def _features(path: str | Path, features: np.ndarray) -> np.ndarray:
+    if features.ndim != 2 or features.dtype.kind not in "buif" or not features.size:
+        raise InvalidInput(f"{path}: features is {features.dtype} {features.shape}: give numbers (nodes, features)")
+    if not np.isfinite(features).all():
+        raise InvalidInput(f"{path}: features holds numbers that are not finite: remove or replace them")
+    features = features.astype(np.float32)
+    if (features < 0).any():  # a sum close to 0 would blow them up
+        return features
+    sums = features.sum(axis=1, keepdims=True)
+    return np.divide(features, sums, out=np.zeros_like(features), where=sums > 0)
+
+
+def _nodes(path: str | Path, name: str, indices: np.ndarray, nodes: int) -> np.ndarray:
+    if indices.ndim != 1 or indices.dtype.kind not in "ui" or not len(indices):
+        raise InvalidInput(f"{path}: {name} is {indices.dtype} {indices.shape}: give the numbers of nodes, (n,)")
+    _check_range(path, name, indices, nodes)
+    if len(np.unique(indices)) < len(indices):
+        raise InvalidInput(f"{path}: {name} lists nodes twice: give each once")
+    return indices.astype(np.int32)
+
+
+def _edges(path: str | Path, edges: np.ndarray, nodes: int) -> np.ndarray:
+    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "ui":
+        raise InvalidInput(f"{path}: edges is {edges.dtype} {edges.shape}: give the numbers of two nodes, (count, 2)")
+    _check_range(path, "edges", edges, nodes)
+    kept = np.unique(np.sort(edges, axis=1), axis=0)
+    kept = kept[kept[:, 0] != kept[:, 1]].astype(np.int32)
+    if len(kept) < len(edges):
+        print(f"edges left out, being loops or listed again: {len(edges) - len(kept):,}", file=sys.stderr, flush=True)
+    return kept
+
+
+def _check_range(path: str | Path, name: str, indices: np.ndarray, nodes: int) -> None:
+    wrong = indices[(indices < 0) | (indices >= nodes)]
+    if len(wrong):
+        raise InvalidInput(f"{path}: {name} holds {wrong[0]}: the {nodes:,} nodes have the numbers 0 to {nodes - 1}")
