@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tlkit import layers, reference
+from tlkit.errors import InvalidInput
 
 RNG = np.random.default_rng(0)
 
@@ -103,14 +104,36 @@ def test_graph_convolution_is_the_papers_product_of_matrices(edges: int):
 
 def test_graphs_of_a_batch_do_not_meet_and_padding_is_no_edge():
     x, pairs = RNG.normal(size=(3, 6, 3)).astype("float32"), np.stack([graph(6, 7) for _ in range(3)])
-    pairs[1, 4:] = -1
+    pairs[1, 4:] = [[-1, -1], [2, -1], [0, 6]]
+    pairs[2, 6] = [0, 7]
     layer = layers.GraphConvolution(4, "relu")
     found = keras.ops.convert_to_numpy(layer([x, pairs]))
     kernel, bias = layer.get_weights()
     for index in range(3):
-        listed = pairs[index][pairs[index, :, 0] >= 0]
+        listed = pairs[index][((pairs[index] >= 0) & (pairs[index] < 6)).all(axis=1)]
         expected = np.maximum(reference.graph_conv(x[index], listed, kernel, bias), 0)
         np.testing.assert_allclose(found[index], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_a_node_of_a_thousand_neighbours_keeps_its_degree_in_any_precision(policy: str):
+    edges = np.stack([np.zeros(1000), np.arange(1, 1001)], axis=1).astype("int32")
+    layer = layers.GraphConvolution(1, kernel_initializer="ones", dtype=policy)
+    hub = float(layer([np.ones((1, 1001, 1), "float32"), edges[None]])[0, 0, 0])
+    expected = reference.graph_conv(np.ones((1001, 1)), edges, np.ones((1, 1)))[0, 0]
+    assert hub == pytest.approx(expected, rel=1e-2)
+
+
+def test_large_values_survive_local_response_normalization_in_float16():
+    y = layers.LocalResponseNormalization(dtype="float16")(np.full((1, 1, 5), 300, "float16"))
+    expected = layers.LocalResponseNormalization()(np.full((1, 1, 5), 300, "float32"))
+    np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (y, expected)), rtol=1e-2)
+
+
+@pytest.mark.parametrize(("features", "edges"), [((3, 2), (1, 4, 2)), ((1, 3, 2), (1, 2, 4)), ((1, 3, 2), (1, 4, 3))])
+def test_arrays_of_other_shapes_are_no_graph(features: tuple[int, ...], edges: tuple[int, ...]):
+    with pytest.raises(InvalidInput, match=r"\(batch, nodes, features\) and \(batch, edges, 2\)"):
+        layers.GraphConvolution(2)([np.ones(features, "float32"), np.zeros(edges, "int32")])
 
 
 @pytest.mark.parametrize(

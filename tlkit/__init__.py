@@ -14,6 +14,7 @@ from typing import Any
 __version__ = metadata.version("tlkit")
 
 _MODULES = (
+    "anatomy",
     "arithmetic",
     "backbones",
     "builders",
@@ -68,12 +69,17 @@ class _AfterKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        sys.meta_path.remove(self)
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         self.loader.exec_module(module)
+        sys.meta_path.remove(self)
         importlib.import_module("tlkit.layers")
+
+    def __getattr__(self, name: str) -> Any:  # `get_source` and whatever else others ask Keras' own loader for
+        if name == "loader":  # not found yet
+            raise AttributeError(name)
+        return getattr(self.loader, name)
 
 
 if "keras" in sys.modules:

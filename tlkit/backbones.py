@@ -296,6 +296,10 @@ def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2) -> ker
     """
     if classes < 1:
         raise InvalidInput(f"classes is {classes}: at least 1")
+    if len(backbone.output_shape) < 3:
+        raise InvalidInput(
+            f"the backbone {backbone.name} gives {backbone.output_shape}: build it without top and pooling"
+        )
     if not 0 <= dropout < 1:
         raise InvalidInput(f"dropout is {dropout}: from 0 to below 1")
     pixels = keras.Input(backbone.input.shape[1:], dtype="float32", name="pixels")
@@ -303,7 +307,7 @@ def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2) -> ker
     x = backbone(pixels)
     x = global_pool(x, dtype="float32")
     x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(x)
-    x = keras.layers.Dense(classes, name="head", dtype="float32")(x)
+    x = keras.layers.Dense(int(classes), name="head", dtype="float32")(x)
     activation = "sigmoid" if classes == 1 else "softmax"
     x = keras.layers.Activation(activation, name="probabilities", dtype="float32")(x)
     return keras.Model(pixels, x, name="classifier")
@@ -524,10 +528,10 @@ def _set_trainable(network: keras.Model, value: bool) -> None:
 
 def _backbone(model: keras.Model) -> keras.Model:
     inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    if model.name == "backbone" or any(re.fullmatch(r"stem|stage\d+", layer.name) for layer in model.layers):
+        return model
     if len(inner) == 1:
         return inner[0]
-    if model.name == "backbone" or any(layer.name == "stage1" for layer in model.layers):
-        return model
     raise InvalidInput(f"model {model.name!r} has no layer called backbone: build it with tlkit.backbones.classifier")
 
 

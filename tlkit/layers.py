@@ -12,6 +12,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from tlkit.errors import InvalidInput
+
 _CONV = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
 _DEPTHWISE = {1: layers.DepthwiseConv1D, 2: layers.DepthwiseConv2D}  # Keras has none for 3 axes
 _PADDING = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D, 3: layers.ZeroPadding3D}
@@ -66,7 +68,7 @@ def conv(
     >>> conv(keras.Input((32, 32, 32, 1)), 8, 7, 2, padding=3, name="stem").shape
     (None, 16, 16, 16, 8)
     """
-    x, padding = _padded(x, kernel_size, strides, padding, name)
+    x, padding = _padded_conv(x, kernel_size, strides, padding, name)
     layer = _CONV[rank(x)](
         filters, kernel_size, strides, padding, kernel_initializer=kernel_initializer, name=name, **kwargs
     )
@@ -88,7 +90,7 @@ def depthwise_conv(
     >>> depthwise_conv(keras.Input((9, 9, 9, 4)), 3, name="d", initializer="he_normal").shape
     (None, 9, 9, 9, 4)
     """
-    x, padding = _padded(x, kernel_size, strides, padding, name)
+    x, padding = _padded_conv(x, kernel_size, strides, padding, name)
     if rank(x) in _DEPTHWISE:
         layer = _DEPTHWISE[rank(x)]
         return layer(kernel_size, strides, padding, depthwise_initializer=initializer, name=name, **kwargs)(x)
@@ -99,11 +101,15 @@ def depthwise_conv(
     )(x)
 
 
-def _padded(x: Any, kernel_size: int, strides: int, padding: str | int, name: str) -> tuple[Any, str]:
+def _padded_conv(x: Any, kernel_size: int, strides: int, padding: str | int, name: str) -> tuple[Any, str]:
+    if isinstance(padding, int) and strides == 1 and 2 * padding == kernel_size - 1:
+        return x, "same"  # the same numbers, without a layer that copies
+    return _padded(x, padding, name)
+
+
+def _padded(x: Any, padding: str | int, name: str) -> tuple[Any, str]:
     if isinstance(padding, str):
         return x, padding
-    if strides == 1 and 2 * padding == kernel_size - 1:
-        return x, "same"  # the same numbers, without a layer that copies
     return (_PADDING[rank(x)](padding, name=f"{name}_pad")(x) if padding else x), "valid"
 
 
@@ -149,7 +155,7 @@ def pool(
     >>> pool(keras.Input((8, 8, 3)), "max", 2, name="p").shape
     (None, 4, 4, 3)
     """
-    x, padding = _padded(x, 0, 0, padding, name)
+    x, padding = _padded(x, padding, name)
     return _POOL[kind][rank(x)](pool_size, strides, padding, name=name)(x)
 
 
@@ -172,20 +178,20 @@ def end(x: Any, name: str) -> Any:
     return layers.Identity(name=name)(x)
 
 
-def stages(x: Any, block: Callable[[Any, str, int], Any], depths: Sequence[int]) -> Any:
+def stages(x: Any, block: Callable[[Any, str, int, int], Any], depths: Sequence[int]) -> Any:
     """Stack blocks in stages called `stage1`, `stage2` ...
 
     Args:
         x: What the stem puts out.
-        block: Takes its input, the name its layers begin with, and the number of its stage, from 0; the name ends with
-            the number of the block within the stage, from 1.
+        block: Takes its input, the name its layers begin with, the number of its stage and its number within the stage,
+            both from 0.
         depths: Blocks in each stage.
 
-    >>> y = stages(keras.Input((8, 4)), lambda x, name, stage: conv(x, 2**stage, 3, name=name), [2, 1])
+    >>> y = stages(keras.Input((8, 4)), lambda x, name, stage, number: conv(x, 2**stage, 3, name=name), [2, 1])
     """
     for stage, depth in enumerate(depths):
-        for number in range(1, depth + 1):
-            x = block(x, f"stage{stage + 1}_block{number}", stage)
+        for number in range(depth):
+            x = block(x, f"stage{stage + 1}_block{number + 1}", stage, number)
         x = end(x, f"stage{stage + 1}")
     return x
 
@@ -194,8 +200,8 @@ def stages(x: Any, block: Callable[[Any, str, int], Any], depths: Sequence[int])
 class LocalResponseNormalization(layers.Layer):
     """Divide each activation by the power of its neighbour channels (Krizhevsky et al. 2012, section 3.3).
 
-    y = x / (k + alpha * (sum of the squares of `size` channels around it)) ** beta; the sum is not divided by `size`,
-    as it is in Caffe and PyTorch.
+    y = x / (k + alpha * (sum of the squares of `size` channels around it)) ** beta; other than in
+    Caffe and PyTorch, the sum is not divided by `size`.
 
     Shapes:
         inputs: (batch, *space, channels)
@@ -212,11 +218,13 @@ class LocalResponseNormalization(layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Normalize."""
         channels, before = inputs.shape[-1], self.size // 2
-        squares = ops.square(inputs)
+        squares = ops.square(ops.cast(inputs, "float32"))  # of 256 it is more than float16 can hold
         sides = [(0, 0)] * (len(inputs.shape) - 1) + [(before, self.size - 1 - before)]
         squares = ops.pad(squares, sides)
         total = sum(squares[..., start : start + channels] for start in range(self.size))
-        return inputs / ops.power(self.k + self.alpha * total, self.beta)
+        return ops.cast(
+            inputs / ops.cast(ops.power(self.k + self.alpha * total, self.beta), inputs.dtype), inputs.dtype
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Give the arguments, for a file."""
@@ -308,8 +316,9 @@ class PositionEmbedding(layers.Layer):
 class GraphConvolution(layers.Layer):
     """Mix each node's features with its neighbours' (Kipf and Welling 2017, arXiv:1609.02907, equation 2).
 
-    D^-1/2 (A + I) D^-1/2 X W + b, where A is the adjacency matrix and D holds the degrees of A + I. A is never made:
-    its edges are gathered and summed, so time and memory grow with the edges and not with the square of the nodes.
+    D^-1/2 (A + I) D^-1/2 X W, to which a bias is added; A is the adjacency matrix and D holds the degrees of A + I. A
+    is never made: its edges are gathered and summed, so time and memory grow with the edges, not with the square of the
+    nodes.
 
     Args:
         units: Features of the output.
@@ -322,8 +331,8 @@ class GraphConvolution(layers.Layer):
     Shapes:
         inputs: a list of
             features: (batch, nodes, features)
-            edges: (batch, edges, 2), integers: the two nodes of each undirected edge, which is listed once; -1 fills up
-                a graph that has fewer edges than others in its batch
+            edges: (batch, edges, 2), integers: the two nodes of each undirected edge, which is listed once; a pair with
+                a number outside 0 to nodes - 1 is no edge, so -1 fills up a graph that has fewer than others
         returns: (batch, nodes, units)
 
     >>> features, edges = keras.ops.ones((1, 3, 2)), keras.ops.array([[[0, 1], [-1, -1]]])
@@ -349,8 +358,14 @@ class GraphConvolution(layers.Layer):
 
     def build(self, input_shape: Sequence[Sequence[int | None]]) -> None:
         """Make the kernel and the bias."""
+        features, edges = input_shape
+        if len(features) != 3 or len(edges) != 3 or edges[-1] != 2:
+            raise InvalidInput(
+                f"features of shape {tuple(features)} and edges of shape {tuple(edges)}: (batch, nodes, features) and "
+                "(batch, edges, 2)"
+            )
         self.kernel = self.add_weight(
-            shape=(input_shape[0][-1], self.units),
+            shape=(features[-1], self.units),
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
             name="kernel",
@@ -395,17 +410,21 @@ def _propagate(x: Any, edges: Any, graphs: Any, nodes: Any) -> Any:
     Shapes:
         x: (graphs * nodes, features)
         edges: (graphs, edges, 2)
+        returns: the shape of `x`
     """
     edges = ops.cast(edges, "int32")
-    listed = ops.reshape(edges[..., 0] >= 0, (-1,))
+    listed = ops.all((edges >= 0) & (edges < nodes), axis=-1)
+    edges = ops.where(ops.expand_dims(listed, -1), edges, 0)
     first = ops.expand_dims(ops.arange(graphs, dtype="int32") * nodes, (1, 2))  # of each graph's nodes
-    pairs = ops.reshape(ops.maximum(edges, 0) + first, (-1, 2))
+    pairs = ops.reshape(edges + first, (-1, 2))
     source = ops.concatenate([pairs[:, 0], pairs[:, 1]], axis=0)
     target = ops.concatenate([pairs[:, 1], pairs[:, 0]], axis=0)
-    weight = ops.cast(listed, x.dtype) * ops.where(pairs[:, 0] == pairs[:, 1], 0.5, 1.0)  # a loop stands there twice
-    weight = ops.cast(ops.concatenate([weight, weight], axis=0), x.dtype)
+    loops = ops.cast(pairs[:, 0] == pairs[:, 1], "float32")
+    weight = ops.cast(ops.reshape(listed, (-1,)), "float32") * (1 - loops / 2)  # a loop stands there twice
+    weight = ops.concatenate([weight, weight], axis=0)
     count = graphs * nodes
+    # In float32 whatever the precision: the sum over a node of many edges stops growing in bfloat16.
     scale = ops.expand_dims(ops.rsqrt(1 + ops.segment_sum(weight, target, count)), 1)
-    x = x * scale
-    messages = ops.take(x, source, axis=0) * ops.expand_dims(weight, 1)
-    return scale * (x + ops.segment_sum(messages, target, count))
+    y = ops.cast(x, "float32") * scale
+    messages = ops.take(y, source, axis=0) * ops.expand_dims(weight, 1)
+    return ops.cast(scale * (y + ops.segment_sum(messages, target, count)), x.dtype)

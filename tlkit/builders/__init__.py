@@ -6,9 +6,8 @@
 >>> build("vgg11", (32, 32, 32, 1), include_top=False, pooling="avg").output.shape  # volumes
 (None, 512)
 
-What they take is scaled to about -1 to 1; a network loaded with `weights="imagenet"` takes what the preprocessing of
-that network in keras.applications gives. Every network has layers called `stem`, `stage1`, `stage2` ... that end its
-stages, and `head`, the logits.
+What they take is scaled to about -1 to 1; for published weights see `build`. Every network has layers called `stem`,
+`stage1`, `stage2` ... that end its stages, and `head`, the logits.
 """
 
 from tlkit.builders.cnn import cnn

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from tlkit.builders.family import begin, check_head, head
+from tlkit.builders.family import begin, check_head, head, number, numbers, one_line_errors
 from tlkit.errors import InvalidInput
 from tlkit.layers import conv, end, global_pool
 from tlkit.layers import pool as pool_layer
@@ -75,36 +75,35 @@ def cnn(
     >>> cnn((8000, 1), filters=(16, 32), kernel_size=(9, 5), norm=True, pool_size=4, dense=()).output.shape
     (None, 10)
     """
-    check_head(include_top, pooling, classes, classifier_activation)
-    windows, depths = _each(kernel_size, filters, "kernel_size"), _each(convolutions, filters, "convolutions")
-    _check(filters, dense, strides, pool_size, pool, padding, dropout)
+    classes = check_head(include_top, pooling, classes, classifier_activation)
+    widths, units = numbers("filters", filters), numbers("dense", dense, least=0)
+    windows, depths = _each("kernel_size", kernel_size, len(widths)), _each("convolutions", convolutions, len(widths))
+    if pool not in ("max", "average", None):
+        raise InvalidInput(f"pool is {pool!r}: max, average or None")
+    if padding not in ("valid", "same"):
+        raise InvalidInput(f"padding is {padding!r}: valid or same")
+    strides, pool_size = number("strides", strides), number("pool_size", pool_size)
     inputs, x = begin(input_shape, input_tensor, (28, 28, 1))
-    shape = tuple(x.shape[1:])
-    try:
-        for part, (width, window, depth) in enumerate(zip(filters, windows, depths, strict=True)):
+    with one_line_errors(f"cnn on {tuple(x.shape[1:])} with {len(widths)} parts"):
+        for part, (width, window, depth) in enumerate(zip(widths, windows, depths, strict=True)):
             stage = f"stage{part}" if part else "stem"
-            for number in range(1, depth + 1):
-                step = strides if number == 1 else 1
-                layer = f"{stage}_conv{number}"
+            for index in range(1, depth + 1):
+                step = strides if index == 1 else 1
+                layer = f"{stage}_conv{index}"
                 if norm:
                     x = conv(x, width, window, step, padding=padding, use_bias=False, name=layer)
-                    x = layers.BatchNormalization(name=f"{stage}_norm{number}")(x)
-                    x = layers.Activation(activation, name=f"{stage}_activation{number}")(x)
+                    x = layers.BatchNormalization(name=f"{stage}_norm{index}")(x)
+                    x = layers.Activation(activation, name=f"{stage}_activation{index}")(x)
                 else:
                     x = conv(x, width, window, step, padding=padding, activation=activation, name=layer)
             if pool:
                 x = pool_layer(x, pool, pool_size, name=f"{stage}_pool")
             x = end(x, stage)
         if include_top:
-            x = head(_top(x, dense, dropout, activation), classes, classifier_activation)
+            x = head(_top(x, units, dropout, activation), classes, classifier_activation)
         elif pooling:
             x = global_pool(x, pooling)
-    except ValueError as error:
-        raise InvalidInput(
-            f"input_shape is {shape}: too small for {len(filters)} parts with these windows and pools, or a dense "
-            f"layer needs a length that is not known; Keras says: {str(error).splitlines()[0]}"
-        ) from error
-    model = keras.Model(inputs, x, name=name)
+        model = keras.Model(inputs, x, name=name)
     if weights is not None:
         from tlkit.builders import pretrained
 
@@ -117,39 +116,14 @@ def _top(x: Any, dense: Sequence[int], dropout: float, activation: str) -> Any:
         x = global_pool(x)
         return layers.Dropout(dropout, name="dropout")(x) if dropout else x
     x = layers.Flatten(name="flatten")(x)
-    for number, units in enumerate(dense, 1):
-        x = layers.Dense(units, activation, kernel_initializer="he_normal", name=f"dense{number}")(x)
-        x = layers.Dropout(dropout, name=f"dropout{number}")(x) if dropout else x
+    for index, units in enumerate(dense, 1):
+        x = layers.Dense(units, activation, kernel_initializer="he_normal", name=f"dense{index}")(x)
+        x = layers.Dropout(dropout, name=f"dropout{index}")(x) if dropout else x
     return x
 
 
-def _each(value: int | Sequence[int], filters: Sequence[int], name: str) -> list[int]:
-    values = [value] * len(filters) if isinstance(value, int) else list(value)
-    if len(values) != len(filters) or not all(isinstance(n, int) and n >= 1 for n in values):
-        raise InvalidInput(
-            f"{name} is {value!r}: a number from 1 on, or one for each of the {len(filters)} parts that filters lists"
-        )
+def _each(name: str, value: int | Sequence[int], parts: int) -> tuple[int, ...]:
+    values = numbers(name, value) if isinstance(value, Sequence) else (number(name, value),) * parts
+    if len(values) != parts:
+        raise InvalidInput(f"{name} is {value!r}: a number, or one for each of the {parts} parts that filters lists")
     return values
-
-
-def _check(
-    filters: Sequence[int],
-    dense: Sequence[int],
-    strides: int,
-    pool_size: int,
-    pool: str | None,
-    padding: str,
-    dropout: float,
-) -> None:
-    for name, values, least in (("filters", filters, 1), ("dense", dense, 0)):
-        if len(values) < least or not all(isinstance(n, int) and n >= 1 for n in values):
-            raise InvalidInput(f"{name} is {values!r}: {'one or more' if least else 'any'} numbers from 1 on")
-    for name, value in (("strides", strides), ("pool_size", pool_size)):
-        if value < 1:
-            raise InvalidInput(f"{name} is {value!r}: 1 or more")
-    if pool not in ("max", "average", None):
-        raise InvalidInput(f"pool is {pool!r}: max, average or None")
-    if padding not in ("valid", "same"):
-        raise InvalidInput(f"padding is {padding!r}: valid or same")
-    if not 0 <= dropout < 1:
-        raise InvalidInput(f"dropout is {dropout}: from 0 to below 1")

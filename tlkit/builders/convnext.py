@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from keras import initializers, layers
+from keras import layers
 
 from tlkit.builders.family import Family
 from tlkit.layers import LayerScale, conv, depthwise_conv, end, global_pool, stages, stochastic_depth
 
-KERNEL = initializers.TruncatedNormal(stddev=0.02)
+# A description, not an instance: an instance gives the same numbers each time it is called, whatever the seed.
+KERNEL = {"class_name": "TruncatedNormal", "config": {"stddev": 0.02}}
 
 
 class Variant(NamedTuple):
@@ -51,14 +52,14 @@ def features(x: Any, variant: Variant) -> Any:
     """Stack the patches (`stem`) and the blocks (`stage1` and so on); between stages the map is halved."""
     x = conv(x, variant.filters[0], 4, 4, padding="valid", kernel_initializer=KERNEL, name="stem_conv")
     x = end(_norm(x, "stem_norm"), "stem")
-    total, built = sum(variant.depths), iter(range(sum(variant.depths)))
+    last = max(1, sum(variant.depths) - 1)
 
-    def step(x: Any, name: str, stage: int) -> Any:
+    def step(x: Any, name: str, stage: int, number: int) -> Any:
         filters = variant.filters[stage]
-        if stage and name.endswith("_block1"):
+        if stage and not number:
             x = _norm(x, f"stage{stage + 1}_halve_norm")
             x = conv(x, filters, 2, 2, padding="valid", kernel_initializer=KERNEL, name=f"stage{stage + 1}_halve_conv")
-        return block(x, variant.drop_path * next(built) / max(1, total - 1), name)
+        return block(x, variant.drop_path * (sum(variant.depths[:stage]) + number) / last, name)
 
     return stages(x, step, variant.depths)
 

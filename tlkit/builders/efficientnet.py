@@ -9,7 +9,7 @@ import itertools
 import math
 from typing import Any, NamedTuple
 
-from keras import initializers, layers
+from keras import layers
 
 from tlkit.builders.family import Family, pooled
 from tlkit.layers import conv_norm, depthwise_conv, end, global_pool, rank, stochastic_depth
@@ -37,7 +37,11 @@ BLOCKS = (
 )
 STEM, LAST = 32, 1280  # filters of the first and of the last convolution
 MULTIPLE = 8  # of which filters are
-KERNEL = initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
+# A description, not an instance: an instance gives the same numbers each time it is called, whatever the seed.
+KERNEL = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"},
+}
 
 
 class Variant(NamedTuple):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -50,26 +52,82 @@ def begin(input_shape: Sequence[int | None] | None, input_tensor: Any, default: 
     """Give the model's inputs and the tensor that the network starts from.
 
     Raises:
-        InvalidInput: the shape is not (*space, channels) with 1 to 3 axes of space.
+        InvalidInput: the shape is not (*space, channels) with 1 to 3 axes of space, or the tensor is not Keras'.
     """
-    if input_tensor is not None:
-        inputs, x = keras.utils.get_source_inputs(input_tensor), input_tensor
-        inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
-        shape = tuple(x.shape[1:])
-        if input_shape is not None and tuple(input_shape) != shape:
-            raise InvalidInput(f"input_shape is {tuple(input_shape)} and input_tensor has {shape}: give one of the two")
-    else:
-        shape = tuple(default if input_shape is None else input_shape)
-    wrong = [n for n in shape if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1)]
-    if len(shape) - 1 not in RANKS or wrong or shape[-1] is None:
+    if input_tensor is None:
+        shape = _shape(default if input_shape is None else input_shape)
+        inputs = keras.Input(shape, name="inputs")
+        return inputs, inputs
+    if not isinstance(input_tensor, keras.KerasTensor) or not hasattr(input_tensor, "_keras_history"):
         raise InvalidInput(
-            f"input_shape is {shape}: (length, channels), (height, width, channels) or (depth, height, width, channels)"
+            f"input_tensor is a {type(input_tensor).__name__}: keras.Input(...), or what a layer makes of it"
+        )
+    shape = _shape(input_tensor.shape[1:])
+    if input_shape is not None and _shape(input_shape) != shape:
+        raise InvalidInput(f"input_shape is {tuple(input_shape)} and input_tensor has {shape}: give one of the two")
+    inputs = keras.utils.get_source_inputs(input_tensor)
+    return inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs, input_tensor
+
+
+def _shape(shape: Any) -> tuple[int | None, ...]:
+    try:
+        sizes = tuple(None if n is None else number("", n) for n in shape)
+    except (TypeError, InvalidInput):
+        sizes = ()
+    if len(sizes) - 1 not in RANKS or sizes[-1] is None:
+        raise InvalidInput(
+            f"input_shape is {shape!r}: (length, channels), (height, width, channels) or (depth, height, width, "
+            "channels)"
         )
     if keras.config.image_data_format() != "channels_last":
         raise InvalidInput("image_data_format is channels_first: set it to channels_last in ~/.keras/keras.json")
-    if input_tensor is None:
-        inputs = x = keras.Input(shape, name="inputs")
-    return inputs, x
+    return sizes
+
+
+def number(name: str, value: Any) -> int:
+    """Take a whole number from 1 on, of Python or NumPy.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    try:
+        found = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = 0
+    if found < 1:
+        raise InvalidInput(f"{name} is {value!r}: a whole number from 1 on")
+    return found
+
+
+def numbers(name: str, values: Any, least: int = 1) -> tuple[int, ...]:
+    """Take a list of whole numbers from 1 on.
+
+    Raises:
+        InvalidInput: it is something else, or has less than `least` of them.
+    """
+    try:
+        found = tuple(number(name, value) for value in values)
+    except (TypeError, InvalidInput):
+        found = None
+    if found is None or len(found) < least:
+        raise InvalidInput(f"{name} is {values!r}: a list of {least} or more whole numbers, each from 1 on")
+    return found
+
+
+@contextlib.contextmanager
+def one_line_errors(what: str) -> Iterator[None]:
+    """Turn what Keras raises of wrong values into one line: a window larger than the map, an unknown activation, ...
+
+    Raises:
+        InvalidInput: with Keras' reason.
+    """
+    try:
+        yield
+    except InvalidInput:
+        raise
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InvalidInput(f"{what} cannot be built: {reason[0]}") from error
 
 
 def head(x: Any, classes: int, activation: Any, name: str = "head", probabilities: str = "probabilities") -> Any:
@@ -85,17 +143,17 @@ def head(x: Any, classes: int, activation: Any, name: str = "head", probabilitie
     return layers.Activation(activation, name=probabilities, dtype="float32")(x)
 
 
-def check_head(include_top: bool, pooling: str | None, classes: int, activation: Any) -> None:
-    """Refuse what no head can be made of.
+def check_head(include_top: bool, pooling: str | None, classes: Any, activation: Any) -> int:
+    """Refuse what no head can be made of, and give the number of classes.
 
     Raises:
         InvalidInput: there is less than 1 class, or 1 with a softmax, or the pooling has another name.
     """
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-        raise InvalidInput(f"classes is {classes!r}: a number from 1 on")
-    if include_top and classes == 1 and activation == "softmax":
+    units = number("classes", classes)
+    if include_top and units == 1 and activation in ("softmax", keras.activations.softmax):
         raise InvalidInput("classes is 1 with a softmax, which is 1 whatever comes in: classifier_activation='sigmoid'")
     if pooling not in (None, "avg", "max"):
         raise InvalidInput(f"pooling is {pooling!r}: avg, max or None")
     if include_top and pooling:
         raise InvalidInput(f"pooling is {pooling!r} with include_top=True, whose pooling is the network's own: use one")
+    return units

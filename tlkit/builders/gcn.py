@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import layers
 
-from tlkit.builders.family import check_head
+from tlkit.builders.family import check_head, head, number, numbers, one_line_errors
 from tlkit.errors import InvalidInput
-from tlkit.layers import GraphConvolution, end
+from tlkit.layers import GraphConvolution, end, global_pool
 
 
 def gcn(
@@ -38,7 +38,8 @@ def gcn(
         dropout: Share dropped of the input and of each hidden layer's output.
         kernel_regularizer: Of the first layer alone, as in the paper.
         include_top: Whether there is a head; else the model ends with its last hidden layer.
-        pooling: None for an output for each node; `avg` or `max` over the nodes for one for each graph.
+        pooling: None for an output for each node; `avg` or `max` over the nodes for one for each graph, and then all
+            graphs of a batch have as many nodes.
         classifier_activation: Of the head; None gives logits.
         name: Of the model.
 
@@ -55,34 +56,31 @@ def gcn(
     >>> gcn((None, 1433), classes=7).count_params()  # Cora
     23063
     """
-    shape = tuple(input_shape)
-    if len(shape) != 2 or shape[1] is None:
-        raise InvalidInput(f"input_shape is {shape}: (nodes, features); nodes may be None")
+    if not isinstance(input_shape, Sequence) or len(input_shape) != 2:
+        raise InvalidInput(f"input_shape is {input_shape!r}: (nodes, features); nodes may be None")
+    nodes, width = input_shape
+    nodes, width = nodes if nodes is None else number("nodes", nodes), number("features", width)
     check_head(False, pooling, classes, None)
-    check_head(include_top, None, classes, classifier_activation)
-    if not units or not all(isinstance(n, int) and n >= 1 for n in units):
-        raise InvalidInput(f"units is {units!r}: one or more numbers from 1 on")
-    if not 0 <= dropout < 1:
-        raise InvalidInput(f"dropout is {dropout}: from 0 to below 1")
-    features = keras.Input(shape, name="features")
+    classes = check_head(include_top, None, classes, classifier_activation)
+    widths = numbers("units", units)
+    features = keras.Input((nodes, width), name="features")
     edges = keras.Input((None, 2), dtype="int32", name="edges")
-    x = layers.Dropout(dropout, name="dropout")(features)
-    for number, width in enumerate(units, 1):
-        x = GraphConvolution(
-            width,
-            activation,
-            kernel_regularizer=kernel_regularizer if number == 1 else None,
-            name=f"stage{number}_conv",
-        )([x, edges])
-        x = end(x, f"stage{number}")
-        if include_top or number < len(units):
-            x = layers.Dropout(dropout, name=f"stage{number}_dropout")(x)
-    if include_top and not pooling:
-        x = GraphConvolution(classes, name="head", dtype="float32")([x, edges])
-    elif pooling:
-        x = {"avg": layers.GlobalAveragePooling1D, "max": layers.GlobalMaxPooling1D}[pooling](name="pool")(x)
+    with one_line_errors(f"gcn on {(nodes, width)}"):
+        x = layers.Dropout(dropout, name="dropout")(features)
+        for index, width in enumerate(widths, 1):
+            penalty = kernel_regularizer if index == 1 else None
+            x = GraphConvolution(width, activation, kernel_regularizer=penalty, name=f"stage{index}_conv")([x, edges])
+            x = end(x, f"stage{index}")
+            if include_top or index < len(widths):
+                x = layers.Dropout(dropout, name=f"stage{index}_dropout")(x)
+        if pooling:
+            x = global_pool(x, pooling)
         if include_top:
-            x = layers.Dense(classes, name="head", dtype="float32")(x)
-    if include_top and classifier_activation not in (None, "linear"):
-        x = layers.Activation(classifier_activation, name="probabilities", dtype="float32")(x)
-    return keras.Model([features, edges], x, name=name)
+            x = (
+                head(x, classes, None)
+                if pooling
+                else GraphConvolution(classes, name="head", dtype="float32")([x, edges])
+            )
+            if classifier_activation not in (None, "linear"):
+                x = layers.Activation(classifier_activation, name="probabilities", dtype="float32")(x)
+        return keras.Model([features, edges], x, name=name)

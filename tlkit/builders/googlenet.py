@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any, NamedTuple
 
 import keras
@@ -63,7 +64,7 @@ VARIANTS = {
         6_998_552,
     ),
     "googlenet_mini": Variant(
-        (4, 4, 8), ((Inception(4, 2, 4, 2, 2, 2),), (Inception(4, 2, 4, 2, 2, 2),) * 4), 2_538, size=32, classes=10
+        (4, 4, 8), ((Inception(8, 8, 8, 8, 8, 8),), (Inception(8, 8, 8, 8, 8, 8),) * 4), 16_710, size=32, classes=10
     ),
 }
 AUXILIARY = {"auxiliary1": "stage2_a", "auxiliary2": "stage2_d"}  # the modules that the heads listen to: 4a and 4d
@@ -80,7 +81,7 @@ def features(x: Any, variant: Variant) -> Any:
     x = LocalResponseNormalization(name="stem_norm2")(x)
     x = end(pool(x, "max", 3, 2, padding="same", name="stem_pool2"), "stem")
     for number, modules in enumerate(variant.stages, 1):
-        for letter, filters in zip("abcde", modules, strict=False):
+        for letter, filters in zip(string.ascii_lowercase, modules, strict=False):
             x = inception(x, filters, f"stage{number}_{letter}")
         if number < len(variant.stages):
             x = pool(x, "max", 3, 2, padding="same", name=f"stage{number}_pool")
@@ -120,9 +121,18 @@ def with_auxiliary_heads(model: keras.Model, variant: Variant, classes: int, act
     outputs = [model.output]
     for name, module in AUXILIARY.items():
         x = model.get_layer(module).output
-        x = pool(x, "average", 5, 3, padding="same" if min(x.shape[1:-1]) < 5 else "valid", name=f"{name}_pool")
+        x = pool(
+            x,
+            "average",
+            5,
+            3,
+            padding="same" if min(n or 0 for n in x.shape[1:-1]) < 5 else "valid",
+            name=f"{name}_pool",
+        )
         x = conv(x, 128, 1, activation="relu", name=f"{name}_conv")
-        x = layers.Dense(1024, "relu", name=f"{name}_dense")(layers.Flatten(name=f"{name}_flatten")(x))
+        x = layers.Dense(1024, "relu", kernel_initializer="he_normal", name=f"{name}_dense")(
+            layers.Flatten(name=f"{name}_flatten")(x)
+        )
         x = layers.Dropout(0.7, name=f"{name}_dropout")(x)
         outputs.append(head(x, classes, activation, name=f"{name}_head", probabilities=f"{name}_probabilities"))
     return keras.Model(model.input, outputs, name=model.name)

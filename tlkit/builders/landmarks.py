@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from tlkit.builders import alexnet, convnext, efficientnet, googlenet, lenet, resnet, vgg, vit
-from tlkit.builders.family import Family, begin, check_head, head
+from tlkit.builders.family import Family, begin, check_head, head, one_line_errors
 from tlkit.errors import InvalidInput
 
 FAMILIES: tuple[Family, ...] = tuple(
@@ -46,9 +46,12 @@ def build(
         include_top: Whether the network ends with its head; else with its features.
         pooling: Without top: `avg` or `max` over all positions, or None for the feature map.
         weights: None for random ones, `imagenet` for those of the same network in keras.applications (see the rows'
-            `application`), or the path of a `.weights.h5` file of the same model.
+            `application`), or the path of a `.weights.h5` file of the same model. With `imagenet`, what goes in is
+            `keras.applications.imagenet_utils.preprocess_input(pixels, mode=...)`, in mode `caffe` for VGG and ResNet,
+            in mode `torch` for EfficientNet and ConvNeXt; `tlkit.backbones` has the same networks from raw pixels.
         classifier_activation: Of the head; None gives logits.
-        name: Of the model; by default the variant's.
+        name: Of the model; by default the variant's. To join two networks in one model, call them: their layers have
+            the same names.
         changes: Other values for fields of the variant's row, such as `dropout=0` or `auxiliary_heads=True`.
 
     Shapes:
@@ -64,43 +67,38 @@ def build(
     ['stem', 'stage1', 'stage2', 'head']
     """
     family, row = _row(variant, changes)
-    classes = row.classes if classes is None else classes
-    check_head(include_top, pooling, classes, classifier_activation)
-    default = (row.size, row.size, row.channels)
-    inputs, x = begin(input_shape, input_tensor, default)
+    classes = check_head(include_top, pooling, row.classes if classes is None else classes, classifier_activation)
+    if not include_top and getattr(row, "auxiliary_heads", False):
+        raise InvalidInput("auxiliary_heads is True with include_top=False: heads need a top")
+    inputs, x = begin(input_shape, input_tensor, (row.size, row.size, row.channels))
     shape = tuple(x.shape[1:])
-    try:
+    changed = "".join(f", {field}={value!r}" for field, value in changes.items())
+    with one_line_errors(f"{variant} on {shape}{changed} (its own is {row.size} along every axis)"):
         features = family.features(x, row)
         if include_top:
             outputs = head(family.top(features, row), classes, classifier_activation)
         else:
             outputs = family.bare(features, row, pooling, shape[:-1])
-    except InvalidInput:
-        raise
-    except ValueError as error:  # a window larger than what is left of the map, or a dense layer of unknown size
-        raise InvalidInput(
-            f"input_shape is {shape}: {variant} needs more, or known, lengths (its own are {default[:-1]}); "
-            f"Keras says: {str(error).splitlines()[0]}"
-        ) from error
-    model = keras.Model(inputs, outputs, name=name or variant)
-    if include_top:
-        model = family.complete(model, row, classes, classifier_activation)
+        model = keras.Model(inputs, outputs, name=name or variant)
+        if include_top:
+            model = family.complete(model, row, classes, classifier_activation)
     if weights is not None:
         from tlkit.builders import pretrained
 
-        pretrained.load(model, variant, row, weights, include_top, classes)
+        pretrained.load(model, x, variant, family.variants[variant], weights, include_top, classes)
     return model
 
 
 def _row(variant: str, changes: dict[str, Any]) -> tuple[Family, Any]:
-    if variant not in VARIANTS:
+    if not isinstance(variant, str) or variant not in VARIANTS:
         close = difflib.get_close_matches(str(variant).lower(), VARIANTS, n=1, cutoff=0.0)[0]
         raise InvalidInput(
             f"builder {variant!r} is unknown: did you mean {close}? tlkit.builders.VARIANTS lists all {len(VARIANTS)}"
         )
     family = next(family for family in FAMILIES if variant in family.variants)
     row = family.variants[variant]
+    fields = [field for field in row._fields if field not in ("parameters", "application")]
     for field in changes:
-        if field not in row._fields:
-            raise InvalidInput(f"{field} is no argument of {variant}: its row has {', '.join(row._fields)}")
+        if field not in fields:
+            raise InvalidInput(f"{field} is no argument of {variant}: its row has {', '.join(fields)}")
     return family, row._replace(**changes)

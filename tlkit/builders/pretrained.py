@@ -17,6 +17,7 @@ from tlkit.errors import InvalidInput
 
 def load(
     model: keras.Model,
+    start: Any,
     variant: str,
     row: Any,
     weights: str | os.PathLike[str],
@@ -24,6 +25,15 @@ def load(
     classes: int,
 ) -> None:
     """Load `imagenet`, the weights that keras.applications publishes for the same network, or a file.
+
+    Args:
+        model: The model.
+        start: The tensor in it that the network starts from.
+        variant: Its name.
+        row: Its row.
+        weights: `imagenet`, or a path.
+        include_top: Whether the network has its head.
+        classes: Units of the head.
 
     Raises:
         InvalidInput: keras.applications has no such network, or what there is does not fit.
@@ -39,17 +49,14 @@ def load(
             f"classes is {classes} and weights is 'imagenet', whose head has {row.classes}: include_top=False, and a "
             "head of your own"
         )
-    inner = model.input_shape
-    if len(inner) != 4 or inner[-1] != row.channels:
-        raise InvalidInput(
-            f"input_shape is {inner[1:]} and weights is 'imagenet', which are for (height, width, {row.channels})"
-        )
+    shape = tuple(start.shape[1:])
+    if len(shape) != 3 or shape[-1] != row.channels:
+        raise InvalidInput(f"input_shape is {shape} and weights is 'imagenet': (height, width, {row.channels})")
     path = weightfiles.fetch(variant, _published(application, row.size, include_top))
     constructor = getattr(keras.applications, application)
-    shape = (row.size, row.size, row.channels)
-    theirs = constructor(include_top=include_top, weights=None, input_shape=shape)
+    theirs = constructor(include_top=include_top, weights=None, input_shape=(row.size, row.size, row.channels))
     weightfiles.load_published(theirs, path, application)
-    copy(theirs, model)
+    copy(theirs, keras.Model(start, model.output, name=variant))
 
 
 HINT = "give None, or the path of a .weights.h5 file"
@@ -61,8 +68,8 @@ def load_file(model: keras.Model, path: str | os.PathLike[str]) -> None:
     Raises:
         InvalidInput: there is no such file, or it does not fit.
     """
-    if not os.path.isfile(path):
-        raise InvalidInput(f"weights is {os.fspath(path)!r}: no such file; {HINT}")
+    if not isinstance(path, str | os.PathLike) or not os.path.isfile(path):
+        raise InvalidInput(f"weights is {str(path)!r}: no such file; {HINT}")
     weightfiles.load(model, os.fspath(path), model.name)
 
 
@@ -91,22 +98,22 @@ def copy(source: keras.Model, target: keras.Model) -> None:
     if len(given) != len(wanted):
         raise InvalidInput(f"{source.name} has {len(given)} layers with weights, {target.name} has {len(wanted)}")
     biases: deque[np.ndarray] = deque()  # in front of normalization, which comes in the order of the convolutions
+    changes = []
     for theirs, ours in zip(given, wanted, strict=True):
         values = theirs.get_weights()
         if biases and isinstance(ours, keras.layers.BatchNormalization):
             values[2] = values[2] - biases.popleft()
         if len(values) == 2 and len(ours.weights) == 1:
             biases.append(values.pop())
-        fits = len(values) == len(ours.weights) and all(
-            _squeezed(value.shape) == _squeezed(weight.shape)
-            for value, weight in zip(values, ours.weights, strict=False)
-        )
-        if not fits:
+        shapes = [tuple(weight.shape) for weight in ours.weights]
+        if [_squeezed(value.shape) for value in values] != [_squeezed(shape) for shape in shapes]:
             raise InvalidInput(
                 f"{theirs.name} of {source.name} holds {[v.shape for v in values]}, {ours.name} of {target.name} "
-                f"{[tuple(weight.shape) for weight in ours.weights]}: not the same network"
+                f"{shapes}: not the same network"
             )
-        ours.set_weights([np.reshape(value, weight.shape) for value, weight in zip(values, ours.weights, strict=True)])
+        changes.append((ours, [np.reshape(value, shape) for value, shape in zip(values, shapes, strict=True)]))
+    for ours, values in changes:
+        ours.set_weights(values)
 
 
 def _weighted(model: keras.Model) -> Iterator[Any]:

@@ -79,9 +79,9 @@ def features(x: Any, variant: Variant) -> Any:
     x = conv_norm(x, variant.filters, 7, 2, padding=3, name="stem")
     x = end(pool(x, "max", 3, 2, padding=1, name="stem_pool"), "stem")
 
-    def block(x: Any, name: str, stage: int) -> Any:
-        first = stage > 0 and name.endswith("_block1")
-        return residual(x, variant.branch, variant.filters * 2**stage, 2 if first else 1, name)
+    def block(x: Any, name: str, stage: int, number: int) -> Any:
+        strides = 2 if stage and not number else 1
+        return residual(x, variant.branch, variant.filters * 2**stage, strides, name)
 
     return stages(x, block, variant.depths)
 

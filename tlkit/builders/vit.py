@@ -5,6 +5,7 @@ Patches of 16 pixels along every axis; the four stages have a quarter of the blo
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -59,8 +60,17 @@ def features(x: Any, variant: Variant) -> Any:
         x: (batch, *space, channels)
         returns: (batch, 1 + patches, width), the class token first
     """
-    if None in x.shape[1:]:
-        raise InvalidInput(f"input_shape is {tuple(x.shape[1:])}: a vision transformer needs the length of every axis")
+    shape = tuple(x.shape[1:])
+    if None in shape or any(n % variant.patch for n in shape[:-1]):
+        raise InvalidInput(
+            f"input_shape is {shape}: a vision transformer needs the length of every axis, a multiple of its patches' "
+            f"{variant.patch}"
+        )
+    if variant.width % variant.heads or variant.depth < STAGES:
+        raise InvalidInput(
+            f"depth is {variant.depth}, width {variant.width} and heads {variant.heads}: a depth of {STAGES} or more, "
+            "and a width that is a multiple of heads"
+        )
     x = conv(
         x,
         variant.width,
@@ -73,9 +83,9 @@ def features(x: Any, variant: Variant) -> Any:
     x = layers.Reshape((math.prod(x.shape[1:-1]), variant.width), name="stem_tokens")(x)
     x = PositionEmbedding(name="stem_positions")(ClassToken(name="stem_class_token")(x))
     x = end(_dropped(x, variant, "stem_dropout"), "stem")
-    quarter = -(-variant.depth // STAGES)
-    depths = [min(quarter, variant.depth - start) for start in range(0, variant.depth, quarter)]
-    return stages(x, lambda x, name, _: block(x, variant, name), depths)
+    ends = [variant.depth * stage // STAGES for stage in range(STAGES + 1)]
+    depths = [end - start for start, end in itertools.pairwise(ends)]
+    return stages(x, lambda x, name, *_: block(x, variant, name), depths)
 
 
 def block(x: Any, variant: Variant, name: str) -> Any:
