@@ -185,8 +185,8 @@ def test_saved_models_load_where_only_keras_and_tlkit_are_imported(tmp_path: Pat
         np.savez(tmp_path / f"{index}.npz", expected=keras.ops.convert_to_numpy(model(inputs)))
         model.save(tmp_path / f"{index}.keras")
     code = """
-import FIRST
-import SECOND
+import tlkit  # before Keras, which it does not load
+import keras
 import sys, numpy as np
 for index in range(COUNT):
     model = keras.saving.load_model(f"{index}.keras")
@@ -195,11 +195,10 @@ for index in range(COUNT):
     np.testing.assert_allclose(found, np.load(f"{index}.npz")["expected"], atol=1e-5)
 print("equal", "tlkit.builders" in sys.modules)
 """
-    for first, second, count in (("keras", "tlkit", len(models)), ("tlkit", "keras", 1)):
-        program = code.replace("FIRST", first).replace("SECOND", second).replace("COUNT", str(count))
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.strip().endswith("equal False")
+    program = code.replace("COUNT", str(len(models)))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().endswith("equal False")  # the builders are not needed, the layers are
 
 
 def _shapes(model: keras.Model) -> list[tuple[int, ...]]:

@@ -107,8 +107,10 @@ def test_cnn_is_what_train_builds(capsys):
         [],
         ["--builder.name", "vit_mini"],
         ["--builder.name", "resnet_mini", "--builder.input_shape", "[64,2]"],
-        ["--builder.name", "resnet_mini", "--builder.input_shape", "[16,16,16,1]"],
-        ["--builder.name", "LetterNet", "--builder.classes", "3"],
+        pytest.param(
+            ["--builder.name", "resnet_mini", "--builder.input_shape", "[16,16,16,1]"], marks=pytest.mark.slow
+        ),
+        pytest.param(["--builder.name", "LetterNet", "--builder.classes", "3"], marks=pytest.mark.slow),
     ],
     ids=lambda argv: " ".join(argv[1::2]) or "letternet",
 )
