@@ -47,6 +47,14 @@ def test_features_with_negative_numbers_stay_as_they_are(tmp_path: Path):
     assert np.array_equal(graph.load(write(tmp_path / "g.npz", features=features)).features, features)
 
 
+def test_numbers_near_the_limit_are_shares_too_and_those_beyond_are_refused(tmp_path: Path):
+    features = np.full(GOOD["features"].shape, 3e38)
+    loaded = graph.load(write(tmp_path / "g.npz", features=features))
+    np.testing.assert_allclose(loaded.features.sum(axis=1), 1, rtol=1e-5)
+    with pytest.raises(InvalidInput, match="not finite"):
+        graph.load(write(tmp_path / "g.npz", features=features * 10))
+
+
 def test_the_manifest_and_the_digest_say_what_was_split_how(tmp_path: Path):
     loaded = graph.load(write(tmp_path / "g.npz"))
     loaded.write_manifest(tmp_path / "m.csv")

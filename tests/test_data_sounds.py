@@ -100,6 +100,47 @@ def test_one_long_recording_does_not_decide_the_length():
         sounds.frame(contents, [""] * 100, seconds=1e-6)
 
 
+def test_a_header_that_promises_more_than_there_is_does_not_decide_the_length(tmp_path: Path):
+    good = sounds.encode(np.zeros((800, 1)), 8000)
+    streamed = bytearray(good)
+    streamed[40:44] = b"\xff\xff\xff\xff"  # what a program writes that cannot go back to the header
+    path = tmp_path / "streamed.wav"
+    path.write_bytes(streamed)
+    assert sounds.frame([good, bytes(streamed), path], ["a", "b", "c"]) == (800, 8000)
+    with pytest.raises(InvalidInput, match="none of the 1 sounds can be decoded: c: cut short"):
+        sounds.frame([path], ["c"])
+
+
+def test_a_length_beyond_reason_is_refused():
+    with pytest.raises(InvalidInput, match=r"data\.seconds is 1e\+09: more than 100 times the longest sound, 0\.1 s"):
+        sounds.frame([sounds.encode(np.zeros((800, 1)), 8000)], ["a"], seconds=1e9)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "words"), [(24, b"\0\0\0\0", "0 samples a second"), (34, b"\x28\0", "40 bits a sample|not a WAV")]
+)
+def test_a_header_that_makes_no_sense_is_named(at: int, value: bytes, words: str):
+    odd = bytearray(sounds.encode(np.zeros((800, 1)), 8000))
+    odd[at : at + len(value)] = value
+    if at == 34:
+        odd[32:34] = b"\x05\0"
+        with pytest.raises(InvalidInput, match=words):
+            sounds.decode(bytes(odd), name="odd")
+    else:
+        with pytest.raises(InvalidInput, match=words):
+            sounds.frame([bytes(odd)], ["odd"])
+
+
+def test_the_extensible_header_of_plain_samples_is_read_on_every_python(tmp_path: Path):
+    values = np.array([0, 2**22, -(2**23)])
+    plain = write(tmp_path / "plain.wav", values, width=3).read_bytes()
+    extra = struct.pack("<HHI", 22, 24, 4) + bytes.fromhex("0100000000001000800000aa00389b71")
+    extensible = plain[:16] + struct.pack("<I", 40) + b"\xfe\xff" + plain[22:36] + extra + plain[36:]
+    extensible = extensible[:4] + struct.pack("<I", len(extensible) - 8) + extensible[8:]
+    np.testing.assert_array_equal(sounds.decode(extensible), sounds.decode(plain))
+    assert sounds.frame([extensible], ["a"]) == (800, 8000)
+
+
 def test_a_folder_of_sounds_has_splits_that_follow_from_content(tmp_path: Path):
     root = write_sounds(tmp_path / "sounds", {"high": 40, "low": 40})
     splits = load("folder", path=root)

@@ -14,6 +14,7 @@ from conftest import write_arrays, write_sounds
 
 from tlkit import builders, cli, config, data, training
 from tlkit.data import Photos, graph, sounds
+from tlkit.errors import InvalidInput
 from tlkit.recipes import feature_extraction, finetune, predict, train, train_graph
 
 TINY = ["--builder.filters", "[4, 8]", "--full.epochs", "2"]
@@ -142,6 +143,53 @@ def test_a_spectrogram_has_the_frequencies_of_the_sound(tmp_path: Path):
     assert (heard[0, 2:-3].argmax(-1) == 32).all()  # 1 of 4 kHz, of 128 bands
 
 
+def test_a_band_that_is_silent_in_training_does_not_explode_in_the_test(tmp_path: Path):
+    """Far above the tones, training holds nothing but the spectrogram's floor; a click has every frequency."""
+    t = np.arange(4410) / 44100
+    for name, pitch in (("a", 300), ("b", 600)):
+        (tmp_path / "s" / name).mkdir(parents=True)
+        for number in range(30):
+            tone = 0.3 * np.sin(2 * np.pi * pitch * t + number)[:, None] * np.hanning(4410)[:, None]
+            (tmp_path / "s" / name / f"{number}.wav").write_bytes(sounds.encode(tone, 44100))
+    found = data.load("folder", path=tmp_path / "s")
+    made = train.build(config.Train(builder=config.Builder(spectrogram=True, **{**config.CNN, "filters": [4]})), found)
+    click = np.zeros((1, 4410, 1), "float32")
+    click[0, 2000] = 0.9
+    seen = keras.Model(made.input, made.get_layer("normalization").output)(click)
+    assert np.abs(keras.ops.convert_to_numpy(seen)).max() < 1000
+
+
+def test_a_constant_channel_is_not_divided_by_nothing():
+    values = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype("float32")
+    values[..., 1] = 5
+    photos = Photos.of(values, np.arange(8) % 2)
+    found = data.Splits(["a", "b"], photos, photos, None, [], [], "arrays")
+    made = train.build(config.Train(builder=config.Builder(spectrogram=False, **{**config.CNN, "filters": [4]})), found)
+    other = np.full((1, 4, 4, 2), 6, "float32")
+    seen = keras.Model(made.input, made.get_layer("normalization").output)(other)
+    assert float(keras.ops.max(keras.ops.abs(seen[..., 1]))) == pytest.approx(1)
+    huge = Photos.of(values * 1e30, photos.labels)
+    with pytest.raises(InvalidInput, match="have a variance of"):
+        train.build(config.Train(builder=config.Builder(spectrogram=False)), dataclasses.replace(found, train=huge))
+
+
+def test_a_signal_is_an_array_and_no_sound(folder: Path, capsys: pytest.CaptureFixture):
+    path = write_arrays(folder / "signals.npz", (64,))
+    status = cli.call(config.Train, train.run, ["--data.source", "npz", "--data.path", str(path), *TINY])
+    assert status == 0
+    (run,) = runs()
+    assert (run.data.params["augment.shift"], run.data.params["augment.contrast"]) == ("0.1", "0.0")
+
+
+def test_predict_refuses_a_network_of_arrays(folder: Path, capsys: pytest.CaptureFixture):
+    inputs = keras.Input((8, 8, 1), name="values")
+    network = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
+    network.save(folder / "arrays.keras")
+    (folder / "photo.png").write_bytes(b"")
+    assert cli.call(config.Predict, predict.run, ["arrays.keras", "photo.png"], positional=("model", "photos")) == 2
+    assert "predict needs a classifier of photos" in capsys.readouterr().err
+
+
 def test_weights_to_begin_with_come_from_a_file(splits: data.Splits, tmp_path: Path):
     settings = config.Train(builder=config.Builder(**config.CNN))
     keras.utils.set_random_seed(1)
@@ -170,7 +218,7 @@ def refused(capsys: pytest.CaptureFixture, status: int) -> str:
         (["--builder.weights", "gone.weights.h5"], "gone.weights.h5"),
         (["--builder.spectrogram", "true"], "builder.spectrogram is True; it is for sounds, and the data are photos"),
         (["--augment.flip", "[0]"], "augment.flip is [0]; for these photos it must be true or false"),
-        (["--data.seconds", "1"], "seconds is 1.0, which is for sounds; the data are photos"),
+        (["--data.seconds", "1"], "data.seconds is 1.0, which is for sounds; the data are photos"),
         (["--builder.filters", "[]"], "builder.filters is []; it must have one number or more"),
         (["--builder.filters", "[8, 0]"], "builder.filters is [8, 0]; it must be 1 or more"),
         (

@@ -65,7 +65,8 @@ class Data:
             self.image_size,
             "it must be at least 8 pixels",
         )
-        _require(self.seconds is None or self.seconds > 0, "data.seconds", self.seconds, "it must be above 0")
+        finite = self.seconds is None or 0 < self.seconds < float("inf")
+        _require(finite, "data.seconds", self.seconds, "it must be above 0, and finite")
         for name in ("val_fraction", "test_fraction"):
             _require(
                 0 < getattr(self, name) < 1,
@@ -140,8 +141,8 @@ class Builder:
 
     Args:
         name: `cnn`, the plain convolutional network that the settings from `filters` on describe, or a landmark such
-            as `lenet5`, `resnet18` or `vit_s_16`; tlkit.builders.VARIANTS lists all. Each works on photos, sounds and
-            volumes.
+            as `lenet5`, `resnet18` or `vit_s_16`; tlkit.builders.VARIANTS lists all. They work on photos, sounds and
+            volumes, where these are large enough.
         weights: `none`, or the path of a `.weights.h5` file to begin with.
         spectrogram: Put a log-spectrogram in front, frequencies as channels; by default for sounds, not for arrays.
         dropout: Share of the features dropped in training, before the head; by default the network's own.
@@ -321,7 +322,7 @@ class Train(Training):
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """A graph whose nodes have features, of which some have a known class.
+    """A graph whose nodes have features and a class.
 
     Args:
         path: A NumPy file (.npz) with features (nodes, features), labels (nodes,), edges (count, 2) and train_idx,
@@ -340,7 +341,7 @@ class TrainGraph:
         units: Of each hidden layer.
         dropout: Share of the features, and of each hidden layer's output, dropped in training.
         full: The only phase; each epoch is one step on the whole graph.
-        weight_decay: L2 penalty of the first layer, half of it times the sum of squares, as Kipf and Welling have it.
+        l2: Penalty of the first layer: half of this times the sum of its squared weights, as Kipf and Welling have it.
         precision: Arithmetic of the network; see `train`.
         seed: Of every random choice: the same command and seed give the same weights on the same machine.
         experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
@@ -351,7 +352,7 @@ class TrainGraph:
     units: list[int] = dataclasses.field(default_factory=lambda: [16])
     dropout: float = 0.5
     full: Steady = dataclasses.field(default_factory=Steady)
-    weight_decay: float = 5e-4
+    l2: float = 5e-4
     precision: Precision = "auto"
     seed: int = 0
     experiment: str = "tlkit"
@@ -363,7 +364,7 @@ class TrainGraph:
         )
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "it must be from 0 to below 1")
         _require(self.full.epochs >= 1, "full.epochs", self.full.epochs, "it must be 1 or more")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "it must be 0 or more")
+        _require(self.l2 >= 0, "l2", self.l2, "it must be 0 or more")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")
         _require(bool(self.experiment), "experiment", self.experiment, "it must have a name")
 

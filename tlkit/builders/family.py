@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -126,8 +127,9 @@ def one_line_errors(what: str) -> Iterator[None]:
     except InvalidInput:
         raise
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InvalidInput(f"{what} cannot be built: {reason[0]}") from error
+        lines = [line for line in str(error).splitlines() if line.strip() and "Exception encountered" not in line]
+        reason = re.sub(r"\x1b\[\d*m", "", lines[0]) if lines else type(error).__name__
+        raise InvalidInput(f"{what} cannot be built: {reason}") from error
 
 
 def head(x: Any, classes: int, activation: Any, name: str = "head", probabilities: str = "probabilities") -> Any:

@@ -123,15 +123,18 @@ def augment_array(
     return padded[tuple(window)]
 
 
-def augmentation(shape: tuple[int, ...], dtype: np.dtype) -> Callable[..., np.ndarray]:
-    """Choose the function that changes examples of a kind.
+def augmentation(kind: str) -> Callable[..., np.ndarray]:
+    """Choose the function that changes examples of a kind: photos, sounds or arrays.
 
-    >>> augmentation((8000, 1), np.dtype(np.float32)).__name__
+    >>> augmentation("sounds").__name__
     'augment_sound'
     """
-    if len(shape) == 2:
-        return augment_sound
-    return augment if len(shape) == 3 and shape[-1] in (1, 3) and dtype == np.uint8 else augment_array
+    functions: dict[str, Callable[..., np.ndarray]] = {
+        "photos": augment,
+        "sounds": augment_sound,
+        "arrays": augment_array,
+    }
+    return functions[kind]
 
 
 def _warp(size: tuple[int, int], flip: bool, angle: float, scale: float, shift: tuple[float, float]) -> np.ndarray:

@@ -96,13 +96,14 @@ def load(path: str | Path) -> Graph:
 def _features(path: str | Path, features: np.ndarray) -> np.ndarray:
     if features.ndim != 2 or features.dtype.kind not in "buif" or not features.size:
         raise InvalidInput(f"{path}: features is {features.dtype} {features.shape}: give numbers (nodes, features)")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        features = features.astype(np.float32)
     if not np.isfinite(features).all():
         raise InvalidInput(f"{path}: features holds numbers that are not finite: remove or replace them")
-    features = features.astype(np.float32)
     if (features < 0).any():  # a sum close to 0 would blow them up
         return features
-    sums = features.sum(axis=1, keepdims=True)
-    return np.divide(features, sums, out=np.zeros_like(features), where=sums > 0)
+    sums = features.sum(axis=1, keepdims=True, dtype=np.float64)
+    return np.divide(features, sums, out=np.zeros(features.shape), where=sums > 0).astype(np.float32)
 
 
 def _nodes(path: str | Path, name: str, indices: np.ndarray, nodes: int) -> np.ndarray:

@@ -40,6 +40,7 @@ class Photos:
     shape: tuple[int, ...]  # of each: (*space, channels), such as (height, width, channels) or (samples, channels)
     stored: np.ndarray | list[Content]  # values (n or more, *shape), or what to decode
     rows: np.ndarray  # (n,), int: where each photo stands in `stored`
+    kind: str = "photos"  # or "sounds" or "arrays"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -79,10 +80,14 @@ class Photos:
             images: (n, *space, channels), uint8 or float32
             labels: (n,)
 
+        uint8 with 1 or 3 channels behind two axes of space are photos, all else arrays.
+
         >>> Photos.of(np.zeros((2, 8, 8, 1), np.uint8), [0, 1]).read([1]).shape
         (1, 8, 8, 1)
         """
+        photos = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] in (1, 3)
         return Photos(
+            kind="photos" if photos else "arrays",
             names=list(names) if names else [str(i) for i in range(len(images))],
             hashes=[content_hash(image) for image in images],
             labels=np.asarray(labels, np.int32),
@@ -221,6 +226,7 @@ def load(
             shape=shape,
             stored=stored,
             rows=np.array(rows, int),
+            kind=kind,
         )
 
     return Splits(
@@ -243,7 +249,7 @@ def _shape(
     for name, value, its in (
         ("size", size, "photos"),
         ("channels", channels, "photos"),
-        ("seconds", seconds, "sounds"),
+        ("data.seconds", seconds, "sounds"),
     ):
         if value is not None and kind != its:
             raise InvalidInput(f"{name} is {value}, which is for {its}; the data are {kind}: leave it out")

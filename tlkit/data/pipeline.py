@@ -51,7 +51,7 @@ class Plan(NamedTuple):
             _unreadable.append(error)
             raise
         if self.augment:
-            change = augmentation(images.shape[1:], images.dtype)
+            change = augmentation(self.photos.kind)
             for image, index in zip(images, indices, strict=True):
                 # + 1: NumPy seeds (seed, epoch, 0) and (seed, epoch) alike, and that is what the order is drawn from
                 rng = np.random.default_rng((self.seed, int(epoch), int(index) + 1))

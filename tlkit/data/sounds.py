@@ -14,6 +14,8 @@ import numpy as np
 from tlkit.errors import InvalidInput
 
 SUFFIXES = frozenset({".wav"})
+HEADER = 2**20  # bytes in which a file's samples begin
+PCM = bytes.fromhex("0100000000001000800000aa00389b71")  # what an extensible header calls plain samples
 
 
 def decode(content: Path | bytes, samples: int | None = None, name: str | None = None) -> np.ndarray:
@@ -34,15 +36,17 @@ def decode(content: Path | bytes, samples: int | None = None, name: str | None =
     [[0.5], [-1.0], [0.0]]
     """
     try:
-        with _open(content) as file:
+        with _open(content.read_bytes() if isinstance(content, Path) else content) as file:
             channels, width, count = file.getnchannels(), file.getsampwidth(), file.getnframes()
             data = file.readframes(count)
         if len(data) < count * channels * width:
             raise ValueError(f"cut short: it announces {count:,} samples and has {len(data) // (channels * width):,}")
+        if width > 4:
+            raise ValueError(f"{8 * width} bits a sample: convert it to 16 bits")
         if not count:
             raise ValueError("the sound is empty (0 samples)")
         sound = _values(data, width).reshape(count, channels).mean(axis=1, dtype=np.float64).astype(np.float32)
-    except (OSError, EOFError, wave.Error, ValueError, ZeroDivisionError) as error:
+    except (OSError, EOFError, wave.Error, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise InvalidInput(f"{name or _shown(content)}: {_reason(error)}") from error
     if samples is not None:
         sound = np.pad(sound[:samples], (0, max(0, samples - count)))
@@ -86,9 +90,8 @@ def frame(contents: Sequence[Path | bytes], names: Sequence[str], seconds: float
     problem = "there is none"
     for name, content in zip(names, contents, strict=True):
         try:
-            with _open(content) as file:
-                headers.append((name, file.getframerate(), file.getnframes()))
-        except (OSError, EOFError, wave.Error, ValueError) as error:
+            headers.append((name, *_header(content)))
+        except (OSError, EOFError, wave.Error, ValueError, RuntimeError, ZeroDivisionError) as error:
             problem = f"{name}: {_reason(error)}"
     if not headers:
         raise InvalidInput(f"none of the {len(contents)} sounds can be decoded: {problem}")
@@ -99,17 +102,41 @@ def frame(contents: Sequence[Path | bytes], names: Sequence[str], seconds: float
         raise InvalidInput(
             f"{odd} has {its:,} samples a second, {rates[rate]:,} others have {rate:,}: bring all sounds to one rate"
         )
+    lengths = sorted(count for _, _, count in headers)
     if seconds is None:
-        lengths = sorted(count for _, _, count in headers)
         seconds = math.ceil(lengths[math.ceil(0.99 * len(lengths)) - 1] / rate * 10) / 10
+    elif seconds * rate > 100 * max(lengths):
+        raise InvalidInput(
+            f"data.seconds is {seconds:g}: more than 100 times the longest sound, {max(lengths) / rate:.3g} s"
+        )
     samples = round(seconds * rate)
     if samples < 1:
         raise InvalidInput(f"data.seconds is {seconds}: less than one sample at {rate:,} samples a second")
     return samples, rate
 
 
-def _open(content: Path | bytes) -> wave.Wave_read:
-    return wave.open(str(content) if isinstance(content, Path) else io.BytesIO(content), "rb")
+def _open(data: bytes) -> wave.Wave_read:
+    at = data.find(b"fmt ", 12, 4096)
+    if at > 0 and data[at + 8 : at + 10] == b"\xfe\xff" and data[at + 32 : at + 48] == PCM:
+        data = data[: at + 8] + b"\x01\x00" + data[at + 10 :]  # before Python 3.12, `wave` knows no extensible format
+    return wave.open(io.BytesIO(data), "rb")
+
+
+def _header(content: Path | bytes) -> tuple[int, int]:
+    """Samples in a second, and samples."""
+    if isinstance(content, Path):
+        size = content.stat().st_size
+        with open(content, "rb") as stream:
+            content = stream.read(HEADER)
+    else:
+        size = len(content)
+    with _open(content) as file:
+        rate, count = file.getframerate(), file.getnframes()
+        if count * file.getnchannels() * file.getsampwidth() > size:  # `decode` refuses it
+            raise ValueError(f"cut short: it announces {count:,} samples, more than there are")
+    if rate < 1:
+        raise ValueError("0 samples a second")
+    return rate, count
 
 
 def _values(data: bytes, width: int) -> np.ndarray:
@@ -133,4 +160,8 @@ def _reason(error: Exception) -> str:
     said = " ".join(str(error).split())
     if said.startswith("unknown format"):
         return f"a WAV file in a format other than PCM ({said.rpartition(' ')[2]}): convert it to 16 bits"
-    return f"not a WAV file{f' ({said})' if said else ''}" if isinstance(error, EOFError | wave.Error) else said
+    return (
+        f"not a WAV file{f' ({said})' if said else ''}"
+        if isinstance(error, EOFError | wave.Error | RuntimeError)
+        else said
+    )

@@ -292,7 +292,8 @@ def _npz_images(where: str, images: np.ndarray) -> np.ndarray:
         raise InvalidInput(f"{where} is {images.dtype} {images.shape}: 3 axes of space and {CHANNELS} channels at most")
     if images.dtype != np.uint8 or images.ndim == 3:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
-            images = images.astype(np.uint8 if kind == "b" and images.ndim > 3 else np.float32)
+            # Black and white is 0 and 255, as in a photo.
+            images = images * np.uint8(255) if kind == "b" and images.ndim > 3 else images.astype(np.float32)
     if images.dtype == np.float32 and not np.isfinite(images).all():
         raise InvalidInput(f"{where} holds numbers that are not finite: remove or replace them")
     return images

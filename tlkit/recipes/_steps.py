@@ -98,6 +98,7 @@ def _complete_backbone(config: Any) -> Any:
     row = backbones.row(name)
     if weights == "pretrained":
         weights = row.pretrained
+    weights = os.path.abspath(weights) if os.path.isfile(weights) else weights
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, image_size=config.data.image_size or row.size),

@@ -54,7 +54,13 @@ def load(model: str) -> tuple[keras.Model, list[str]]:
     """
     loaded, names = _steps.load(model)
     taken, given = loaded.input_shape, loaded.output_shape
-    if len(taken) != 4 or None in taken[1:] or taken[3] not in (1, 3) or len(given) != 2:
+    if (
+        loaded.inputs[0].name == "values"
+        or len(taken) != 4
+        or None in taken[1:]
+        or taken[3] not in (1, 3)
+        or len(given) != 2
+    ):
         raise InvalidInput(f"{model!r} maps {taken} to {given}; predict needs a classifier of photos of one size")
     count = max(2, given[-1])
     if names is not None and len(names) != count:

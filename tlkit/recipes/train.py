@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 FILES = ("folder", "csv", "tfds")  # whose photos have no one size
 SIZE = 64  # height and width in pixels of photos in files, for a network that has no size of its own
+SILENT = 0.01  # least variance of a band of a log-spectrogram
+LARGEST = 1e38  # what float32 can hold
 FRAME = 0.032  # seconds that each column of a spectrogram looks at, the usual compromise for speech
 
 
@@ -75,11 +78,16 @@ def build(config: Train, splits: data.Splits) -> keras.Model:
     inputs = keras.Input(shape, name={"photos": "pixels", "sounds": "samples"}.get(splits.kind, "values"))
     x = inputs
     if chosen.spectrogram and splits.rate:
-        frame = 2 ** round(math.log2(FRAME * splits.rate))
+        frame = max(2, 2 ** round(math.log2(FRAME * splits.rate)))
         x = layers.STFTSpectrogram(
             "log", frame, frame // 2, padding="same", trainable=False, dtype="float32", name="spectrogram"
         )(x)
     mean, variance = moments(keras.Model(inputs, x) if chosen.spectrogram else None, splits.train)
+    # A band that is silent in training, or a constant channel, is not divided by next to nothing.
+    least = SILENT if chosen.spectrogram else 0.0
+    variance = [max(value, least) or 1.0 for value in variance]
+    if not all(math.isfinite(value) and value < LARGEST for value in variance):
+        raise InvalidInput(f"the {splits.kind} have a variance of {max(variance):.3g}: scale them to about -1 to 1")
     x = layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalization")(x)
     weights = None if chosen.weights == "none" else chosen.weights
     given: dict[str, Any] = {"input_tensor": x, "classes": len(splits.classes), "weights": weights}
@@ -147,7 +155,10 @@ def _complete(config: Train, examples: data.Examples, row: Any) -> Train:
         config,
         data=dataclasses.replace(config.data, image_size=size),
         builder=dataclasses.replace(
-            builder, spectrogram=sounds if builder.spectrogram is None else builder.spectrogram, **filled
+            builder,
+            weights=os.path.abspath(builder.weights) if os.path.isfile(builder.weights) else builder.weights,
+            spectrogram=sounds if builder.spectrogram is None else builder.spectrogram,
+            **filled,
         ),
         augment=_augment(augment, examples, config.data.source == "embedded"),
     )
@@ -161,7 +172,7 @@ def _augment(augment: Augment, examples: data.Examples, embedded: bool) -> Augme
         raise InvalidInput(f"augment.flip is {augment.flip}; for these {examples.kind} it must be {which}")
     if examples.kind == "photos":
         return dataclasses.replace(augment, flip=not embedded if augment.flip is None else augment.flip)
-    possible = ("flip", "shift") if space > 1 else ("shift", "contrast")
+    possible = ("shift", "contrast") if examples.kind == "sounds" else ("flip", "shift")
     none: dict[str, Any] = {}
     for field in dataclasses.fields(augment):
         value = getattr(augment, field.name)

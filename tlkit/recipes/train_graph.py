@@ -37,7 +37,7 @@ def run(config: TrainGraph) -> _steps.Result:
         classes=len(loaded.classes),
         units=config.units,
         dropout=config.dropout,
-        kernel_regularizer=keras.regularizers.L2(config.weight_decay / 2) if config.weight_decay else None,
+        kernel_regularizer=keras.regularizers.L2(config.l2 / 2) if config.l2 else None,
     )
     with _steps.tracked("train_graph", config, loaded) as tracked:
         settings = training.Settings(**dataclasses.asdict(config.full), steady=True)
