@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import keras
@@ -353,3 +354,30 @@ def test_a_graph_whose_splits_overlap_is_refused(folder: Path, ring: Path, capsy
     np.savez(folder / "leak.npz", **{**arrays, "test_idx": arrays["train_idx"]})
     said = refused(capsys, cli.call(config.TrainGraph, train_graph.run, ["--data.path", "leak.npz"]))
     assert "train_idx and test_idx share 20 nodes" in said
+
+
+# The published data, with TLKIT_DATA ----------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("verb", "name", "path", "metric", "least"),
+    [
+        ("train", "fsdd", "fsdd", "test_accuracy", 0.96),
+        ("train", "adrenalmnist3d", "adrenalmnist3d/adrenalmnist3d.npz", "test_auc", 0.86),
+        ("train_graph", "cora", "cora/cora_planetoid.npz", "test_accuracy", 0.80),
+    ],
+)
+def test_real_data_score_what_the_run_file_says(folder, verb: str, name: str, path: str, metric: str, least: float):
+    data_folder = os.environ.get("TLKIT_DATA")
+    if not data_folder:
+        pytest.skip("TLKIT_DATA is not set")
+    file = ROOT / "recipes" / verb / f"{name}.yaml"
+    argv = ["--config", str(file), "--data.path", str(Path(data_folder) / path)]
+    if verb == "train":
+        assert cli.call(config.Train, train.run, argv) == 0
+    else:
+        assert cli.call(config.TrainGraph, train_graph.run, argv) == 0
+    assert runs()[0].data.metrics[metric] >= least
