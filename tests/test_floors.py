@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "tlkit"
 FLOORS = [
     {"errors"},
     {"arithmetic", "config", "labels", "reference"},
-    {"anatomy", "cli", "runtime", "data", "tracking", "plots", "letternet", "layers", "weightfiles"},
-    {"backbones", "builders", "training"},
+    {"cli", "runtime", "data", "tracking", "plots", "letternet", "layers", "weightfiles"},
+    {"anatomy", "backbones", "builders", "training"},
     {"evaluation"},
     {"recipes"},
 ]

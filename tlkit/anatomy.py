@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,8 +12,7 @@ import numpy as np
 
 from tlkit import arithmetic
 from tlkit.errors import InvalidInput
-
-_STAGE = re.compile(r"stem|stage\d+")
+from tlkit.layers import is_stage
 
 
 class Stage(NamedTuple):
@@ -56,7 +54,7 @@ def stages(model: keras.Model, ends: Mapping[str, str] | None = None) -> list[St
     axes = len(inner.inputs[0].shape) - 2
     rows = {row.name: row for row in arithmetic.describe(inner) if "/" not in row.name}
     if not ends:
-        ends = {name: name for name in rows if _STAGE.fullmatch(name)} or _by_size(rows, axes)
+        ends = {name: name for name in rows if is_stage(name)} or _by_size(rows, axes)
     found = []
     for place, (name, row) in enumerate(rows.items()):
         for stage in [stage for stage, end in ends.items() if end == name]:
@@ -152,7 +150,7 @@ def _core(model: keras.Model) -> tuple[keras.Model, str]:
     """The innermost model that takes the model's own input, and what `arithmetic.describe` puts before its layers."""
     prefix = ""
     while True:
-        if any(_STAGE.fullmatch(layer.name) for layer in model.layers):
+        if any(is_stage(layer.name) for layer in model.layers):
             return model, prefix
         first = next((layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)), None)
         if not isinstance(first, keras.Model) or not first.inputs or first.input_shape != model.input_shape:

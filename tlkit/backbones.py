@@ -28,7 +28,7 @@ import numpy as np
 
 from tlkit import weightfiles
 from tlkit.errors import InvalidInput
-from tlkit.layers import global_pool
+from tlkit.layers import global_pool, is_stage
 
 
 class Row(NamedTuple):
@@ -325,11 +325,12 @@ def freeze(model: keras.Model) -> None:
     ['head/kernel', 'head/bias']
     """
     backbone = _backbone(model)
-    _set_trainable(backbone, False)
-    if backbone is model and any(layer.name == "head" for layer in model.layers):
-        _set_trainable(model, True)
-        for layer in model.layers:
-            layer.trainable = layer.name == "head"
+    if backbone is not model or all(layer.name != "head" for layer in model.layers):
+        _set_trainable(backbone, False)
+        return
+    _set_trainable(model, True)
+    for layer in model.layers:
+        layer.trainable = layer.name == "head"
 
 
 def unfreeze(model: keras.Model, name: str | None = None, from_stage: str | None = None) -> None:
@@ -357,7 +358,7 @@ def unfreeze(model: keras.Model, name: str | None = None, from_stage: str | None
     """
     backbone = _backbone(model)
     layers = {layer.name: layer for layer in backbone.layers}
-    named = {end: end for end in layers if re.fullmatch(r"stem|stage\d+", end)}
+    named = {end: end for end in layers if is_stage(end)}
     stages = named if name is None else row(name).stages
     if from_stage is not None and from_stage not in stages:
         raise InvalidInput(
@@ -527,9 +528,9 @@ def _set_trainable(network: keras.Model, value: bool) -> None:
 
 
 def _backbone(model: keras.Model) -> keras.Model:
-    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    if model.name == "backbone" or any(re.fullmatch(r"stem|stage\d+", layer.name) for layer in model.layers):
+    if model.name == "backbone" or any(is_stage(layer.name) for layer in model.layers):
         return model
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     if len(inner) == 1:
         return inner[0]
     raise InvalidInput(f"model {model.name!r} has no layer called backbone: build it with tlkit.backbones.classifier")

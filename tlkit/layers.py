@@ -6,6 +6,7 @@ classes at the end are what Keras has not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -138,6 +139,11 @@ def conv_norm(
     return layers.Activation(activation, name=f"{name}_activation")(x) if activation else x
 
 
+def layer_norm(x: Any, name: str) -> Any:
+    """Normalize over the channels, as transformers and ConvNeXt do: with an epsilon of 1e-6."""
+    return layers.LayerNormalization(epsilon=1e-6, name=name)(x)
+
+
 def pool(
     x: Any, kind: str, pool_size: int, strides: int | None = None, *, padding: str | int = "valid", name: str
 ) -> Any:
@@ -178,6 +184,15 @@ def end(x: Any, name: str) -> Any:
     return layers.Identity(name=name)(x)
 
 
+def is_stage(name: str) -> bool:
+    """Tell whether a layer's name is that of a stage, the stem included.
+
+    >>> is_stage("stem"), is_stage("stage2"), is_stage("stage2_block1_conv")
+    (True, True, False)
+    """
+    return re.fullmatch(r"stem|stage\d+", name) is not None
+
+
 def stages(x: Any, block: Callable[[Any, str, int, int], Any], depths: Sequence[int]) -> Any:
     """Stack blocks in stages called `stage1`, `stage2` ...
 
@@ -200,8 +215,8 @@ def stages(x: Any, block: Callable[[Any, str, int, int], Any], depths: Sequence[
 class LocalResponseNormalization(layers.Layer):
     """Divide each activation by the power of its neighbour channels (Krizhevsky et al. 2012, section 3.3).
 
-    y = x / (k + alpha * (sum of the squares of `size` channels around it)) ** beta; other than in
-    Caffe and PyTorch, the sum is not divided by `size`.
+    y = x / (k + alpha * (sum of the squares of `size` channels around it)) ** beta; other than in Caffe and PyTorch,
+    the sum is not divided by `size`.
 
     Shapes:
         inputs: (batch, *space, channels)
@@ -222,9 +237,7 @@ class LocalResponseNormalization(layers.Layer):
         sides = [(0, 0)] * (len(inputs.shape) - 1) + [(before, self.size - 1 - before)]
         squares = ops.pad(squares, sides)
         total = sum(squares[..., start : start + channels] for start in range(self.size))
-        return ops.cast(
-            inputs / ops.cast(ops.power(self.k + self.alpha * total, self.beta), inputs.dtype), inputs.dtype
-        )
+        return inputs / ops.cast(ops.power(self.k + self.alpha * total, self.beta), inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Give the arguments, for a file."""
@@ -323,7 +336,7 @@ class GraphConvolution(layers.Layer):
     Args:
         units: Features of the output.
         activation: As in `keras.layers.Dense`.
-        use_bias: Whether to add b.
+        use_bias: Whether to add the bias.
         kernel_initializer: As in `keras.layers.Dense`.
         kernel_regularizer: As in `keras.layers.Dense`.
         kwargs: Of `keras.layers.Layer`.

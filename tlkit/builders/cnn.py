@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from tlkit.builders import pretrained
 from tlkit.builders.family import begin, check_head, head, number, numbers, one_line_errors
 from tlkit.errors import InvalidInput
 from tlkit.layers import conv, end, global_pool
@@ -105,8 +106,6 @@ def cnn(
             x = global_pool(x, pooling)
         model = keras.Model(inputs, x, name=name)
     if weights is not None:
-        from tlkit.builders import pretrained
-
         pretrained.load_file(model, weights)
     return model
 

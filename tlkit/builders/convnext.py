@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from keras import layers
 
 from tlkit.builders.family import Family
-from tlkit.layers import LayerScale, conv, depthwise_conv, end, global_pool, stages, stochastic_depth
+from tlkit.layers import LayerScale, conv, depthwise_conv, end, global_pool, layer_norm, stages, stochastic_depth
 
 # A description, not an instance: an instance gives the same numbers each time it is called, whatever the seed.
 KERNEL = {"class_name": "TruncatedNormal", "config": {"stddev": 0.02}}
@@ -51,13 +51,13 @@ VARIANTS = {
 def features(x: Any, variant: Variant) -> Any:
     """Stack the patches (`stem`) and the blocks (`stage1` and so on); between stages the map is halved."""
     x = conv(x, variant.filters[0], 4, 4, padding="valid", kernel_initializer=KERNEL, name="stem_conv")
-    x = end(_norm(x, "stem_norm"), "stem")
+    x = end(layer_norm(x, "stem_norm"), "stem")
     last = max(1, sum(variant.depths) - 1)
 
     def step(x: Any, name: str, stage: int, number: int) -> Any:
         filters = variant.filters[stage]
         if stage and not number:
-            x = _norm(x, f"stage{stage + 1}_halve_norm")
+            x = layer_norm(x, f"stage{stage + 1}_halve_norm")
             x = conv(x, filters, 2, 2, padding="valid", kernel_initializer=KERNEL, name=f"stage{stage + 1}_halve_conv")
         return block(x, variant.drop_path * (sum(variant.depths[:stage]) + number) / last, name)
 
@@ -68,7 +68,7 @@ def block(x: Any, drop: float, name: str) -> Any:
     """Look at each channel alone through 7 x 7, then mix the channels (figure 4, right)."""
     filters = x.shape[-1]
     y = depthwise_conv(x, 7, initializer=KERNEL, name=f"{name}_depthwise_conv")
-    y = _norm(y, f"{name}_norm")
+    y = layer_norm(y, f"{name}_norm")
     y = layers.Dense(4 * filters, "gelu", kernel_initializer=KERNEL, name=f"{name}_dense1")(y)
     y = layers.Dense(filters, kernel_initializer=KERNEL, name=f"{name}_dense2")(y)
     y = LayerScale(name=f"{name}_scale")(y)
@@ -77,16 +77,12 @@ def block(x: Any, drop: float, name: str) -> Any:
 
 def top(x: Any, _: Variant) -> Any:
     """Pool over all positions, then normalize."""
-    return _norm(global_pool(x), "norm")
+    return layer_norm(global_pool(x), "norm")
 
 
 def bare(x: Any, _: Variant, pooling: str | None, space: Sequence[int | None]) -> Any:
     """Normalize the features, after they are pooled where they are."""
-    return _norm(global_pool(x, pooling) if pooling else x, "norm")
-
-
-def _norm(x: Any, name: str) -> Any:
-    return layers.LayerNormalization(epsilon=1e-6, name=name)(x)
+    return layer_norm(global_pool(x, pooling) if pooling else x, "norm")
 
 
 FAMILY = Family(VARIANTS, features, top, bare)

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from tlkit.builders import alexnet, convnext, efficientnet, googlenet, lenet, resnet, vgg, vit
+from tlkit.builders import alexnet, convnext, efficientnet, googlenet, lenet, pretrained, resnet, vgg, vit
 from tlkit.builders.family import Family, begin, check_head, head, one_line_errors
 from tlkit.errors import InvalidInput
 
@@ -83,8 +83,6 @@ def build(
         if include_top:
             model = family.complete(model, row, classes, classifier_activation)
     if weights is not None:
-        from tlkit.builders import pretrained
-
         pretrained.load(model, x, variant, family.variants[variant], weights, include_top, classes)
     return model
 

@@ -14,6 +14,8 @@ import numpy as np
 from tlkit import weightfiles
 from tlkit.errors import InvalidInput
 
+HINT = "give None, or the path of a .weights.h5 file"
+
 
 def load(
     model: keras.Model,
@@ -57,9 +59,6 @@ def load(
     theirs = constructor(include_top=include_top, weights=None, input_shape=(row.size, row.size, row.channels))
     weightfiles.load_published(theirs, path, application)
     copy(theirs, keras.Model(start, model.output, name=variant))
-
-
-HINT = "give None, or the path of a .weights.h5 file"
 
 
 def load_file(model: keras.Model, path: str | os.PathLike[str]) -> None:

@@ -14,7 +14,7 @@ from keras import layers
 
 from tlkit.builders.family import Family
 from tlkit.errors import InvalidInput
-from tlkit.layers import ClassToken, PositionEmbedding, conv, end, global_pool, stages
+from tlkit.layers import ClassToken, PositionEmbedding, conv, end, global_pool, layer_norm, stages
 
 
 class Variant(NamedTuple):
@@ -95,10 +95,10 @@ def block(x: Any, variant: Variant, name: str) -> Any:
         x: (batch, tokens, width)
         returns: the same
     """
-    y = _norm(x, f"{name}_norm1")
+    y = layer_norm(x, f"{name}_norm1")
     y = layers.MultiHeadAttention(variant.heads, variant.width // variant.heads, name=f"{name}_attention")(y, y)
     x = layers.Add(name=f"{name}_add1")([x, _dropped(y, variant, f"{name}_dropout1")])
-    y = _norm(x, f"{name}_norm2")
+    y = layer_norm(x, f"{name}_norm2")
     y = layers.Dense(4 * variant.width, "gelu", name=f"{name}_dense1")(y)
     y = layers.Dense(variant.width, name=f"{name}_dense2")(_dropped(y, variant, f"{name}_dropout2"))
     return layers.Add(name=f"{name}_add2")([x, _dropped(y, variant, f"{name}_dropout3")])
@@ -106,7 +106,7 @@ def block(x: Any, variant: Variant, name: str) -> Any:
 
 def top(x: Any, _: Variant) -> Any:
     """Normalize and take the class token."""
-    return _norm(x, "norm")[:, 0]
+    return layer_norm(x, "norm")[:, 0]
 
 
 def bare(x: Any, variant: Variant, pooling: str | None, space: Sequence[int | None]) -> Any:
@@ -116,13 +116,9 @@ def bare(x: Any, variant: Variant, pooling: str | None, space: Sequence[int | No
         x: (batch, 1 + patches, width)
         returns: (batch, *(n // patch), width)
     """
-    x = _norm(x, "norm")[:, 1:]
+    x = layer_norm(x, "norm")[:, 1:]
     x = layers.Reshape((*(n // variant.patch for n in space if n), variant.width), name="map")(x)
     return global_pool(x, pooling) if pooling else x
-
-
-def _norm(x: Any, name: str) -> Any:
-    return layers.LayerNormalization(epsilon=1e-6, name=name)(x)
 
 
 def _dropped(x: Any, variant: Variant, name: str) -> Any:
