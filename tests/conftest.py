@@ -14,6 +14,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An activation store of each test's own; never the user's."""
+    path = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TLKIT_CACHE", str(path))
+    return path
+
+
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty tracking store: MLflow takes seconds to create one, so each test gets a copy."""

@@ -144,18 +144,8 @@ def test_the_digest_follows_the_content_and_not_the_place(flowers, tmp_path_fact
     assert load("folder", path=moved, size=(8, 8)).digest != digest
 
 
-def test_progress_tells_the_time_left_when_it_takes_long(monkeypatch, capsys):
-    clock = iter(range(0, 1000, 1))
-    monkeypatch.setattr(photos.time, "monotonic", lambda: next(clock))
-    assert list(photos._progress(range(30), 30, "opening photos")) == list(range(30))
-    told = capsys.readouterr().err.splitlines()
-    assert told[0] == "opening photos: 2 of 30, about 42 s left"
-    assert told[-1] == "opening photos: 30 in 31 s"
-    assert len(told) == 4
-
-
 def test_available_memory_is_plausible():
-    assert 2**20 < photos._available_memory() < 2**50
+    assert 2**20 < photos.available_memory() < 2**50
 
 
 def test_photos_of_pixels_at_hand():

@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
     {"errors"},
-    {"arithmetic", "config", "labels", "reference"},
-    {"cli", "runtime", "data", "tracking", "plots", "letternet", "layers", "weightfiles"},
-    {"anatomy", "backbones", "builders", "training"},
-    {"evaluation"},
+    {"arithmetic", "config", "labels", "progress", "reference"},
+    {"cli", "runtime", "data", "tracking", "plots", "letternet", "layers", "probes", "store", "weightfiles"},
+    {"anatomy", "backbones", "builders", "engines", "training"},
+    {"evaluation", "features"},
     {"recipes"},
 ]
 FRAMEWORKS = {"keras", "tensorflow", "jax", "torch", "mlflow", "sklearn", "matplotlib", "keras_tuner"}

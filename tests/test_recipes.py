@@ -22,7 +22,7 @@ import yaml
 from conftest import write_photos
 from PIL import Image
 
-from tlkit import cli, config, labels
+from tlkit import cli, config, data, features, labels, probes
 from tlkit.recipes import feature_extraction, finetune, predict
 
 QUICK = ["--backbone.name", "LetterNet", "--backbone.weights", "none", "--head.epochs", "1"]
@@ -106,14 +106,80 @@ def test_the_logged_model_predicts_what_the_model_in_memory_does(folder: Path, p
     assert by_run == by_file == [answer]
 
 
-def test_feature_extraction_trains_the_head_alone(folder: Path):
-    settings = config.FeatureExtraction(backbone=config.Backbone(weights="none"), head=config.Head(epochs=1))
-    keras.utils.set_random_seed(settings.seed)
+def extract(photos: Path, *argv: str) -> int:
+    given = ["--backbone.name", "LetterNet", "--backbone.weights", "none", *small(photos), *argv]
+    return cli.call(config.FeatureExtraction, feature_extraction.run, given)
+
+
+def test_feature_extraction_leaves_a_model_that_says_what_the_solver_says(folder: Path, photos: Path):
+    settings = config.FeatureExtraction(
+        config.Data(path=str(photos), image_size=16), backbone=config.Backbone("LetterNet", weights="none")
+    )
     result = feature_extraction.run(settings)
-    assert [entry["phase"] for entry in result.history.epochs] == ["head"]
-    assert one_run().data.tags["recipe"] == "feature_extraction"
-    paths = {weight.path for weight in result.model.trainable_weights}
-    assert paths == {"head/kernel", "head/bias"}
+    run = one_run()
+    assert run.data.tags["recipe"] == "feature_extraction"
+    assert run.data.params["features.engine"] in ("keras", "openvino")
+    assert {weight.path for weight in result.model.trainable_weights} == {"head/kernel", "head/bias"}
+    splits = data.load("folder", path=photos, size=(16, 16), channels=1)
+    seen = [split.read(np.arange(len(split))) for split in (splits.train, splits.val, splits.test)]
+    pooled = [features.pooled(result.model).predict(pixels, verbose=0) for pixels in seen]
+    labels = np.concatenate([splits.train.labels, splits.val.labels])
+    probe = probes.logistic_regression(
+        np.concatenate(pooled[:2]), labels, 2, groups=splits.train.hashes + splits.val.hashes
+    )
+    file = mlflow.keras.load_model(result.model_uri)
+    np.testing.assert_allclose(file.predict(seen[2], verbose=0), probe.probabilities(pooled[2]), atol=2e-3)
+    right = probe.probabilities(pooled[2]).argmax(1) == splits.test.labels
+    assert run.data.metrics["test_accuracy"] == result.scores.accuracy == pytest.approx(right.mean())
+    assert run.data.metrics["l2"] == probe.l2
+    assert "regularization.png" in artifacts(run)
+
+
+def test_features_are_computed_once_and_photos_that_are_added_alone(folder: Path, photos: Path, capsys):
+    def computed(*argv: str) -> str:
+        assert extract(photos, "--features.engine", "keras", *argv) == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("features of"))
+
+    assert "0 from the store, 60 computed by keras" in computed()
+    assert "60 from the store, 0 computed" in computed()
+    Image.new("RGB", (40, 40), (0, 200, 0)).save(photos / "green" / "new.png")
+    assert "60 from the store, 1 computed" in computed()
+    assert "61 computed" in computed("--features.store", "none")
+    assert "0 from the store, 61 computed" in computed("--seed", "1")  # other random weights
+
+
+def test_a_photo_that_cannot_be_decoded_is_set_aside_here_too(folder: Path, photos: Path, capsys):
+    (photos / "green" / "000.png").write_bytes(b"no photo")
+    assert extract(photos) == 0
+    assert "set aside" in capsys.readouterr().err
+    assert len(result_names()) == 59
+    assert extract(photos, "--data.strict", "true") == 2
+    assert "000.png" in capsys.readouterr().err
+
+
+def result_names() -> list[str]:
+    manifest = mlflow.artifacts.download_artifacts(f"runs:/{one_run().info.run_id}/split_manifest.csv")
+    return Path(manifest).read_text().splitlines()[1:]
+
+
+def test_finetune_learns_from_stored_activations(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
+    stage = ["--full.unfreeze_from", "stage2", "--head.epochs", "0"]
+    off = [f"--augment.{name}=0" for name in ("rotation", "zoom", "shift", "brightness", "contrast")]
+    argv = [*small(photos), *stage, "--augment.flip", "false", *off]
+    losses = {}
+    for stored in ("false", "true"):
+        assert tune(*argv, "--full.stored", stored, "--head.dropout", "0", "--full.epochs", "2") == 0
+        latest = mlflow.search_runs(search_all_experiments=True, output_format="list")[0]
+        losses[stored] = latest.data.metrics["best_val_loss"]
+    assert "below stage2" in capsys.readouterr().out
+    assert losses["true"] == pytest.approx(losses["false"], rel=2e-3)
+    assert tune(*small(photos), *stage, "--augment.views", "2", "--full.stored", "true") == 0
+    assert tune(*argv) == 0
+    assert "full phase: " in capsys.readouterr().out  # what was decided, and why
+    assert tune(*small(photos), *stage, "--full.stored", "true") == 2
+    assert "each epoch changes the photos anew: give --augment.views" in capsys.readouterr().err
+    assert tune(*small(photos), "--full.stored", "true") == 2
+    assert "it goes with --full.unfreeze_from" in capsys.readouterr().err
 
 
 def test_the_stored_config_repeats_the_run_bit_for_bit(folder: Path, photos: Path):
@@ -141,7 +207,6 @@ def test_another_seed_gives_other_weights(folder: Path, photos: Path):
     settings = config.FeatureExtraction(
         data=config.Data(source="folder", path=str(photos), image_size=16),
         backbone=config.Backbone(name="LetterNet", weights="none"),
-        head=config.Head(epochs=1),
     )
     kernels = []
     for seed in (0, 1):

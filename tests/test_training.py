@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import backbones, training
+from tlkit import backbones, features, training
 from tlkit.data import Photos, batches
 
 
@@ -23,6 +23,10 @@ def photos() -> Photos:
 def classifier() -> keras.Model:
     keras.utils.set_random_seed(0)
     return backbones.classifier(backbones.build("LetterNet", weights="none"), 2, dropout=0)
+
+
+def seen(model: keras.Model, *examples: Photos) -> list[features.Features]:
+    return features.Extractor(features.pooled(model), engine="keras").extract(*examples)
 
 
 def test_the_schedule_is_the_published_formula():
@@ -50,7 +54,7 @@ def test_training_on_features_equals_training_through_the_frozen_backbone(photos
     settings = training.Settings(epochs=2, learning_rate=0.1, batch_size=40, label_smoothing=0.1, weight_decay=0.01)
     ours = classifier()
     backbones.freeze(ours)
-    training.fit_head(ours, photos, photos, settings)
+    training.fit_head(ours, *seen(ours, photos, photos), settings)
     theirs = classifier()
     backbones.freeze(theirs)
     training.fit_full(theirs, photos, photos, settings)  # the same steps, on the photos: one batch, so no order
@@ -62,7 +66,7 @@ def test_training_on_features_equals_training_through_the_frozen_backbone(photos
 def test_the_best_epochs_weights_are_kept_and_the_step_goes_on(photos: Photos):
     model = classifier()
     backbones.freeze(model)
-    head = training.fit_head(model, photos, photos, training.Settings(epochs=3, learning_rate=0.01))
+    head = training.fit_head(model, *seen(model, photos, photos), training.Settings(epochs=3, learning_rate=0.01))
     kept = model.get_weights()
     backbones.unfreeze(model, "LetterNet")
     # A rate that wrecks the network: what the head phase reached must be kept.
@@ -87,7 +91,7 @@ def test_early_stopping_waits_for_its_patience(photos: Photos):
     model = classifier()
     settings = training.Settings(epochs=20, learning_rate=1e-12, patience=3)
     backbones.freeze(model)
-    history = training.fit_head(model, photos, photos, settings)
+    history = training.fit_head(model, *seen(model, photos, photos), settings)
     best = history.best["epoch"]
     assert len(history.epochs) == best + 3 < 20
 
@@ -111,7 +115,7 @@ def test_a_single_unit_learns_two_classes(photos: Photos):
     keras.utils.set_random_seed(0)
     model = backbones.classifier(backbones.build("LetterNet", weights="none"), 1, dropout=0)
     backbones.freeze(model)
-    history = training.fit_head(model, photos, photos, training.Settings(epochs=20, learning_rate=0.1))
+    history = training.fit_head(model, *seen(model, photos, photos), training.Settings(epochs=20, learning_rate=0.1))
     assert history.best["val_accuracy"] == 1.0
     right = (training.predict(model, photos)[:, 0] > 0.5) == photos.labels
     assert right.all()
@@ -119,7 +123,7 @@ def test_a_single_unit_learns_two_classes(photos: Photos):
     model.get_layer("head").set_weights([kernel * 0, bias * 0 + 0.1])
     settings = training.Settings(epochs=1, learning_rate=1e-9)  # logits stay just above 0, probabilities above a half
     ones = Photos.of(photos.read([1, 3, 5]), [1, 1, 1])
-    assert training.fit_head(model, photos, ones, settings).best["val_accuracy"] == 1.0
+    assert training.fit_head(model, *seen(model, photos, ones), settings).best["val_accuracy"] == 1.0
 
 
 def test_augmentation_reaches_training_and_never_validation(photos: Photos):

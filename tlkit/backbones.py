@@ -377,6 +377,61 @@ def unfreeze(model: keras.Model, name: str | None = None, from_stage: str | None
             layer.trainable = False
 
 
+def split(model: keras.Model, name: str, from_stage: str) -> tuple[keras.Model, keras.Model]:
+    """Cut a model of `classifier` in front of a stage, to train what is above on what the lower part gives.
+
+    The layers are shared: what the upper model learns, the whole one has learnt. Like BatchNormalization, what is
+    random in the lower part in training (EfficientNet's stochastic depth) is switched off by that.
+
+    Args:
+        model: Made by `classifier`.
+        name: The backbone it was built with, a key of `BACKBONES`.
+        from_stage: The upper model's first stage.
+
+    Shapes:
+        returns: a model from pixels to activations, and one from these to logits
+
+    Raises:
+        InvalidInput: the backbone has no such stage, none below it, or a later layer needs more of what is below than
+            the end of the stage before (NASNet).
+
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
+    >>> lower, upper = split(model, "MobileNet", "stage4")
+    >>> lower.output.shape, upper.output.shape
+    ((None, 4, 4, 128), (None, 5))
+    """
+    backbone = _backbone(model)
+    stages = row(name).stages
+    before = list(stages).index(from_stage) - 1 if from_stage in stages else -1
+    if before < 0:
+        raise InvalidInput(f"stage {from_stage!r} is not one that others lie below: {name} has {', '.join(stages)}")
+    cut = backbone.get_layer(list(stages.values())[before]).output
+    inputs = keras.Input(cut.shape[1:], dtype=cut.dtype, name="activations")
+    try:
+        x = keras.Model(cut, backbone.output)(inputs)
+    except ValueError as error:
+        raise InvalidInput(f"{name} cannot be cut in front of {from_stage}: later layers need what is below") from error
+    for layer in model.layers[model.layers.index(backbone) + 1 : -1]:  # up to the head
+        x = layer(x)
+    return keras.Model(backbone.input, cut), keras.Model(inputs, x, name="upper")
+
+
+def set_head(model: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:
+    """Give the head of a model of `classifier` weights that were found otherwise, and freeze all below it.
+
+    Shapes:
+        kernel: (features, classes)
+        bias: (classes,)
+
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
+    >>> set_head(model, np.zeros((256, 5)), np.arange(5))
+    >>> model.predict_on_batch(np.zeros((1, 64, 64, 3))).argmax()
+    np.int64(4)
+    """
+    freeze(model)
+    model.get_layer("head").set_weights([kernel, bias])
+
+
 # Arguments ------------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import os
 import re
@@ -24,7 +25,8 @@ class _Parser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
         keys = [option[2:] for action in shown for option in action.option_strings if option.startswith("--")]
-        raise InvalidInput(_one_line(message, keys))
+        places = [action.dest for action in shown if not action.option_strings]
+        raise InvalidInput(_one_line(message, keys, places))
 
 
 def parser(config_class: type, prog: str, description: str = "", positional: Sequence[str] = ()) -> _Parser:
@@ -34,18 +36,33 @@ def parser(config_class: type, prog: str, description: str = "", positional: Seq
         config_class: A dataclass; its docstring explains the flags.
         prog: The command, for the usage line.
         description: What it does.
-        positional: Fields that are given by place; one whose type is a list takes all that follow.
+        positional: Fields that are given by place; one whose type is a list takes all that follow, and one that has a
+            default may be left out.
     """
     types = typing.get_type_hints(config_class)
     lists = [name for name in positional if typing.get_origin(types[name]) is list]
-    places = [f"{name.upper()} [{name.upper()} ...]" if name in lists else name.upper() for name in positional]
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(config_class)
+        if field.name in positional and field.default is not dataclasses.MISSING
+    }
+    places = []
+    for name in positional:
+        choices = typing.get_args(types[name]) if typing.get_origin(types[name]) is typing.Literal else ()
+        place = "|".join(choices) or name.upper()
+        places.append(f"{place} [{place} ...]" if name in lists else f"[{place}]" if name in defaults else place)
     usage = " ".join([prog, *places, "[--config FILE] [--KEY VALUE ...]"])
     made = _Parser(prog=prog, usage=usage, description=description, allow_abbrev=False)
     explained = {
         param.arg_name: param.description for param in docstring_parser.parse(config_class.__doc__ or "").params
     }
     for name in positional:
-        made.add_argument(name, nargs="+" if name in lists else None, help=explained[name])
+        if name in defaults:
+            # Without a default here: it would win over what a file says. The config has its own.
+            given = f"{explained[name]} (default: {defaults[name]})"
+            made.add_argument(name, nargs="?", type=types[name], default=argparse.SUPPRESS, help=given)
+        else:
+            made.add_argument(name, nargs="+" if name in lists else None, help=explained[name])
     made.add_argument("--config", action="config", metavar="FILE", help="YAML with any of the keys below.")
     made.add_class_arguments(config_class, as_group=False, as_positional=False, skip=set(positional))
     for action in made._actions:
@@ -88,8 +105,8 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt  # not by way of SIGINT, which shells turn off for what they run in the background
 
 
-def _one_line(message: str, keys: Sequence[str] = ()) -> str:
-    """Say what jsonargparse says, in the words of the command line.
+def _one_line(message: str, keys: Sequence[str] = (), places: Sequence[str] = ()) -> str:
+    """Say what jsonargparse says, in the words of the command line, where `places` are given without their names.
 
     >>> _one_line('Parser key "head.epochs":\\n  Expected a <class \\'int\\'>. Got value: x')
     "--head.epochs: expected int, got 'x'"
@@ -97,7 +114,7 @@ def _one_line(message: str, keys: Sequence[str] = ()) -> str:
     'unknown setting hed.epochs; did you mean head.epochs? --help lists all'
     """
     text = " ".join(message.split())
-    text = re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", text)
+    text = re.sub(r'^Parser key "([\w.]+)": ', lambda key: f"{'' if key[1] in places else '--'}{key[1]}: ", text)
     unknown = re.search(r"unrecognized arguments: (?:--)?([^\s=]+)|Group '(.+)' does not accept option '(.+)'", text)
     if unknown:
         key = unknown[1] or f"{unknown[2]}.{unknown[3]}"

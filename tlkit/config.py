@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ class Data:
         source: `embedded` is scikit-learn's 1,797 handwritten digits; `folder` has one folder for each class, with or
             without `train`, `val` and `test` folders above them; `csv` has the columns path, label and, if wanted,
             split; `npz` is a NumPy file with train_images, train_labels and the same for val and test, as MedMNIST's;
-            `tfds` is a data set of tensorflow-datasets.
+            `tfds` is a data set of tensorflow-datasets. `auto` is what the path or the name stands for.
         path: The folder of source `folder`, or the file of source `csv` or `npz`.
         name: The data set of source `tfds`, for example `tf_flowers`.
         data_dir: Where tensorflow-datasets keeps its prepared data; by default its own folder.
@@ -37,7 +38,7 @@ class Data:
         strict: Stop at a photo or sound that cannot be decoded instead of setting it aside.
     """
 
-    source: Literal["embedded", "folder", "csv", "npz", "tfds"] = "embedded"
+    source: Literal["auto", "embedded", "folder", "csv", "npz", "tfds"] = "auto"
     path: str | None = None
     name: str | None = None
     data_dir: str | None = None
@@ -49,11 +50,12 @@ class Data:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.source in ("folder", "csv", "npz"):
-            _require(bool(self.path), "data.path", self.path, f"data.source {self.source} needs --data.path")
+        source = self.origin
+        if source in ("folder", "csv", "npz"):
+            _require(bool(self.path), "data.path", self.path, f"data.source {source} needs --data.path")
         else:
             _require(self.path is None, "data.path", self.path, "it goes with --data.source folder, csv or npz")
-        if self.source == "tfds":
+        if source == "tfds":
             _require(bool(self.name), "data.name", self.name, "data.source tfds needs --data.name")
         else:
             for name in ("name", "data_dir"):
@@ -82,6 +84,19 @@ class Data:
             "it must be below 1, so that photos are left to train on",
         )
 
+    @property
+    def origin(self) -> Any:
+        """The source, also where it is `auto`.
+
+        >>> Data(path="photos").origin, Data(path="photos.csv").origin, Data().origin
+        ('folder', 'csv', 'embedded')
+        """
+        if self.source != "auto":
+            return self.source
+        if self.path:
+            return {".csv": "csv", ".npz": "npz"}.get(os.path.splitext(self.path)[1].lower(), "folder")
+        return "tfds" if self.name else "embedded"
+
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
@@ -93,17 +108,34 @@ class Backbone:
         weights: `imagenet`, `none`, or the path of a weights file without top; LetterNet has `letters` in place of
             `imagenet`. `pretrained` is whichever of the two the network has.
         alpha: Width multiplier, for the MobileNets only.
-        dropout: Share of the pooled features dropped in training, before the head.
     """
 
     name: str = "auto"
     weights: str = "pretrained"
     alpha: float | None = None
-    dropout: float = 0.2
 
     def __post_init__(self) -> None:
         _require(self.alpha is None or self.alpha > 0, "backbone.alpha", self.alpha, "it must be above 0")
-        _require(0 <= self.dropout < 1, "backbone.dropout", self.dropout, "it must be from 0 to below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What computes frozen layers, and where their activations are kept, so that none is computed twice.
+
+    Args:
+        store: Folder of the activation store, or `none`; by default what the environment's TLKIT_CACHE names, else the
+            platform's place for caches (~/.cache/tlkit on Linux).
+        limit: Most gigabytes (10^9 bytes) that the store may hold; the least recently used activations make room.
+        engine: `keras`; `openvino`, which is faster on most CPUs; or `auto`: the one that has computed these
+            activations before, else the faster of the two, where they agree.
+    """
+
+    store: str | None = None
+    limit: float = 20.0
+    engine: Literal["auto", "keras", "openvino"] = "auto"
+
+    def __post_init__(self) -> None:
+        _require(self.limit > 0, "features.limit", self.limit, "it must be above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +150,8 @@ class Augment:
         shift: Largest move along each axis, as a share of the side.
         brightness: Largest change of brightness, as a share of white.
         contrast: Largest change of contrast, as a share.
+        views: Different changes of each photo, of which every epoch draws one; frozen layers then have to see no more
+            than these. By default every epoch makes new ones.
     """
 
     flip: bool | list[int] | None = None
@@ -126,8 +160,10 @@ class Augment:
     shift: float = 0.1
     brightness: float = 0.1
     contrast: float = 0.2
+    views: int | None = None
 
     def __post_init__(self) -> None:
+        _require(self.views is None or self.views >= 1, "augment.views", self.views, "it must be 1 or more")
         _require(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "it must be from 0 to 180 degrees")
         for name in ("zoom", "shift", "brightness", "contrast"):
             _require(
@@ -227,7 +263,17 @@ class Phase(Steady):
 
 @dataclasses.dataclass(frozen=True)
 class Head(Phase):
-    """The first phase: the backbone is frozen, a new head learns on its features."""
+    """The first phase: the backbone is frozen, a new head learns on its features.
+
+    Args:
+        dropout: Share of the pooled features dropped in training, before the head; in the second phase too.
+    """
+
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 <= self.dropout < 1, "head.dropout", self.dropout, "it must be from 0 to below 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,22 +282,27 @@ class Full(Phase):
 
     Args:
         unfreeze_from: First stage that learns, for example `stage4`; by default the whole backbone does.
+        stored: Learn from stored activations of the frozen stages; by default where it saves time. It needs
+            `unfreeze_from`, and photos that are the same in each epoch: no augmentation, or `augment.views`.
     """
 
     epochs: int = 10
     learning_rate: float = 1e-4
     unfreeze_from: str | None = None
+    stored: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        wanted = self.stored and self.unfreeze_from is None
+        _require(not wanted, "full.stored", self.stored, "it goes with --full.unfreeze_from, else no stage is frozen")
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
-    """What every recipe that trains a classifier has.
+class Recipe:
+    """What every recipe has that makes a classifier of examples.
 
     Args:
         data: The photos, sounds or arrays.
-        batch_size: Photos in a step.
-        label_smoothing: Share of the label spread over all classes.
-        weight_decay: Decoupled decay of the weights (AdamW), times the learning rate.
         precision: Arithmetic of the network; `auto` is mixed_bfloat16 on GPUs that have it, mixed_float16 on older
             ones, float32 on a CPU. Logits and loss are float32 always.
         seed: Of every random choice: the same command and seed give the same weights on the same machine.
@@ -260,46 +311,88 @@ class Training:
     """
 
     data: Data = dataclasses.field(default_factory=Data)
-    batch_size: int = 32
-    label_smoothing: float = 0.1
-    weight_decay: float = 1e-4
     precision: Precision = "auto"
     seed: int = 0
     experiment: str = "tlkit"
     run_name: str | None = None
 
     def __post_init__(self) -> None:
-        epochs = sum(getattr(self, phase).epochs for phase in ("head", "full") if hasattr(self, phase))
-        _require(epochs >= 1, "the number of epochs", epochs, "it must be 1 or more over all phases")
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "it must be 1 or more")
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "it must be from 0 to below 1")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "it must be 0 or more")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")
         _require(bool(self.experiment), "experiment", self.experiment, "it must have a name")
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureExtraction(Training):
-    """Train a new head on the features of a frozen backbone.
+class FeatureExtraction(Recipe):
+    """Put a new head on a frozen backbone: logistic regression on its features, solved and not trained.
 
     Args:
         backbone: The network.
-        head: The only phase.
+        features: How its features are computed and kept.
     """
 
     backbone: Backbone = dataclasses.field(default_factory=Backbone)
-    head: Head = dataclasses.field(default_factory=Head)
+    features: Features = dataclasses.field(default_factory=Features)
+
+
+SELECT = ("MobileNetV2", "MobileNetV3Large", "EfficientNetV2B0", "ResNet50V2", "DenseNet121", "ConvNeXtTiny")
+"""What `Select` ranks by default: six families, none larger than 30 million parameters."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Finetune(FeatureExtraction):
+class Select(Recipe):
+    """Rank backbones on the user's data, before any of them is trained.
+
+    Args:
+        backbones: The networks, as names or as mappings such as `{name: MobileNet, alpha: 0.5}`.
+        features: How their features are computed and kept.
+    """
+
+    backbones: list[str | Backbone] = dataclasses.field(default_factory=lambda: list(SELECT))
+    features: Features = dataclasses.field(default_factory=Features)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(bool(self.backbones), "backbones", self.backbones, "it must have one network or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Recipe):
+    """What every recipe that trains a classifier by steps has.
+
+    Args:
+        batch_size: Photos in a step.
+        label_smoothing: Share of the label spread over all classes.
+        weight_decay: Decoupled decay of the weights (AdamW), times the learning rate.
+    """
+
+    batch_size: int = 32
+    label_smoothing: float = 0.1
+    weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        epochs = sum(getattr(self, phase).epochs for phase in ("head", "full") if hasattr(self, phase))
+        _require(epochs >= 1, "the number of epochs", epochs, "it must be 1 or more over all phases")
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "it must be 1 or more")
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "it must be from 0 to below 1")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "it must be 0 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune(Training):
     """Train a new head on frozen features, then the backbone too, slowly.
 
     Args:
+        backbone: The network.
+        features: How what its frozen layers give is computed and kept.
+        head: The first phase.
         augment: Random changes of the training photos.
         full: The second phase.
     """
 
+    backbone: Backbone = dataclasses.field(default_factory=Backbone)
+    features: Features = dataclasses.field(default_factory=Features)
+    head: Head = dataclasses.field(default_factory=Head)
     augment: Augment = dataclasses.field(default_factory=Augment)
     full: Full = dataclasses.field(default_factory=Full)
 
@@ -367,6 +460,26 @@ class TrainGraph:
         _require(self.l2 >= 0, "l2", self.l2, "it must be 0 or more")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")
         _require(bool(self.experiment), "experiment", self.experiment, "it must have a name")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """What to do with the activation store.
+
+    Args:
+        action: `list` what it holds, `verify` every file, or `prune`: delete damaged files and, least recently used
+            first, what is more than `limit`.
+        store: Folder; by default what the environment's TLKIT_CACHE names, else the platform's place for caches.
+        limit: Of `prune`: gigabytes (10^9 bytes) that may stay; 0 deletes all.
+    """
+
+    action: Literal["list", "verify", "prune"] = "list"
+    store: str | None = None
+    limit: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.limit is None or self.limit >= 0, "limit", self.limit, "it must be 0 or more")
+        _require(self.limit is None or self.action == "prune", "limit", self.limit, "it goes with prune")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,6 +39,48 @@ def learning_curves(epochs: Sequence[Mapping[str, Any]], best: int | None = None
     return figure
 
 
+def regularization(tried: Sequence[Any], chosen: float) -> Figure:
+    """Draw cross-validated loss and accuracy over the regularization, and the one that was chosen as a line.
+
+    Args:
+        tried: `tlkit.probes.Tried`: `l2`, `loss`, `loss_error` and `accuracy` of each.
+        chosen: The `l2` that was chosen.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    tried = sorted(tried, key=lambda one: one.l2)
+    strengths = [one.l2 for one in tried]
+    loss, accuracy = figure.subplots(1, 2)
+    errors = [one.loss_error for one in tried]
+    loss.errorbar(strengths, [one.loss for one in tried], errors, color=BLUE, marker=".", capsize=2)
+    accuracy.plot(strengths, [one.accuracy for one in tried], color=BLUE, marker=".")
+    for axes, name in ((loss, "cross-validated loss ± standard error"), (accuracy, "cross-validated accuracy")):
+        axes.axvline(chosen, color=GRAY, lw=1, ls=":", label=f"chosen: {chosen:.2g}")
+        axes.set(xscale="log", xlabel="l2", ylabel=name)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return figure
+
+
+def ranking(names: Sequence[str], scores: Sequence[float], intervals: Sequence[tuple[float, float]]) -> Figure:
+    """Draw scores with their intervals, the first on top.
+
+    Args:
+        names: Of what was scored.
+        scores: From 0 to 1.
+        intervals: Lower and upper bound of each score.
+    """
+    figure = Figure(figsize=(7, 0.45 * len(names) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(names))
+    errors = np.abs(np.array(intervals).T - np.array(scores))
+    axes.errorbar(scores, places, xerr=errors, fmt="o", color=BLUE, capsize=3)
+    axes.axvspan(*intervals[0], color=GRAY, alpha=0.12, lw=0)
+    axes.set_yticks(places, names, parse_math=False)
+    axes.set(xlabel="accuracy, cross-validated, with 95 % interval", ylim=(len(names) - 0.5, -0.5))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
     """Draw how often each class (row) was taken for each other (column): counts, shaded by the share of the row.
 

@@ -42,27 +42,34 @@ class Run(NamedTuple):
 
 @contextlib.contextmanager
 def run(
-    experiment: str, *, run_name: str | None = None, params: Mapping[str, Any], tags: Mapping[str, str]
+    experiment: str,
+    *,
+    run_name: str | None = None,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    nested: bool = False,
 ) -> Iterator[Run]:
     """Track the block as an MLflow run.
 
     The environment's MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME win, and an active run is joined: it gets the
-    parameters and tags, and ends where it was begun. A block that fails ends the run FAILED with its reason in the
-    tag `failure`, one that is interrupted KILLED.
+    parameters and tags, and ends where it was begun; `nested` begins a run of its own below it. A block that fails ends
+    the run FAILED with its reason in the tag `failure`, one that is interrupted KILLED.
 
     Raises:
         InvalidInput: the experiment was deleted.
         Unavailable: the store cannot be opened or written, also where it refuses what the block logs.
     """
-    joined = mlflow.active_run()
+    above = mlflow.active_run()
+    joined = None if nested else above
     with _store_errors():
         if joined:
             active = joined
-        elif os.environ.get("MLFLOW_RUN_ID"):
+        elif os.environ.get("MLFLOW_RUN_ID") and not above:
             active = mlflow.start_run()
         else:
             with _unseeded():
-                active = mlflow.start_run(experiment_id=_experiment_id(experiment), run_name=run_name)
+                where = above.info.experiment_id if above else _experiment_id(experiment)
+                active = mlflow.start_run(experiment_id=where, run_name=run_name, nested=nested)
         started = Run(active.info.run_id, active.info.experiment_id)
     try:
         with _store_errors():

@@ -15,6 +15,7 @@ from tlkit import runtime
 from tlkit.data import Photos, batches, readable_errors
 from tlkit.data.graph import Graph
 from tlkit.errors import InvalidInput
+from tlkit.progress import duration
 
 CLEAR = "\r\033[K"  # the terminal's line
 COLUMNS = {"loss": 9, "accuracy": 10, "val_loss": 10, "val_accuracy": 14}  # of the progress table, and their widths
@@ -61,25 +62,37 @@ class History(NamedTuple):
 
 
 def fit_head(
-    model: keras.Model, train: Photos, val: Photos, settings: Settings, callbacks: Sequence[Any] = ()
+    model: keras.Model, train: Any, val: Any, settings: Settings, *, seed: int = 0, callbacks: Sequence[Any] = ()
 ) -> History:
-    """Train the head of `backbones.classifier`'s model; the backbone sees each photo once.
+    """Train the head of `backbones.classifier`'s model on features of the frozen backbone.
 
-    The frozen features are computed once and every epoch reads them, which gives what passing the photos through the
-    frozen backbone each epoch would give, because nothing below the head is random.
+    It gives what passing the photos through the frozen backbone in each epoch would give, because nothing below the
+    head is random.
+
+    Args:
+        model: From raw pixels to probabilities.
+        train: The training photos' pooled features, `tlkit.features.Features`.
+        val: The same of the validation photos.
+        settings: Of the phase.
+        seed: Of the order of features that are too many to be held in memory.
+        callbacks: Keras callbacks.
 
     Returns:
         One entry an epoch; the model has the weights of the best one.
     """
-    pooled = keras.Model(model.inputs, model.get_layer("pool").output)
-    seen = [predict(pooled, photos, settings.batch_size) for photos in (train, val)]
-    inputs = keras.Input(seen[0].shape[1:])
+    inputs = keras.Input(train.shape)
     logits = keras.Model(inputs, model.get_layer("head")(model.get_layer("dropout")(inputs)))
+    seen = [features.array() for features in (train, val)]
+    given: dict[str, Any] = {"x": seen[0], "y": train.labels, "batch_size": settings.batch_size, "shuffle": True}
+    validation: Any = (seen[1], val.labels)
+    if not all(isinstance(values, np.ndarray) for values in seen):  # larger than is good to have in memory
+        given = {"x": batches(train, settings.batch_size, shuffle=True, seed=seed), "shuffle": False}
+        validation = batches(val, settings.batch_size)
     return _fit(
         logits,
-        {"x": seen[0], "y": train.labels, "batch_size": settings.batch_size, "shuffle": True},
-        (seen[1], val.labels),
-        steps=math.ceil(len(train.labels) / settings.batch_size),
+        given,
+        validation,
+        steps=math.ceil(len(train) / settings.batch_size),
         phase="head",
         settings=settings,
         callbacks=callbacks,
@@ -88,8 +101,8 @@ def fit_head(
 
 def fit_full(
     model: keras.Model,
-    train: Photos,
-    val: Photos,
+    train: Any,
+    val: Any,
     settings: Settings,
     *,
     seed: int = 0,
@@ -100,9 +113,10 @@ def fit_full(
     """Train whatever is trainable of `backbones.classifier`'s model on the photos themselves.
 
     Args:
-        model: From raw pixels to probabilities.
-        train: The training photos, augmented anew in each epoch.
-        val: The validation photos, never augmented.
+        model: From raw pixels to probabilities, or the upper of the two that `backbones.split` makes of it.
+        train: The training photos, augmented anew in each epoch, or `data.Views` of them; or what the lower model gives
+            for these.
+        val: The validation photos, never augmented; or the same of them.
         settings: Of the phase.
         seed: Of the order of the photos and of the augmentation.
         augment: Arguments of `data.augment`, or None.
@@ -112,7 +126,8 @@ def fit_full(
     Returns:
         All epochs, those of `before` too; the model has the weights of the best one.
     """
-    logits = keras.Model(model.inputs, model.get_layer("head").output)
+    whole = model.layers[-1].name != "head"
+    logits = keras.Model(model.inputs, model.get_layer("head").output) if whole else model
     return _fit(
         logits,
         {"x": batches(train, settings.batch_size, shuffle=True, seed=seed, augment=augment), "shuffle": False},
@@ -320,18 +335,3 @@ class _Progress(keras.callbacks.Callback):
         numbers = "".join(f"{last[name]:>{width}.4f}" for name, width in COLUMNS.items())
         number = f"{done}/{self.epochs}"
         print(f"{CLEAR if self.live else ''}{self.phase:<5}{number:>9}{numbers}  {duration(left)}", flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Write a number of seconds for a person.
-
-    >>> duration(0.4), duration(75), duration(7320)
-    ('0.4 s', '1 min 15 s', '2 h 2 min')
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -8,10 +8,10 @@
 from tlkit.data.augmentation import augment, augment_array, augment_sound
 from tlkit.data.images import decode
 from tlkit.data.photos import Photos, Splits, load
-from tlkit.data.pipeline import batches, readable_errors
+from tlkit.data.pipeline import View, Views, batches, readable_errors
 from tlkit.data.sources import Examples, load_source
 
 __all__ = [
-    "Examples", "Photos", "Splits", "augment", "augment_array", "augment_sound", "batches", "decode", "load",
-    "load_source", "readable_errors",
+    "Examples", "Photos", "Splits", "View", "Views", "augment", "augment_array", "augment_sound", "batches", "decode",
+    "load", "load_source", "readable_errors",
 ]  # fmt: skip

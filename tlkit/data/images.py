@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tlkit.errors import InvalidInput
 
+DECODER = 1  # raise it when `decode` begins to give other pixels: stored features are found by it
 Content = Path | bytes | np.ndarray
 """A photo before it is decoded: a file, the bytes of a file, or uint8 pixels (H, W) or (H, W, 1 | 3 | 4)."""
 

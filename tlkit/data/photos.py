@@ -10,11 +10,10 @@ import io
 import math
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +22,7 @@ from tlkit.data.images import Content, decode
 from tlkit.data.sources import Examples, few, load_source
 from tlkit.data.split import content_hash, divide
 from tlkit.errors import InvalidInput
-
-Item = TypeVar("Item")
+from tlkit.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,6 +154,7 @@ def load(
     test_fraction: float = 0.15,
     val_as_test: bool = False,
     strict: bool = False,
+    check: bool = True,
     memory: int | None = None,
 ) -> Splits:
     """Load, check and split labelled photos, sounds or arrays.
@@ -174,6 +173,8 @@ def load(
         test_fraction: Share kept for the test where no split is given at all.
         val_as_test: Make the given val the test split and take validation out of train.
         strict: Stop at a photo that cannot be decoded instead of setting it aside.
+        check: Decode every photo. Without, files are only read for their hashes, and one that cannot be decoded is an
+            error of `Photos.read`: for features, which may not need the pixels at all.
         memory: Bytes that what is decoded may take; what does not fit is decoded again in every epoch. By default 40 %
             of what is available.
 
@@ -193,10 +194,10 @@ def load(
     if isinstance(stored, np.ndarray):
         hashes = [content_hash(array) for array in stored]
     else:
-        budget = int(0.4 * _available_memory()) if memory is None else memory
-        fits = len(stored) * math.prod(shape) * _dtype(shape).itemsize <= budget
+        budget = int(0.4 * available_memory()) if memory is None else memory
+        fits = check and len(stored) * math.prod(shape) * _dtype(shape).itemsize <= budget
         values = np.empty((len(stored), *shape), _dtype(shape)) if fits else None
-        hashes, set_aside = _open_all(examples, shape, values, strict)
+        hashes, set_aside = _open_all(examples, shape if check else None, values, strict)
         stored = stored if values is None else values
     good = [i for i, h in enumerate(hashes) if h]
     if not good:
@@ -278,16 +279,19 @@ def _dtype(shape: tuple[int, ...]) -> np.dtype:
 
 
 def _open_all(
-    examples: Examples, shape: tuple[int, ...], values: np.ndarray | None, strict: bool
+    examples: Examples, shape: tuple[int, ...] | None, values: np.ndarray | None, strict: bool
 ) -> tuple[list[str], list[str]]:
-    """Open every photo or sound once: its hash ("" where it cannot be decoded), and what is wrong with the others."""
+    """Open every photo or sound once: its hash ("" where it cannot be decoded), and what is wrong with the others.
+
+    Without a shape they are read and not decoded.
+    """
 
     def look(index: int) -> tuple[str, str]:
         content, name = examples.contents[index], examples.names[index]
         try:
             if isinstance(content, Path):
                 content = content.read_bytes()
-            value = _decoded(content, shape, name)
+            value = _decoded(content, shape, name) if shape else None
         except (OSError, InvalidInput) as error:
             problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
             if strict:  # raised here and not where results are read: it cancels what is still to be opened
@@ -298,24 +302,12 @@ def _open_all(
         return content_hash(content), ""
 
     hashes, set_aside = [], []
-    found = _threads().map(look, range(len(examples.names)))
-    for hash_, problem in _progress(found, len(examples.names), f"opening {examples.kind}"):
-        hashes.append(hash_)
-        set_aside += [problem] if problem else []
+    with Progress(f"opening {examples.kind}", len(examples.names), examples.kind) as progress:
+        for hash_, problem in _threads().map(look, range(len(examples.names))):
+            hashes.append(hash_)
+            set_aside += [problem] if problem else []
+            progress.advance()
     return hashes, set_aside
-
-
-def _progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """Pass items on; where that takes more than two seconds, say how far it is and how long it will take."""
-    start = said = time.monotonic()
-    for done, item in enumerate(items):
-        now = time.monotonic()
-        if done and now - said > (2 if said == start else 10):
-            said = now
-            _say(f"{what}: {done} of {total}, about {(now - start) / done * (total - done):.0f} s left")
-        yield item
-    if said != start:
-        _say(f"{what}: {total} in {time.monotonic() - start:.0f} s")
 
 
 def _say(*lines: str) -> None:
@@ -330,7 +322,7 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores, thread_name_prefix="decode")
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
     """Bytes that can still be used: what Linux and its containers tell, else half of what is built in, or 4 GiB."""
     limits = []
     try:

@@ -5,9 +5,12 @@ Sounds and arrays are photos here: no more than the shape and the type tells the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,14 +21,91 @@ from tlkit.data.augmentation import augmentation
 from tlkit.data.photos import Photos
 from tlkit.errors import InvalidInput
 
+AUGMENTATION = 1  # raise it when a view begins to be changed otherwise: stored features are found by it
 AHEAD = 3  # batches prepared while the network computes
 _unreadable: list[InvalidInput] = []  # what `readable_errors` raises; TensorFlow's threads keep only its text
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class View:
+    """Photos, each changed once and for all; `number` tells one view of them from another.
+
+    How a photo is changed follows from the seed, the number and what the photo holds, so it is the same whatever other
+    photos there are, and features of it can be kept.
+    """
+
+    photos: Photos
+    augment: Mapping[str, Any]  # arguments of `tlkit.data.augment`
+    seed: int
+    number: int
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of the photos: (n,), int32."""
+        return self.photos.labels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of each photo."""
+        return self.photos.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of each photo."""
+        return self.photos.dtype
+
+    @property
+    def kind(self) -> str:
+        """Of the photos."""
+        return self.photos.kind
+
+    @functools.cached_property
+    def hashes(self) -> list[str]:
+        """SHA-256 of each photo's own hash and of how it is changed."""
+        change = json.dumps([AUGMENTATION, dict(self.augment), self.seed, self.number], sort_keys=True)
+        return [hashlib.sha256(f"{hash_} {change}".encode()).hexdigest() for hash_ in self.photos.hashes]
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The changed photos at `indices`, (k, *shape)."""
+        images = self.photos.read(indices)
+        change = augmentation(self.kind)
+        for image, index in zip(images, indices, strict=True):
+            rng = np.random.default_rng((self.seed, self.number, int(self.photos.hashes[index][:16], 16)))
+            image[...] = change(image, rng, **self.augment)
+        return images
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Views:
+    """Several views of the same photos, or their features: `batches` draws one for each photo in each epoch."""
+
+    views: Sequence[Any]  # `View`, or `tlkit.features.Features`
+
+    def __len__(self) -> int:
+        return len(self.views[0])
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("labels", "shape", "dtype", "kind"):  # all else differs: to `read` one of them is to `draw`
+            raise AttributeError(f"Views have no {name}")
+        return getattr(self.views[0], name)
+
+    def draw(self, indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """The photos at `indices`, each in the view that `epoch` has drawn for it."""
+        drawn = np.random.default_rng((seed, epoch, 0, 1)).integers(len(self.views), size=len(self))[indices]
+        values = np.empty((len(indices), *self.shape), self.dtype)
+        for number in np.unique(drawn):
+            here = drawn == number
+            values[here] = self.views[number].read(np.asarray(indices)[here])
+        return values
 
 
 class Plan(NamedTuple):
     """What each batch holds; all that is random in it follows from the seed, the epoch and the photo's position."""
 
-    photos: Photos
+    photos: Any
     batch_size: int
     shuffle: bool
     seed: int
@@ -46,6 +126,8 @@ class Plan(NamedTuple):
     def images(self, epoch: int, indices: np.ndarray) -> np.ndarray:
         """The photos at `indices`, augmented as in `epoch`: (k, *space, channels), uint8 or float32."""
         try:
+            if isinstance(self.photos, Views):
+                return self.photos.draw(indices, self.seed, int(epoch))
             images = self.photos.read(indices)
         except InvalidInput as error:
             _unreadable.append(error)
@@ -60,7 +142,7 @@ class Plan(NamedTuple):
 
 
 def batches(
-    photos: Photos,
+    photos: Any,
     batch_size: int,
     *,
     shuffle: bool = False,
@@ -76,7 +158,7 @@ def batches(
     Epochs are counted from 0, one for each time the batches are iterated. Iterate them in `readable_errors`.
 
     Args:
-        photos: What to read; anything with a length, `shape`, `dtype`, `labels` and `read`.
+        photos: `Photos`, `Views` of them, or anything with a length, `shape`, `dtype`, `labels` and `read`.
         batch_size: Photos per batch.
         shuffle: Draw a new order for every epoch.
         seed: 0 or more. Order and augmentation depend on it, the epoch and the photo's position alone.

@@ -26,21 +26,47 @@ from tlkit.errors import InvalidInput
 if TYPE_CHECKING:
     import keras
     import numpy as np
+    from matplotlib.figure import Figure
 
-    from tlkit import data, evaluation, tracking, training
+    from tlkit import data, evaluation, features, probes, store, tracking, training
     from tlkit.data import graph
 
 MODE = "workflowType=machine_learning"  # else the MLflow UI shows what it has for language models
 
-AnyConfig = configs.Training | configs.TrainGraph
+AnyConfig = configs.Recipe | configs.TrainGraph
 Config = TypeVar("Config", bound=AnyConfig)
+
+
+class Fit(NamedTuple):
+    """How a model came to its weights: what to log of it, and what to say.
+
+    Args:
+        parts: Seconds of training, by what was done.
+        metrics: For MLflow, by their names there.
+        step: Of these metrics.
+        pictures: For MLflow, by their file names.
+        said: Lines of the summary.
+        chosen_by_val: Whether the validation photos had a say, so that their score is no test score.
+    """
+
+    parts: dict[str, float]
+    metrics: dict[str, float]
+    step: int
+    pictures: dict[str, Figure]
+    said: list[str]
+    chosen_by_val: bool
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, all parts."""
+        return sum(self.parts.values())
 
 
 class Result(NamedTuple):
     """What a training recipe leaves: the model with its best weights, and where MLflow has it."""
 
     model: keras.Model
-    history: training.History
+    fit: Fit
     scores: evaluation.Scores
     run_id: str
     model_uri: str
@@ -80,12 +106,15 @@ def complete(config: Config) -> Config:
     path = config.data.path
     if path and not os.path.exists(path):  # here, before weights are downloaded
         raise InvalidInput(f"data.path is {path!r}; there is no such file or folder")
+    data: Any = dataclasses.replace(config.data, path=path and os.path.abspath(path))  # type: ignore[arg-type]
+    if isinstance(data, configs.Data):
+        data = dataclasses.replace(data, source=data.origin)
     config = dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, path=path and os.path.abspath(path)),  # type: ignore[arg-type]
+        data=data,
         precision=runtime.best_precision() if config.precision == "auto" else config.precision,
     )
-    return _complete_backbone(config) if isinstance(config, configs.FeatureExtraction) else config
+    return _complete_backbone(config) if isinstance(config, configs.FeatureExtraction | configs.Finetune) else config
 
 
 def _complete_backbone(config: Any) -> Any:
@@ -103,6 +132,7 @@ def _complete_backbone(config: Any) -> Any:
         config,
         data=dataclasses.replace(config.data, image_size=config.data.image_size or row.size),
         backbone=dataclasses.replace(config.backbone, name=name, weights=weights),
+        features=dataclasses.replace(config.features, store=_store_path(config.features.store)),
     )
     if isinstance(config, configs.Finetune) and isinstance(config.augment.flip, list):
         raise InvalidInput(f"augment.flip is {config.augment.flip}; for photos it must be true or false")
@@ -111,7 +141,11 @@ def _complete_backbone(config: Any) -> Any:
     return config
 
 
-def backbone(config: configs.FeatureExtraction) -> keras.Model:
+def _store_path(store: str | None) -> str | None:
+    return store if store in (None, "none") else os.path.abspath(os.path.expanduser(store))
+
+
+def backbone(config: configs.FeatureExtraction | configs.Finetune) -> keras.Model:
     """Build the pretrained network at the size the photos will have."""
     from tlkit import backbones
 
@@ -120,11 +154,87 @@ def backbone(config: configs.FeatureExtraction) -> keras.Model:
     return backbones.build(chosen.name, (size, size, row.channels), chosen.weights, chosen.alpha)
 
 
+def activation_store(config: configs.Features) -> store.Store | None:
+    """Open the activation store, where there is to be one."""
+    from tlkit.store import GB, Store
+
+    return None if config.store == "none" else Store(config.store, config.limit * GB)
+
+
+def named(backbone: configs.Backbone) -> str:
+    """Name a backbone for a person.
+
+    >>> named(configs.Backbone("MobileNet", alpha=0.5))
+    'MobileNet 0.5'
+    """
+    return backbone.name + (f" {backbone.alpha:g}" if backbone.alpha else "")
+
+
+def extractor(
+    config: configs.FeatureExtraction | configs.Finetune, lower: keras.Model, cut: str, dtype: str = "float32"
+) -> features.Extractor:
+    """Make what gives the outputs of a frozen part of the network, which ends at `cut`."""
+    from tlkit import features
+
+    name = named(config.backbone)
+    kept = activation_store(config.features)
+    return features.Extractor(lower, kept, config.features.engine, config.precision, dtype, f"{name}, {cut}")
+
+
+def extract(
+    config: configs.Recipe, examples: data.Examples, extractor: features.Extractor, test: bool = True
+) -> tuple[data.Splits, list[features.Features]]:
+    """Split the photos and give the features of each split; no photo is decoded whose features are known.
+
+    Args:
+        config: Of the recipe.
+        examples: All of them.
+        extractor: What gives the features.
+        test: Whether those of the test split too.
+    """
+    (height, width, channels), size = extractor.network.input_shape[1:], 3 if test else 2
+    try:
+        found = splits(config.data, examples, (height, width), channels, check=False)
+        given = extracted(extractor, *parts(found)[:size])
+    except InvalidInput:  # a photo that cannot be decoded: all are looked at, so that such are named and set aside
+        found = splits(config.data, examples, (height, width), channels)
+        given = extracted(extractor, *parts(found)[:size])
+    return found, given
+
+
+def with_engine(config: Config, extractor: features.Extractor) -> Config:
+    """Write down which engine computed the features, so that the stored config says what was done."""
+    chosen = dataclasses.replace(config.features, engine=extractor.engine)  # type: ignore[union-attr]
+    return dataclasses.replace(config, features=chosen)  # type: ignore[call-arg]
+
+
+def extracted(extractor: features.Extractor, *examples: Any) -> list[features.Features]:
+    """Give the features of each, and say where they came from."""
+    from tlkit.progress import duration
+
+    given = extractor.extract(*examples)
+    count = len({hash_ for part in given for hash_ in part.hashes})
+
+    computed = f"{extractor.computed:,} computed"
+    if extractor.computed:
+        rate = extractor.computed / max(extractor.seconds, 1e-9)
+        found = f"; {extractor.found}" if extractor.found else ""
+        computed += f" by {extractor.engine} in {duration(extractor.seconds)}, {rate:,.0f} a second{found}"
+    kept = f"{count - extractor.computed:,} from the store, " if extractor.store else ""
+    print(f"features of {count:,} photos ({extractor.label}): {kept}{computed}", flush=True)
+    return given
+
+
+def parts(found: data.Splits) -> list[data.Photos]:
+    """The splits that there are: training, validation and, where there is one, test."""
+    return [part for part in (found.train, found.val, found.test) if part is not None]
+
+
 def listed(config: configs.Data) -> data.Examples:
     """List what the source holds; no file is opened yet."""
     from tlkit import data
 
-    return data.load_source(config.source, path=config.path, name=config.name, data_dir=config.data_dir)
+    return data.load_source(config.origin, path=config.path, name=config.name, data_dir=config.data_dir)
 
 
 def photos(config: configs.Data) -> data.Examples:
@@ -139,13 +249,17 @@ def photos(config: configs.Data) -> data.Examples:
 
 
 def splits(
-    config: configs.Data, examples: data.Examples, size: tuple[int, int] | None = None, channels: int | None = None
+    config: configs.Data,
+    examples: data.Examples,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    check: bool = True,
 ) -> data.Splits:
     """Read, check and split what was listed, and say what was found."""
     from tlkit import data
 
     chosen = {name: getattr(config, name) for name in ("val_fraction", "test_fraction", "val_as_test", "strict")}
-    found = data.load(examples, **chosen, seconds=config.seconds, size=size, channels=channels)
+    found = data.load(examples, **chosen, seconds=config.seconds, size=size, channels=channels, check=check)
     counts = {"training": found.train, "validation": found.val, "test": found.test}
     said = ", ".join(f"{len(part.labels):,} {name}" for name, part in counts.items() if part)
     shape = " x ".join(map(str, found.train.shape))
@@ -189,7 +303,7 @@ def tracked(recipe: str, config: AnyConfig, splits: data.Splits | graph.Graph) -
 
 def network(config: AnyConfig) -> str:
     """Name the network of a config."""
-    if isinstance(config, configs.FeatureExtraction):
+    if isinstance(config, configs.FeatureExtraction | configs.Finetune):
         return config.backbone.name
     return config.builder.name if isinstance(config, configs.Train) else "gcn"
 
@@ -205,17 +319,60 @@ def tags(recipe: str, backbone: str) -> dict[str, str]:
     }
 
 
+def trained(history: training.History, extracting: float = 0.0) -> Fit:
+    """Tell how training went, epoch by epoch, and how long features for it took."""
+    from tlkit import plots
+
+    best = history.best
+    return Fit(
+        parts={"epochs": history.seconds} | ({"features": extracting} if extracting else {}),
+        metrics={
+            "best_epoch": best["epoch"],
+            "best_val_loss": best["val_loss"],
+            "best_val_accuracy": best["val_accuracy"],
+        },
+        step=len(history.epochs),
+        pictures={"learning_curves.png": plots.learning_curves(history.epochs, best["epoch"])},
+        said=[f"kept  epoch {best['epoch']} of {len(history.epochs)}, phase {best['phase']}"],
+        chosen_by_val=True,
+    )
+
+
+def solved(probe: probes.Probe, nearest: float, parts: dict[str, float], learned_from: str) -> Fit:
+    """Tell how a head was solved, with how much regularization, and what the features are worth untrained."""
+    from tlkit import plots
+
+    chosen = next(tried for tried in probe.tried if tried.l2 == probe.l2)
+    return Fit(
+        parts=parts,
+        metrics={
+            "l2": chosen.l2,
+            "cross_validated_loss": chosen.loss,
+            "cross_validated_accuracy": chosen.accuracy,
+            "nearest_neighbours_accuracy": nearest,
+        },
+        step=0,
+        pictures={"regularization.png": plots.regularization(probe.tried, chosen.l2)},
+        said=[
+            f"l2    {chosen.l2:.2g} of {len(probe.tried)}, by cross-validation on {learned_from}:"
+            f" accuracy {chosen.accuracy:.3f}",
+            f"5 nearest neighbours, nothing learnt: accuracy {nearest:.3f} (cross-validated)",
+        ],
+        chosen_by_val=False,
+    )
+
+
 def finish(
-    started: tracking.Run, model: keras.Model, history: training.History, splits: data.Splits, batch_size: int
+    started: tracking.Run, model: keras.Model, fit: Fit, splits: data.Splits, probabilities: np.ndarray
 ) -> Result:
-    """Score the model, once, and log it with its scores, pictures and an example photo, sound or array."""
+    """Score what the model says of the test split, else the validation split, and log it with an example."""
     import mlflow
 
-    from tlkit import evaluation, training
+    from tlkit import evaluation
 
     split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
-    scores = evaluation.score(split, training.predict(model, part, batch_size), part.labels)
-    result = log_result(started, model, history, scores, splits.classes, splits.kind)
+    scores = evaluation.score(split, probabilities, part.labels)
+    result = log_result(started, model, fit, scores, splits.classes, splits.kind)
     example = part.read([0])[0]
     if splits.kind == "photos":
         mlflow.log_image(example if example.shape[-1] == 3 else example[..., 0], "example.png")
@@ -241,7 +398,7 @@ def _write_example(folder: Path, example: np.ndarray, rate: int | None) -> str:
 def log_result(
     started: tracking.Run,
     model: keras.Model,
-    history: training.History,
+    fit: Fit,
     scores: evaluation.Scores,
     classes: list[str],
     kind: str,
@@ -252,23 +409,14 @@ def log_result(
     from tlkit import plots, tracking
 
     uri = tracking.log_model(model, classes, requirements(model))  # first: all else can be had from it again
-    best = history.best
-    mlflow.log_metrics(
-        {
-            **scores.metrics(),
-            "best_epoch": best["epoch"],
-            "best_val_loss": best["val_loss"],
-            "best_val_accuracy": best["val_accuracy"],
-            "training_seconds": history.seconds,
-        },
-        step=len(history.epochs),
-    )
+    mlflow.log_metrics({**scores.metrics(), **fit.metrics, "training_seconds": fit.seconds}, step=fit.step)
     title = f"{scores.split} accuracy {scores.accuracy:.3f}, {scores.photos} {kind}"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that no font here has
-        mlflow.log_figure(plots.learning_curves(history.epochs, best["epoch"]), "learning_curves.png")
+        for name, picture in fit.pictures.items():
+            mlflow.log_figure(picture, name)
         mlflow.log_figure(plots.confusion_matrix(scores.confusion, classes, title), "confusion_matrix.png")
-    return Result(model, history, scores, started.run_id, uri, kind)
+    return Result(model, fit, scores, started.run_id, uri, kind)
 
 
 def requirements(model: keras.Model) -> list[str]:
@@ -287,9 +435,10 @@ def summarize(recipe: str, config: AnyConfig, result: Result, started: tracking.
     """Print what was trained, how well, how long it took, where it is and what to do next."""
     import mlflow
 
-    from tlkit import tracking, training
+    from tlkit import tracking
+    from tlkit.progress import duration
 
-    scores, best = result.scores, result.history.best
+    scores = result.scores
     folder = tracking.model_folder(result.model_uri)
     model = shown(folder / "data" / "model.keras") if folder else result.model_uri
     uri = mlflow.get_tracking_uri()
@@ -298,15 +447,13 @@ def summarize(recipe: str, config: AnyConfig, result: Result, started: tracking.
     print(f"\n{recipe}: {network(config)}, {result.model.count_params():,} parameters")
     spread = f"95 % interval {low:.3f} to {high:.3f}, {scores.photos} {result.kind}"
     print(f"  {scores.split} accuracy  {scores.accuracy:.4f}  ({spread})")
-    if scores.split == "validation":
+    if scores.split == "validation" and result.fit.chosen_by_val:
         print("                     it chose the epoch, so it is not a test score")
     if scores.auc is not None:
         print(f"  {scores.split} AUC       {scores.auc:.4f}")
-    print(f"  kept  epoch {best['epoch']} of {len(result.history.epochs)}, phase {best['phase']}")
-    print(
-        f"  time  {training.duration(result.history.seconds)} of training,"
-        f" {training.duration(time.perf_counter() - began)} in all"
-    )
+    for line in result.fit.said:
+        print(f"  {line}")
+    print(f"  time  {duration(result.fit.seconds)} of training, {duration(time.perf_counter() - began)} in all")
     print(f"  run   {name} ({result.run_id}) in {tracking.without_password(uri)}")
     print(f"  model {model}")
     artifacts = tracking.run_folder(result.run_id)

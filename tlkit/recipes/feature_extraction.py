@@ -1,9 +1,11 @@
-"""Train a new head on the features of a frozen pretrained network; each photo passes the network once.
+"""Put a new head on a frozen pretrained network: logistic regression on its features, each computed once.
 
 python -m tlkit.recipes.feature_extraction --config recipes/feature_extraction/digits_letternet.yaml
 """
 
 from __future__ import annotations
+
+import time
 
 from tlkit import cli
 from tlkit.config import FeatureExtraction
@@ -11,24 +13,33 @@ from tlkit.recipes import _steps
 
 
 def run(config: FeatureExtraction) -> _steps.Result:
-    """Train, score and log a classifier; see `config.FeatureExtraction` for the settings."""
+    """Solve, score and log a classifier; see `config.FeatureExtraction` for the settings."""
     began = _steps.begin()
-    from tlkit import backbones, runtime, tracking, training
+    from tlkit import backbones, features, probes, runtime, tracking
 
     config = _steps.complete(config)
     runtime.prepare(config.seed, config.precision)
     tracking.open_store(config.experiment)
     examples = _steps.photos(config.data)
-    backbone = _steps.backbone(config)
-    height, width, channels = backbone.input_shape[1:]
-    splits = _steps.splits(config.data, examples, (height, width), channels)
-    model = backbones.classifier(backbone, len(splits.classes), config.backbone.dropout)
+    model = backbones.classifier(_steps.backbone(config), len(examples.classes))
+    extractor = _steps.extractor(config, features.pooled(model), "pooled")
+    extracting = time.perf_counter()
+    splits, (train, val, *test) = _steps.extract(config, examples, extractor)
+    parts = {"features": time.perf_counter() - extracting}
+    config = _steps.with_engine(config, extractor)
     with _steps.tracked("feature_extraction", config, splits) as tracked:
-        backbones.freeze(model)
-        history = training.fit_head(
-            model, splits.train, splits.val, _steps.settings(config, config.head), [tracking.epoch_logger()]
+        solving = time.perf_counter()
+        # No epoch is chosen, so where there is a test split the validation photos are free to be learnt from.
+        known, scored = (features.Features.joined([train, val]), test[0]) if test else (train, val)
+        values = known.array()
+        probe = probes.logistic_regression(
+            values, known.labels, len(splits.classes), groups=known.hashes, seed=config.seed
         )
-        result = _steps.finish(tracked, model, history, splits, config.batch_size)
+        backbones.set_head(model, probe.kernel, probe.bias)
+        nearest = probes.nearest_neighbours(values, known.labels, groups=known.hashes, seed=config.seed)
+        parts["solving"] = time.perf_counter() - solving
+        fit = _steps.solved(probe, nearest, parts, f"{len(known):,} photos")
+        result = _steps.finish(tracked, model, fit, splits, probe.probabilities(scored.array()))
     _steps.summarize("feature_extraction", config, result, tracked, began)
     return result
 

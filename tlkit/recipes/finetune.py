@@ -6,48 +6,126 @@ python -m tlkit.recipes.finetune --config recipes/finetune/digits_letternet.yaml
 from __future__ import annotations
 
 import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
 from tlkit.config import Finetune
+from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _steps
+
+if TYPE_CHECKING:
+    import keras
+
+    from tlkit import data
 
 
 def run(config: Finetune) -> _steps.Result:
     """Train, score and log a classifier; see `config.Finetune` for the settings."""
     began = _steps.begin()
-    from tlkit import backbones, runtime, tracking, training
+    from tlkit import backbones, features, runtime, tracking, training
 
     config = _steps.complete(config)
+    _check_stored(config)
     runtime.prepare(config.seed, config.precision)
     tracking.open_store(config.experiment)
     examples = _steps.photos(config.data)
     backbone = _steps.backbone(config)
     height, width, channels = backbone.input_shape[1:]
     splits = _steps.splits(config.data, examples, (height, width), channels)
-    model = backbones.classifier(backbone, len(splits.classes), config.backbone.dropout)
+    model = backbones.classifier(backbone, len(splits.classes), config.head.dropout)
     backbones.unfreeze(model, config.backbone.name, config.full.unfreeze_from)  # refuses a stage it does not have
+    seen: list[features.Features] = []
+    extracting = time.perf_counter()
+    if config.head.epochs:
+        extractor = _steps.extractor(config, features.pooled(model), "pooled")
+        seen = _steps.extracted(extractor, splits.train, splits.val)
+        config = _steps.with_engine(config, extractor)
+    extracting = time.perf_counter() - extracting
     with _steps.tracked("finetune", config, splits) as tracked:
         history = training.History([])
         if config.head.epochs:
             backbones.freeze(model)
             history = training.fit_head(
-                model, splits.train, splits.val, _steps.settings(config, config.head), [tracking.epoch_logger()]
+                model,
+                seen[0],
+                seen[1],
+                _steps.settings(config, config.head),
+                seed=config.seed,
+                callbacks=[tracking.epoch_logger()],
             )
         if config.full.epochs:
             backbones.unfreeze(model, config.backbone.name, config.full.unfreeze_from)
+            storing = time.perf_counter()
+            network, train, val, augment = _learn_from(config, model, splits)
+            extracting += time.perf_counter() - storing
             history = training.fit_full(
-                model,
-                splits.train,
-                splits.val,
+                network,
+                train,
+                val,
                 _steps.settings(config, config.full),
                 seed=config.seed,
-                augment=dataclasses.asdict(config.augment),
+                augment=augment,
                 before=history,
                 callbacks=[tracking.epoch_logger()],
             )
-        result = _steps.finish(tracked, model, history, splits, config.batch_size)
+        predicted = training.predict(model, splits.test or splits.val, config.batch_size)
+        result = _steps.finish(tracked, model, _steps.trained(history, extracting), splits, predicted)
     _steps.summarize("finetune", config, result, tracked, began)
     return result
+
+
+def _changes(config: Finetune) -> dict[str, Any]:
+    """How training photos are changed; nothing where augmentation is off."""
+    changes = {name: value for name, value in dataclasses.asdict(config.augment).items() if name != "views"}
+    return changes if any(changes.values()) else {}
+
+
+def _check_stored(config: Finetune) -> None:
+    if config.full.stored and _changes(config) and not config.augment.views:
+        raise InvalidInput(
+            "full.stored is True, but each epoch changes the photos anew: give --augment.views, such as 8, or switch "
+            "all of --augment off"
+        )
+
+
+def _learn_from(
+    config: Finetune, model: keras.Model, splits: data.Splits
+) -> tuple[keras.Model, Any, Any, dict[str, Any] | None]:
+    """Choose what the full phase trains, on what: the photos, or stored activations of the frozen stages."""
+    from tlkit import backbones, features
+    from tlkit.data import View, Views
+
+    changes, views = _changes(config), config.augment.views
+    if changes and not views:
+        return model, splits.train, splits.val, changes
+    seen = [View(splits.train, changes, config.seed, n) for n in range(views or 1)] if changes else [splits.train]
+    train = Views(seen) if changes else splits.train
+    through = model, train, splits.val, None
+    if config.full.unfreeze_from is None or config.full.stored is False:
+        return through
+    try:
+        lower, upper = backbones.split(model, config.backbone.name, config.full.unfreeze_from)
+    except InvalidInput as error:
+        if config.full.stored:
+            raise
+        return _say(through, str(error))
+    extractor = _steps.extractor(config, lower, f"below {config.full.unfreeze_from}", "float16")
+    if config.full.stored is None:
+        gain = features.estimate(extractor, [*seen, splits.val], config.full.epochs * (len(train) + len(splits.val)))
+        if not gain.worth:
+            return _say(through, gain.said)
+        print(f"full phase: from stored activations of the frozen stages, {gain.said}")
+    try:
+        *given, val = _steps.extracted(extractor, *seen, splits.val)
+    except Unavailable as error:
+        return _say(through, str(error))
+    return upper, Views(given) if changes else given[0], val, None
+
+
+def _say(through: Any, reason: str) -> Any:
+    print(f"full phase: through the frozen stages, {reason}")
+    return through
 
 
 if __name__ == "__main__":

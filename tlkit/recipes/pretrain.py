@@ -54,7 +54,7 @@ def run(config: Pretrain) -> keras.Model:
     from tlkit import runtime, tracking
     from tlkit.data import letters
     from tlkit.letternet import letternet
-    from tlkit.training import duration
+    from tlkit.progress import duration
 
     runtime.prepare(config.seed, "float32")
     tracking.open_store(config.experiment)
@@ -201,7 +201,7 @@ def _compile(classifier: keras.Model, config: Pretrain) -> None:
 def _fit(classifier: keras.Model, glyphs: Glyphs, config: Pretrain) -> None:
     import mlflow
 
-    from tlkit.training import duration
+    from tlkit.progress import duration
 
     began = time.perf_counter()
     for epoch, (images, labels) in enumerate(_epochs(glyphs, config), 1):
@@ -258,7 +258,7 @@ def _card(config: Pretrain, glyphs: Glyphs, accuracy: float, scores: list[Score]
 
     from tlkit import runtime
     from tlkit.letternet import PARAMETERS
-    from tlkit.training import duration
+    from tlkit.progress import duration
 
     versions = {**runtime.environment(), "matplotlib": metadata.version("matplotlib")}
     changed = [

@@ -56,7 +56,8 @@ def run(config: Train) -> _steps.Result:
             augment={name: value for name, value in dataclasses.asdict(config.augment).items() if value},
             callbacks=[tracking.epoch_logger()],
         )
-        result = _steps.finish(tracked, model, history, splits, config.batch_size)
+        predicted = training.predict(model, splits.test or splits.val, config.batch_size)
+        result = _steps.finish(tracked, model, _steps.trained(history), splits, predicted)
     _steps.summarize("train", config, result, tracked, began)
     return result
 

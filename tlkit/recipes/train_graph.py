@@ -44,7 +44,7 @@ def run(config: TrainGraph) -> _steps.Result:
         history = training.fit_graph(model, loaded, settings, [tracking.epoch_logger()])
         probabilities = model.predict([loaded.features[None], loaded.edges[None]], verbose=0)[0]
         scores = evaluation.score("test", probabilities[loaded.test], loaded.labels[loaded.test])
-        result = _steps.log_result(tracked, model, history, scores, loaded.classes, "nodes")
+        result = _steps.log_result(tracked, model, _steps.trained(history), scores, loaded.classes, "nodes")
     _steps.summarize("train_graph", config, result, tracked, began)
     return result
 

@@ -1,0 +1,30 @@
+"""Progress: nothing for quick work, then the rate and the time left."""
+
+from __future__ import annotations
+
+import pytest
+
+from tlkit import progress
+
+
+def test_it_tells_the_rate_and_the_time_left_when_it_takes_long(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 1))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.Progress("opening", 30) as told:
+        for _ in range(30):
+            told.advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "opening: 3 of 30 photos, 0.8 a second, 27 s left"
+    assert lines[-1].startswith("opening: 30 of 30 photos in")
+    assert len(lines) < 6
+
+
+def test_quick_work_tells_nothing(capsys):
+    with progress.Progress("opening", 3) as told:
+        told.advance(3)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(9.94, "9.9 s"), (59.6, "1 min 0 s"), (3600, "1 h 0 min")])
+def test_durations_are_rounded_before_they_are_divided(seconds: float, text: str):
+    assert progress.duration(seconds) == text

@@ -1,0 +1,233 @@
+"""What computes a frozen network: Keras itself on any backend, or OpenVINO, which is faster on most CPUs."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import importlib.util
+import queue
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from tlkit import runtime
+from tlkit.errors import InvalidInput
+
+ENGINES = ("keras", "openvino")
+AGREE = {"float32": 0.9999, "mixed_bfloat16": 0.98}  # least cosine of an engine's outputs and Keras'
+PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}  # that OpenVINO has on a CPU
+
+
+class Engine(NamedTuple):
+    """A network that is ready to run.
+
+    Args:
+        name: One of `ENGINES`.
+        batch_size: Photos in a batch that suit it.
+        run: Turns batches (k, *space, channels) into outputs (k, *shape), float32, in the same order. No batch is
+            larger than `batch_size`.
+    """
+
+    name: str
+    batch_size: int
+    run: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
+
+
+def make(name: str, network: keras.Model, precision: str, dtype: np.dtype) -> Engine:
+    """Prepare a network.
+
+    Args:
+        name: One of `ENGINES`.
+        network: With one input and one output.
+        precision: A name of Keras' dtype policies; OpenVINO takes float32 and mixed_bfloat16.
+        dtype: Of what it is given, such as uint8.
+
+    Raises:
+        InvalidInput: the engine cannot run here; the message says why.
+
+    >>> double = keras.Sequential([keras.Input((2,)), keras.layers.Rescaling(2.0)])
+    >>> engine = make("keras", double, "float32", np.dtype("uint8"))
+    >>> next(engine.run([np.array([[1, 2]], np.uint8)])).tolist()
+    [[2.0, 4.0]]
+    """
+    if name == "keras":
+        return _keras(network)
+    check(name, precision)
+    try:
+        return _openvino(network, precision, dtype)
+    except Exception as error:  # a layer that it does not know, or an installation that is broken
+        raise InvalidInput(
+            f"features.engine is 'openvino', which cannot run this network: {_reason(error)}; choose keras or auto"
+        ) from error
+
+
+def check(name: str, precision: str) -> None:
+    """Refuse an engine that cannot run here.
+
+    Raises:
+        InvalidInput: the message says why.
+    """
+    if name not in (*ENGINES, "auto"):
+        raise InvalidInput(f"features.engine is {name!r}: {', '.join(ENGINES)} or auto")
+    if name == "openvino" and (reason := unavailable(precision)):
+        raise InvalidInput(f"features.engine is 'openvino': {reason}; choose keras or auto")
+
+
+def unavailable(precision: str) -> str:
+    """Say why OpenVINO cannot be used here, or nothing where it can; loads it only where the processor matters."""
+    if importlib.util.find_spec("openvino") is None:
+        return "it is not installed (pip install openvino)"
+    if keras.backend.backend() != "tensorflow":
+        return f"it reads networks from Keras' tensorflow backend, and this one is {keras.backend.backend()}"
+    if runtime.device()[0] != "cpu":
+        return "it is for CPUs, and Keras computes on a GPU here"
+    if precision not in PRECISIONS:
+        return f"it has no {precision}"
+    if precision == "mixed_bfloat16" and "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return "this processor has no bfloat16"
+    return ""
+
+
+def version(name: str) -> str:
+    """Name an engine with all that its numbers may depend on."""
+    backend = keras.backend.backend()
+    graph = f"keras {keras.__version__} {backend} {metadata.version(backend)}"  # what OpenVINO reads is made by them
+    return f"{graph} {runtime.device()[0]}" if name == "keras" else f"openvino {metadata.version('openvino')}, {graph}"
+
+
+def fastest(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[Engine, str]:
+    """Run both engines on a sample and choose the faster one; OpenVINO only where it gives what Keras gives.
+
+    Args:
+        network: With one input and one output.
+        precision: A name of Keras' dtype policies.
+        sample: A batch or two of photos, (k, *space, channels).
+
+    Returns:
+        The engine, and what was found, for the user.
+    """
+    ours = make("keras", network, precision, sample.dtype)
+    if unavailable(precision):
+        return ours, f"keras ({unavailable(precision)})"
+    try:
+        theirs = _openvino(network, precision, sample.dtype)
+        rate, given = timed(theirs, sample)
+    except Exception as error:  # as in `make`, but here Keras does it
+        return ours, f"keras (openvino cannot run this network: {_reason(error)})"
+    reference_rate, reference = timed(ours, sample)
+    a, b = given.reshape(len(given), -1).astype(np.float64), reference.reshape(len(given), -1).astype(np.float64)
+    with np.errstate(all="ignore"):  # what is not finite becomes nan, and agrees with nothing
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        same = (a == b).all(axis=1)  # such as zeros, which have no direction
+        cosine = float(np.min(np.where(same, 1.0, (a * b).sum(axis=1) / np.maximum(norms, 1e-300))))
+    found = f"openvino {rate:,.0f} photos a second, keras {reference_rate:,.0f}"
+    if not cosine >= AGREE[precision]:
+        return ours, f"keras (openvino gives other numbers, cosine {cosine:.4f})"
+    return (theirs, found) if rate > reference_rate else (ours, found)
+
+
+def timed(engine: Engine, sample: np.ndarray) -> tuple[float, np.ndarray]:
+    """Give how many photos a second an engine does, and its outputs for these."""
+    batches = [sample[start : start + engine.batch_size] for start in range(0, len(sample), engine.batch_size)]
+    next(engine.run(batches[:1]))  # compiles
+    began = time.perf_counter()
+    outputs = np.concatenate(list(engine.run(batches)))
+    return len(sample) / (time.perf_counter() - began), outputs
+
+
+def _reason(error: Exception) -> str:
+    """Put an error into one line; OpenVINO's own begin with places in its source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and not line.startswith("Exception from ")), type(error).__name__)
+
+
+def _keras(network: keras.Model) -> Engine:
+    batch_size = 32 if runtime.device()[0] == "cpu" else 128
+
+    def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for batch in batches:
+            # Always one size: another one would be compiled anew.
+            full = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch), axis=0)])
+            yield np.asarray(network.predict_on_batch(full)[: len(batch)]).astype(np.float32)
+
+    return Engine("keras", batch_size, run)
+
+
+@functools.cache
+def _core() -> Any:
+    return _quiet_openvino().Core()
+
+
+def _quiet_openvino() -> ModuleType:
+    """Import OpenVINO without its telemetry, unless the user has turned that on; it also slows conversion down."""
+    consent = Path.home() / "intel" / "openvino_telemetry"
+    with contextlib.suppress(OSError):
+        if consent.is_file() and consent.read_text().strip() == "1":
+            return importlib.import_module("openvino")
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what makes its import fail
+    return importlib.import_module("openvino")
+
+
+def _openvino(network: keras.Model, precision: str, dtype: np.dtype) -> Engine:
+    core = _core()
+    openvino = sys.modules["openvino"]
+    tensorflow = importlib.import_module("tensorflow")
+    batch_size = 8  # its activations stay in a CPU's cache; larger batches were slower on all networks tried
+
+    if precision != "float32":
+        network = _in_float32(network)
+
+    @functools.partial(tensorflow.function, autograph=False)
+    def call(values):
+        return network(tensorflow.cast(values, network.inputs[0].dtype), training=False)
+
+    traced = call.get_concrete_function(tensorflow.TensorSpec((None, *network.inputs[0].shape[1:]), dtype))
+    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
+    compiled = core.compile_model(openvino.convert_model(traced), "CPU", hints)
+
+    count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for _ in range(count):
+        idle.put(compiled.create_infer_request())
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        request = idle.get()
+        try:
+            return request.infer({0: batch}, share_inputs=True)[0].astype(np.float32, copy=False)
+        finally:
+            idle.put(request)
+
+    # Python's own threads, not openvino.AsyncInferQueue: its threads call back into Python, and a process that ends
+    # shortly after the last batch, or after an error, was aborted for it in one of two runs (OpenVINO 2026.4).
+    def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        with ThreadPoolExecutor(count) as pool:
+            waiting: collections.deque[Future[np.ndarray]] = collections.deque()
+            for batch in batches:
+                waiting.append(pool.submit(compute, batch))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    return Engine("openvino", batch_size, run)
+
+
+def _in_float32(network: keras.Model) -> keras.Model:
+    """The same network in float32: OpenVINO cannot read bfloat16, and rounds to it by itself."""
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        return type(layer).from_config({**config, "dtype": "float32"} if "dtype" in config else config)
+
+    cloned = keras.models.clone_model(network, clone_function=clone, recursive=True)
+    cloned.set_weights(network.get_weights())
+    return cloned

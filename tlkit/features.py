@@ -1,0 +1,410 @@
+"""Features: what a frozen network gives for each photo, computed once and kept in the activation store.
+
+>>> from tlkit import backbones, data
+>>> splits = data.load("embedded", size=(32, 32), channels=1)
+>>> network = pooled(backbones.classifier(backbones.build("LetterNet"), 10))
+>>> extractor = Extractor(network, store=None, engine="keras")
+>>> (features,) = extractor.extract(splits.test)
+>>> features.shape, features.read([0, 5]).shape
+((128,), (2, 128))
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from tlkit import engines
+from tlkit.data import Photos, images
+from tlkit.data.photos import available_memory
+from tlkit.errors import Unavailable
+from tlkit.progress import Progress, duration
+from tlkit.store import GB, POLL, Segment, Space, Store
+
+Read = Callable[[np.ndarray], np.ndarray]  # from places of photos to their pixels
+
+FORMAT = 1  # of what stands in the store: raise it when the same description begins to mean other numbers
+FIRST, LARGEST, SECONDS = 64, 64 * 2**20, 5.0  # photos in the first segment; bytes, and seconds of work, in the next
+TURN = 10.0  # seconds after which another process may compute for the same space
+SAMPLE = 64  # photos on which engines are compared
+WRITE, READ = 2e8, 1e9  # bytes a second, of an ordinary disk and of a file that was just written
+THREADS = 2  # that read; what decodes has its own
+IN_MEMORY = 256 * 2**20  # bytes of features up to which `array` is worth its memory
+_LEAVE_OUT = ("name", "trainable", "seed", "build_config", "compile_config", "registered_name")  # of a layer's config
+_REFERENCES = ("keras_history", "input_layers", "output_layers")  # where one names layers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Features:
+    """Features of photos, in the photos' order, mapped into memory from the store where there is one.
+
+    To `data.batches` and `tlkit.probes` they are what photos are: they have a length, `shape`, `dtype`, `labels` and
+    `read`. `features[start:stop]` reads some in a row.
+    """
+
+    labels: np.ndarray  # (n,), int32
+    hashes: list[str]  # of the photos
+    segments: list[Segment]
+    part: np.ndarray  # (n,): which segment each stands in
+    row: np.ndarray  # (n,): and where in it
+    shape: tuple[int, ...]  # of each
+    dtype: np.dtype
+    kind: str = "features"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The features of some, as a new array (k, *shape)."""
+        indices = np.asarray(indices, np.int64)
+        values = np.empty((len(indices), *self.shape), self.dtype)
+        parts = self.part[indices]
+        for part in np.unique(parts):
+            here = parts == part
+            values[here] = self.segments[part].values[self.row[indices[here]]]
+        return values
+
+    def __getitem__(self, places: slice) -> np.ndarray:
+        return self.read(np.arange(*places.indices(len(self))))
+
+    def array(self) -> Any:
+        """All as one array, where that is small enough; else these features, which can be sliced like one."""
+        return self[:] if len(self) * math.prod(self.shape) * self.dtype.itemsize <= IN_MEMORY else self
+
+    @staticmethod
+    def joined(parts: Sequence[Features]) -> Features:
+        """Several splits' features as one, first to last; all must come from one `extract`."""
+        first = parts[0]
+        return dataclasses.replace(
+            first,
+            labels=np.concatenate([part.labels for part in parts]),
+            hashes=[hash_ for part in parts for hash_ in part.hashes],
+            part=np.concatenate([part.part for part in parts]),
+            row=np.concatenate([part.row for part in parts]),
+        )
+
+
+class Extractor:
+    """Computes a network's features, or finds them in the store.
+
+    Args:
+        network: A functional Keras model with one input and one output; what is random in it is switched off.
+        store: Where they are kept; None keeps them in memory.
+        engine: `keras`, `openvino`, or `auto`: the one that has computed these features before, else the faster.
+        precision: That the network computes in, a name of Keras' dtype policies; by default the present one.
+        dtype: That features are kept in. Half of the disk by float16; what does not fit its range is kept in float32.
+        label: What the network is, for people.
+
+    Attributes:
+        computed: How many features were computed, and not found.
+        seconds: That computing them took.
+        engine: Name of the engine that did, or would have.
+        found: What `auto` found when it compared engines, or "".
+
+    Raises:
+        InvalidInput: the engine cannot run here.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        store: Store | None = None,
+        engine: str = "auto",
+        precision: str | None = None,
+        dtype: str = "float32",
+        label: str = "",
+    ):
+        self.network, self.store, self.label = network, store, label
+        self.precision = precision or keras.config.dtype_policy().name
+        self.dtype = np.dtype(dtype)
+        self.engine, self.found = engine, ""
+        self.computed, self.seconds = 0, 0.0
+        self.shape = tuple(network.output.shape[1:])
+        self.identity = identity(network)
+        engines.check(engine, self.precision)
+        self._ready: engines.Engine | None = None
+
+    def extract(self, *splits: Photos) -> list[Features]:
+        """Give the features of each split: photos that the store has are not even opened.
+
+        Raises:
+            InvalidInput: a photo cannot be decoded.
+            Unavailable: the features have no room, neither in the store nor in memory.
+        """
+        keys = [bytes.fromhex(hash_) for photos in splits for hash_ in photos.hashes]
+        places: dict[bytes, int] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(key, place)
+        read = _reader(splits)
+        space = self._space(splits[0], places, read)
+        space.use([key for key in places if key in space.places])  # else they could make room for what is computed now
+        before = self.computed
+        try:
+            self._fill(space, places, read, splits[0].kind)
+        except OverflowError:
+            self.dtype, self.computed = np.dtype(np.float32), before
+            return self.extract(*splits)
+        part, row = space.use(keys)
+        given, start = [], 0
+        for photos in splits:
+            here = slice(start, start := start + len(photos))
+            given.append(
+                Features(
+                    labels=photos.labels,
+                    hashes=photos.hashes,
+                    segments=space.segments,
+                    part=part[here],
+                    row=row[here],
+                    shape=self.shape,
+                    dtype=self.dtype,
+                )
+            )
+        return given
+
+    def _space(self, photos: Photos, places: dict[bytes, int], read: Read) -> Space:
+        """The space of the engine that is to be used, which is chosen here."""
+        spaces = {name: self._open(name, photos) for name in self._candidates()}
+        has = {name: sum(key in space.places for key in places) for name, space in spaces.items()}
+        name = max(has, key=has.__getitem__)
+        missing = len(places) - has[name]
+        if len(spaces) > 1 and missing > has[name]:
+            if self._ready is None:
+                sample = read(np.fromiter(places.values(), np.int64)[:SAMPLE])
+                self._ready, self.found = engines.fastest(self.network, self.precision, sample)
+            name = self._ready.name
+        elif missing and (self._ready is None or self._ready.name != name):
+            self._ready = engines.make(name, self.network, self.precision, photos.dtype)
+        self.engine = name
+        return spaces[name]
+
+    def _candidates(self) -> list[str]:
+        if self.engine != "auto":
+            return [self.engine]
+        return ["keras"] if engines.unavailable(self.precision) else ["openvino", "keras"]
+
+    def _open(self, engine: str, photos: Photos) -> Space:
+        description = {
+            "format": FORMAT,
+            **self.identity,
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "engine": engines.version(engine),
+            "precision": self.precision,
+            "kind": photos.kind,
+            "pixels": list(photos.shape),
+            "decoder": f"{images.DECODER}, pillow {metadata.version('pillow')}",
+        }
+        return self.store.space(description, self.label).refresh() if self.store else Space(description)
+
+    def _fill(self, space: Space, places: dict[bytes, int], read: Read, kind: str) -> None:
+        """Compute what the space does not have."""
+        missing = [key for key in places if key not in space.places]
+        with Progress(f"features ({self.engine})", len(missing), kind) as progress:
+            while missing:
+                began, before = time.perf_counter(), self.computed
+                try:
+                    self._turn(space, missing, places, read, progress)
+                except Unavailable:
+                    raise
+                except OSError as error:
+                    if space.folder is None:  # it is not the store that fails
+                        raise
+                    reason = error.strerror or str(error)
+                    print(f"the activation store is not written: {reason}; going on without it", file=sys.stderr)
+                    with contextlib.suppress(OSError):
+                        space.refresh()  # what was written before
+                    space.folder = None
+                self.seconds += time.perf_counter() - began if self.computed > before else 0.0
+                missing = [key for key in missing if key not in space.places]
+                progress.advance(progress.total - len(missing) - progress.done)  # what another process has done
+
+    def _turn(
+        self, space: Space, missing: list[bytes], places: dict[bytes, int], read: Read, progress: Progress
+    ) -> None:
+        """Compute until nothing is missing or others may want to; nothing, where another process is at it."""
+        with space.turn(1.0) as ours:
+            space.refresh()
+            missing = [key for key in missing if key not in space.places]
+            if not ours:
+                return
+            if space.folder is None:
+                self._check_memory(len(missing))
+            end, writing = time.monotonic() + TURN, None
+            with ThreadPoolExecutor(1) as writer:
+                for keys, values in self._blocks(missing, places, read):
+                    self.computed += len(keys)
+                    progress.advance(len(keys))
+                    before, writing = writing, writer.submit(_put, space, keys, values)
+                    if before:
+                        before.result()  # raises only now that this block is on its way too: computed is computed
+                    if space.folder is not None and time.monotonic() > end:
+                        break
+                if writing:
+                    writing.result()
+            space.refresh()
+        time.sleep(1.5 * POLL)  # for a process that waits
+
+    def _blocks(
+        self, keys: list[bytes], places: dict[bytes, int], read: Read
+    ) -> Iterator[tuple[list[bytes], np.ndarray]]:
+        """Compute features, in blocks of keys and values that are worth a segment each."""
+        if self._ready is None:
+            raise RuntimeError("no engine")  # `_space` makes one where anything is missing
+        size, most = self._ready.batch_size, max(1, LARGEST // self._bytes)
+        batches = _ahead(
+            read, [np.array([places[key] for key in keys[i : i + size]]) for i in range(0, len(keys), size)]
+        )
+        began, target, given = time.perf_counter(), min(FIRST, most), 0
+        block: list[np.ndarray] = []
+        for outputs in self._ready.run(batches):
+            with np.errstate(over="ignore"):
+                block.append(outputs.astype(self.dtype))
+            if self.dtype == np.float16 and (np.isinf(block[-1]) & np.isfinite(outputs)).any():
+                raise OverflowError
+            count = sum(map(len, block))
+            if count >= target or given + count == len(keys):
+                yield keys[given : given + count], np.concatenate(block)
+                given, block = given + count, []
+                target = int(np.clip(SECONDS * given / (time.perf_counter() - began), 1, most))
+
+    @property
+    def _bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def _check_memory(self, count: int) -> None:
+        if count * self._bytes > 0.4 * available_memory():
+            raise Unavailable(f"{count * self._bytes / GB:.1f} GB of features do not fit into memory without a store")
+
+
+def _put(space: Space, keys: list[bytes], values: np.ndarray) -> None:
+    try:
+        space.write(keys, values)
+    except OSError:
+        space.keep(keys, values)  # computed is computed
+        raise
+
+
+def _reader(splits: Sequence[Photos]) -> Read:
+    """Read from several splits as if they were one; places ascend."""
+    starts = np.cumsum([0, *map(len, splits)])
+
+    def read(places: np.ndarray) -> np.ndarray:
+        split = np.searchsorted(starts, places, side="right") - 1
+        return np.concatenate([splits[s].read(places[split == s] - starts[s]) for s in np.unique(split)])
+
+    return read
+
+
+def _ahead(read: Read, places: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Read batches in other threads, a few ahead of the network."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting: collections.deque[Future[np.ndarray]] = collections.deque()
+        for some in places:
+            waiting.append(pool.submit(read, some))
+            if len(waiting) > 2 * THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class Estimate(NamedTuple):
+    """Whether stored activations are worth their disk.
+
+    Args:
+        worth: Whether they are.
+        size: Bytes of all.
+        saved: Seconds that they would save, of all epochs.
+        said: The same for the user.
+    """
+
+    worth: bool
+    size: int
+    saved: float
+    said: str
+
+
+def estimate(extractor: Extractor, examples: Sequence[Photos], passes: int) -> Estimate:
+    """Weigh the bytes of stored activations against the seconds that they save, by timing the network on a few photos.
+
+    Args:
+        extractor: Of the frozen part.
+        examples: All whose activations would be stored, views one by one.
+        passes: How often the network would compute one photo, in all epochs.
+    """
+    count, store = sum(map(len, examples)), extractor.store
+    size = count * math.prod(extractor.shape) * extractor.dtype.itemsize
+    each = size / count
+    ours = engines.make("keras", extractor.network, extractor.precision, examples[0].dtype)
+    sample = examples[0].read(np.arange(min(len(examples[0]), ours.batch_size)))
+    seconds = 1 / engines.timed(ours, sample)[0]
+    saved = passes * seconds - count * (seconds + each / WRITE) - passes * each / READ
+    room = min(store.limit, 0.5 * _free(store.folder)) if store else 0.4 * available_memory()
+    said = f"{size / GB:.2g} GB to save about {duration(max(saved, 0.0))}"
+    if size > room:
+        return Estimate(False, size, saved, f"{said}: more than the {room / GB:.2g} GB that there are for it")
+    return Estimate(saved > 0, size, saved, said)
+
+
+def _free(folder: Path) -> int:
+    """Bytes that are free where a folder is, or would be."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+
+
+def pooled(model: keras.Model) -> keras.Model:
+    """The part of `backbones.classifier`'s model from the pixels to the pooled features."""
+    return keras.Model(model.inputs, model.get_layer("pool").output)
+
+
+def identity(network: keras.Model) -> dict[str, str]:
+    """Digests of a network's graph and of its weights: equal where it computes the same.
+
+    Names of layers and what matters in training alone, such as what is frozen, do not count.
+
+    >>> a, b = (keras.Sequential([keras.Input((2,)), keras.layers.Rescaling(s)]) for s in (2, 3))
+    >>> identity(a)["graph"] == identity(b)["graph"]
+    False
+    """
+
+    def plain(value: Any, names: dict[str, int]) -> Any:
+        if isinstance(value, list | tuple):
+            return [plain(inner, names) for inner in value]
+        if not isinstance(value, dict):
+            return value
+        if isinstance(value.get("layers"), list):  # of a model: its layers' names mean something within it alone
+            names = {layer["config"].get("name"): place for place, layer in enumerate(value["layers"])}
+        return {
+            # What is called `dtype` has a name that counts: float32 or mixed_bfloat16.
+            key: numbered(inner, names) if key in _REFERENCES else inner if key == "dtype" else plain(inner, names)
+            for key, inner in value.items()
+            if key not in _LEAVE_OUT and not key.endswith(("_initializer", "_regularizer", "_constraint"))
+        }
+
+    def numbered(value: Any, names: dict[str, int]) -> Any:
+        if isinstance(value, list | tuple):
+            return [numbered(inner, names) for inner in value]
+        if isinstance(value, dict):
+            return {key: numbered(inner, names) for key, inner in value.items()}
+        return names.get(value, value) if isinstance(value, str) else value
+
+    graph = json.dumps(plain(network.get_config(), {}), sort_keys=True, default=repr)
+    weights = hashlib.sha256()
+    for weight in network.weights:
+        values = keras.ops.convert_to_numpy(weight.value)
+        weights.update(f"{values.shape} {values.dtype.name} ".encode())
+        weights.update(values.tobytes())
+    return {"graph": hashlib.sha256(graph.encode()).hexdigest(), "weights": weights.hexdigest()}

@@ -1,0 +1,72 @@
+"""How far long work is: its rate and the time left, on stderr, so that what a command prints can be piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+FIRST, NEXT, LIVE = 2.0, 10.0, 0.5  # seconds: before the first line, between lines, between updates on a terminal
+
+
+class Progress:
+    """Says how far it is once the work takes more than two seconds: on a terminal in one line, else in a few.
+
+    Args:
+        what: The work.
+        total: Of how many items.
+        unit: What the items are.
+
+    >>> with Progress("looking", 2, "sounds") as progress:
+    ...     progress.advance(2)
+    >>> progress.done
+    2
+    """
+
+    def __init__(self, what: str, total: int, unit: str = "photos"):
+        self.what, self.total, self.unit, self.done = what, total, unit, 0
+        self.live = sys.stderr.isatty()
+        self.began = self.said = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def advance(self, count: int = 1) -> None:
+        """Count items that are done."""
+        self.done += count
+        now = time.monotonic()
+        wait = FIRST if self.said == self.began else LIVE if self.live else NEXT
+        if now - self.said > wait and self.done < self.total:
+            self.said = now
+            left = (now - self.began) / self.done * (self.total - self.done)
+            self._print(f"{self.done:,} of {self.total:,} {self.unit}, {self._rate()}, {duration(left)} left")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.said != self.began:
+            spent = duration(time.monotonic() - self.began)
+            self._print(f"{self.done:,} of {self.total:,} {self.unit} in {spent}, {self._rate()}", end="\n")
+
+    def _rate(self) -> str:
+        rate = self.done / max(time.monotonic() - self.began, 1e-9)
+        return f"{rate:,.0f} a second" if rate >= 10 else f"{rate:.1f} a second"
+
+    def _print(self, text: str, end: str = "") -> None:
+        before, after = ("\r\033[K", end) if self.live else ("", "\n")
+        print(f"{before}{self.what}: {text}", end=after, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Write a number of seconds for a person.
+
+    >>> duration(0.4), duration(75), duration(7320)
+    ('0.4 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,198 @@
+"""Rank pretrained networks on your photos before any is fine-tuned: probes on features that are computed once.
+
+python -m tlkit.recipes.select --data.path photos --backbones '[MobileNetV2, {name: MobileNet, alpha: 0.5}]'
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+from tlkit import cli
+from tlkit.config import Backbone, FeatureExtraction, Select
+from tlkit.errors import Unavailable
+from tlkit.recipes import _steps
+
+if TYPE_CHECKING:
+    from tlkit import data, tracking
+
+
+class Ranked(NamedTuple):
+    """What a backbone's frozen features are worth on the user's photos; all scores are of the training photos.
+
+    Args:
+        name: With the width multiplier, where it has one.
+        backbone: Its settings.
+        accuracy: Of logistic regression, cross-validated.
+        interval: 95 % Wilson interval of the accuracy.
+        nearest: Accuracy of the 5 nearest neighbours, cross-validated.
+        logme: Logarithm of maximum evidence (arXiv:2102.11005): comparable between backbones on the same photos.
+        seconds: That this run spent on it; less where the store had its features.
+        parameters: Without head.
+        run_id: MLflow run, below the one of the ranking.
+    """
+
+    name: str
+    backbone: Backbone
+    accuracy: float
+    interval: tuple[float, float]
+    nearest: float
+    logme: float
+    seconds: float
+    parameters: int
+    run_id: str
+
+
+def run(config: Select) -> list[Ranked]:
+    """Rank, print and log the backbones, the best first; see `config.Select` for the settings."""
+    began = _steps.begin()
+    from tlkit import runtime, tracking
+
+    each = [_alone(config, chosen) for chosen in config.backbones]
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(each[0].data, image_size=config.data.image_size), precision=each[0].precision
+    )
+    runtime.prepare(config.seed, config.precision)
+    tracking.open_store(config.experiment)
+    examples = _steps.photos(config.data)
+    params = {"backbones": ", ".join(_steps.named(one.backbone) for one in each), "seed": config.seed}
+    ranked, absent = [], []
+    with tracking.run(
+        config.experiment, run_name=config.run_name, params=params, tags=_steps.tags("select", "several")
+    ) as parent:
+        for number, one in enumerate(each, 1):
+            print(f"\n{number} of {len(each)}: {_steps.named(one.backbone)}", flush=True)
+            try:
+                ranked.append(_rank(one, examples))
+            except Unavailable as error:  # its weights are not here and cannot be fetched; the others may be
+                absent.append(f"{_steps.named(one.backbone)}: {error}")
+                print(f"left out: {error}")
+        if not ranked:
+            raise Unavailable(f"none of the {len(each)} backbones can be had; {absent[0]}")
+        ranked.sort(key=lambda one: -one.accuracy)
+        _log(ranked)
+    _summarize(config, ranked, absent, parent, began)
+    return ranked
+
+
+def _alone(config: Select, chosen: str | Backbone) -> FeatureExtraction:
+    """The settings of one backbone; refuses a name that is unknown."""
+    backbone = Backbone(chosen) if isinstance(chosen, str) else chosen
+    common = {name: getattr(config, name) for name in ("data", "precision", "seed", "experiment", "features")}
+    return _steps.complete(FeatureExtraction(backbone=backbone, **common))
+
+
+def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
+    from tlkit import backbones, evaluation, features, probes, tracking
+
+    name, began = _steps.named(config.backbone), time.perf_counter()
+    backbone = _steps.backbone(config)
+    network = features.pooled(backbones.classifier(backbone, len(examples.classes)))
+    extractor = _steps.extractor(config, network, "pooled")
+    # The test split stays unseen: what is chosen by it could not be tested by it.
+    splits, seen = _steps.extract(config, examples, extractor, test=False)
+    known = features.Features.joined(seen if splits.test else seen[:1])
+    params = {
+        "backbone.name": config.backbone.name,
+        "backbone.alpha": config.backbone.alpha,
+        "backbone.weights": config.backbone.weights,
+        "data.image_size": config.data.image_size,
+        "features.engine": extractor.engine,
+    }
+    tags = _steps.tags("select", config.backbone.name) | {"dataset_digest": splits.digest}
+    with tracking.run(config.experiment, run_name=name, params=params, tags=tags, nested=True) as started:
+        import mlflow
+
+        values, copies = known.array(), known.hashes
+        probe = probes.logistic_regression(values, known.labels, len(splits.classes), groups=copies, seed=config.seed)
+        right = round(float((probe.held_out.argmax(axis=1) == known.labels).sum()))
+        found = Ranked(
+            name=name,
+            backbone=config.backbone,
+            accuracy=right / len(known),
+            interval=evaluation.wilson(right, len(known)),
+            nearest=probes.nearest_neighbours(values, known.labels, groups=copies, seed=config.seed),
+            logme=probes.logme(values, known.labels),
+            seconds=time.perf_counter() - began,
+            parameters=backbone.count_params(),
+            run_id=started.run_id,
+        )
+        mlflow.log_metrics(_metrics(found))
+    return found
+
+
+def _metrics(found: Ranked) -> dict[str, float]:
+    return {
+        "cross_validated_accuracy": found.accuracy,
+        "cross_validated_accuracy_low": found.interval[0],
+        "cross_validated_accuracy_high": found.interval[1],
+        "nearest_neighbours_accuracy": found.nearest,
+        "logme": found.logme,
+        "seconds": found.seconds,
+        "parameters": found.parameters,
+    }
+
+
+def _log(ranked: list[Ranked]) -> None:
+    """Put the table, its picture and the best one's numbers on the run above all."""
+    import mlflow
+
+    from tlkit import plots
+
+    columns = {"backbone": [one.name for one in ranked], "run_id": [one.run_id for one in ranked]}
+    numbers = [_metrics(one) for one in ranked]
+    table = columns | {name: [row[name] for row in numbers] for name in numbers[0]}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "For backward compatibility, 'str' dtypes")  # MLflow 3.17 with pandas 3
+        mlflow.log_table(table, "ranking.json")
+    names, scores = columns["backbone"], [one.accuracy for one in ranked]
+    mlflow.log_figure(plots.ranking(names, scores, [one.interval for one in ranked]), "ranking.png")
+    mlflow.log_metrics(_metrics(ranked[0]))
+    mlflow.set_tag("best_backbone", ranked[0].name)
+
+
+def _summarize(config: Select, ranked: list[Ranked], absent: list[str], parent: tracking.Run, began: float) -> None:
+    from tlkit.progress import duration
+
+    width = max(len("backbone"), *(len(one.name) for one in ranked))
+    print(f"\n   {'backbone':<{width}}  accuracy  95 % interval   5 nearest   LogME  seconds  parameters")
+    for place, one in enumerate(ranked, 1):
+        low, high = one.interval
+        print(
+            f"{place:>2} {one.name:<{width}}  {one.accuracy:>8.3f}  {low:.3f} to {high:.3f}  {one.nearest:>9.3f}"
+            f"  {one.logme:>6.2f}  {one.seconds:>7.1f}  {one.parameters / 1e6:>8.1f} M"
+        )
+    for line in absent:
+        print(f"not ranked: {line}")
+    best = ranked[0]
+    close = [one.name for one in ranked[1:] if one.accuracy >= best.interval[0]]
+    print("\naccuracy of logistic regression on frozen features, cross-validated on the training photos")
+    if close:
+        print(f"no clear winner: {', '.join(close)} within the interval of {best.name}")
+    print(f"time  {duration(time.perf_counter() - began)} in all")
+    print("\nNext:")
+    print(f"  {_steps.program('python')} -m tlkit.recipes.finetune {_flags(config, best.backbone)}")
+    _steps.print_links(parent)
+
+
+def _flags(config: Select, backbone: Backbone) -> str:
+    """The flags that fine-tune the backbone on the same data."""
+    data = config.data
+    given: dict[str, object] = {
+        "data.source": data.source,
+        "data.path": data.path,
+        "data.name": data.name,
+        "data.data_dir": data.data_dir,
+        "data.image_size": data.image_size,
+        "data.val_as_test": "true" if data.val_as_test else None,
+        "backbone.name": backbone.name,
+        "backbone.alpha": backbone.alpha,
+    }
+    return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+
+
+if __name__ == "__main__":
+    cli.main(Select, run)
