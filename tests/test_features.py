@@ -144,7 +144,7 @@ def stand_in(network: keras.Model, rates: dict[str, float], monkeypatch: pytest.
 
     def make(name: str, *_: object) -> engines.Engine:
         made.append(name)
-        inner = engines._keras(network)
+        inner = engines._keras(network, np.dtype(np.uint8))
         offset = float(name == "openvino")
         return engines.Engine(name, 32, lambda batches: (outputs + offset for outputs in inner.run(batches)))
 
@@ -344,7 +344,10 @@ def test_features_are_read_like_photos_and_sliced_like_an_array(
     copy[...] = 0  # the store is not written through what was read
     np.testing.assert_array_equal(train[:], whole)
     monkeypatch.setattr(features, "IN_MEMORY", whole.nbytes - 1)
-    assert train.array() is train
+    rows = train.array()
+    assert isinstance(rows, features.Rows)
+    assert (rows.shape, len(rows)) == (whole.shape, len(whole))
+    np.testing.assert_array_equal(rows[3:9], whole[3:9])
     monkeypatch.setattr(features, "IN_MEMORY", whole.nbytes)
     assert isinstance(train.array(), np.ndarray)
 
@@ -711,6 +714,16 @@ def test_activations_are_worth_their_disk_where_they_save_seconds_and_fit(
     assert found.size == 100 * 128 * 2
     assert found.saved == pytest.approx(passes / rate - 100 * (1 / rate + 256 / 2e8) - passes * 256 / 1e9)
     assert ("more than the" in found.said) == (free < 1e6)
+
+
+def test_activations_that_are_stored_already_cost_nothing(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engines, "timed", lambda *_: (10.0, None))
+    some, more = photos(40), photos(60, seed=1)
+    engine(network, Store(), dtype="float16").extract(some)
+    extractor = engine(network, Store(), dtype="float16")
+    assert extractor.missing(some, more) == 60
+    assert features.estimate(extractor, [some, more], 1000).size == 60 * 128 * 2
+    assert features.estimate(extractor, [some], 0).worth
 
 
 # Training on activations of frozen stages -----------------------------------------------------------------------------

@@ -41,7 +41,7 @@ Read = Callable[[np.ndarray], np.ndarray]  # from places of photos to their pixe
 FORMAT = 1  # of what stands in the store: raise it when the same description begins to mean other numbers
 FIRST, LARGEST, SECONDS = 64, 64 * 2**20, 5.0  # photos in the first segment; bytes, and seconds of work, in the next
 TURN = 10.0  # seconds after which another process may compute for the same space
-SAMPLE = 64  # photos on which engines are compared
+SAMPLE = 16  # photos on which engines are compared
 WRITE, READ = 2e8, 1e9  # bytes a second, of an ordinary disk and of a file that was just written
 THREADS = 2  # that read; what decodes has its own
 IN_MEMORY = 256 * 2**20  # bytes of features up to which `array` is worth its memory
@@ -53,8 +53,8 @@ _REFERENCES = ("keras_history", "input_layers", "output_layers")  # where one na
 class Features:
     """Features of photos, in the photos' order, mapped into memory from the store where there is one.
 
-    To `data.batches` and `tlkit.probes` they are what photos are: they have a length, `shape`, `dtype`, `labels` and
-    `read`. `features[start:stop]` reads some in a row.
+    To `data.batches` they are what photos are: they have a length, `shape`, `dtype`, `labels` and `read`.
+    `features[start:stop]` reads some in a row.
     """
 
     labels: np.ndarray  # (n,), int32
@@ -82,9 +82,10 @@ class Features:
     def __getitem__(self, places: slice) -> np.ndarray:
         return self.read(np.arange(*places.indices(len(self))))
 
-    def array(self) -> Any:
-        """All as one array, where that is small enough; else these features, which can be sliced like one."""
-        return self[:] if len(self) * math.prod(self.shape) * self.dtype.itemsize <= IN_MEMORY else self
+    def array(self) -> np.ndarray | Rows:
+        """All as one array (n, *shape), where that is small enough; else what can be sliced like one."""
+        rows = Rows(self)
+        return self[:] if math.prod(rows.shape) * self.dtype.itemsize <= IN_MEMORY else rows
 
     @staticmethod
     def joined(parts: Sequence[Features]) -> Features:
@@ -97,6 +98,24 @@ class Features:
             part=np.concatenate([part.part for part in parts]),
             row=np.concatenate([part.row for part in parts]),
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """Features like an array (n, *shape) that is read slice by slice: `rows[start:stop]`."""
+
+    features: Features
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all."""
+        return (len(self.features), *self.features.shape)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, places: slice) -> np.ndarray:
+        return self.features[places]
 
 
 class Extractor:
@@ -175,6 +194,12 @@ class Extractor:
                 )
             )
         return given
+
+    def missing(self, *splits: Photos) -> int:
+        """Say how many features would have to be computed."""
+        keys = {bytes.fromhex(hash_) for photos in splits for hash_ in photos.hashes}
+        spaces = [self._open(name, splits[0]) for name in self._candidates()] if self.store else []
+        return min((sum(key not in space.places for key in keys) for space in spaces), default=len(keys))
 
     def _space(self, photos: Photos, places: dict[bytes, int], read: Read) -> Space:
         """The space of the engine that is to be used, which is chosen here."""
@@ -327,7 +352,7 @@ class Estimate(NamedTuple):
 
     Args:
         worth: Whether they are.
-        size: Bytes of all.
+        size: Bytes of those that are not stored yet.
         saved: Seconds that they would save, of all epochs.
         said: The same for the user.
     """
@@ -346,15 +371,17 @@ def estimate(extractor: Extractor, examples: Sequence[Photos], passes: int) -> E
         examples: All whose activations would be stored, views one by one.
         passes: How often the network would compute one photo, in all epochs.
     """
-    count, store = sum(map(len, examples)), extractor.store
-    size = count * math.prod(extractor.shape) * extractor.dtype.itemsize
-    each = size / count
+    missing, store = extractor.missing(*examples), extractor.store
+    if not missing:
+        return Estimate(True, 0, 0.0, "which are there already")
+    each = math.prod(extractor.shape) * extractor.dtype.itemsize
+    size = missing * each
     ours = engines.make("keras", extractor.network, extractor.precision, examples[0].dtype)
     sample = examples[0].read(np.arange(min(len(examples[0]), ours.batch_size)))
     seconds = 1 / engines.timed(ours, sample)[0]
-    saved = passes * seconds - count * (seconds + each / WRITE) - passes * each / READ
+    saved = passes * seconds - missing * (seconds + each / WRITE) - passes * each / READ
     room = min(store.limit, 0.5 * _free(store.folder)) if store else 0.4 * available_memory()
-    said = f"{size / GB:.2g} GB to save about {duration(max(saved, 0.0))}"
+    said = f"{size / GB:.2g} GB more to save about {duration(max(saved, 0.0))}"
     if size > room:
         return Estimate(False, size, saved, f"{said}: more than the {room / GB:.2g} GB that there are for it")
     return Estimate(saved > 0, size, saved, said)

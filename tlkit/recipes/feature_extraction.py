@@ -36,10 +36,11 @@ def run(config: FeatureExtraction) -> _steps.Result:
             values, known.labels, len(splits.classes), groups=known.hashes, seed=config.seed
         )
         backbones.set_head(model, probe.kernel, probe.bias)
+        predicted = probe.probabilities(scored.array())
         nearest = probes.nearest_neighbours(values, known.labels, groups=known.hashes, seed=config.seed)
         parts["solving"] = time.perf_counter() - solving
         fit = _steps.solved(probe, nearest, parts, f"{len(known):,} photos")
-        result = _steps.finish(tracked, model, fit, splits, probe.probabilities(scored.array()))
+        result = _steps.finish(tracked, model, fit, splits, predicted)
     _steps.summarize("feature_extraction", config, result, tracked, began)
     return result
 
