@@ -136,7 +136,7 @@ def fastest(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[E
     return (theirs, found) if rate > reference_rate else (ours, found)
 
 
-def timed(engine: Engine, sample: np.ndarray, rounds: int = 3) -> tuple[float, np.ndarray]:
+def timed(engine: Engine, sample: np.ndarray, rounds: int = 2) -> tuple[float, np.ndarray]:
     """Give how many photos a second an engine does, in the best of a few rounds, and its outputs for these.
 
     The best, because what else the machine does can only make it slower.
