@@ -151,7 +151,7 @@ def test_verify_names_what_is_damaged_and_prune_mends_it(folder: Path, out, monk
     assert not broken.parent.exists()
     assert call("verify") == 0
     assert call("prune") == 0
-    assert one_line(out()) == f"2 files, all whole 100 activations, 16.2 kB, and nothing to delete in {folder}"
+    assert one_line(out()) == f"2 files, all whole nothing to delete; 100 activations, 16.2 kB, stay in {folder}"
 
 
 def test_the_command_that_mends_is_one_that_can_be_copied(folder: Path, capsys):

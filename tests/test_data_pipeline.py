@@ -9,6 +9,7 @@ from PIL import Image
 
 from tlkit.data import Photos, augment, batches, pipeline, readable_errors
 from tlkit.data.pipeline import Plan, py_dataset
+from tlkit.data.split import content_hash
 from tlkit.errors import InvalidInput
 
 AUGMENT = {"flip": True, "rotation": 20.0, "zoom": 0.2, "shift": 0.1, "brightness": 0.2, "contrast": 0.2}
@@ -139,7 +140,8 @@ def files(tmp_path):
     for i, path in enumerate(paths):
         Image.new("RGB", (12, 9), (40 * i, 0, 0)).save(path)
     names = [path.name for path in paths]
-    return Photos(names, names, np.arange(6, dtype=np.int32) % 4, (9, 12, 3), paths, np.arange(6))
+    hashes = [content_hash(path.read_bytes()) for path in paths]
+    return Photos(names, hashes, np.arange(6, dtype=np.int32) % 4, (9, 12, 3), paths, np.arange(6))
 
 
 @pytest.mark.parametrize("make", [batches, as_py_dataset])

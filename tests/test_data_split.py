@@ -89,7 +89,7 @@ def test_without_a_given_val_it_is_taken_out_of_train():
 def test_without_a_given_test_there_is_none():
     found = divided(HASHES[:90], ["val" if s == "test" else s for s in THIRDS], LABELS)
     assert set(found.splits) == {"train", "val"}
-    assert found.warnings == ["there is no test split: scores are those of val, which also picks the epoch"]
+    assert found.warnings == ["there is no test split: scores are those of val, by which training picks its epoch"]
 
 
 def test_val_as_test():

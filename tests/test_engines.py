@@ -54,7 +54,7 @@ def test_an_engine_gives_what_the_network_gives_in_order(
     given = np.concatenate(outputs)
     assert given.dtype == np.float32
     np.testing.assert_allclose(given, reference, atol=1e-5 * np.abs(reference).max())
-    assert cosine(given, reference) >= engines.AGREE[FLOAT]
+    assert cosine(given, reference) >= 0.9999
     assert list(engine.run([])) == []
 
 
@@ -121,14 +121,19 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, rates: dict[str, float], change=la
     monkeypatch.setattr(engines, "timed", lambda engine, sample: (rates[engine.name], real(engine, sample)[1]))
 
 
-@pytest.mark.parametrize(("rate", "chosen"), [(300.0, "openvino"), (50.0, "keras")])
-def test_the_faster_engine_is_chosen(
+@pytest.mark.parametrize(("rate", "chosen"), [(300.0, "openvino"), (90.0, "openvino"), (50.0, "keras")])
+def test_the_faster_engine_is_chosen_and_openvino_where_they_are_close(
     network: keras.Model, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, rate: float, chosen: str
 ):
     stand_in(monkeypatch, {"openvino": rate, "keras": 100.0})
     engine, found = engines.fastest(network, FLOAT, pixels)
     assert engine.name == chosen
-    assert found == f"openvino {rate:.0f} photos a second, keras 100"
+    said = {
+        300.0: "3.0 times as fast as keras",
+        90.0: "0.9 times as fast as keras",
+        50.0: "2.0 times as fast as openvino",
+    }
+    assert found == said[rate]
 
 
 def one_photo_otherwise(outputs: np.ndarray) -> np.ndarray:
@@ -137,18 +142,22 @@ def one_photo_otherwise(outputs: np.ndarray) -> np.ndarray:
     return changed
 
 
+def three_times(outputs: np.ndarray) -> np.ndarray:
+    return outputs * 3
+
+
 def not_a_number(outputs: np.ndarray) -> np.ndarray:
     return outputs * np.float32(np.nan)
 
 
-@pytest.mark.parametrize("change", [one_photo_otherwise, np.negative, np.zeros_like, not_a_number])
+@pytest.mark.parametrize("change", [one_photo_otherwise, three_times, np.negative, np.zeros_like, not_a_number])
 def test_an_engine_that_gives_other_numbers_is_not_chosen(
     network: keras.Model, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, change
 ):
     stand_in(monkeypatch, {"openvino": 1e6, "keras": 1.0}, change)
     engine, found = engines.fastest(network, FLOAT, pixels)
     assert engine.name == "keras"
-    assert found.startswith("keras (openvino gives other numbers, cosine ")
+    assert found.startswith("keras (openvino gives other numbers, ")
 
 
 def test_outputs_that_are_zero_agree(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch):
@@ -257,9 +266,9 @@ def test_bfloat16_is_close_to_float32(network: keras.Model, pixels: np.ndarray, 
     given = np.concatenate(list(engine.run([pixels[:8], pixels[8:13]])))
     expected = reference[:13].mean(axis=(1, 2))
     assert given.dtype == np.float32
-    assert cosine(given, expected) >= engines.AGREE["mixed_bfloat16"]
+    assert cosine(given, expected) >= 0.98
     assert np.abs(given - expected).max() > 1e-5 * np.abs(expected).max()  # else it computes in float32
-    assert engines.fastest(lower, "mixed_bfloat16", pixels)[1].startswith("openvino ")
+    assert engines.fastest(lower, "mixed_bfloat16", pixels)[1].endswith("times as fast as keras")
 
 
 @needs_openvino

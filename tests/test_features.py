@@ -443,7 +443,7 @@ def test_a_full_disk_costs_one_line_and_no_work(
         full_after(segments, patch)
         extractor = engine(network, Store())
         (found,) = extractor.extract(photos(200))
-    line = "the activation store is not written: No space left on device; going on without it\n"
+    line = f"the activation store {Store().folder} is not written: No space left on device; going on without it\n"
     assert capsys.readouterr().err == line
     assert extractor.computed == 200
     close(found[:], predicted(network, photos(200)))
@@ -471,7 +471,7 @@ def test_the_limit_costs_one_line_and_no_work(network: keras.Model, capsys: pyte
     extractor = engine(network, Store(limit=limit))
     (found,) = extractor.extract(photos(200))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("the activation store is not written: the limit of ")
+    assert line.startswith(f"the activation store {Store().folder} is not written: the limit of ")
     assert extractor.computed == 200
     close(found[:], predicted(network, photos(200)))
     assert sum(usage.size for usage in Store().usage()) <= limit
@@ -507,7 +507,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line(
     assert (again.computed, capsys.readouterr().err) == (0, "")  # it can still be read
     extractor = engine(network, Store())
     (found,) = extractor.extract(photos(60))
-    line = "the activation store is not written: Permission denied; going on without it\n"
+    line = f"the activation store {Store().folder} is not written: Permission denied; going on without it\n"
     assert (extractor.computed, capsys.readouterr().err) == (20, line)
     close(found[:], predicted(network, photos(60)))
 
@@ -714,6 +714,30 @@ def test_activations_are_worth_their_disk_where_they_save_seconds_and_fit(
     assert found.size == 100 * 128 * 2
     assert found.saved == pytest.approx(passes / rate - 100 * (1 / rate + 256 / 2e8) - passes * 256 / 1e9)
     assert ("more than the" in found.said) == (free < 1e6)
+
+
+def test_splits_of_different_kinds_are_refused_and_another_type_gets_an_engine_of_its_own(network: keras.Model):
+    small = Photos.of(np.full((4, 32, 32, 1), 0.5, np.float32), [0, 1, 2, 0])
+    extractor = engine(network, None)
+    extractor.extract(photos(4))
+    (found,) = extractor.extract(small)
+    close(found[:], network.predict(small.read(range(4)), verbose=0))
+    with pytest.raises(ValueError, match="one shape, dtype and kind"):
+        extractor.extract(photos(4), small)
+
+
+def test_code_that_is_not_keras_own_is_part_of_the_identity(tmp_path):
+    def made(factor: int) -> str:
+        path = tmp_path / f"made{factor}.py"
+        path.write_text(f"def same_name(x):\n    return x * {factor}\n")
+        space: dict = {}
+        exec(compile(path.read_text(), str(path), "exec"), space)  # noqa: S102
+        inputs = keras.Input((3,))
+        outputs = keras.layers.Lambda(space["same_name"], output_shape=(3,))(inputs)
+        return features.identity(keras.Model(inputs, outputs))["graph"]
+
+    assert made(2) != made(3)
+    assert made(2) == made(2)
 
 
 def test_activations_that_are_stored_already_cost_nothing(network: keras.Model, monkeypatch: pytest.MonkeyPatch):

@@ -19,6 +19,17 @@ def test_it_tells_the_rate_and_the_time_left_when_it_takes_long(monkeypatch, cap
     assert len(lines) < 6
 
 
+def test_nothing_is_told_while_nothing_is_done(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 5))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.Progress("waiting", 3) as told:
+        told.advance(0)
+        told.advance(0)
+        assert capsys.readouterr().err == ""
+        told.advance(1)
+        assert "1 of 3" in capsys.readouterr().err
+
+
 def test_quick_work_tells_nothing(capsys):
     with progress.Progress("opening", 3) as told:
         told.advance(3)

@@ -35,9 +35,10 @@ def test_it_ranks_logs_and_says_what_to_do_next(folder: Path, photos: Path, caps
     assert accuracies == sorted(accuracies, reverse=True)
     assert parent.data.metrics["cross_validated_accuracy"] == accuracies[0]
     assert {entry.path for entry in mlflow.MlflowClient().list_artifacts(parent.info.run_id)} == {
-        "ranking.json", "ranking.png"
+        "config.yaml", "ranking.json", "ranking.png"
     }  # fmt: skip
-    assert "tlkit.recipes.finetune --data.source folder" in said
+    assert f"tlkit.recipes.finetune --data.path {photos}" in said
+    assert "--data.image_size 32 --backbone.name LetterNet" in said
     assert max(map(len, said[said.index("   backbone") :].splitlines()[:3])) <= 80
 
 
@@ -57,7 +58,7 @@ def test_a_backbone_that_cannot_be_had_is_left_out(folder: Path, photos: Path, m
     argv = ["--backbones", "[LetterNet, MobileNetV2]"]
     assert cli.call(config.Select, select.run, ["--data.path", str(photos), *argv]) == 0
     said = capsys.readouterr().out
-    assert "not ranked: MobileNetV2: " in said
+    assert "not ranked: MobileNetV2 " in said
     assert " 1 LetterNet" in said
     assert cli.call(config.Select, select.run, ["--data.path", str(photos), "--backbones", "[MobileNetV2]"]) == 1
 
@@ -67,6 +68,9 @@ def test_a_backbone_that_cannot_be_had_is_left_out(folder: Path, photos: Path, m
     [
         (["--backbones", "[]"], "backbones is []; it must have one network or more"),
         (["--backbones", "[MobilNet]"], "MobilNet"),
+        (["--backbones", "[LetterNet, {name: MobileNet, alpha: 0.3}]"], "alpha is 0.3"),
+        (["--backbones", "[{name: MobileNet, aplha: 0.5}]"], "a mapping has name, weights and alpha"),
+        (["--backbones", "[{name: LetterNet, weights: gone.h5}]"], "weights is 'gone.h5'"),
         (["--data.path", "gone"], "there is no such file or folder"),
     ],
 )

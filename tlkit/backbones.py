@@ -238,14 +238,7 @@ def build(
     (None, 2, 3, 256)
     """
     chosen = row(name)
-    if keras.backend.backend() in chosen.backends_without:
-        raise InvalidInput(
-            f"{name} does not work on Keras' {keras.backend.backend()} backend; choose another network, or another "
-            "KERAS_BACKEND"
-        )
-    shape = _shape(name, chosen, input_shape)
-    weights = _weights(name, chosen, weights)
-    _check_alpha(name, chosen, weights, alpha)
+    shape, weights = check(name, input_shape, weights, alpha)
     if keras.config.image_data_format() != "channels_last":
         raise InvalidInput("image_data_format is channels_first: set it to channels_last in ~/.keras/keras.json")
     if chosen.constructor is None:
@@ -269,6 +262,32 @@ def build(
     elif weights != "none":
         weightfiles.load(network, weights, _wanted(name, alpha))
     return network
+
+
+def check(
+    name: str,
+    input_shape: tuple[int, int, int] | None = None,
+    weights: str | os.PathLike[str] = "pretrained",
+    alpha: float | None = None,
+) -> tuple[tuple[int, int, int], str]:
+    """Refuse what `build` would refuse, in no time, and give the shape and the weights that it would use.
+
+    Raises:
+        InvalidInput: as in `build`, but for what only reading a weights file can tell.
+
+    >>> check("MobileNet", alpha=0.5)
+    ((224, 224, 3), 'imagenet')
+    """
+    chosen = row(name)
+    if keras.backend.backend() in chosen.backends_without:
+        raise InvalidInput(
+            f"{name} does not work on Keras' {keras.backend.backend()} backend; choose another network, or another "
+            "KERAS_BACKEND"
+        )
+    shape = _shape(name, chosen, input_shape)
+    weights = _weights(name, chosen, weights)
+    _check_alpha(name, chosen, weights, alpha)
+    return shape, weights
 
 
 def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2) -> keras.Model:

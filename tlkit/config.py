@@ -150,8 +150,6 @@ class Augment:
         shift: Largest move along each axis, as a share of the side.
         brightness: Largest change of brightness, as a share of white.
         contrast: Largest change of contrast, as a share.
-        views: Different changes of each photo, of which every epoch draws one; frozen layers then have to see no more
-            than these. By default every epoch makes new ones.
     """
 
     flip: bool | list[int] | None = None
@@ -160,15 +158,29 @@ class Augment:
     shift: float = 0.1
     brightness: float = 0.1
     contrast: float = 0.2
-    views: int | None = None
 
     def __post_init__(self) -> None:
-        _require(self.views is None or self.views >= 1, "augment.views", self.views, "it must be 1 or more")
         _require(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "it must be from 0 to 180 degrees")
         for name in ("zoom", "shift", "brightness", "contrast"):
             _require(
                 0 <= getattr(self, name) < 1, f"augment.{name}", getattr(self, name), "it must be from 0 to below 1"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Views(Augment):
+    """Random changes of the training photos in phase `full`; validation, test and the saved model see none.
+
+    Args:
+        views: Different changes of each photo, of which every epoch draws one; frozen layers then have to see no more
+            than these. By default every epoch makes new ones.
+    """
+
+    views: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.views is None or self.views >= 1, "augment.views", self.views, "it must be 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,7 +295,8 @@ class Full(Phase):
     Args:
         unfreeze_from: First stage that learns, for example `stage4`; by default the whole backbone does.
         stored: Learn from stored activations of the frozen stages; by default where it saves time. It needs
-            `unfreeze_from`, and photos that are the same in each epoch: no augmentation, or `augment.views`.
+            `unfreeze_from`, and photos that are the same in each epoch: no augmentation, or `augment.views`. What is
+            random in frozen stages (EfficientNet's stochastic depth) is then off.
     """
 
     epochs: int = 10
@@ -393,7 +406,7 @@ class Finetune(Training):
     backbone: Backbone = dataclasses.field(default_factory=Backbone)
     features: Features = dataclasses.field(default_factory=Features)
     head: Head = dataclasses.field(default_factory=Head)
-    augment: Augment = dataclasses.field(default_factory=Augment)
+    augment: Views = dataclasses.field(default_factory=Views)
     full: Full = dataclasses.field(default_factory=Full)
 
 
@@ -602,7 +615,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """Give every leaf of a config its dotted name, as on the command line.
 
     >>> flatten(Backbone(name="VGG16"))
-    {'name': 'VGG16', 'weights': 'pretrained', 'alpha': None, 'dropout': 0.2}
+    {'name': 'VGG16', 'weights': 'pretrained', 'alpha': None}
     """
     return dict(_leaves(config, prefix))
 

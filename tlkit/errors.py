@@ -8,6 +8,10 @@ class InvalidInput(ValueError):
     """
 
 
+class Undecodable(InvalidInput):
+    """A photo, sound or array that cannot be read; the message names it."""
+
+
 class Unavailable(OSError):
     """Something outside the program is missing: a network, a server, room on a disk.
 

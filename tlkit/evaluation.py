@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tlkit import config
+
 
 class Scores(NamedTuple):
     """What a model scored on one split.
@@ -37,6 +39,32 @@ class Scores(NamedTuple):
         bounds = {"accuracy_low": self.interval[0], "accuracy_high": self.interval[1]}
         named = {**values, **bounds}
         return {f"{self.split}_{name}": float(value) for name, value in named.items() if value is not None}
+
+
+class Ranked(NamedTuple):
+    """What a backbone's frozen features are worth on the user's photos; all scores are of the training photos.
+
+    Args:
+        name: With the width multiplier, where it has one.
+        backbone: Its settings.
+        accuracy: Of logistic regression, cross-validated.
+        interval: 95 % Wilson interval of the accuracy.
+        nearest: Accuracy of the 5 nearest neighbours, cross-validated.
+        logme: Logarithm of maximum evidence (arXiv:2102.11005): comparable between backbones on the same photos.
+        seconds: That this run spent on it; less where the store had its features.
+        parameters: Without head.
+        run_id: MLflow run, below the one of the ranking.
+    """
+
+    name: str
+    backbone: config.Backbone
+    accuracy: float
+    interval: tuple[float, float]
+    nearest: float
+    logme: float
+    seconds: float
+    parameters: int
+    run_id: str
 
 
 def score(split: str, probabilities: np.ndarray, labels: np.ndarray) -> Scores:

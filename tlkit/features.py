@@ -15,8 +15,10 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import json
 import math
+import os
 import shutil
 import sys
 import time
@@ -42,6 +44,7 @@ FORMAT = 1  # of what stands in the store: raise it when the same description be
 FIRST, LARGEST, SECONDS = 64, 64 * 2**20, 5.0  # photos in the first segment; bytes, and seconds of work, in the next
 TURN = 10.0  # seconds after which another process may compute for the same space
 SAMPLE = 16  # photos on which engines are compared
+WORTH = 5.0  # seconds that must be saved, all epochs together
 WRITE, READ = 2e8, 1e9  # bytes a second, of an ordinary disk and of a file that was just written
 THREADS = 2  # that read; what decodes has its own
 IN_MEMORY = 256 * 2**20  # bytes of features up to which `array` is worth its memory
@@ -118,11 +121,16 @@ class Rows:
         return self.features[places]
 
 
+class _TooLarge(Exception):
+    """An activation that float16 cannot hold."""
+
+
 class Extractor:
     """Computes a network's features, or finds them in the store.
 
     Args:
-        network: A functional Keras model with one input and one output; what is random in it is switched off.
+        network: A functional Keras model with one input and one output; what is random in it is switched off. Its
+            weights must stay what they are: make another extractor where they change.
         store: Where they are kept; None keeps them in memory.
         engine: `keras`, `openvino`, or `auto`: the one that has computed these features before, else the faster.
         precision: That the network computes in, a name of Keras' dtype policies; by default the present one.
@@ -157,6 +165,7 @@ class Extractor:
         self.identity = identity(network)
         engines.check(engine, self.precision)
         self._ready: engines.Engine | None = None
+        self._ready_for: np.dtype | None = None
 
     def extract(self, *splits: Photos) -> list[Features]:
         """Give the features of each split: photos that the store has are not even opened.
@@ -165,6 +174,8 @@ class Extractor:
             InvalidInput: a photo cannot be decoded.
             Unavailable: the features have no room, neither in the store nor in memory.
         """
+        if len({(photos.shape, photos.dtype, photos.kind) for photos in splits}) != 1:
+            raise ValueError("the splits must have one shape, dtype and kind")
         keys = [bytes.fromhex(hash_) for photos in splits for hash_ in photos.hashes]
         places: dict[bytes, int] = {}
         for place, key in enumerate(keys):
@@ -175,7 +186,7 @@ class Extractor:
         before = self.computed
         try:
             self._fill(space, places, read, splits[0].kind)
-        except OverflowError:
+        except _TooLarge:
             self.dtype, self.computed = np.dtype(np.float32), before
             return self.extract(*splits)
         part, row = space.use(keys)
@@ -204,6 +215,8 @@ class Extractor:
     def _space(self, photos: Photos, places: dict[bytes, int], read: Read) -> Space:
         """The space of the engine that is to be used, which is chosen here."""
         spaces = {name: self._open(name, photos) for name in self._candidates()}
+        if photos.dtype != self._ready_for:
+            self._ready, self._ready_for = None, photos.dtype  # an engine is made for one type
         has = {name: sum(key in space.places for key in places) for name, space in spaces.items()}
         name = max(has, key=has.__getitem__)
         missing = len(places) - has[name]
@@ -238,19 +251,22 @@ class Extractor:
 
     def _fill(self, space: Space, places: dict[bytes, int], read: Read, kind: str) -> None:
         """Compute what the space does not have."""
-        missing = [key for key in places if key not in space.places]
+        missing, waited = [key for key in places if key not in space.places], False
         with Progress(f"features ({self.engine})", len(missing), kind) as progress:
             while missing:
                 began, before = time.perf_counter(), self.computed
                 try:
-                    self._turn(space, missing, places, read, progress)
+                    if not self._turn(space, missing, places, read, progress) and not waited:
+                        waited = True
+                        print("another process is computing these features: waiting for it", file=sys.stderr)
                 except Unavailable:
                     raise
                 except OSError as error:
                     if space.folder is None:  # it is not the store that fails
                         raise
                     reason = error.strerror or str(error)
-                    print(f"the activation store is not written: {reason}; going on without it", file=sys.stderr)
+                    where = f"the activation store {space.folder.parent}"
+                    print(f"{where} is not written: {reason}; going on without it", file=sys.stderr)
                     with contextlib.suppress(OSError):
                         space.refresh()  # what was written before
                     space.folder = None
@@ -260,13 +276,13 @@ class Extractor:
 
     def _turn(
         self, space: Space, missing: list[bytes], places: dict[bytes, int], read: Read, progress: Progress
-    ) -> None:
-        """Compute until nothing is missing or others may want to; nothing, where another process is at it."""
+    ) -> bool:
+        """Compute until nothing is missing or others may want to; False where another process is at it."""
         with space.turn(1.0) as ours:
             space.refresh()
             missing = [key for key in missing if key not in space.places]
             if not ours:
-                return
+                return False
             if space.folder is None:
                 self._check_memory(len(missing))
             end, writing = time.monotonic() + TURN, None
@@ -283,6 +299,7 @@ class Extractor:
                     writing.result()
             space.refresh()
         time.sleep(1.5 * POLL)  # for a process that waits
+        return True
 
     def _blocks(
         self, keys: list[bytes], places: dict[bytes, int], read: Read
@@ -300,7 +317,7 @@ class Extractor:
             with np.errstate(over="ignore"):
                 block.append(outputs.astype(self.dtype))
             if self.dtype == np.float16 and (np.isinf(block[-1]) & np.isfinite(outputs)).any():
-                raise OverflowError
+                raise _TooLarge
             count = sum(map(len, block))
             if count >= target or given + count == len(keys):
                 yield keys[given : given + count], np.concatenate(block)
@@ -381,10 +398,10 @@ def estimate(extractor: Extractor, examples: Sequence[Photos], passes: int) -> E
     seconds = 1 / engines.timed(ours, sample)[0]
     saved = passes * seconds - missing * (seconds + each / WRITE) - passes * each / READ
     room = min(store.limit, 0.5 * _free(store.folder)) if store else 0.4 * available_memory()
-    said = f"{size / GB:.2g} GB more to save about {duration(max(saved, 0.0))}"
+    said = f"{size / 1e6:,.0f} MB more to save about {duration(max(saved, 0.0))}"
     if size > room:
         return Estimate(False, size, saved, f"{said}: more than the {room / GB:.2g} GB that there are for it")
-    return Estimate(saved > 0, size, saved, said)
+    return Estimate(saved >= WORTH, size, saved, said)
 
 
 def _free(folder: Path) -> int:
@@ -394,13 +411,31 @@ def _free(folder: Path) -> int:
 
 def pooled(model: keras.Model) -> keras.Model:
     """The part of `backbones.classifier`'s model from the pixels to the pooled features."""
-    return keras.Model(model.inputs, model.get_layer("pool").output)
+    return keras.Model(model.input, model.get_layer("pool").output)
+
+
+def _code(network: keras.Model) -> list[str]:
+    """The source of layers and functions that are not Keras' own: a config has nothing but their names."""
+    found = []
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            found += _code(layer)
+        functions: list[Any] = [value for value in vars(layer).values() if inspect.isfunction(value)]
+        for made in (type(layer), *functions):
+            if (made.__module__ or "").split(".")[0] == "keras":
+                continue
+            try:
+                found.append(inspect.getsource(made))
+            except (OSError, TypeError):  # typed in at a prompt: it cannot be told from others, so nothing is found
+                found.append(os.urandom(16).hex())
+    return found
 
 
 def identity(network: keras.Model) -> dict[str, str]:
     """Digests of a network's graph and of its weights: equal where it computes the same.
 
-    Names of layers and what matters in training alone, such as what is frozen, do not count.
+    Names of layers and what matters in training alone, such as what is frozen, do not count; the source of layers and
+    functions that are not Keras' own does.
 
     >>> a, b = (keras.Sequential([keras.Input((2,)), keras.layers.Rescaling(s)]) for s in (2, 3))
     >>> identity(a)["graph"] == identity(b)["graph"]
@@ -428,7 +463,7 @@ def identity(network: keras.Model) -> dict[str, str]:
             return {key: numbered(inner, names) for key, inner in value.items()}
         return names.get(value, value) if isinstance(value, str) else value
 
-    graph = json.dumps(plain(network.get_config(), {}), sort_keys=True, default=repr)
+    graph = json.dumps([plain(network.get_config(), {}), _code(network)], sort_keys=True, default=repr)
     weights = hashlib.sha256()
     for weight in network.weights:
         values = keras.ops.convert_to_numpy(weight.value)

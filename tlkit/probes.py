@@ -202,6 +202,8 @@ def logme(features: Any, labels: Sequence[int] | np.ndarray) -> float:
         x = part.astype(np.float64)
         gram = gram + x.T @ x
         products = products + x.T @ np.eye(len(present))[target[rows]]
+    if not gram.any():
+        raise InvalidInput("all features are 0: this network sees nothing in these photos")
     values, vectors = np.linalg.eigh(gram)
     real = values > values[-1] * len(values) * np.finfo(np.float64).eps  # directions in which the features extend
     values = values[real, None]
@@ -210,7 +212,7 @@ def logme(features: Any, labels: Sequence[int] | np.ndarray) -> float:
     ratio = np.ones(len(present))  # alpha / beta; the paper's iteration finds its fixed point
     for _ in range(200):
         kept = values / (values + ratio)
-        alpha = kept.sum(0) / np.sum(explained * kept**2 / values, 0)
+        alpha = kept.sum(0) / np.maximum(np.sum(explained * kept**2 / values, 0), 1e-300)
         residual = rest + np.sum(explained * (1 - kept) ** 2, 0)
         beta = (n - kept.sum(0)) / np.maximum(residual, 1e-12)
         before, ratio = ratio, np.maximum(alpha / beta, 1e-12 * values[-1])

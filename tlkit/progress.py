@@ -36,7 +36,7 @@ class Progress:
         self.done += count
         now = time.monotonic()
         wait = FIRST if self.said == self.began else LIVE if self.live else NEXT
-        if now - self.said > wait and self.done < self.total:
+        if now - self.said > wait and 0 < self.done < self.total:
             self.said = now
             left = (now - self.began) / self.done * (self.total - self.done)
             self._print(f"{self.done:,} of {self.total:,} {self.unit}, {self._rate()}, {duration(left)} left")

@@ -68,7 +68,7 @@ def jit_compile() -> bool | str:
 
 def environment() -> dict[str, str]:
     """Give what a result depends on beside the config: Python, the backend, the device and the packages' versions."""
-    packages = ("tlkit", "keras", "tensorflow", "jax", "torch", "mlflow", "numpy", "pillow", "scikit-learn")
+    packages = ("tlkit", "keras", "tensorflow", "jax", "torch", "openvino", "mlflow", "numpy", "pillow", "scikit-learn")
     versions = {}
     for name in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):

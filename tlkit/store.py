@@ -427,7 +427,7 @@ def _form(description: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
 def _about(folder: Path) -> tuple[str, dict[str, Any]] | None:
     """A space's label and description; None where its space.json is not there or is not of this space."""
     path = folder / "space.json"
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
         if not _is_plain(path):  # opening a pipe would wait forever
             return None
         with open(path, "rb") as file:

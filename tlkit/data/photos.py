@@ -21,7 +21,7 @@ from tlkit.data import sounds
 from tlkit.data.images import Content, decode
 from tlkit.data.sources import Examples, few, load_source
 from tlkit.data.split import content_hash, divide
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, Undecodable
 from tlkit.progress import Progress
 
 
@@ -56,7 +56,7 @@ class Photos:
             returns: (k, *shape)
 
         Raises:
-            InvalidInput: a file has gone, or has changed since it was checked and cannot be decoded.
+            Undecodable: a file has gone, has changed since it was listed, or cannot be decoded.
         """
         if isinstance(self.stored, np.ndarray):
             return self.stored[self.rows[indices]]
@@ -64,7 +64,15 @@ class Photos:
         stored = self.stored
 
         def fill(place: int, index: int) -> None:
-            values[place] = _decoded(stored[self.rows[index]], self.shape, self.names[index])
+            content, name = stored[self.rows[index]], self.names[index]
+            try:
+                if isinstance(content, Path) and content.is_file():
+                    content = content.read_bytes()
+                    if content_hash(content) != self.hashes[index]:  # else its features would be kept under this hash
+                        raise InvalidInput(f"{name} has changed since it was listed: begin again")
+                values[place] = _decoded(content, self.shape, name)
+            except InvalidInput as error:
+                raise Undecodable(str(error)) from error
 
         for _ in _threads().map(fill, range(len(indices)), indices):
             pass
@@ -199,6 +207,8 @@ def load(
         values = np.empty((len(stored), *shape), _dtype(shape)) if fits else None
         hashes, set_aside = _open_all(examples, shape if check else None, values, strict)
         stored = stored if values is None else values
+    if set_aside:
+        _say(f"{kind} set aside, because they cannot be decoded ({len(set_aside)}):", *set_aside[:10])
     good = [i for i, h in enumerate(hashes) if h]
     if not good:
         raise InvalidInput(f"none of the {len(hashes)} {kind} can be decoded: {few(set_aside, 3)}")
@@ -214,8 +224,6 @@ def load(
         val_as_test=val_as_test,
     )
     warnings = examples.notes + division.warnings
-    if set_aside:
-        _say(f"{kind} set aside, because they cannot be decoded ({len(set_aside)}):", *set_aside[:10])
     _say(*warnings)
 
     def photos(split: str) -> Photos:

@@ -154,5 +154,5 @@ def _gaps(splits: Sequence[str | None], labels: Sequence[int], classes: Sequence
         if lacking and (split != "test" or "test" in splits):
             warnings.append(f"{split} has no {kind[:-1]} of {few(lacking)}: its score says nothing about them")
     if "test" not in splits:
-        warnings.append("there is no test split: scores are those of val, which also picks the epoch")
+        warnings.append("there is no test split: scores are those of val, by which training picks its epoch")
     return warnings

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from tlkit import config as configs
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, Undecodable
 
 if TYPE_CHECKING:
     import keras
@@ -178,7 +178,8 @@ def extractor(
 
     name = named(config.backbone)
     kept = activation_store(config.features)
-    return features.Extractor(lower, kept, config.features.engine, config.precision, dtype, f"{name}, {cut}")
+    label = f"{name} at {config.data.image_size} pixels, {cut}"
+    return features.Extractor(lower, kept, config.features.engine, config.precision, dtype, label)
 
 
 def extract(
@@ -196,7 +197,7 @@ def extract(
     try:
         found = splits(config.data, examples, (height, width), channels, check=False)
         given = extracted(extractor, *parts(found)[:size])
-    except InvalidInput:  # a photo that cannot be decoded: all are looked at, so that such are named and set aside
+    except Undecodable:  # all are looked at, so that such are named and set aside
         found = splits(config.data, examples, (height, width), channels)
         given = extracted(extractor, *parts(found)[:size])
     return found, given
@@ -354,7 +355,7 @@ def solved(probe: probes.Probe, nearest: float, parts: dict[str, float], learned
         step=0,
         pictures={"regularization.png": plots.regularization(probe.tried, chosen.l2)},
         said=[
-            f"l2    {chosen.l2:.2g} of {len(probe.tried)}, by cross-validation on {learned_from}:"
+            f"l2    {chosen.l2:.2g}, the best of {len(probe.tried)} strengths by cross-validation on {learned_from}:"
             f" accuracy {chosen.accuracy:.3f}",
             f"5 nearest neighbours, nothing learnt: accuracy {nearest:.3f} (cross-validated)",
         ],

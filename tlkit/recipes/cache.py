@@ -45,7 +45,8 @@ def _list(found: list[Usage]) -> None:
     for usage in found:
         about = usage.description
         shape = about.get("shape")
-        computed = f"{about.get('precision', '?')}, {about.get('engine', '?')}"
+        engine = str(about.get("engine", "?")).split(",")[0]
+        computed = f"{about.get('precision', '?')}, {engine}"
         sides = "x".join(map(str, shape)) if isinstance(shape, list) else "?"
         print(plain(usage.label, WIDTH))
         print(
@@ -87,7 +88,7 @@ def _prune(store: Store, smaller: bool) -> list[Usage]:
     if not found:
         _say_empty(store)
     else:
-        _say(f"{_total(found)} {'stay' if count or freed else 'and nothing to delete'} in {store.folder}")
+        _say(f"{'' if count or freed else 'nothing to delete; '}{_total(found)} stay in {store.folder}")
     return found
 
 

@@ -15,7 +15,7 @@ from tlkit.recipes import _steps
 def run(config: FeatureExtraction) -> _steps.Result:
     """Solve, score and log a classifier; see `config.FeatureExtraction` for the settings."""
     began = _steps.begin()
-    from tlkit import backbones, features, probes, runtime, tracking
+    from tlkit import backbones, features, probes, runtime, tracking, training
 
     config = _steps.complete(config)
     runtime.prepare(config.seed, config.precision)
@@ -37,6 +37,8 @@ def run(config: FeatureExtraction) -> _steps.Result:
         )
         backbones.set_head(model, probe.kernel, probe.bias)
         predicted = probe.probabilities(scored.array())
+        if config.precision != "float32":  # engines round differently: the score is to be that of the saved model
+            predicted = training.predict(model, splits.test or splits.val)
         nearest = probes.nearest_neighbours(values, known.labels, groups=known.hashes, seed=config.seed)
         parts["solving"] = time.perf_counter() - solving
         fit = _steps.solved(probe, nearest, parts, f"{len(known):,} photos")

@@ -17,7 +17,7 @@ from tlkit.recipes import _steps
 if TYPE_CHECKING:
     import keras
 
-    from tlkit import data
+    from tlkit import data, features
 
 
 def run(config: Finetune) -> _steps.Result:
@@ -36,7 +36,12 @@ def run(config: Finetune) -> _steps.Result:
     model = backbones.classifier(backbone, len(splits.classes), config.head.dropout)
     backbones.unfreeze(model, config.backbone.name, config.full.unfreeze_from)  # refuses a stage it does not have
     seen: list[features.Features] = []
+    network, train, val, augment = model, splits.train, splits.val, None
     extracting = time.perf_counter()
+    if config.full.epochs:
+        network, train, val, augment, extractor = _learn_from(config, model, splits)
+        config = dataclasses.replace(config, full=dataclasses.replace(config.full, stored=network is not model))
+        config = _steps.with_engine(config, extractor) if extractor else config
     if config.head.epochs:
         extractor = _steps.extractor(config, features.pooled(model), "pooled")
         seen = _steps.extracted(extractor, splits.train, splits.val)
@@ -56,9 +61,6 @@ def run(config: Finetune) -> _steps.Result:
             )
         if config.full.epochs:
             backbones.unfreeze(model, config.backbone.name, config.full.unfreeze_from)
-            storing = time.perf_counter()
-            network, train, val, augment = _learn_from(config, model, splits)
-            extracting += time.perf_counter() - storing
             history = training.fit_full(
                 network,
                 train,
@@ -82,26 +84,35 @@ def _changes(config: Finetune) -> dict[str, Any]:
 
 
 def _check_stored(config: Finetune) -> None:
+    if config.augment.views and not _changes(config):
+        raise InvalidInput(f"augment.views is {config.augment.views}, but all of --augment is off: leave views out")
     if config.full.stored and _changes(config) and not config.augment.views:
         raise InvalidInput(
-            "full.stored is True, but each epoch changes the photos anew: give --augment.views, such as 8, or switch "
+            "full.stored is true, but each epoch changes the photos anew: give --augment.views, such as 8, or switch "
             "all of --augment off"
         )
 
 
 def _learn_from(
     config: Finetune, model: keras.Model, splits: data.Splits
-) -> tuple[keras.Model, Any, Any, dict[str, Any] | None]:
-    """Choose what the full phase trains, on what: the photos, or stored activations of the frozen stages."""
+) -> tuple[keras.Model, Any, Any, dict[str, Any] | None, features.Extractor | None]:
+    """Choose what the full phase trains, on what: the photos, or stored activations of the frozen stages.
+
+    Returns:
+        What is trained, on which training and validation examples, with which augmentation, and what gave the stored
+        activations, if they are.
+    """
     from tlkit import backbones, features
     from tlkit.data import View, Views
 
     changes, views = _changes(config), config.augment.views
     if changes and not views:
-        return model, splits.train, splits.val, changes
+        anew = model, splits.train, splits.val, changes, None
+        if config.full.unfreeze_from is None or config.full.stored is False:
+            return anew
+        return _say(anew, "as each epoch changes the photos anew (--augment.views 4 makes four of each, once)")
     seen = [View(splits.train, changes, config.seed, n) for n in range(views or 1)] if changes else [splits.train]
-    train = Views(seen) if changes else splits.train
-    through = model, train, splits.val, None
+    through = model, Views(seen) if changes else splits.train, splits.val, None, None
     if config.full.unfreeze_from is None or config.full.stored is False:
         return through
     try:
@@ -112,7 +123,8 @@ def _learn_from(
         return _say(through, str(error))
     extractor = _steps.extractor(config, lower, f"below {config.full.unfreeze_from}", "float16")
     if config.full.stored is None:
-        gain = features.estimate(extractor, [*seen, splits.val], config.full.epochs * (len(train) + len(splits.val)))
+        passes = config.full.epochs * (len(splits.train) + len(splits.val))
+        gain = features.estimate(extractor, [*seen, splits.val], passes)
         if not gain.worth:
             return _say(through, gain.said)
         print(f"full phase: from stored activations of the frozen stages, {gain.said}")
@@ -120,7 +132,7 @@ def _learn_from(
         *given, val = _steps.extracted(extractor, *seen, splits.val)
     except Unavailable as error:
         return _say(through, str(error))
-    return upper, Views(given) if changes else given[0], val, None
+    return upper, Views(given) if changes else given[0], val, None, extractor
 
 
 def _say(through: Any, reason: str) -> Any:

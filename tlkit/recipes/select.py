@@ -6,72 +6,52 @@ python -m tlkit.recipes.select --data.path photos --backbones '[MobileNetV2, {na
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import time
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
-from tlkit.config import Backbone, FeatureExtraction, Select
-from tlkit.errors import Unavailable
+from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
+from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _steps
 
 if TYPE_CHECKING:
     from tlkit import data, tracking
-
-
-class Ranked(NamedTuple):
-    """What a backbone's frozen features are worth on the user's photos; all scores are of the training photos.
-
-    Args:
-        name: With the width multiplier, where it has one.
-        backbone: Its settings.
-        accuracy: Of logistic regression, cross-validated.
-        interval: 95 % Wilson interval of the accuracy.
-        nearest: Accuracy of the 5 nearest neighbours, cross-validated.
-        logme: Logarithm of maximum evidence (arXiv:2102.11005): comparable between backbones on the same photos.
-        seconds: That this run spent on it; less where the store had its features.
-        parameters: Without head.
-        run_id: MLflow run, below the one of the ranking.
-    """
-
-    name: str
-    backbone: Backbone
-    accuracy: float
-    interval: tuple[float, float]
-    nearest: float
-    logme: float
-    seconds: float
-    parameters: int
-    run_id: str
+    from tlkit.evaluation import Ranked
 
 
 def run(config: Select) -> list[Ranked]:
     """Rank, print and log the backbones, the best first; see `config.Select` for the settings."""
     began = _steps.begin()
+    import mlflow
+    import yaml
+
     from tlkit import runtime, tracking
 
-    each = [_alone(config, chosen) for chosen in config.backbones]
-    config = dataclasses.replace(
-        config, data=dataclasses.replace(each[0].data, image_size=config.data.image_size), precision=each[0].precision
-    )
-    runtime.prepare(config.seed, config.precision)
+    if config.data.origin == "embedded" and config.backbones == list(SELECT):
+        config = dataclasses.replace(config, backbones=["LetterNet"])  # the one that was made for 32 pixels
+    each = list(dict.fromkeys(_alone(config, chosen) for chosen in config.backbones))
+    runtime.prepare(config.seed, each[0].precision)
     tracking.open_store(config.experiment)
     examples = _steps.photos(config.data)
-    params = {"backbones": ", ".join(_steps.named(one.backbone) for one in each), "seed": config.seed}
+    params = _params(each[0]) | {"backbones": ", ".join(_steps.named(one.backbone) for one in each)}
+    params = {name: value for name, value in params.items() if not name.startswith("backbone.")}
     ranked, absent = [], []
     with tracking.run(
         config.experiment, run_name=config.run_name, params=params, tags=_steps.tags("select", "several")
     ) as parent:
+        mlflow.log_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True), "config.yaml")
         for number, one in enumerate(each, 1):
             print(f"\n{number} of {len(each)}: {_steps.named(one.backbone)}", flush=True)
             try:
                 ranked.append(_rank(one, examples))
             except Unavailable as error:  # its weights are not here and cannot be fetched; the others may be
-                absent.append(f"{_steps.named(one.backbone)}: {error}")
-                print(f"left out: {error}")
+                absent.append(str(error))
+                print("left out: its weights are not here and cannot be fetched")
         if not ranked:
-            raise Unavailable(f"none of the {len(each)} backbones can be had; {absent[0]}")
+            raise Unavailable(f"none of the {len(each)} backbones can be had: {absent[0]}")
         ranked.sort(key=lambda one: -one.accuracy)
         _log(ranked)
     _summarize(config, ranked, absent, parent, began)
@@ -79,10 +59,24 @@ def run(config: Select) -> list[Ranked]:
 
 
 def _alone(config: Select, chosen: str | Backbone) -> FeatureExtraction:
-    """The settings of one backbone; refuses a name that is unknown."""
+    """The settings of one backbone; refuses what cannot be built."""
+    from tlkit import backbones
+
+    if isinstance(chosen, str) and chosen.lstrip().startswith(("[", "{")):
+        raise InvalidInput(
+            f"backbones has {chosen!r}: write it like [MobileNetV2, {{name: MobileNet, alpha: 0.5}}]; "
+            "a mapping has name, weights and alpha"
+        )
     backbone = Backbone(chosen) if isinstance(chosen, str) else chosen
     common = {name: getattr(config, name) for name in ("data", "precision", "seed", "experiment", "features")}
-    return _steps.complete(FeatureExtraction(backbone=backbone, **common))
+    one = _steps.complete(FeatureExtraction(backbone=backbone, **common))
+    size, row = one.data.image_size or 0, backbones.row(one.backbone.name)
+    backbones.check(one.backbone.name, (size, size, row.channels), one.backbone.weights, one.backbone.alpha)
+    return one
+
+
+def _params(config: FeatureExtraction) -> dict[str, Any]:
+    return {name: value for name, value in flatten(config).items() if name not in ("experiment", "run_name")}
 
 
 def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
@@ -95,13 +89,7 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     # The test split stays unseen: what is chosen by it could not be tested by it.
     splits, seen = _steps.extract(config, examples, extractor, test=False)
     known = features.Features.joined(seen if splits.test else seen[:1])
-    params = {
-        "backbone.name": config.backbone.name,
-        "backbone.alpha": config.backbone.alpha,
-        "backbone.weights": config.backbone.weights,
-        "data.image_size": config.data.image_size,
-        "features.engine": extractor.engine,
-    }
+    params = _params(_steps.with_engine(config, extractor))
     tags = _steps.tags("select", config.backbone.name) | {"dataset_digest": splits.digest}
     with tracking.run(config.experiment, run_name=name, params=params, tags=tags, nested=True) as started:
         import mlflow
@@ -109,7 +97,7 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
         values, copies = known.array(), known.hashes
         probe = probes.logistic_regression(values, known.labels, len(splits.classes), groups=copies, seed=config.seed)
         right = round(float((probe.held_out.argmax(axis=1) == known.labels).sum()))
-        found = Ranked(
+        found = evaluation.Ranked(
             name=name,
             backbone=config.backbone,
             accuracy=right / len(known),
@@ -121,6 +109,7 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
             run_id=started.run_id,
         )
         mlflow.log_metrics(_metrics(found))
+    mlflow.set_tag("dataset_digest", splits.digest)  # of the ranking, the active run now
     return found
 
 
@@ -158,20 +147,21 @@ def _summarize(config: Select, ranked: list[Ranked], absent: list[str], parent: 
     from tlkit.progress import duration
 
     width = max(len("backbone"), *(len(one.name) for one in ranked))
-    print(f"\n   {'backbone':<{width}}  accuracy  95 % interval   5 nearest   LogME  seconds  parameters")
+    print(f"\n   {'backbone':<{width}}  accuracy   95 %     5 nearest  LogME  seconds  M params")
     for place, one in enumerate(ranked, 1):
         low, high = one.interval
         print(
-            f"{place:>2} {one.name:<{width}}  {one.accuracy:>8.3f}  {low:.3f} to {high:.3f}  {one.nearest:>9.3f}"
-            f"  {one.logme:>6.2f}  {one.seconds:>7.1f}  {one.parameters / 1e6:>8.1f} M"
+            f"{place:>2} {one.name:<{width}}  {one.accuracy:>8.3f}  {low:.2f}-{high:.2f}  {one.nearest:>9.3f}"
+            f"  {one.logme:>5.2f}  {one.seconds:>7.1f}  {one.parameters / 1e6:>8.1f}"
         )
     for line in absent:
         print(f"not ranked: {line}")
     best = ranked[0]
     close = [one.name for one in ranked[1:] if one.accuracy >= best.interval[0]]
-    print("\naccuracy of logistic regression on frozen features, cross-validated on the training photos")
+    print("\naccuracy: logistic regression on frozen features, cross-validated on the photos that")
+    print("are not for the test, with its 95 % interval; seconds: of this run")
     if close:
-        print(f"no clear winner: {', '.join(close)} within the interval of {best.name}")
+        print(f"no clear winner: within the interval of {best.name} are also {', '.join(close)}")
     print(f"time  {duration(time.perf_counter() - began)} in all")
     print("\nNext:")
     print(f"  {_steps.program('python')} -m tlkit.recipes.finetune {_flags(config, best.backbone)}")
@@ -179,19 +169,19 @@ def _summarize(config: Select, ranked: list[Ranked], absent: list[str], parent: 
 
 
 def _flags(config: Select, backbone: Backbone) -> str:
-    """The flags that fine-tune the backbone on the same data."""
-    data = config.data
-    given: dict[str, object] = {
-        "data.source": data.source,
-        "data.path": data.path,
-        "data.name": data.name,
-        "data.data_dir": data.data_dir,
-        "data.image_size": data.image_size,
-        "data.val_as_test": "true" if data.val_as_test else None,
-        "backbone.name": backbone.name,
-        "backbone.alpha": backbone.alpha,
-    }
-    return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+    """The flags that fine-tune the backbone in the same way on the same data: all that are not what they are anyway."""
+    from tlkit import backbones
+
+    if backbone.weights == backbones.row(backbone.name).pretrained:
+        backbone = dataclasses.replace(backbone, weights="pretrained")
+    data = dataclasses.replace(config.data, path=config.data.path and os.path.abspath(config.data.path))
+    default = FeatureExtraction()
+    same = dataclasses.replace(
+        default, data=data, backbone=backbone, features=config.features, precision=config.precision, seed=config.seed
+    )
+    wanted, before = flatten(same), flatten(default)
+    written = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in wanted.items()}
+    return " ".join(f"--{name} {shlex.quote(written[name])}" for name in wanted if wanted[name] != before[name])
 
 
 if __name__ == "__main__":
