@@ -55,7 +55,7 @@ def regularization(tried: Sequence[Any], chosen: float) -> Figure:
     accuracy.plot(strengths, [one.accuracy for one in tried], color=BLUE, marker=".")
     for axes, name in ((loss, "cross-validated loss ± standard error"), (accuracy, "cross-validated accuracy")):
         axes.axvline(chosen, color=GRAY, lw=1, ls=":", label=f"chosen: {chosen:.2g}")
-        axes.set(xscale="log", xlabel="l2", ylabel=name)
+        axes.set(xscale="log", xlabel="penalty (l2)", ylabel=name)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     return figure
