@@ -159,8 +159,13 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
             "neighbours, pictures and logging, afterwards": round(end - times["classifier"], 2),
         },
         "peak_memory_mb": peak_memory(),
-        "disk_mb": sum(file.stat().st_size for file in options.store.rglob("*.npy")) / 1e6,
+        "disk_mb": disk(options.store),
     }
+
+
+def disk(store: Path) -> float:
+    """Give what the activations in a store take, in MB."""
+    return sum(file.stat().st_size for file in store.rglob("*.npy")) / 1e6
 
 
 def compare_scales() -> None:
@@ -204,7 +209,7 @@ def scale(folder: Path, count: int) -> dict[str, Any]:
         "accuracy": next(tried.accuracy for tried in probe.tried if tried.l2 == probe.l2),
         "peak_memory_mb": peak_memory(),
         "memory_before_mb": before,
-        "disk_mb": sum(file.stat().st_size for file in folder.rglob("*.npy")) / 1e6,
+        "disk_mb": disk(folder),
     }
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from _peers import peak_memory
-from feature_extraction import child, peer
+from feature_extraction import child, disk, peer
 
 NAME, ALPHA, SIZE, STAGE = "MobileNet", 0.75, 224, "stage4"
 OURS = ("through", "stored", "stored again", "stored float32", "4 views through", "4 views stored")
@@ -85,7 +85,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         "epoch": statistics.median([epoch["seconds"] for epoch in history.epochs][1:]),
         "losses": [epoch["loss"] for epoch in history.epochs],
         "peak_memory_mb": peak_memory(),
-        "disk_mb": sum(file.stat().st_size for file in options.store.rglob("*.npy")) / 1e6,
+        "disk_mb": disk(options.store),
     }
 
 

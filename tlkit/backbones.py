@@ -386,10 +386,8 @@ def unfreeze(model: keras.Model, name: str | None = None, from_stage: str | None
     if not layers.keys() >= set(stages.values()):
         raise InvalidInput(f"the backbone of this model is not {name}: give the name it was built with")
     _set_trainable(backbone, True)
-    before = list(stages).index(from_stage) - 1 if from_stage is not None else -1
-    if before >= 0:
-        end = layers[list(stages.values())[before]]
-        for layer in keras.Model(backbone.input, end.output).layers:
+    if below := _below(stages, from_stage):
+        for layer in keras.Model(backbone.input, layers[below].output).layers:
             layer.trainable = False
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -421,10 +419,10 @@ def split(model: keras.Model, name: str, from_stage: str) -> tuple[keras.Model, 
     """
     backbone = _backbone(model)
     stages = row(name).stages
-    before = list(stages).index(from_stage) - 1 if from_stage in stages else -1
-    if before < 0:
+    below = _below(stages, from_stage)
+    if below is None:
         raise InvalidInput(f"stage {from_stage!r} is not one that others lie below: {name} has {', '.join(stages)}")
-    cut = backbone.get_layer(list(stages.values())[before]).output
+    cut = backbone.get_layer(below).output
     inputs = keras.Input(cut.shape[1:], dtype=cut.dtype, name="activations")
     try:
         x = keras.Model(cut, backbone.output)(inputs)
@@ -599,6 +597,12 @@ def _set_trainable(network: keras.Model, value: bool) -> None:
     # On TensorFlow, Keras drops the assignment of the value that is already there, and no inner layer learns of it.
     for step in (value, not value, value):
         network.trainable = step
+
+
+def _below(stages: dict[str, str], stage: str | None) -> str | None:
+    """The layer that ends the stage below one; None where there is no such stage, or none below it."""
+    place = list(stages).index(stage) if stage in stages else 0
+    return list(stages.values())[place - 1] if place else None
 
 
 def _backbone(model: keras.Model) -> keras.Model:

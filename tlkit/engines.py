@@ -120,8 +120,8 @@ def fastest(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[E
     Returns:
         The engine, and what was found, for the user.
     """
-    if unavailable(precision):
-        return make("keras", network, precision, sample.dtype), f"keras ({unavailable(precision)})"
+    if reason := unavailable(precision):
+        return make("keras", network, precision, sample.dtype), f"keras ({reason})"
     traced = _traced(network, sample.dtype) if keras.backend.backend() == "tensorflow" else None  # once for both
     ours = _keras(network, sample.dtype, traced)
     try:
@@ -232,17 +232,21 @@ def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any
 
     # Python's own threads, not openvino.AsyncInferQueue: its threads call back into Python, and a process that ends
     # shortly after the last batch, or after an error, was aborted for it in one of two runs (OpenVINO 2026.4).
-    def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        with ThreadPoolExecutor(count) as pool:
-            waiting: collections.deque[Future[np.ndarray]] = collections.deque()
-            for batch in batches:
-                waiting.append(pool.submit(compute, batch))
-                if len(waiting) > count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+    return Engine("openvino", batch_size, lambda batches: in_order(compute, batches, threads=count, ahead=count))
 
-    return Engine("openvino", batch_size, run)
+
+def in_order(
+    function: Callable[[np.ndarray], np.ndarray], items: Iterable[np.ndarray], threads: int, ahead: int
+) -> Iterator[np.ndarray]:
+    """Call a function in other threads, a few items ahead of the one whose result is given; results come in order."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: collections.deque[Future[np.ndarray]] = collections.deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _in_float32(network: keras.Model) -> keras.Model:

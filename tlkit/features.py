@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -23,7 +22,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +32,7 @@ import numpy as np
 
 from tlkit import engines
 from tlkit.data import Photos, images
-from tlkit.data.photos import available_memory
+from tlkit.data.photos import SHARE, available_memory
 from tlkit.errors import Unavailable
 from tlkit.progress import Progress, duration
 from tlkit.store import GB, POLL, Segment, Space, Store
@@ -307,10 +306,9 @@ class Extractor:
         """Compute features, in blocks of keys and values that are worth a segment each."""
         if self._ready is None:
             raise RuntimeError("no engine")  # `_space` makes one where anything is missing
-        size, most = self._ready.batch_size, max(1, LARGEST // self._bytes)
-        batches = _ahead(
-            read, [np.array([places[key] for key in keys[i : i + size]]) for i in range(0, len(keys), size)]
-        )
+        size, most = self._ready.batch_size, max(1, LARGEST // self.bytes_each)
+        order = [np.array([places[key] for key in keys[i : i + size]]) for i in range(0, len(keys), size)]
+        batches = engines.in_order(read, order, THREADS, ahead=2 * THREADS)
         began, target, given = time.perf_counter(), min(FIRST, most), 0
         block: list[np.ndarray] = []
         for outputs in self._ready.run(batches):
@@ -325,12 +323,14 @@ class Extractor:
                 target = int(np.clip(SECONDS * given / (time.perf_counter() - began), 1, most))
 
     @property
-    def _bytes(self) -> int:
+    def bytes_each(self) -> int:
+        """Bytes of one photo's features."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def _check_memory(self, count: int) -> None:
-        if count * self._bytes > 0.4 * available_memory():
-            raise Unavailable(f"{count * self._bytes / GB:.1f} GB of features do not fit into memory without a store")
+        size = count * self.bytes_each
+        if size > SHARE * available_memory():
+            raise Unavailable(f"{size / GB:.1f} GB of features do not fit into memory without a store")
 
 
 def _put(space: Space, keys: list[bytes], values: np.ndarray) -> None:
@@ -350,18 +350,6 @@ def _reader(splits: Sequence[Photos]) -> Read:
         return np.concatenate([splits[s].read(places[split == s] - starts[s]) for s in np.unique(split)])
 
     return read
-
-
-def _ahead(read: Read, places: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Read batches in other threads, a few ahead of the network."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        waiting: collections.deque[Future[np.ndarray]] = collections.deque()
-        for some in places:
-            waiting.append(pool.submit(read, some))
-            if len(waiting) > 2 * THREADS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 class Estimate(NamedTuple):
@@ -391,13 +379,13 @@ def estimate(extractor: Extractor, examples: Sequence[Photos], passes: int) -> E
     missing, store = extractor.missing(*examples), extractor.store
     if not missing:
         return Estimate(True, 0, 0.0, "which are there already")
-    each = math.prod(extractor.shape) * extractor.dtype.itemsize
+    each = extractor.bytes_each
     size = missing * each
     ours = engines.make("keras", extractor.network, extractor.precision, examples[0].dtype)
     sample = examples[0].read(np.arange(min(len(examples[0]), ours.batch_size)))
     seconds = 1 / engines.timed(ours, sample)[0]
     saved = passes * seconds - missing * (seconds + each / WRITE) - passes * each / READ
-    room = min(store.limit, 0.5 * _free(store.folder)) if store else 0.4 * available_memory()
+    room = min(store.limit, 0.5 * _free(store.folder)) if store else SHARE * available_memory()
     said = f"{size / 1e6:,.0f} MB more to save about {duration(max(saved, 0.0))}"
     if size > room:
         return Estimate(False, size, saved, f"{said}: more than the {room / GB:.2g} GB that there are for it")

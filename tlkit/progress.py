@@ -6,6 +6,7 @@ import sys
 import time
 from types import TracebackType
 
+CLEAR = "\r\033[K"  # the terminal's line
 FIRST, NEXT, LIVE = 2.0, 10.0, 0.5  # seconds: before the first line, between lines, between updates on a terminal
 
 
@@ -53,7 +54,7 @@ class Progress:
         return f"{rate:,.0f} a second" if rate >= 10 else f"{rate:.1f} a second"
 
     def _print(self, text: str, end: str = "") -> None:
-        before, after = ("\r\033[K", end) if self.live else ("", "\n")
+        before, after = (CLEAR, end) if self.live else ("", "\n")
         print(f"{before}{self.what}: {text}", end=after, file=sys.stderr, flush=True)
 
 

@@ -15,9 +15,8 @@ from tlkit import runtime
 from tlkit.data import Photos, batches, readable_errors
 from tlkit.data.graph import Graph
 from tlkit.errors import InvalidInput
-from tlkit.progress import duration
+from tlkit.progress import CLEAR, duration
 
-CLEAR = "\r\033[K"  # the terminal's line
 COLUMNS = {"loss": 9, "accuracy": 10, "val_loss": 10, "val_accuracy": 14}  # of the progress table, and their widths
 
 

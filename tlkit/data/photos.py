@@ -24,6 +24,8 @@ from tlkit.data.split import content_hash, divide
 from tlkit.errors import InvalidInput, Undecodable
 from tlkit.progress import Progress
 
+SHARE = 0.4  # of the memory that is available, what decoded photos or their features may fill
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Photos:
@@ -202,7 +204,7 @@ def load(
     if isinstance(stored, np.ndarray):
         hashes = [content_hash(array) for array in stored]
     else:
-        budget = int(0.4 * available_memory()) if memory is None else memory
+        budget = int(SHARE * available_memory()) if memory is None else memory
         fits = check and len(stored) * math.prod(shape) * _dtype(shape).itemsize <= budget
         values = np.empty((len(stored), *shape), _dtype(shape)) if fits else None
         hashes, set_aside = _open_all(examples, shape if check else None, values, strict)

@@ -287,19 +287,30 @@ def settings(config: configs.Training, phase: configs.Phase) -> training.Setting
 def tracked(recipe: str, config: AnyConfig, splits: data.Splits | graph.Graph) -> Iterator[tracking.Run]:
     """Track the block as an MLflow run that begins with its config, split manifest and environment."""
     import mlflow
-    import yaml
 
     from tlkit import tracking
 
-    params = {name: value for name, value in configs.flatten(config).items() if name not in ("experiment", "run_name")}
     described = {**tags(recipe, network(config)), "dataset_digest": splits.digest}
-    with tracking.run(config.experiment, run_name=config.run_name, params=params, tags=described) as started:
-        mlflow.log_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True), "config.yaml")
+    with tracking.run(config.experiment, run_name=config.run_name, params=params(config), tags=described) as started:
+        log_config(config)
         with tempfile.TemporaryDirectory() as folder:
             manifest = Path(folder) / "split_manifest.csv"
             splits.write_manifest(manifest)
             mlflow.log_artifact(str(manifest))
         yield started
+
+
+def params(config: AnyConfig) -> dict[str, Any]:
+    """Give the settings that are a run's parameters: all but where it is kept and what it is called."""
+    return {name: value for name, value in configs.flatten(config).items() if name not in ("experiment", "run_name")}
+
+
+def log_config(config: AnyConfig) -> None:
+    """Log the config as the file from which the run can be repeated."""
+    import mlflow
+    import yaml
+
+    mlflow.log_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True), "config.yaml")
 
 
 def network(config: AnyConfig) -> str:

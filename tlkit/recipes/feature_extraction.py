@@ -36,8 +36,9 @@ def run(config: FeatureExtraction) -> _steps.Result:
             values, known.labels, len(splits.classes), groups=known.hashes, seed=config.seed
         )
         backbones.set_head(model, probe.kernel, probe.bias)
-        predicted = probe.probabilities(scored.array())
-        if config.precision != "float32":  # engines round differently: the score is to be that of the saved model
+        if config.precision == "float32":
+            predicted = probe.probabilities(scored.array())
+        else:  # engines round differently: the score is to be that of the saved model
             predicted = training.predict(model, splits.test or splits.val)
         nearest = probes.nearest_neighbours(values, known.labels, groups=known.hashes, seed=config.seed)
         parts["solving"] = time.perf_counter() - solving

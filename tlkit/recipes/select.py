@@ -10,7 +10,7 @@ import os
 import shlex
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 def run(config: Select) -> list[Ranked]:
     """Rank, print and log the backbones, the best first; see `config.Select` for the settings."""
     began = _steps.begin()
-    import mlflow
-    import yaml
-
     from tlkit import runtime, tracking
 
     if config.data.origin == "embedded" and config.backbones == list(SELECT):
@@ -36,13 +33,13 @@ def run(config: Select) -> list[Ranked]:
     runtime.prepare(config.seed, each[0].precision)
     tracking.open_store(config.experiment)
     examples = _steps.photos(config.data)
-    params = _params(each[0]) | {"backbones": ", ".join(_steps.named(one.backbone) for one in each)}
-    params = {name: value for name, value in params.items() if not name.startswith("backbone.")}
+    params = {name: value for name, value in _steps.params(each[0]).items() if not name.startswith("backbone.")}
+    params["backbones"] = ", ".join(_steps.named(one.backbone) for one in each)
     ranked, absent = [], []
     with tracking.run(
         config.experiment, run_name=config.run_name, params=params, tags=_steps.tags("select", "several")
     ) as parent:
-        mlflow.log_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True), "config.yaml")
+        _steps.log_config(config)
         for number, one in enumerate(each, 1):
             print(f"\n{number} of {len(each)}: {_steps.named(one.backbone)}", flush=True)
             try:
@@ -75,10 +72,6 @@ def _alone(config: Select, chosen: str | Backbone) -> FeatureExtraction:
     return one
 
 
-def _params(config: FeatureExtraction) -> dict[str, Any]:
-    return {name: value for name, value in flatten(config).items() if name not in ("experiment", "run_name")}
-
-
 def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     from tlkit import backbones, evaluation, features, probes, tracking
 
@@ -89,7 +82,7 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     # The test split stays unseen: what is chosen by it could not be tested by it.
     splits, seen = _steps.extract(config, examples, extractor, test=False)
     known = features.Features.joined(seen if splits.test else seen[:1])
-    params = _params(_steps.with_engine(config, extractor))
+    params = _steps.params(_steps.with_engine(config, extractor))
     tags = _steps.tags("select", config.backbone.name) | {"dataset_digest": splits.digest}
     with tracking.run(config.experiment, run_name=name, params=params, tags=tags, nested=True) as started:
         import mlflow
