@@ -243,22 +243,26 @@ def build(
         raise InvalidInput("image_data_format is channels_first: set it to channels_last in ~/.keras/keras.json")
     if chosen.constructor is None:
         return _letternet(shape, weights)
-    published = None
-    if weights == chosen.pretrained:
-        published = weightfiles.fetch(name, _published(name, alpha))  # fails early
+    published, own_rescaling = weights == chosen.pretrained, name.startswith("EfficientNetB")
     pixels = keras.Input(shape, dtype="float32", name="pixels")
     x = _PREPROCESSING[chosen.preprocessing](_to_rgb(pixels))
-    network = _network(chosen, alpha, input_tensor=x, input_shape=x.shape[1:], weights=None)
+    make = functools.partial(_network, chosen, alpha, input_tensor=x, input_shape=x.shape[1:])
+    if published and x.shape[1:] == (chosen.size, chosen.size, 3) and not own_rescaling:
+        network, file = weightfiles.asked_for(functools.partial(make, weights="imagenet"))
+        path = weightfiles.fetch(name, file)
+    else:
+        path = weightfiles.fetch(name, _published(name, alpha)) if published else None
+        network = make(weights=None)
     network = _with_fresh_names(keras.Model(pixels, network.output, name="backbone"))
-    if name.startswith("EfficientNetB"):
+    if own_rescaling:
         # Keras adds this layer for weights="imagenet" only, and the same file from a path then gives other outputs.
         # We always add it: see https://github.com/tensorflow/tensorflow/issues/49930 for why it is there.
         scale = [1 / np.sqrt(deviation) for deviation in _DEVIATION]
         network = _cloned(network, after_normalization=_rescaling(scale, 0.0, "rescaling_1"))
     elif any(layer.compute_dtype != "float32" for layer in network.layers if isinstance(layer, _PIXEL_LAYERS)):
         network = _cloned(network)
-    if published:
-        weightfiles.load_published(network, published, _wanted(name, alpha))
+    if path:
+        weightfiles.load_published(network, path, _wanted(name, alpha))
     elif weights != "none":
         weightfiles.load(network, weights, _wanted(name, alpha))
     return network
@@ -626,4 +630,4 @@ def _published(name: str, alpha: float | None) -> dict[str, Any]:
     """The file of the network's native size, which serves all sizes."""
     row = BACKBONES[name]
     shape = (row.size, row.size, row.channels)
-    return weightfiles.file_of(lambda: _network(row, alpha, input_shape=shape, weights="imagenet"))
+    return weightfiles.asked_for(lambda: _network(row, alpha, input_shape=shape, weights="imagenet"))[1]

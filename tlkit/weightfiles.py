@@ -79,12 +79,8 @@ def _stored(path: str) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-class _Request(Exception):
-    """The arguments with which Keras asks for a file."""
-
-
-def file_of(build: Callable[[], Any]) -> dict[str, Any]:
-    """Learn which file Keras would load, by building a network until it asks for it.
+def asked_for(build: Callable[[], keras.Model]) -> tuple[keras.Model, dict[str, Any]]:
+    """Build a network without its weights, and learn which file Keras would load into it.
 
     Keras has no list of its files, and its constructors choose them by name, alpha, top and size.
 
@@ -92,25 +88,30 @@ def file_of(build: Callable[[], Any]) -> dict[str, Any]:
         build: Calls a constructor of keras.applications with weights="imagenet".
 
     Returns:
-        The arguments of `keras.utils.get_file`.
+        The network with random weights, and the arguments of `keras.utils.get_file`.
     """
     from keras.src.utils import file_utils
 
-    me, get_file = threading.get_ident(), file_utils.get_file
+    me, asked = threading.get_ident(), []
+    get_file, load_weights = file_utils.get_file, keras.Model.load_weights
 
     def ask(fname: str | None = None, origin: str | None = None, **arguments: Any) -> str:
         if threading.get_ident() != me:
             return get_file(fname, origin, **arguments)
-        raise _Request({"fname": fname, "origin": origin, **arguments})
+        asked.append({"fname": fname, "origin": origin, **arguments})
+        return str(fname)
 
-    file_utils.get_file = ask
+    def leave(network: keras.Model, *arguments: Any, **named: Any) -> Any:
+        return load_weights(network, *arguments, **named) if threading.get_ident() != me else None
+
+    file_utils.get_file, keras.Model.load_weights = ask, leave
     try:
-        build()
-    except _Request as asked:
-        return asked.args[0]
+        network = build()
     finally:
-        file_utils.get_file = get_file
-    raise RuntimeError("the network did not ask for a weights file")
+        file_utils.get_file, keras.Model.load_weights = get_file, load_weights
+    if len(asked) != 1:
+        raise RuntimeError(f"the network asked for {len(asked)} weights files")
+    return network, asked[0]
 
 
 def fetch(name: str, request: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -54,10 +53,11 @@ def load(
     shape = tuple(start.shape[1:])
     if len(shape) != 3 or shape[-1] != row.channels:
         raise InvalidInput(f"input_shape is {shape} and weights is 'imagenet': (height, width, {row.channels})")
-    path = weightfiles.fetch(variant, _published(application, row.size, include_top))
-    constructor = getattr(keras.applications, application)
-    theirs = constructor(include_top=include_top, weights=None, input_shape=(row.size, row.size, row.channels))
-    weightfiles.load_published(theirs, path, application)
+    constructor, size = getattr(keras.applications, application), (row.size, row.size, row.channels)
+    theirs, file = weightfiles.asked_for(
+        lambda: constructor(include_top=include_top, weights="imagenet", input_shape=size)
+    )
+    weightfiles.load_published(theirs, weightfiles.fetch(variant, file), application)
     copy(theirs, keras.Model(start, model.output, name=variant))
 
 
@@ -125,11 +125,3 @@ def _weighted(model: keras.Model) -> Iterator[Any]:
 
 def _squeezed(shape: Any) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)
-
-
-@functools.cache
-def _published(application: str, size: int, include_top: bool) -> dict[str, Any]:
-    constructor = getattr(keras.applications, application)
-    return weightfiles.file_of(
-        lambda: constructor(include_top=include_top, weights="imagenet", input_shape=(size, size, 3))
-    )
