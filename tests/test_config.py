@@ -26,6 +26,7 @@ CONFIGS = {
     "train_graph": config.TrainGraph,
     "select": config.Select,
     "cache": config.Cache,
+    "tune": config.Tune,
 }
 VERBS = sorted(path.stem for path in (ROOT / "tlkit" / "recipes").glob("[a-z]*.py"))
 
@@ -43,7 +44,7 @@ def parse(config_class: type, *argv: str):
 
 def leaves(tree: dict, prefix: str = ""):
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name != "space":  # which is a value itself
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
@@ -72,6 +73,7 @@ def test_a_recipe_file_loads_and_begins_with_its_command_and_result(path: Path):
         ("finetune", ["--backbone.name", "VGG16", "--head.learning_rate", "1e-4", "--augment.views", "4"]),
         ("feature_extraction", ["--backbone.name", "VGG16", "--features.engine", "keras", "--features.limit", "0.5"]),
         ("select", ["--backbones", "[VGG16, {name: MobileNet, alpha: 0.5}]", "--data.path", "photos"]),
+        ("tune", ["--space", "{full: {epochs: {int: [1, 3]}}, head: {dropout: 0.1}}", "--algorithm", "grid"]),
     ],
 )
 def test_a_stored_config_loads_again_to_an_equal_one(verb: str, argv: list[str], tmp_path: Path):
@@ -86,6 +88,7 @@ def test_a_stored_config_loads_again_to_an_equal_one(verb: str, argv: list[str],
     ("verb", "argv"),
     [
         ("train", ["--builder.filters", "[8, 16]", "--builder.dense", "[]", "--full.epochs", "3"]),
+        ("train", ["--builder.filters", "[8, 16]", "--builder.kernel_size", "[5, 3]", "--builder.pool", "average"]),
         ("train_graph", ["--data.path", "graph.npz", "--units", "[32, 8]", "--full.learning_rate", "1e-3"]),
     ],
 )
@@ -119,6 +122,8 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--head.epochs", "-1"], "head.epochs is -1; it must be 0 or more"),
         (["--full.learning_rate", "0"], "full.learning_rate is 0.0; it must be above 0"),
         (["--full.warmup", "1"], "full.warmup is 1.0; it must be from 0 to below 1"),
+        (["--full.layer_decay", "0"], "full.layer_decay is 0.0; it must be above 0, and 1 at the most"),
+        (["--full.layer_decay", "1.1"], "full.layer_decay is 1.1; it must be above 0, and 1 at the most"),
         (["--head.patience", "0"], "head.patience is 0; it must be 1 or more"),
         (["--head.epochs", "0", "--full.epochs", "0"], "the number of epochs is 0; it must be 1 or more"),
         (["--batch_size", "0"], "batch_size is 0; it must be 1 or more"),
@@ -143,6 +148,15 @@ def test_wrong_usage_is_one_line_and_status_2(argv: list[str], says: str, capsys
         (["--builder.dropout", "1"], "builder.dropout is 1.0; it must be from 0 to below 1"),
         (["--builder.convolutions", "0"], "builder.convolutions is 0; it must be 1 or more"),
         (["--builder.kernel_size", "0"], "builder.kernel_size is 0; it must be 1 or more"),
+        (["--builder.kernel_size", "[3, 0, 3]"], "builder.kernel_size is [3, 0, 3]; it must be 1 or more"),
+        (
+            ["--builder.kernel_size", "[5, 3]"],
+            "builder.kernel_size is [5, 3]; it must be a number, or one for each of the 3 parts that builder.filters",
+        ),
+        (["--builder.filters", "[8]", "--builder.kernel_size", "[5, 3]"], "for each of the 1 parts"),
+        (["--builder.pool", "sum"], "--builder.pool: expected "),
+        (["--builder.name", "lenet5", "--builder.pool", "max"], "builder.pool is 'max'; it goes with"),
+        (["--full.layer_decay", "0.5"], "unknown setting full.layer_decay"),
         (["--builder.dense", "[8, -1]"], "builder.dense is [8, -1]; it must be 1 or more"),
         (
             ["--builder.name", "lenet5", "--builder.norm", "false"],

@@ -11,10 +11,11 @@ PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
     {"errors"},
-    {"arithmetic", "config", "labels", "progress", "reference"},
-    {"cli", "runtime", "data", "tracking", "plots", "letternet", "layers", "probes", "store", "weightfiles"},
+    {"arithmetic", "config", "labels", "progress", "reference", "space"},
+    {"cli", "runtime", "data", "tracking", "plots", "letternet", "layers", "probes", "store", "weightfiles"}
+    | {"importance", "optimizers"},
     {"anatomy", "backbones", "builders", "engines", "training"},
-    {"evaluation", "features"},
+    {"evaluation", "features", "tuning"},
     {"recipes"},
 ]
 FRAMEWORKS = {"keras", "tensorflow", "jax", "torch", "mlflow", "sklearn", "matplotlib", "keras_tuner"}

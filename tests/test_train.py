@@ -70,7 +70,7 @@ def test_sounds_leave_a_run_that_repeats_bit_for_bit(folder: Path, capsys: pytes
     assert stored["data"]["seconds"] == 0.1
     assert stored["builder"] == {
         "name": "cnn", "weights": "none", "spectrogram": True, "dropout": None, "filters": [4, 8], "convolutions": 1,
-        "kernel_size": 3, "norm": True, "dense": [],
+        "kernel_size": 3, "pool": "max", "norm": True, "dense": [],
     }  # fmt: skip
     assert stored["augment"] == {
         "flip": False, "rotation": 0.0, "zoom": 0.0, "shift": 0.1, "brightness": 0.0, "contrast": 0.2

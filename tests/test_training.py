@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from tlkit import backbones, features, training
+from tlkit import backbones, builders, config, features, training
 from tlkit.data import Photos, batches
+from tlkit.errors import InvalidInput
+from tlkit.recipes import _steps
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +146,182 @@ def test_augmentation_reaches_training_and_never_validation(photos: Photos):
         patch.setattr(training, "batches", spy)
         training.fit_full(model, photos, photos, training.Settings(1, 0.01), augment={"flip": True})
     assert calls == [{"flip": True}, None]
+
+
+def stage_factors(model: keras.Model, name: str | None) -> dict[str, float]:
+    return training.stage_factors(model, 0.5, backbones.row(name).stages if name else None)
+
+
+def test_stages_of_a_backbone_learn_more_slowly_from_the_top_down():
+    model = backbones.classifier(backbones.build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 2)
+    backbones.unfreeze(model, "MobileNet")
+    whole = stage_factors(model, "MobileNet")
+    # The blocks of each stage as in Howard et al., table 1, and the power of the factor.
+    powers = {1: 4, 2: 4, 3: 4, 4: 3, 5: 3, **dict.fromkeys(range(6, 12), 2), 12: 1, 13: 1}
+    expected = {"conv1/kernel": 0.5**5}
+    for block, power in powers.items():
+        expected |= {f"conv_{kind}_{block}/kernel": 0.5**power for kind in ("dw", "pw")}
+    assert whole == expected
+    assert {variable.path for variable in model.trainable_variables} == {*whole, "head/kernel", "head/bias"}
+    backbones.unfreeze(model, "MobileNet", "stage3")
+    _, upper = backbones.split(model, "MobileNet", "stage3")
+    upper_factors = stage_factors(upper, "MobileNet")
+    assert upper_factors == {path: factor for path, factor in whole.items() if factor >= 0.5**2}
+    assert {variable.path for variable in upper.trainable_variables} == {*upper_factors, "head/kernel", "head/bias"}
+
+
+def test_stages_of_a_builders_network_are_found_by_their_names():
+    model = builders.cnn((16, 16, 1), filters=(2, 3, 4), dense=(5,), classes=2, padding="same")
+    assert stage_factors(model, None) == {
+        f"{stage}_conv1/{variable}": factor
+        for stage, factor in (("stem", 0.125), ("stage1", 0.25), ("stage2", 0.5))
+        for variable in ("kernel", "bias")
+    }
+    with pytest.raises(InvalidInput, match=r"layer_decay is 0\.5, but model bare has none of the stages"):
+        stage_factors(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="bare"), None)
+
+
+def test_the_layer_decay_reaches_the_settings_of_its_phase_alone():
+    made = config.Finetune(full=config.Full(layer_decay=0.5))
+    assert [_steps.settings(made, phase).layer_decay for phase in (made.head, made.full)] == [1.0, 0.5]
+
+
+def test_the_layer_decay_reaches_the_optimizer(photos: Photos):
+    """The first step of Adam is the rate itself, wherever the gradient is far from zero."""
+    model = classifier()
+    backbones.unfreeze(model, "LetterNet")
+    begun = [np.array(variable) for variable in model.trainable_variables]
+    settings = training.Settings(1, 0.01, batch_size=40, steady=True, layer_decay=0.5)
+    training.fit_full(model, photos, photos, settings, stages=backbones.row("LetterNet").stages)
+    factors = stage_factors(model, "LetterNet")
+    assert set(factors.values()) == {0.5, 0.25, 0.125, 0.0625}
+    for variable, before in zip(model.trainable_variables, begun, strict=True):
+        step = np.abs(np.array(variable) - before).max()
+        assert step == pytest.approx(0.01 * factors.get(variable.path, 1.0), rel=0.02), variable.path
+
+
+class Seen(keras.callbacks.Callback):
+    """The epochs' numbers, as other callbacks get them."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs: list[int] = []
+
+    def on_epoch_end(self, epoch: int, logs=None):
+        self.epochs.append(epoch)
+
+
+def learner(seed: int, width: int = 2) -> keras.Model:
+    """A small network with dropout, and batch statistics that move; another seed gives other weights and dropout."""
+    keras.utils.set_random_seed(seed)
+    return builders.cnn((32, 32, 1), filters=(width, 3), norm=True, dense=(), classes=2, dropout=0.3, padding="same")
+
+
+def losses(history: training.History) -> list[float]:
+    return [entry[name] for entry in history.epochs for name in ("loss", "val_loss", "learning_rate")]
+
+
+PHASE = training.Settings(epochs=4, learning_rate=0.02, warmup=0.3, batch_size=16, weight_decay=0.01, layer_decay=0.7)
+
+
+def fit(model: keras.Model, photos: Photos, settings: training.Settings = PHASE, **given) -> training.History:
+    return training.fit_full(model, photos, photos, settings, seed=3, augment={"brightness": 0.3}, **given)
+
+
+def test_a_phase_that_goes_on_from_its_checkpoint_equals_one_in_one_go(
+    photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    before = training.History([{"epoch": 1, "phase": "head", "loss": 9.0, "val_loss": 9.0, "seconds": 1.0}])
+    at_once = learner(0)
+    whole = fit(at_once, photos, before=before)
+    path, seen = tmp_path / "new" / "phase.ckpt", Seen()
+    capsys.readouterr()
+    half = fit(learner(0), photos, before=before, until=2, checkpoint=path, callbacks=[seen])
+    assert losses(training.History(half.epochs[1:])) == losses(training.History(whole.epochs[1:3]))
+    again = learner(1)
+    history = fit(again, photos, checkpoint=path, callbacks=[seen])
+    assert seen.epochs == [1, 2, 3, 4]  # Keras counts from 0, and one is of the phase before
+    assert [(entry["epoch"], entry["phase"]) for entry in history.epochs] == [
+        (1, "head"), *((number, "full") for number in (2, 3, 4, 5))
+    ]  # fmt: skip
+    np.testing.assert_allclose(
+        losses(training.History(history.epochs[1:])), losses(training.History(whole.epochs[1:])), atol=1e-6, rtol=0
+    )
+    for a, b in zip(again.get_weights(), at_once.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("full")]
+    assert [row[1] for row in rows] == ["1/2", "2/2", "3/4", "4/4"]
+    assert [row[-1] for row in rows if row[1] in ("2/2", "4/4")] == ["s", "s"]
+    assert os.listdir(path.parent) == ["phase.ckpt"]
+    once_more = learner(2)
+    assert fit(once_more, photos, until=4, checkpoint=path) == history
+    assert capsys.readouterr().out == ""
+    for a, b in zip(once_more.get_weights(), at_once.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
+
+
+def test_a_checkpoint_keeps_the_best_epoch_and_the_patience(photos: Photos, tmp_path: Path):
+    """No epoch can be better than the phase before, so the third in vain is the last."""
+    settings = training.Settings(epochs=9, learning_rate=0.01, patience=3)
+    before = training.History([{"epoch": 1, "phase": "head", "val_loss": -1.0, "seconds": 1.0}])
+    path, kept = tmp_path / "phase.ckpt", learner(0).get_weights()
+    whole = fit(learner(0), photos, settings, before=before)
+    assert len(whole.epochs) == 1 + 3
+    fit(learner(0), photos, settings, before=before, until=2, checkpoint=path)
+    for until in (9, None):  # the first ends for lack of patience, the second trains nothing
+        again = learner(1)
+        history = fit(again, photos, settings, until=until, checkpoint=path)
+        assert len(history.epochs) == 1 + 3
+        found, wanted = (losses(training.History(given.epochs[1:])) for given in (history, whole))
+        np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=0)
+        for a, b in zip(again.get_weights(), kept, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line(photos: Photos, tmp_path: Path):
+    path = tmp_path / "phase.ckpt"
+    settings = training.Settings(epochs=2, learning_rate=0.01, batch_size=40)
+    fit(learner(0), photos, settings, until=1, checkpoint=path)
+    kept = path.read_bytes()
+    other = learner(0)
+    other.get_layer("stem_conv1").trainable = False
+    wrong = {
+        "does not fit this model, or what of it is trained": [(learner(0, width=4), settings), (other, settings)],
+        "was begun with epochs 2, not 3": [(learner(0), settings._replace(epochs=3))],
+    }
+    for says, cases in wrong.items():
+        for model, given in cases:
+            with pytest.raises(InvalidInput, match=f"phase.ckpt {says}") as caught:
+                fit(model, photos, given, checkpoint=path)
+            assert "\n" not in str(caught.value)
+    assert path.read_bytes() == kept
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "pickled.npy").write_bytes(np.array([None]).dumps())
+    (tmp_path / "half").write_bytes(kept[: len(kept) // 2])
+    (tmp_path / "empty").touch()
+    for name in ("other.npz", "array.npy", "pickled.npy", "half", "empty", "."):
+        with pytest.raises(InvalidInput, match="is no checkpoint of a phase, or is damaged") as caught:
+            fit(learner(0), photos, settings, checkpoint=tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InvalidInput, match="until is 0: 1 or more epochs"):
+        fit(learner(0), photos, settings, until=0)
+
+
+def test_no_half_written_checkpoint_takes_the_place_of_a_whole_one(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "phase.ckpt"
+    settings = training.Settings(epochs=3, learning_rate=0.01, batch_size=40)
+    fit(learner(0), photos, settings, until=1, checkpoint=path)
+    kept = path.read_bytes()
+
+    def full(file, **_):
+        file.write(b"x")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="no space left"):
+        fit(learner(0), photos, settings, until=2, checkpoint=path)
+    assert path.read_bytes() == kept
+    assert os.listdir(tmp_path) == ["phase.ckpt"]

@@ -249,7 +249,7 @@ def build(
     make = functools.partial(_network, chosen, alpha, input_tensor=x, input_shape=x.shape[1:])
     if published and x.shape[1:] == (chosen.size, chosen.size, 3) and not own_rescaling:
         network, file = weightfiles.asked_for(functools.partial(make, weights="imagenet"))
-        path = weightfiles.fetch(name, file)
+        path: str | None = weightfiles.fetch(name, file)
     else:
         path = weightfiles.fetch(name, _published(name, alpha)) if published else None
         network = make(weights=None)

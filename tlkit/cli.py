@@ -71,6 +71,24 @@ def parser(config_class: type, prog: str, description: str = "", positional: Seq
     return made
 
 
+def from_settings(config_class: type, settings: dict[str, Any]) -> Any:
+    """Make a config from nested settings, as a file has them.
+
+    Raises:
+        InvalidInput: a setting is unknown, or its value is not allowed.
+
+    >>> from tlkit.config import Train
+    >>> from_settings(Train, {"builder": {"filters": [8, 16]}}).builder.filters
+    [8, 16]
+    """
+    made = parser(config_class, config_class.__name__.lower())
+    try:
+        values = vars(made.instantiate(made.parse_object(settings)))
+    except TypeError as error:
+        raise InvalidInput(str(error)) from error
+    return config_class(**{key: value for key, value in values.items() if key != "config"})
+
+
 def call(
     config_class: type, run: Callable[[Any], Any], argv: Sequence[str] | None = None, positional: Sequence[str] = ()
 ) -> int:
@@ -130,7 +148,8 @@ def _expected(match: re.Match[str]) -> str:
 
 
 def _expected_union(match: re.Match[str]) -> str:
-    kinds = [kind for kind in re.findall(r"Expected an? <class '(\w+)'>", match[0]) if kind != "NoneType"]
+    found = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", match[0])
+    kinds = [kind or f"one of {names}".replace("'", "") for kind, names in found if kind != "NoneType"]
     return f"expected {' or '.join([*kinds, 'null'])}, got {match[1]!r}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from tlkit.errors import InvalidInput
@@ -196,7 +196,8 @@ class Builder:
         dropout: Share of the features dropped in training, before the head; by default the network's own.
         filters: Of `cnn`: filters of the convolutions of each part, which ends by halving the map.
         convolutions: Of `cnn`: convolutions in each part.
-        kernel_size: Of `cnn`: length of the convolutions' windows.
+        kernel_size: Of `cnn`: length of the convolutions' windows, one number or one for each part.
+        pool: Of `cnn`: how each part halves its map.
         norm: Of `cnn`: whether batch normalization follows each convolution.
         dense: Of `cnn`: units of dense layers before the head; by default none, but the average over all places.
     """
@@ -207,7 +208,8 @@ class Builder:
     dropout: float | None = None
     filters: list[int] | None = None
     convolutions: int | None = None
-    kernel_size: int | None = None
+    kernel_size: int | list[int] | None = None
+    pool: Literal["max", "average"] | None = None
     norm: bool | None = None
     dense: list[int] | None = None
 
@@ -226,9 +228,23 @@ class Builder:
             each = value if isinstance(value, list) else [value]
             _require(value is None or all(n >= 1 for n in each), f"builder.{name}", value, "it must be 1 or more")
         _require(self.filters != [], "builder.filters", self.filters, "it must have one number or more")
+        parts = len(self.filters or CNN["filters"])
+        _require(
+            not isinstance(self.kernel_size, list) or len(self.kernel_size) == parts,
+            "builder.kernel_size",
+            self.kernel_size,
+            f"it must be a number, or one for each of the {parts} parts that builder.filters lists",
+        )
 
 
-CNN = {"filters": [32, 64, 128], "convolutions": 1, "kernel_size": 3, "norm": True, "dense": []}
+CNN: dict[str, Any] = {
+    "filters": [32, 64, 128],
+    "convolutions": 1,
+    "kernel_size": 3,
+    "pool": "max",
+    "norm": True,
+    "dense": [],
+}
 """What `Builder` means by default where its name is `cnn`."""
 
 
@@ -297,15 +313,20 @@ class Full(Phase):
         stored: Learn from stored activations of the frozen stages; by default where it saves time. It needs
             `unfreeze_from`, and photos that are the same in each epoch: no augmentation, or `augment.views`. What is
             random in frozen stages (EfficientNet's stochastic depth) is then off.
+        layer_decay: Factor by which each stage learns more slowly than the one above it; 0.75 is usual, 1 is none.
     """
 
     epochs: int = 10
     learning_rate: float = 1e-4
     unfreeze_from: str | None = None
     stored: bool | None = None
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(
+            0 < self.layer_decay <= 1, "full.layer_decay", self.layer_decay, "it must be above 0, and 1 at the most"
+        )
         wanted = self.stored and self.unfreeze_from is None
         _require(not wanted, "full.stored", self.stored, "it goes with --full.unfreeze_from, else no stage is frozen")
 
@@ -424,6 +445,56 @@ class Train(Training):
     builder: Builder = dataclasses.field(default_factory=Builder)
     augment: Augment = dataclasses.field(default_factory=Augment)
     full: Phase = dataclasses.field(default_factory=Phase)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tune(Recipe):
+    """Search the settings of a recipe, each trial a run of it that is scored by the validation photos.
+
+    Args:
+        recipe: What is tuned, `finetune` or `train`.
+        space: Its settings as its own files have them, but any may be a range: `{choice: [3, 5]}`, `{int: [16, 64],
+            step: 16}`, `{float: [1e-4, 1e-2], log: true}` or `{bool: true}`, with `when` and `repeat`; see the docs.
+        features: How what frozen layers give is computed and kept, for all trials.
+        algorithm: How keras-tuner chooses the settings of the next trial.
+        trials: Most of them; by default 20, but all combinations for `grid` and what the epochs give for `hyperband`,
+            whose best trials go on to `full.epochs` and the others end sooner.
+        objective: What is to be best, in the epoch that a trial keeps: the highest accuracy or the lowest loss.
+        executions: Runs of each trial, with seeds in a row; their mean counts.
+        max_parameters: Larger networks are turned down before they are trained.
+        max_multiply_adds: Networks that need more for one photo are turned down too.
+        workers: Processes that run trials at the same time, on this machine; 0 where all are on others.
+        trials_per_process: After these a worker begins a fresh process, so that memory stays what it is.
+        output: Folder of the search; the same command goes on with what is there.
+    """
+
+    recipe: Literal["finetune", "train"] = "finetune"
+    space: dict[str, Any] = dataclasses.field(default_factory=dict)
+    features: Features = dataclasses.field(default_factory=Features)
+    algorithm: Literal["random", "grid", "bayesian", "hyperband"] = "random"
+    trials: int | None = None
+    objective: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
+    executions: int = 1
+    max_parameters: int | None = None
+    max_multiply_adds: int | None = None
+    workers: int = 1
+    trials_per_process: int = 5
+    output: str = "tuning"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(bool(self.space), "space", self.space, "it must have a setting with a range, as in recipes/tune")
+        for name in ("trials", "executions", "max_parameters", "max_multiply_adds", "trials_per_process"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, value, "it must be 1 or more")
+        _require(self.workers >= 0, "workers", self.workers, "it must be 0 or more")
+        _require(bool(self.output), "output", self.output, "it must be the path of a folder")
+        _require(
+            self.algorithm != "hyperband" or self.executions == 1,
+            "executions",
+            self.executions,
+            "with --algorithm hyperband it must be 1",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -618,6 +689,19 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     {'name': 'VGG16', 'weights': 'pretrained', 'alpha': None}
     """
     return dict(_leaves(config, prefix))
+
+
+def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give every leaf of nested settings its dotted name.
+
+    >>> flatten_settings({"full": {"epochs": 3}, "seed": 1})
+    {'full.epochs': 3, 'seed': 1}
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = isinstance(value, Mapping) and value
+        found |= flatten_settings(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found
 
 
 def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -48,8 +48,9 @@ def run(
     params: Mapping[str, Any],
     tags: Mapping[str, str],
     nested: bool = False,
+    run_id: str | None = None,
 ) -> Iterator[Run]:
-    """Track the block as an MLflow run.
+    """Track the block as an MLflow run, or as the next part of the run with this id.
 
     The environment's MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME win, and an active run is joined: it gets the
     parameters and tags, and ends where it was begun; `nested` begins a run of its own below it. A block that fails ends
@@ -64,12 +65,14 @@ def run(
     with _store_errors():
         if joined:
             active = joined
+        elif run_id:
+            active = mlflow.start_run(run_id)
         elif os.environ.get("MLFLOW_RUN_ID") and not above:
             active = mlflow.start_run()
         else:
             with _unseeded():
                 where = above.info.experiment_id if above else _experiment_id(experiment)
-                active = mlflow.start_run(experiment_id=where, run_name=run_name, nested=nested)
+                active = mlflow.start_run(experiment_id=where, run_name=run_name, nested=nested, tags=dict(tags))
         started = Run(active.info.run_id, active.info.experiment_id)
     try:
         with _store_errors():
@@ -117,13 +120,20 @@ def open_store(experiment: str | None = None) -> str:
     return uri
 
 
-def epoch_logger() -> Any:
-    """Make a Keras callback that logs each epoch's metrics; the step is the global epoch, from 1."""
+def epoch_logger(prefix: str = "", after: int = 0) -> Any:
+    """Make a Keras callback that logs each epoch's metrics; the step is the global epoch, from 1.
+
+    Args:
+        prefix: Of the metrics' names.
+        after: Epochs that the run has already, from a training that was interrupted and is done again.
+    """
     import keras
 
     class EpochLogger(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            mlflow.log_metrics({name: float(value) for name, value in (logs or {}).items()}, step=epoch + 1)
+            if epoch >= after:
+                values = {f"{prefix}{name}": float(value) for name, value in (logs or {}).items()}
+                mlflow.log_metrics(values, step=epoch + 1)
 
     return EpochLogger()
 

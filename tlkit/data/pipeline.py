@@ -111,6 +111,7 @@ class Plan(NamedTuple):
     seed: int
     augment: Mapping[str, Any] | None
     labels: np.ndarray | None
+    first_epoch: int = 0
 
     @property
     def steps(self) -> int:
@@ -149,13 +150,15 @@ def batches(
     seed: int = 0,
     augment: Mapping[str, Any] | None = None,
     labels: bool = True,
+    first_epoch: int = 0,
 ) -> Any:
     """Batches for `fit`, `evaluate` and `predict`: a `tf.data.Dataset` on TensorFlow, else a `keras.utils.PyDataset`.
 
     Both hold the same batches, bit for bit. Photos are raw pixels from 0 to 255 and stay uint8, a quarter of the
     transfer; a Keras model turns them into float32 at its input. The last batch may be smaller. Call `fit` with
     `shuffle=False`: by default Keras mixes the batches of a PyDataset by Python's `random`, and warns of a tf.data one.
-    Epochs are counted from 0, one for each time the batches are iterated. Iterate them in `readable_errors`.
+    Epochs are counted from `first_epoch` on, one for each time the batches are iterated. Iterate them in
+    `readable_errors`.
 
     Args:
         photos: `Photos`, `Views` of them, or anything with a length, `shape`, `dtype`, `labels` and `read`.
@@ -165,6 +168,7 @@ def batches(
         augment: Arguments of `tlkit.data.augment`, such as `{"flip": True, "rotation": 10}`; those of `augment_sound`
             or `augment_array` where that is what the photos are.
         labels: Give (images, labels); without, images alone.
+        first_epoch: Number of the first epoch, above 0 where training goes on that was begun with other batches.
 
     Shapes:
         images: (batch, *space, channels), uint8 or float32
@@ -174,7 +178,7 @@ def batches(
         raise InvalidInput("there are no photos to make batches of")
     if batch_size < 1:
         raise InvalidInput(f"batch_size is {batch_size!r}: 1 or more")
-    plan = Plan(photos, batch_size, shuffle, seed, augment, photos.labels if labels else None)
+    plan = Plan(photos, batch_size, shuffle, seed, augment, photos.labels if labels else None, first_epoch)
     import keras
 
     return _tf_data(plan) if keras.backend.backend() == "tensorflow" else py_dataset(plan)
@@ -206,7 +210,7 @@ def readable_errors() -> Iterator[None]:
 def _tf_data(plan: Plan) -> Any:
     import tensorflow as tf
 
-    epochs = itertools.count()
+    epochs = itertools.count(plan.first_epoch)
 
     def steps() -> Iterator[tuple[int, np.ndarray]]:
         # This body runs at the first `next`, not when an iterator is made: Keras makes two in each epoch and uses one.
@@ -234,7 +238,7 @@ def py_dataset(plan: Plan) -> Any:
         # and `fit` on JAX and PyTorch resets it after a first look at the data.
         def __init__(self) -> None:
             super().__init__(workers=1)
-            self.epoch = 0
+            self.epoch = plan.first_epoch
             self.asked = 0
             self.order: tuple[int, list[np.ndarray]] = (-1, [])
             self.ahead: dict[int, Future] = {}

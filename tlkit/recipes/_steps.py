@@ -73,6 +73,47 @@ class Result(NamedTuple):
     kind: str = "photos"  # what the model looks at; or sounds, arrays or nodes
 
 
+class Trial(NamedTuple):
+    """What makes a recipe's run one trial of a search: the test photos stay unseen, and the model is not logged.
+
+    Args:
+        params: The settings that differ between trials, by their names in MLflow.
+        folder: For the trial's config and, where it may go on later, the state of its training.
+        execution: Which one of several with other seeds, from 1.
+        until: Epochs of phase full after which it stops for now; None for all.
+        max_parameters: Of the network; None for any.
+        max_multiply_adds: Of the network, for one photo.
+        after: Epochs that MLflow has already.
+    """
+
+    params: dict[str, Any]
+    folder: Path
+    execution: int = 1
+    until: int | None = None
+    max_parameters: int | None = None
+    max_multiply_adds: int | None = None
+    after: int = 0
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Where the state of its training is kept."""
+        return self.folder / "checkpoint.npz" if self.until else None
+
+
+class Tried(NamedTuple):
+    """What a trial leaves: the model with the weights of its best epoch, and how it came to them.
+
+    Args:
+        model: From raw pixels to probabilities.
+        history: Of its training.
+        seconds: For building and training it, and for the activations of frozen layers.
+    """
+
+    model: keras.Model
+    history: training.History
+    seconds: float
+
+
 def begin() -> float:
     """Import Keras, without what TensorFlow's C++ parts write about themselves, and give the time."""
     began = time.perf_counter()
@@ -280,17 +321,60 @@ def settings(config: configs.Training, phase: configs.Phase) -> training.Setting
         batch_size=config.batch_size,
         label_smoothing=config.label_smoothing,
         weight_decay=config.weight_decay,
+        layer_decay=phase.layer_decay if isinstance(phase, configs.Full) else 1.0,
     )
 
 
+def admit(model: keras.Model, trial: Trial | None) -> None:
+    """Turn down a network that is larger than a trial's may be, before it is trained.
+
+    Raises:
+        InvalidInput: it is.
+    """
+    if trial is None:
+        return
+    from tlkit import arithmetic
+
+    allowed = {"parameters": trial.max_parameters, "multiply_adds": trial.max_multiply_adds}
+    if not any(allowed.values()):
+        return
+    for name, most in allowed.items():
+        found = getattr(arithmetic.totals(arithmetic.describe(model)), name)
+        if most and found and found > most:
+            what = f"{found:,} {name.replace('_', '-')}"
+            raise InvalidInput(f"turned down: {what}, and max_{name} is {most:,}")
+
+
+def callbacks(trial: Trial | None) -> list[Any]:
+    """The callbacks of every phase: epochs go to MLflow."""
+    from tlkit import tracking
+
+    if trial is None:
+        return [tracking.epoch_logger()]
+    return [tracking.epoch_logger(f"execution{trial.execution}." if trial.execution > 1 else "", trial.after)]
+
+
 @contextlib.contextmanager
-def tracked(recipe: str, config: AnyConfig, splits: data.Splits | graph.Graph) -> Iterator[tracking.Run]:
-    """Track the block as an MLflow run that begins with its config, split manifest and environment."""
+def tracked(
+    recipe: str, config: AnyConfig, splits: data.Splits | graph.Graph, trial: Trial | None = None
+) -> Iterator[tracking.Run]:
+    """Track the block as an MLflow run that begins with its config, split manifest and environment.
+
+    A trial joins the run that is active, and adds no more than its config and what differs between trials.
+    """
     import mlflow
 
     from tlkit import tracking
 
     described = {**tags(recipe, network(config)), "dataset_digest": splits.digest}
+    if trial:
+        with tracking.run(config.experiment, params=trial.params, tags=described) as started:
+            if trial.execution == 1:
+                text = as_yaml(config)
+                (trial.folder / "config.yaml").write_text(text)
+                mlflow.log_text(text, "config.yaml")
+            yield started
+        return
     with tracking.run(config.experiment, run_name=config.run_name, params=params(config), tags=described) as started:
         log_config(config)
         with tempfile.TemporaryDirectory() as folder:
@@ -308,9 +392,25 @@ def params(config: AnyConfig) -> dict[str, Any]:
 def log_config(config: AnyConfig) -> None:
     """Log the config as the file from which the run can be repeated."""
     import mlflow
+
+    mlflow.log_text(as_yaml(config), "config.yaml")
+
+
+def as_yaml(settings: AnyConfig | dict[str, Any]) -> str:
+    """Write a config, or some of its settings, as a file that `--config` takes."""
     import yaml
 
-    mlflow.log_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True), "config.yaml")
+    plain = settings if isinstance(settings, dict) else dataclasses.asdict(settings)
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def log_table(table: dict[str, list[Any]], name: str) -> None:
+    """Log columns as a table that the MLflow UI shows."""
+    import mlflow
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "For backward compatibility, 'str' dtypes")  # MLflow 3.17 with pandas 3
+        mlflow.log_table(table, name)
 
 
 def network(config: AnyConfig) -> str:
@@ -490,8 +590,8 @@ def _inputs(model: keras.Model) -> str:
     return "; ".join(f"{t.name}: (batch, {shape})" for t, shape in zip(model.inputs, shapes, strict=True))
 
 
-def print_links(run: tracking.Run) -> None:
-    """Print how to look at a run in the MLflow UI, alone and beside the last ones."""
+def print_links(run: tracking.Run, others: list[str] | None = None, heading: str = "beside the last runs") -> None:
+    """Print how to look at a run in the MLflow UI, alone and beside others: by default the last ones."""
     import mlflow
 
     from tlkit import tracking
@@ -502,9 +602,9 @@ def print_links(run: tracking.Run) -> None:
         elsewhere = "" if uri == f"sqlite:///{Path.cwd()}/mlflow.db" else ' --backend-store-uri "$MLFLOW_TRACKING_URI"'
         print(f"  {program('mlflow')} ui{elsewhere}      # then open:")
     print(f"  {run_link(server, run)}")
-    others = tracking.recent_runs(run.experiment_id, 4)
+    others = tracking.recent_runs(run.experiment_id, 4) if others is None else others
     if len(others) > 1:
-        print("  beside the last runs:")
+        print(f"  {heading}:")
         print(f"  {compare_link(server, others, run.experiment_id)}")
     sys.stdout.flush()
 

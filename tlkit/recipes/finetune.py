@@ -20,21 +20,29 @@ if TYPE_CHECKING:
     from tlkit import data, features
 
 
-def run(config: Finetune) -> _steps.Result:
-    """Train, score and log a classifier; see `config.Finetune` for the settings."""
+def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | _steps.Tried:
+    """Train, score and log a classifier; see `config.Finetune` for the settings.
+
+    Args:
+        config: The settings.
+        trial: Where the run is one of a search.
+    """
     began = _steps.begin()
     from tlkit import backbones, features, runtime, tracking, training
 
     config = _steps.complete(config)
-    _check_stored(config)
+    check(config)
     runtime.prepare(config.seed, config.precision)
     tracking.open_store(config.experiment)
     examples = _steps.photos(config.data)
+    building = time.perf_counter()
     backbone = _steps.backbone(config)
     height, width, channels = backbone.input_shape[1:]
     splits = _steps.splits(config.data, examples, (height, width), channels)
     model = backbones.classifier(backbone, len(splits.classes), config.head.dropout)
     backbones.unfreeze(model, config.backbone.name, config.full.unfreeze_from)  # refuses a stage it does not have
+    _steps.admit(model, trial)
+    goes_on = trial is not None and trial.checkpoint is not None and trial.checkpoint.exists()
     seen: list[features.Features] = []
     network, train, val, augment = model, splits.train, splits.val, None
     extracting = time.perf_counter()
@@ -42,14 +50,14 @@ def run(config: Finetune) -> _steps.Result:
         network, train, val, augment, extractor = _learn_from(config, model, splits)
         config = dataclasses.replace(config, full=dataclasses.replace(config.full, stored=network is not model))
         config = _steps.with_engine(config, extractor) if extractor else config
-    if config.head.epochs:
+    if config.head.epochs and not goes_on:
         extractor = _steps.extractor(config, features.pooled(model), "pooled")
         seen = _steps.extracted(extractor, splits.train, splits.val)
         config = _steps.with_engine(config, extractor)
     extracting = time.perf_counter() - extracting
-    with _steps.tracked("finetune", config, splits) as tracked:
+    with _steps.tracked("finetune", config, splits, trial) as tracked:
         history = training.History([])
-        if config.head.epochs:
+        if seen:
             backbones.freeze(model)
             history = training.fit_head(
                 model,
@@ -57,7 +65,7 @@ def run(config: Finetune) -> _steps.Result:
                 seen[1],
                 _steps.settings(config, config.head),
                 seed=config.seed,
-                callbacks=[tracking.epoch_logger()],
+                callbacks=_steps.callbacks(trial),
             )
         if config.full.epochs:
             backbones.unfreeze(model, config.backbone.name, config.full.unfreeze_from)
@@ -69,8 +77,13 @@ def run(config: Finetune) -> _steps.Result:
                 seed=config.seed,
                 augment=augment,
                 before=history,
-                callbacks=[tracking.epoch_logger()],
+                stages=backbones.row(config.backbone.name).stages,
+                until=trial and trial.until,
+                checkpoint=trial and trial.checkpoint,
+                callbacks=_steps.callbacks(trial),
             )
+        if trial:
+            return _steps.Tried(model, history, time.perf_counter() - building)
         predicted = training.predict(model, splits.test or splits.val, config.batch_size)
         result = _steps.finish(tracked, model, _steps.trained(history, extracting), splits, predicted)
     _steps.summarize("finetune", config, result, tracked, began)
@@ -83,7 +96,12 @@ def _changes(config: Finetune) -> dict[str, Any]:
     return changes if any(changes.values()) else {}
 
 
-def _check_stored(config: Finetune) -> None:
+def check(config: Finetune) -> None:
+    """Refuse settings that contradict each other.
+
+    Raises:
+        InvalidInput: stored activations are wanted of photos that each epoch changes anew, or views of unchanged ones.
+    """
     if config.augment.views and not _changes(config):
         raise InvalidInput(f"augment.views is {config.augment.views}, but all of --augment is off: leave views out")
     if config.full.stored and _changes(config) and not config.augment.views:

@@ -9,7 +9,6 @@ import dataclasses
 import os
 import shlex
 import time
-import warnings
 from typing import TYPE_CHECKING
 
 from tlkit import cli
@@ -127,9 +126,7 @@ def _log(ranked: list[Ranked]) -> None:
     columns = {"backbone": [one.name for one in ranked], "run_id": [one.run_id for one in ranked]}
     numbers = [_metrics(one) for one in ranked]
     table = columns | {name: [row[name] for row in numbers] for name in numbers[0]}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "For backward compatibility, 'str' dtypes")  # MLflow 3.17 with pandas 3
-        mlflow.log_table(table, "ranking.json")
+    _steps.log_table(table, "ranking.json")
     names, scores = columns["backbone"], [one.accuracy for one in ranked]
     mlflow.log_figure(plots.ranking(names, scores, [one.interval for one in ranked]), "ranking.png")
     mlflow.log_metrics(_metrics(ranked[0]))

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import math
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
@@ -28,8 +29,13 @@ LARGEST = 1e38  # what float32 can hold
 FRAME = 0.032  # seconds that each column of a spectrogram looks at, the usual compromise for speech
 
 
-def run(config: Train) -> _steps.Result:
-    """Train, score and log a classifier; see `config.Train` for the settings."""
+def run(config: Train, trial: _steps.Trial | None = None) -> _steps.Result | _steps.Tried:
+    """Train, score and log a classifier; see `config.Train` for the settings.
+
+    Args:
+        config: The settings.
+        trial: Where the run is one of a search.
+    """
     began = _steps.begin()
     from tlkit import runtime, tracking, training
 
@@ -45,8 +51,10 @@ def run(config: Train) -> _steps.Result:
     if splits.rate:
         seconds = splits.train.shape[0] / splits.rate
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, seconds=seconds))
+    building = time.perf_counter()
     model = build(config, splits)
-    with _steps.tracked("train", config, splits) as tracked:
+    _steps.admit(model, trial)
+    with _steps.tracked("train", config, splits, trial) as tracked:
         history = training.fit_full(
             model,
             splits.train,
@@ -54,12 +62,25 @@ def run(config: Train) -> _steps.Result:
             _steps.settings(config, config.full),
             seed=config.seed,
             augment={name: value for name, value in dataclasses.asdict(config.augment).items() if value},
-            callbacks=[tracking.epoch_logger()],
+            until=trial and trial.until,
+            checkpoint=trial and trial.checkpoint,
+            callbacks=_steps.callbacks(trial),
         )
+        if trial:
+            return _steps.Tried(model, history, time.perf_counter() - building)
         predicted = training.predict(model, splits.test or splits.val, config.batch_size)
         result = _steps.finish(tracked, model, _steps.trained(history), splits, predicted)
     _steps.summarize("train", config, result, tracked, began)
     return result
+
+
+def check(config: Train) -> None:
+    """Refuse a network that there is not.
+
+    Raises:
+        InvalidInput: the message has the nearest name.
+    """
+    _row(config.builder.name)
 
 
 def build(config: Train, splits: data.Splits) -> keras.Model:

@@ -1,0 +1,296 @@
+"""What a search leaves: its run in MLflow with a nested one for each trial, pictures, the best trial's recipe file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tlkit import cli, config, space
+from tlkit.recipes import _steps, _worker
+
+if TYPE_CHECKING:
+    from tlkit import tracking
+
+
+class Best(NamedTuple):
+    """What a search leaves.
+
+    Args:
+        trial_id: The best trial.
+        values: Its settings, by their names in MLflow.
+        score: Its objective.
+        recipe: File that the recipe's `--config` takes.
+        split: That its model was scored on at the end, once: `test` where there is such a split.
+        accuracy: On that split.
+        interval: 95 % Wilson interval of the accuracy.
+        photos: How many the split has.
+        run_id: MLflow run of the search.
+        experiment_id: Of that run.
+        model_uri: Of the best trial's model.
+    """
+
+    trial_id: str
+    values: dict[str, Any]
+    score: float
+    recipe: str
+    split: str
+    accuracy: float
+    interval: tuple[float, float]
+    photos: int
+    run_id: str
+    experiment_id: str
+    model_uri: str
+
+
+def known_run(experiment: str, search_id: str) -> str | None:
+    """The MLflow run of a search that goes on."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment
+    where = client.get_experiment_by_name(name)
+    runs = client.search_runs([where.experiment_id], f"tags.search = '{search_id}'") if where else []
+    return runs[0].info.run_id if runs else None
+
+
+class Runs:
+    """The nested runs: each trial has one, also where it is begun again."""
+
+    def __init__(self, parent: tracking.Run):
+        self.parent, self.known = parent, _nested(parent)
+
+    def begin(self, trial: Any) -> str:
+        """Give the MLflow run of a trial."""
+        import mlflow
+        from mlflow.tracking.context.registry import resolve_tags
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        client = mlflow.MlflowClient()
+        if trial.trial_id not in self.known:
+            tags = resolve_tags({MLFLOW_PARENT_RUN_ID: self.parent.run_id, "trial": trial.trial_id})
+            name = f"trial {trial.trial_id}"
+            made = client.create_run(self.parent.experiment_id, run_name=name, tags=tags)
+            self.known[trial.trial_id] = made.info.run_id
+        return self.known[trial.trial_id]
+
+
+def _nested(parent: tracking.Run) -> dict[str, str]:
+    import mlflow
+    from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+    client, token = mlflow.MlflowClient(), None
+    found: dict[str, str] = {}
+    while True:
+        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'"
+        page = client.search_runs([parent.experiment_id], query, max_results=1000, page_token=token)
+        found |= {one.data.tags["trial"]: one.info.run_id for one in page if "trial" in one.data.tags}
+        token = page.token
+        if not token:
+            return found
+
+
+def end_runs(parent: tracking.Run, oracle: Any, folder: Path) -> None:
+    """Give the nested runs the end that their trials had."""
+    import mlflow
+
+    from tlkit import tracking
+
+    client = mlflow.MlflowClient()
+    states = {"COMPLETED": "FINISHED", "FAILED": "FAILED"}
+    with contextlib.suppress(*tracking.STORE_ERRORS):
+        for trial_id, run_id in _nested(parent).items():
+            trial = oracle.trials.get(trial_id)
+            wanted = states.get(trial.status, "KILLED") if trial else "KILLED"
+            if wanted == "FAILED":
+                client.set_tag(run_id, "failure", _reason(folder, trial))
+            if client.get_run(run_id).info.status != wanted:
+                client.set_terminated(run_id, wanted)
+
+
+class Told:
+    """Says how each trial ended, keeps the search's run up to date, and no more models than one."""
+
+    def __init__(self, search: config.Tune, folder: Path, oracle: Any, began: float):
+        self.search, self.folder, self.oracle, self.began = search, folder, oracle, began
+        self.before, self.reason, self.work = len(oracle.end_order), "", 0.0
+
+    def __call__(self, trial: Any, ended: int) -> None:
+        import mlflow
+
+        from tlkit import tuning
+        from tlkit.progress import duration
+
+        name, trials = self.search.objective, list(self.oracle.trials.values())
+        failed = sum(one.status == "FAILED" for one in trials)
+        best, result = tuning.best_first(self.oracle), self.folder / "trials" / trial.trial_id / "result.json"
+        spent = (time.perf_counter() - self.began) / max(ended - self.before, 1)
+        total = self.search.trials
+        left = f"; {duration(spent * (total - ended))} left" if total and total > ended else ""
+        live = {"trials_ended": ended, "trials_failed": failed}
+        of = f"{ended}{f'/{total}' if total else ''} trial {trial.trial_id}"
+        if trial.status == "COMPLETED":
+            seconds = json.loads(result.read_text())
+            self.work += seconds["work"]
+            said = f"{name} {trial.score:.4f}, {duration(seconds['seconds'])}; best {best[0].score:.4f}"
+            print(f"{of}: {said} ({best[0].trial_id}){left}", flush=True)
+            live[f"best_{name}"] = best[0].score
+            for other in trials:
+                if other.status == "COMPLETED" and other.trial_id != best[0].trial_id:
+                    (self.folder / "trials" / other.trial_id / "model.keras").unlink(missing_ok=True)
+        else:
+            self.reason = _reason(self.folder, trial)
+            print(f"{of}: failed: {self.reason}{left}", flush=True)
+            run_id = trial.hyperparameters.values.get(tuning.RUN_ID)
+            if run_id:
+                mlflow.MlflowClient().set_terminated(run_id, "FAILED")
+        mlflow.log_metrics({key: float(value) for key, value in live.items()}, step=ended)
+
+
+def _reason(folder: Path, trial: Any) -> str:
+    """Why a trial failed: what its worker left, else what the chief saw."""
+    left = folder / "trials" / trial.trial_id / "failure.txt"
+    trial.message = trial.message or (left.read_text() if left.exists() else "no reason is known")
+    return trial.message
+
+
+def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, parent: tracking.Run) -> Best:
+    """Put the best trial's settings, model and test scores on the search's run, with pictures of all trials."""
+    import keras
+    import mlflow
+
+    from tlkit import layers, plots, training, tuning  # noqa: F401  Keras finds our layers by their registered names
+
+    ranked = tuning.best_first(oracle)
+    best, trial = ranked[0], folder / "trials" / ranked[0].trial_id
+    values = best.hyperparameters.values
+    params = found.params(values)
+    mlflow.log_params(params)
+    mlflow.set_tag("best_trial", best.trial_id)
+    _log_trials(search, found, folder, oracle, parent)
+    columns, scores = _columns(found, ranked), [one.score for one in ranked]
+    maximize = oracle.objective.direction == "max"
+    mlflow.log_figure(
+        plots.parallel_coordinates(columns, scores, search.objective, maximize), "parallel_coordinates.png"
+    )
+    from tlkit import importance
+
+    matter = importance.importances(columns, scores, search.seed)
+    if matter.settings:
+        mlflow.log_figure(plots.importance(matter, search.objective), "importance.png")
+        table = {name: [getattr(one, name) for one in matter.settings] for name in matter.settings[0]._fields}
+        _log_table(parent, table, "importance.json")
+    import yaml
+
+    completed = cli.from_settings(_worker.RECIPES[search.recipe], yaml.safe_load((trial / "config.yaml").read_text()))
+    model = keras.saving.load_model(trial / "model.keras", compile=False)
+    result = json.loads((trial / "result.json").read_text())
+    examples, size = _steps.listed(completed.data), completed.data.image_size
+    shape = model.input_shape
+    splits = _steps.splits(completed.data, examples, (size, size) if size else None, shape[-1] if size else None)
+    split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
+    known = mlflow.get_run(parent.run_id).data.metrics
+    if f"{split}_accuracy" not in known:  # else they are there from an end that was killed
+        fit = _steps.trained(training.History(result["epochs"]))
+        fit.metrics.update(result["metrics"])
+        del fit.metrics[f"best_{search.objective}"]  # it is there, trial by trial
+        predicted = training.predict(model, part, completed.batch_size)
+        _steps.finish(parent, model, fit, splits, predicted)
+        known = mlflow.get_run(parent.run_id).data.metrics
+    mlflow.set_tags({"dataset_digest": splits.digest, "backbone": _steps.network(completed)})
+    for left in (folder / "trials").glob("*/checkpoint.npz"):
+        left.unlink()
+    made = Best(
+        trial_id=best.trial_id,
+        values=params,
+        score=best.score,
+        recipe=str(folder / "recipes" / search.recipe / f"best_{folder.name}.yaml"),
+        split=split,
+        accuracy=known[f"{split}_accuracy"],
+        interval=(known[f"{split}_accuracy_low"], known[f"{split}_accuracy_high"]),
+        photos=len(part),
+        run_id=parent.run_id,
+        experiment_id=parent.experiment_id,
+        model_uri=_model(parent),
+    )
+    until, epochs = values.get("tuner/epochs"), completed.full.epochs
+    _write_recipe(search, found, made, values, len(ranked), until if until and until < epochs else None)
+    mlflow.log_artifact(made.recipe)
+    return made
+
+
+def _model(parent: tracking.Run) -> str:
+    import mlflow
+
+    query = f"source_run_id = '{parent.run_id}'"
+    found = mlflow.search_logged_models([parent.experiment_id], query, output_format="list")
+    return found[0].model_uri
+
+
+def _columns(found: space.Space, trials: list[Any]) -> dict[str, list[Any]]:
+    """The trials' settings; None where one does not count."""
+    rows = [found.active(trial.hyperparameters.values) for trial in trials]
+    return {one.name: [row.get(one.name) for row in rows] for one in found.ranges}
+
+
+def _log_trials(search: config.Tune, found: space.Space, folder: Path, oracle: Any, parent: tracking.Run) -> None:
+    """Log all trials as a table."""
+    from tlkit import tuning
+
+    trials = [*tuning.best_first(oracle), *(one for one in oracle.trials.values() if one.status != "COMPLETED")]
+    table: dict[str, list[Any]] = {
+        "trial": [one.trial_id for one in trials],
+        "run_id": [one.hyperparameters.values.get(tuning.RUN_ID, "") for one in trials],
+        "status": [one.status for one in trials],
+        search.objective: [one.score for one in trials],
+        **_columns(found, trials),
+        "failure": [_reason(folder, one) if one.status == "FAILED" else "" for one in trials],
+    }
+    if search.algorithm == "hyperband":
+        table["epochs"] = [one.hyperparameters.values["tuner/epochs"] for one in trials]
+    _log_table(parent, table, "trials.json")
+
+
+def _log_table(parent: tracking.Run, table: dict[str, list[Any]], name: str) -> None:
+    """Log a table, unless it is there from an end that was killed: MLflow would add the rows once more."""
+    import mlflow
+
+    if name not in {entry.path for entry in mlflow.MlflowClient().list_artifacts(parent.run_id)}:
+        _steps.log_table(table, name)
+
+
+def _write_recipe(
+    search: config.Tune, found: space.Space, best: Best, values: dict[str, Any], count: int, until: int | None
+) -> None:
+    """Write the best trial's settings as a file of the recipe: all that are not what they are anyway."""
+    from tlkit import tuning
+
+    made, path = _worker.RECIPES[search.recipe], Path(best.recipe)
+    chosen = cli.from_settings(made, _worker.settings(search, found.settings(values)))
+    wanted, usual = config.flatten(chosen), config.flatten(made())
+    nested: dict[str, Any] = {}
+    for name, value in wanted.items():
+        if value != usual[name]:
+            *groups, leaf = name.split(".")
+            place = nested
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[leaf] = value
+    low, high = best.interval
+    stopped = f" after {until} of its epochs, where hyperband stopped it" if until else ""
+    expected = (
+        f"Expected: {best.split} accuracy {best.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}, {best.photos} "
+        f"examples) with seed {search.seed}, as trial {best.trial_id} had{stopped}: the best of {count} by "
+        f"{search.objective} ({best.score:.4f})."
+    )
+    lines = [
+        f"python -m tlkit.recipes.{search.recipe} --config {_steps.shown(path)}",
+        "",
+        *textwrap.wrap(expected, 118),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tuning.write(path, "".join(f"# {line}".rstrip() + "\n" for line in lines) + _steps.as_yaml(nested))

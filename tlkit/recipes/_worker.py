@@ -1,0 +1,198 @@
+"""A worker of `tune`: a process that runs some trials for the chief that keras-tuner's environment variables name.
+
+It is started by `tune` as python -m tlkit.recipes._worker FOLDER, the folder of the search.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import json
+import math
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tlkit import cli, config, space
+from tlkit.errors import InvalidInput
+from tlkit.recipes import _steps
+
+RECIPES: dict[str, Any] = {"finetune": config.Finetune, "train": config.Train}
+
+
+def main(folder: Path) -> int:
+    """Run trials, and give the exit status that says why there are no more."""
+    import yaml
+
+    search = cli.from_settings(config.Tune, yaml.safe_load((folder / "search.yaml").read_text()))
+    _steps.begin()
+    from tlkit import tuning
+
+    trials = folder / "trials"
+    return tuning.Worker(
+        functools.partial(run_trial, search, trials),
+        functools.partial(failed, trials),
+        search.objective,
+        search.trials_per_process,
+        trials,
+    ).work()
+
+
+def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dict[str, float]:
+    """Run a trial, once or with several seeds, and leave what it gave in its folder.
+
+    Returns:
+        The objective's value, the mean of all executions, by its name.
+    """
+    import keras
+    import mlflow
+
+    from tlkit import tracking, tuning
+
+    began, values, folder = time.perf_counter(), trial.hyperparameters.values, trials / trial.trial_id
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe_config = _config(search, trials, values, folder)
+    recipe = module(search)
+    tracking.open_store(search.experiment)
+    tried: list[_steps.Tried] = []
+    with (
+        (folder / "log.txt").open("a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+        mlflow.start_run(run_id=values[tuning.RUN_ID]) as active,
+    ):
+        known = active.data.metrics
+        for execution in range(1, search.executions + 1):
+            keras.backend.clear_session()
+            attempt = _steps.Trial(
+                params=space.parse(search.space).params(values),
+                folder=folder,
+                execution=execution,
+                until=values.get("tuner/epochs"),
+                max_parameters=search.max_parameters,
+                max_multiply_adds=search.max_multiply_adds,
+                after=_logged(active.info.run_id, execution),
+            )
+            seeded = dataclasses.replace(recipe_config, seed=(search.seed + execution - 1) % 2**32)
+            tried.append(recipe.run(seeded, attempt))
+        scores = [one.history.best[search.objective] for one in tried]
+        score = sum(scores) / len(scores)
+        if not math.isfinite(score):
+            raise InvalidInput(f"{search.objective} is {score}")
+        best = tried[
+            (max if search.objective.endswith("accuracy") else min)(range(len(scores)), key=scores.__getitem__)
+        ]
+        metrics = _metrics(search.objective, tried, scores)
+        mlflow.log_metrics(
+            {name: value for name, value in metrics.items() if name not in known}, step=len(best.history.epochs)
+        )
+        if _may_be_best(search.objective, score, oracle):
+            temporary = folder / ".model.keras"
+            best.model.save(temporary)
+            temporary.replace(folder / "model.keras")
+    result = {
+        "scores": scores,
+        "metrics": metrics,
+        "epochs": best.history.epochs,
+        "work": sum(one.seconds for one in tried),
+        "seconds": time.perf_counter() - began,
+    }
+    tuning.write(folder / "result.json", json.dumps(result))
+    return {search.objective: score}
+
+
+def module(search: config.Tune) -> ModuleType:
+    """The recipe that is tuned, with its functions `run` and `check`."""
+    return importlib.import_module(f"tlkit.recipes.{search.recipe}")
+
+
+def settings(search: config.Tune, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Put what the search says of all trials and what was chosen for one of them together."""
+    common: dict[str, Any] = {
+        "data": dataclasses.asdict(search.data),
+        "features": dataclasses.asdict(search.features),
+        "precision": search.precision,
+        "experiment": search.experiment,
+        "seed": search.seed,
+    }
+    if search.recipe == "train":
+        del common["features"]
+    return _merged(common, chosen)
+
+
+def failed(trials: Path, trial: Any, error: Exception) -> None:
+    """Leave the reason of a failure where the chief finds it."""
+    folder = trials / trial.trial_id
+    folder.mkdir(parents=True, exist_ok=True)
+    text = " ".join(str(error).split())[:1000]
+    known = isinstance(error, ValueError | OSError) and type(error).__module__ == "tlkit.errors"
+    (folder / "failure.txt").write_text(text if known else f"{type(error).__name__}: {text}")
+    with (folder / "log.txt").open("a") as log:
+        traceback.print_exception(error, file=log)
+
+
+def _config(search: config.Tune, trials: Path, values: dict[str, Any], folder: Path) -> Any:
+    """The recipe's settings; those of the trial that this one goes on with, where it does, and its training's state."""
+    import yaml
+
+    before = values.get("tuner/trial_id")
+    if before is None:
+        chosen = settings(search, space.parse(search.space).settings(values))
+        return cli.from_settings(RECIPES[search.recipe], chosen)
+    if not (folder / "checkpoint.npz").exists():
+        shutil.copy(trials / before / "checkpoint.npz", folder / ".checkpoint.npz")
+        (folder / ".checkpoint.npz").replace(folder / "checkpoint.npz")
+    return cli.from_settings(RECIPES[search.recipe], yaml.safe_load((trials / before / "config.yaml").read_text()))
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        name: _merged(below[name], value) if isinstance(value, dict) and isinstance(below.get(name), dict) else value
+        for name, value in above.items()
+    }
+    return {**below, **both}
+
+
+def _logged(run_id: str, execution: int) -> int:
+    """Epochs that MLflow has of an execution whose process died."""
+    import mlflow
+
+    name = f"execution{execution}.loss" if execution > 1 else "loss"
+    return max((entry.step for entry in mlflow.MlflowClient().get_metric_history(run_id, name)), default=0)
+
+
+def _metrics(objective: str, tried: list[_steps.Tried], scores: list[float]) -> dict[str, float]:
+    """What a trial's run has beside its epochs, under the names that a run of the recipe has; means of executions."""
+    import numpy as np
+
+    kept = [one.history.best for one in tried]
+    found = {
+        "best_epoch": [best["epoch"] for best in kept],
+        "best_val_loss": [best["val_loss"] for best in kept],
+        "best_val_accuracy": [best["val_accuracy"] for best in kept],
+        "training_seconds": [one.history.seconds for one in tried],
+        "parameters": [one.model.count_params() for one in tried],
+        f"best_{objective}": scores,
+    }
+    spread = {f"best_{objective}_sd": float(np.std(scores, ddof=1))} if len(scores) > 1 else {}
+    return {name: float(np.mean(values)) for name, values in found.items()} | spread
+
+
+def _may_be_best(objective: str, score: float, oracle: Any) -> bool:
+    import numpy as np
+
+    best = [trial.score for trial in oracle.get_best_trials(1) if trial.status == "COMPLETED"]
+    ours = np.float32(score)  # as the chief has it: gRPC rounds
+    return not best or bool(
+        ours >= np.float32(best[0]) if objective.endswith("accuracy") else ours <= np.float32(best[0])
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
