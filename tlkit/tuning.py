@@ -291,6 +291,7 @@ def oracle(
     made.file, made.extra = file, dict(extra or {})
     if file.exists():
         made.reload()
+        made.stopped = trials is not None and len(made.end_order) >= trials  # no worker has to ask
     else:
         made.save()
     return made

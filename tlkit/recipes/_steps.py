@@ -84,6 +84,7 @@ class Trial(NamedTuple):
         max_parameters: Of the network; None for any.
         max_multiply_adds: Of the network, for one photo.
         after: Epochs that MLflow has already.
+        runs: In how many the frozen part of the network will be used, so that storing what it gives is worth more.
     """
 
     params: dict[str, Any]
@@ -93,6 +94,7 @@ class Trial(NamedTuple):
     max_parameters: int | None = None
     max_multiply_adds: int | None = None
     after: int = 0
+    runs: float = 1.0
 
     @property
     def checkpoint(self) -> Path | None:

@@ -78,6 +78,7 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
                 max_parameters=search.max_parameters,
                 max_multiply_adds=search.max_multiply_adds,
                 after=_logged(active.info.run_id, execution),
+                runs=sharing(search),
             )
             seeded = dataclasses.replace(recipe_config, seed=(search.seed + execution - 1) % 2**32)
             tried.append(recipe.run(seeded, attempt))
@@ -124,6 +125,21 @@ def settings(search: config.Tune, chosen: dict[str, Any]) -> dict[str, Any]:
     if search.recipe == "train":
         del common["features"]
     return _merged(common, chosen)
+
+
+def sharing(search: config.Tune) -> float:
+    """Say how many runs of a search share one frozen part of the network, if all its variants are tried equally often.
+
+    >>> space = {"head": {"dropout": {"float": [0, 0.5]}}, "full": {"unfreeze_from": {"choice": ["stage3", "stage4"]}}}
+    >>> sharing(config.Tune(space=space, trials=12))
+    6.0
+    """
+    variants = 1.0
+    for one in space.parse(search.space).ranges:
+        if one.name.startswith(("backbone", "data.", "augment", "full.unfreeze_from")):
+            steps = (one.high - one.low) / one.step if one.step else math.inf
+            variants *= len(one.values) if one.kind == "choice" else 1 + steps
+    return max(1.0, (search.trials or 1) * search.executions / variants)
 
 
 def failed(trials: Path, trial: Any, error: Exception) -> None:

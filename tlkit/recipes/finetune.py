@@ -47,7 +47,8 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
     network, train, val, augment = model, splits.train, splits.val, None
     extracting = time.perf_counter()
     if config.full.epochs:
-        network, train, val, augment, extractor = _learn_from(config, model, splits)
+        runs = trial.runs if trial else 1.0
+        network, train, val, augment, extractor = _learn_from(config, model, splits, runs)
         config = dataclasses.replace(config, full=dataclasses.replace(config.full, stored=network is not model))
         config = _steps.with_engine(config, extractor) if extractor else config
     if config.head.epochs and not goes_on:
@@ -112,7 +113,7 @@ def check(config: Finetune) -> None:
 
 
 def _learn_from(
-    config: Finetune, model: keras.Model, splits: data.Splits
+    config: Finetune, model: keras.Model, splits: data.Splits, runs: float
 ) -> tuple[keras.Model, Any, Any, dict[str, Any] | None, features.Extractor | None]:
     """Choose what the full phase trains, on what: the photos, or stored activations of the frozen stages.
 
@@ -141,7 +142,7 @@ def _learn_from(
         return _say(through, str(error))
     extractor = _steps.extractor(config, lower, f"below {config.full.unfreeze_from}", "float16")
     if config.full.stored is None:
-        passes = config.full.epochs * (len(splits.train) + len(splits.val))
+        passes = round(runs * config.full.epochs * (len(splits.train) + len(splits.val)))
         gain = features.estimate(extractor, [*seen, splits.val], passes)
         if not gain.worth:
             return _say(through, gain.said)
