@@ -94,7 +94,7 @@ def mean(runs: list[dict[str, Any]], name: str) -> float:
 
 def peer(name: str, data: Path, seed: int) -> dict[str, Any]:
     """Run one of `_peers.py`; PyTorch's by the interpreter that TLKIT_PEER_PYTHON names."""
-    python = os.environ.get("TLKIT_PEER_PYTHON", sys.executable) if name.startswith("timm") else sys.executable
+    python = (os.environ.get("TLKIT_PEER_PYTHON") or sys.executable) if name.startswith("timm") else sys.executable
     folders = ["--train", str(data / "train"), "--test", str(data / "val"), "--seed", str(seed)]
     return child([python, str(HERE / "_peers.py"), name, *folders])
 
@@ -120,7 +120,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     import tensorflow as tf  # noqa: F401
     # isort: on
 
-    from tlkit import config, engines, probes, tracking
+    from tlkit import backbones, config, data, engines, features, probes, runtime, tracking, training  # noqa: F401
     from tlkit.recipes import feature_extraction
 
     engines.unavailable("mixed_bfloat16")  # imports OpenVINO

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from tlkit.errors import InvalidInput
@@ -449,7 +449,7 @@ class Train(Training):
 
 @dataclasses.dataclass(frozen=True)
 class Tune(Recipe):
-    """Search the settings of a recipe, each trial a run of it that is scored by the validation photos.
+    """Search the settings of a recipe; each trial is a run of it, and none sees the test photos.
 
     Args:
         recipe: What is tuned, `finetune` or `train`.
@@ -457,8 +457,8 @@ class Tune(Recipe):
             step: 16}`, `{float: [1e-4, 1e-2], log: true}` or `{bool: true}`, with `when` and `repeat`; see the docs.
         features: How what frozen layers give is computed and kept, for all trials.
         algorithm: How keras-tuner chooses the settings of the next trial.
-        trials: Most of them; by default 20, but all combinations for `grid` and what the epochs give for `hyperband`,
-            whose best trials go on to `full.epochs` and the others end sooner.
+        trials: Most of them; by default 20, but all combinations for `grid` (ten values of a range that has no steps)
+            and what the epochs give for `hyperband`, whose best trials go on to `full.epochs` and others end sooner.
         objective: What is to be best, in the epoch that a trial keeps: the highest accuracy or the lowest loss.
         executions: Runs of each trial, with seeds in a row; their mean counts.
         max_parameters: Larger networks are turned down before they are trained.
@@ -689,19 +689,6 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     {'name': 'VGG16', 'weights': 'pretrained', 'alpha': None}
     """
     return dict(_leaves(config, prefix))
-
-
-def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give every leaf of nested settings its dotted name.
-
-    >>> flatten_settings({"full": {"epochs": 3}, "seed": 1})
-    {'full.epochs': 3, 'seed': 1}
-    """
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        inner = isinstance(value, Mapping) and value
-        found |= flatten_settings(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return found
 
 
 def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:

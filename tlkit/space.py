@@ -138,12 +138,12 @@ def parse(settings: Mapping[str, Any]) -> Space:
     >>> parse({"seed": 1, "full": {"epochs": {"int": [1, 9]}}})
     Space(fixed={'seed': 1}, ranges=(Range(name='full.epochs', kind='int', values=(), low=1, high=9, step=1, ...),))
     """
-    named = _named(settings)
-    written = {name: given for name, given in named.items() if _is_range(given)}
+    leaves = named(settings)
+    written = {name: given for name, given in leaves.items() if _is_range(given)}
     if not written:
         raise InvalidInput(f"space has no range: {flow(dict(settings))} needs one, such as {{int: [16, 256]}}")
     fixed: dict[str, Any] = {}
-    for name, given in named.items():
+    for name, given in leaves.items():
         if name not in written:
             _require(not _holds_range(given), name, given, "a list cannot hold ranges; write one range, with repeat")
             _put(fixed, name, copy.deepcopy(given))
@@ -182,11 +182,11 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     >>> difference({"full": {"epochs": 20}, "norm": {"bool": True}}, {"full": {"epochs": 30}})
     ['full.epochs: 20 -> 30', 'norm: {bool: true} -> (none)']
     """
-    was, now = _named(old), _named(new)
+    was, now = named(old), named(new)
     lines = []
     for name in {**was, **now}:
         if name not in was or name not in now or not _same(was[name], now[name]):
-            before, after = (flow(named[name]) if name in named else "(none)" for named in (was, now))
+            before, after = (flow(each[name]) if name in each else "(none)" for each in (was, now))
             lines.append(f"{name}: {before} -> {after}")
     return lines
 
@@ -248,7 +248,12 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", given
 
 
-def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+def named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give every leaf of nested settings its dotted name; a range is one leaf.
+
+    >>> named({"full": {"epochs": {"int": [1, 3]}}, "seed": 1})
+    {'full.epochs': {'int': [1, 3]}, 'seed': 1}
+    """
     """Give every setting its dotted name; a range is one setting."""
     if not isinstance(settings, Mapping):
         raise InvalidInput(f"space is {flow(settings)}: it takes settings by their names")

@@ -67,6 +67,8 @@ def run(
             active = joined
         elif run_id:
             active = mlflow.start_run(run_id)
+            if "failure" in active.data.tags:  # of the part before
+                mlflow.delete_tag("failure")
         elif os.environ.get("MLFLOW_RUN_ID") and not above:
             active = mlflow.start_run()
         else:

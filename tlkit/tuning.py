@@ -147,6 +147,9 @@ class _Kept:
         trial = super().create_trial(tuner_id)  # type: ignore[misc]
         if trial.status == "STOPPED":
             self.stopped = True
+            if self.ongoing_trials:  # one of which may be given back: this worker waits for it
+                trial.status = "IDLE"
+                self.tuner_ids.add(tuner_id)
         elif trial.status == "RUNNING":
             trial.hyperparameters.values[RUN_ID] = self.begin(trial)
         return trial
@@ -366,7 +369,7 @@ def served(oracle: Any, host: str = "127.0.0.1", port: int = 0) -> Iterator[tupl
     servicer = _Servicer(oracle)
     protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
     try:
-        port = server.add_insecure_port(f"{host}:{port}")
+        port = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except RuntimeError as error:
         raise Unavailable(f"cannot listen on {host}:{port}: the port is taken, or the address is not ours") from error
     server.start()
@@ -406,6 +409,7 @@ def supervise(
     """
     processes: dict[str, Process] = {}
     told, started, deaths = len(oracle.end_order), 0, 0
+    before = told
     try:
         while True:
             for name, process in list(processes.items()):
@@ -433,7 +437,7 @@ def supervise(
             for trial_id in oracle.end_order[told:]:
                 told += 1
                 each(oracle.trials[trial_id], told)
-            _check_failures(oracle)
+            _check_failures([oracle.trials[trial_id] for trial_id in oracle.end_order[before:told]])
             if done:
                 break
             while wanted and len(processes) < workers:
@@ -468,10 +472,13 @@ def _died(status: int) -> str:
     return f"its process ended with status {status}"
 
 
-def _check_failures(oracle: Any) -> None:
-    first = [oracle.trials[trial_id] for trial_id in oracle.end_order[:FAILURES]]
+def _check_failures(trials: Sequence[Any]) -> None:
+    first = trials[:FAILURES]
     if len(first) == FAILURES and all(trial.status == "FAILED" for trial in first):
-        raise Unavailable(f"the first {FAILURES} trials all failed, the last one because {first[-1].message}")
+        raise Unavailable(
+            f"{FAILURES} trials failed, one after the other and none before them; the last one because "
+            f"{first[-1].message}"
+        )
 
 
 class _Enough(Exception):
@@ -500,8 +507,8 @@ class Worker(base_tuner.BaseTuner):
         direction = "max" if objective.endswith("accuracy") else "min"
         kept = keras_tuner.Oracle(objective=keras_tuner.Objective(objective, direction))
         super().__init__(kept, directory=str(folder.parent), project_name=folder.name)
-        self.run, self.failed, self.left = run, failed, most
-        self.present: str | None = None  # trial
+        self.run, self.failed, self.trials_left = run, failed, most
+        self.trial_id: str | None = None  # of the one that runs
 
     def work(self) -> int:
         """Run trials until there are none, or enough; gives the exit status that says which."""
@@ -517,21 +524,21 @@ class Worker(base_tuner.BaseTuner):
 
     def pre_create_trial(self) -> None:
         """Stop when there were enough."""
-        if self.left <= 0:
+        if self.trials_left <= 0:
             raise _Enough
-        time.sleep(0.05)  # else a chief that has no trial yet is asked as fast as it can answer
+        time.sleep(0.1)  # else a chief that has no trial yet is asked as fast as it can answer
 
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
         """Run one trial."""
-        self.present, self.left = trial.trial_id, self.left - 1
+        self.trial_id, self.trials_left = trial.trial_id, self.trials_left - 1
         try:
             return self.run(trial, self.oracle)
         except Exception as error:
-            self.left = 0  # what is left of it in memory should not be the next one's trouble
+            self.trials_left = 0  # what is left of it in memory should not be the next one's trouble
             self.failed(trial, error)
             raise FailedTrialError(str(error)) from error
         finally:
-            self.present = None
+            self.trial_id = None
 
     def save(self) -> None:
         """Keep nothing: the chief does."""
@@ -546,7 +553,7 @@ class Worker(base_tuner.BaseTuner):
                 time.sleep(0.5)
                 if os.getppid() != parent:
                     os._exit(GONE)
-            present = self.present
+            present = self.trial_id
             try:
                 if present:
                     request = service.GetTrialRequest(trial_id=present)
@@ -556,7 +563,7 @@ class Worker(base_tuner.BaseTuner):
                 heard = time.monotonic()
             except grpc.RpcError as error:
                 lost = error.code() in (grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND)
-                if present == self.present and (lost or time.monotonic() - heard > SILENT):
+                if present == self.trial_id and (lost or time.monotonic() - heard > SILENT):
                     os._exit(GONE)
 
 

@@ -17,6 +17,8 @@ import keras
 
 from tlkit.errors import InvalidInput, Unavailable
 
+_ASKING = threading.Lock()  # who puts Keras' functions back must be who replaced them
+
 
 def load(network: keras.Model, path: str, wanted: str) -> None:
     """Load a weights file and check that it holds this network's weights and no others.
@@ -93,6 +95,7 @@ def asked_for(build: Callable[[], keras.Model]) -> tuple[keras.Model, dict[str, 
     from keras.src.utils import file_utils
 
     me, asked = threading.get_ident(), []
+    _ASKING.acquire()
     get_file, load_weights = file_utils.get_file, keras.Model.load_weights
 
     def ask(fname: str | None = None, origin: str | None = None, **arguments: Any) -> str:
@@ -109,6 +112,7 @@ def asked_for(build: Callable[[], keras.Model]) -> tuple[keras.Model, dict[str, 
         network = build()
     finally:
         file_utils.get_file, keras.Model.load_weights = get_file, load_weights
+        _ASKING.release()
     if len(asked) != 1:
         raise RuntimeError(f"the network asked for {len(asked)} weights files")
     return network, asked[0]

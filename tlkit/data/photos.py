@@ -24,6 +24,7 @@ from tlkit.data.split import content_hash, divide
 from tlkit.errors import InvalidInput, Undecodable
 from tlkit.progress import Progress
 
+TOGETHER = 16  # photos that a thread opens before it says so
 SHARE = 0.4  # of the memory that is available, what decoded photos or their features may fill
 
 
@@ -311,12 +312,16 @@ def _open_all(
             values[index] = value
         return content_hash(content), ""
 
-    hashes, set_aside = [], []
-    with Progress(f"opening {examples.kind}", len(examples.names), examples.kind) as progress:
-        for hash_, problem in _threads().map(look, range(len(examples.names))):
-            hashes.append(hash_)
-            set_aside += [problem] if problem else []
-            progress.advance()
+    hashes: list[str] = []
+    set_aside: list[str] = []
+    count = len(examples.names)
+    # Some at a time: handing over one that is only read takes longer than reading it.
+    parts = [range(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
+    with Progress(f"opening {examples.kind}", count, examples.kind) as progress:
+        for looked in _threads().map(lambda part: [look(index) for index in part], parts):
+            hashes += [hash_ for hash_, _ in looked]
+            set_aside += [problem for _, problem in looked if problem]
+            progress.advance(len(looked))
     return hashes, set_aside
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import textwrap
@@ -144,7 +145,7 @@ class Told:
                     (self.folder / "trials" / other.trial_id / "model.keras").unlink(missing_ok=True)
         else:
             self.reason = _reason(self.folder, trial)
-            print(f"{of}: failed: {self.reason}{left}", flush=True)
+            print(f"{of}: failed: {textwrap.shorten(self.reason, 120)}{left}", flush=True)
             run_id = trial.hyperparameters.values.get(tuning.RUN_ID)
             if run_id:
                 mlflow.MlflowClient().set_terminated(run_id, "FAILED")
@@ -172,7 +173,11 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     mlflow.log_params(params)
     mlflow.set_tag("best_trial", best.trial_id)
     _log_trials(search, found, folder, oracle, parent)
-    columns, scores = _columns(found, ranked), [one.score for one in ranked]
+    gone_on = {one.hyperparameters.values.get("tuner/trial_id") for one in ranked}  # hyperband: as another trial
+    shown = [one for one in ranked if one.trial_id not in gone_on]
+    columns, scores = _columns(found, shown), [one.score for one in shown]
+    if search.algorithm == "hyperband":
+        columns["epochs"] = [one.hyperparameters.values["tuner/epochs"] for one in shown]
     maximize = oracle.objective.direction == "max"
     mlflow.log_figure(
         plots.parallel_coordinates(columns, scores, search.objective, maximize), "parallel_coordinates.png"
@@ -191,7 +196,8 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     result = json.loads((trial / "result.json").read_text())
     examples, size = _steps.listed(completed.data), completed.data.image_size
     shape = model.input_shape
-    splits = _steps.splits(completed.data, examples, (size, size) if size else None, shape[-1] if size else None)
+    sides, channels = ((size, size), shape[-1]) if size else (None, None)
+    splits = _steps.splits(completed.data, examples, sides, channels, say=False)
     split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
     known = mlflow.get_run(parent.run_id).data.metrics
     if f"{split}_accuracy" not in known:  # else they are there from an end that was killed
@@ -218,7 +224,11 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
         model_uri=_model(parent),
     )
     until, epochs = values.get("tuner/epochs"), completed.full.epochs
-    _write_recipe(search, found, made, values, len(ranked), until if until and until < epochs else None)
+    chosen = cli.from_settings(_worker.RECIPES[search.recipe], _worker.settings(search, found.settings(values)))
+    chosen = dataclasses.replace(chosen, seed=result["seed"])
+    if search.recipe == "finetune" and chosen.full.unfreeze_from:  # what it decided, which may depend on the store
+        chosen = dataclasses.replace(chosen, full=dataclasses.replace(chosen.full, stored=completed.full.stored))
+    _write_recipe(search, chosen, made, len(ranked), until if until and until < epochs else None)
     mlflow.log_artifact(made.recipe)
     return made
 
@@ -263,15 +273,12 @@ def _log_table(parent: tracking.Run, table: dict[str, list[Any]], name: str) -> 
         _steps.log_table(table, name)
 
 
-def _write_recipe(
-    search: config.Tune, found: space.Space, best: Best, values: dict[str, Any], count: int, until: int | None
-) -> None:
+def _write_recipe(search: config.Tune, chosen: Any, best: Best, count: int, until: int | None) -> None:
     """Write the best trial's settings as a file of the recipe: all that are not what they are anyway."""
     from tlkit import tuning
 
-    made, path = _worker.RECIPES[search.recipe], Path(best.recipe)
-    chosen = cli.from_settings(made, _worker.settings(search, found.settings(values)))
-    wanted, usual = config.flatten(chosen), config.flatten(made())
+    path = Path(best.recipe)
+    wanted, usual = config.flatten(chosen), config.flatten(type(chosen)())
     nested: dict[str, Any] = {}
     for name, value in wanted.items():
         if value != usual[name]:
@@ -284,7 +291,7 @@ def _write_recipe(
     stopped = f" after {until} of its epochs, where hyperband stopped it" if until else ""
     expected = (
         f"Expected: {best.split} accuracy {best.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}, {best.photos} "
-        f"examples) with seed {search.seed}, as trial {best.trial_id} had{stopped}: the best of {count} by "
+        f"examples) with seed {chosen.seed}, as trial {best.trial_id} had{stopped}: the best of {count} by "
         f"{search.objective} ({best.score:.4f})."
     )
     lines = [

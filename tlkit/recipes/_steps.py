@@ -298,6 +298,7 @@ def splits(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     check: bool = True,
+    say: bool = True,
 ) -> data.Splits:
     """Read, check and split what was listed, and say what was found."""
     from tlkit import data
@@ -307,7 +308,8 @@ def splits(
     counts = {"training": found.train, "validation": found.val, "test": found.test}
     said = ", ".join(f"{len(part.labels):,} {name}" for name, part in counts.items() if part)
     shape = " x ".join(map(str, found.train.shape))
-    print(f"{found.kind}: {said}; {len(found.classes)} classes; {shape}", flush=True)
+    if say:
+        print(f"{found.kind}: {said}; {len(found.classes)} classes; {shape}", flush=True)
     return found
 
 
@@ -340,8 +342,9 @@ def admit(model: keras.Model, trial: Trial | None) -> None:
     allowed = {"parameters": trial.max_parameters, "multiply_adds": trial.max_multiply_adds}
     if not any(allowed.values()):
         return
+    totals = arithmetic.totals(arithmetic.describe(model))
     for name, most in allowed.items():
-        found = getattr(arithmetic.totals(arithmetic.describe(model)), name)
+        found = getattr(totals, name)
         if most and found and found > most:
             what = f"{found:,} {name.replace('_', '-')}"
             raise InvalidInput(f"turned down: {what}, and max_{name} is {most:,}")
@@ -523,13 +526,13 @@ def log_result(
     from tlkit import plots, tracking
 
     uri = tracking.log_model(model, classes, requirements(model))  # first: all else can be had from it again
-    mlflow.log_metrics({**scores.metrics(), **fit.metrics, "training_seconds": fit.seconds}, step=fit.step)
     title = f"{scores.split} accuracy {scores.accuracy:.3f}, {scores.photos} {kind}"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that no font here has
         for name, picture in fit.pictures.items():
             mlflow.log_figure(picture, name)
         mlflow.log_figure(plots.confusion_matrix(scores.confusion, classes, title), "confusion_matrix.png")
+    mlflow.log_metrics({**scores.metrics(), **fit.metrics, "training_seconds": fit.seconds}, step=fit.step)
     return Result(model, fit, scores, started.run_id, uri, kind)
 
 

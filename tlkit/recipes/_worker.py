@@ -20,9 +20,11 @@ from types import ModuleType
 from typing import Any
 
 from tlkit import cli, config, space
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _steps
 
+TRIALS = 20  # by default, of `random` and `bayesian`
+TENFOLD = 10  # values that a grid has of a range without steps
 RECIPES: dict[str, Any] = {"finetune": config.Finetune, "train": config.Train}
 
 
@@ -99,6 +101,7 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
             temporary.replace(folder / "model.keras")
     result = {
         "scores": scores,
+        "seed": search.seed + tried.index(best),
         "metrics": metrics,
         "epochs": best.history.epochs,
         "work": sum(one.seconds for one in tried),
@@ -134,12 +137,12 @@ def sharing(search: config.Tune) -> float:
     >>> sharing(config.Tune(space=space, trials=12))
     6.0
     """
-    variants = 1.0
-    for one in space.parse(search.space).ranges:
-        if one.name.startswith(("backbone", "data.", "augment", "full.unfreeze_from")):
-            steps = (one.high - one.low) / one.step if one.step else math.inf
-            variants *= len(one.values) if one.kind == "choice" else 1 + steps
-    return max(1.0, (search.trials or 1) * search.executions / variants)
+    frozen = ("backbone", "data.", "augment", "full.unfreeze_from")
+    ranges = space.parse(search.space).ranges
+    sizes = [len(one.values) or (1 + (one.high - one.low) / one.step if one.step else TENFOLD) for one in ranges]
+    trials = search.trials or (math.prod(sizes) if search.algorithm == "grid" else TRIALS)
+    variants = math.prod(size for one, size in zip(ranges, sizes, strict=True) if one.name.startswith(frozen))
+    return max(1.0, trials * search.executions / variants)
 
 
 def failed(trials: Path, trial: Any, error: Exception) -> None:
@@ -147,7 +150,7 @@ def failed(trials: Path, trial: Any, error: Exception) -> None:
     folder = trials / trial.trial_id
     folder.mkdir(parents=True, exist_ok=True)
     text = " ".join(str(error).split())[:1000]
-    known = isinstance(error, ValueError | OSError) and type(error).__module__ == "tlkit.errors"
+    known = isinstance(error, InvalidInput | Unavailable)
     (folder / "failure.txt").write_text(text if known else f"{type(error).__name__}: {text}")
     with (folder / "log.txt").open("a") as log:
         traceback.print_exception(error, file=log)

@@ -22,7 +22,6 @@ from tlkit import cli, config, space
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _search, _steps, _worker
 
-TRIALS = 20  # by default, of `random` and `bayesian`
 NO_BREAK = "\N{NO-BREAK SPACE}"
 SHOWN, COMPARED = 5, 10  # trials in the table at the end, and in the link to MLflow's comparison
 NOT_TUNED = ("data", "features", "precision", "seed", "experiment", "run_name")  # the same for all trials
@@ -37,7 +36,7 @@ def run(search: config.Tune) -> _search.Best | None:
     """
     began = time.perf_counter()
     if search.trials is None and search.algorithm in ("random", "bayesian"):
-        search = dataclasses.replace(search, trials=TRIALS)
+        search = dataclasses.replace(search, trials=_worker.TRIALS)
     found, configs = _check(search)
     search, folder = _absolute(search), Path(search.output).absolute()
     host, port = os.environ.get("KERASTUNER_ORACLE_IP"), os.environ.get("KERASTUNER_ORACLE_PORT", "0")
@@ -66,7 +65,7 @@ def _check(search: config.Tune) -> tuple[space.Space, list[Any]]:
         The space, and settings of the recipe in which the ends of each range come up.
     """
     found, configs = space.parse(search.space), []
-    for name in (*config.flatten_settings(found.fixed), *(one.name for one in found.ranges)):
+    for name in space.named(search.space):
         if name.split(".")[0] in NOT_TUNED and name not in OF_DATA:
             raise InvalidInput(f"space.{name} is not tuned: give --{name} beside the space")
     for corner in space.corners(found):
@@ -128,6 +127,7 @@ def _chief(
     recipe = _worker.module(search)
     for one in configs:
         recipe.check(_steps.complete(one))
+    _look_at_data(search, configs[0])
     runtime.prepare(search.seed, "float32")
     tracking.open_store(search.experiment)
     oracle = tuning.oracle(
@@ -159,6 +159,9 @@ def _chief(
         mlflow.log_text(_steps.as_yaml(search), "config.yaml")
         oracle.begin = _search.Runs(parent).begin
         told = _search.Told(search, folder, oracle, time.perf_counter())
+        count = f"{search.trials} trials" if search.trials else "trials"
+        logs = f"{_steps.shown(folder / 'trials')}/*/log.txt"
+        print(f"{count} of {search.recipe}, {max(search.workers, 1)} at a time; each writes to {logs}", flush=True)
         try:
             with tuning.served(oracle, *address) as (port, heard):
                 if address[1]:
@@ -172,12 +175,30 @@ def _chief(
         _search.end_runs(parent, oracle, folder)
         seconds = time.perf_counter() - told.began
         if not tuning.best_first(oracle):
-            raise Unavailable(f"no trial has a result; the last one: {told.reason or 'see the folder trials'}")
+            raise Unavailable(
+                f"no trial has a result: {told.reason or 'see the folder trials'}; mend that and give another --output"
+            )
         best = _search.finish(search, found, folder, oracle, parent)
     oracle.extra["best"] = best._asdict()
     oracle.save()
     _summarize(search, found, folder, oracle, best, _time(search, told, seconds, time.perf_counter() - began))
     return best
+
+
+def _look_at_data(search: config.Tune, one: Any) -> None:
+    """Split the data as each trial will, without decoding any, and say what there is.
+
+    Raises:
+        InvalidInput: they are no data for the recipe, or cannot be split so.
+    """
+    completed = _steps.complete(one)
+    examples = (_steps.photos if search.recipe == "finetune" else _steps.listed)(completed.data)
+    side = completed.data.image_size or (None if search.data.origin == "embedded" else 32)
+    size = (side, side) if side and examples.kind == "photos" else None
+    found = _steps.splits(completed.data, examples, size, 3 if size else None, check=False, say=False)
+    counts = {"training": found.train, "validation": found.val, "test": found.test}
+    said = ", ".join(f"{len(part.labels):,} {name}" for name, part in counts.items() if part)
+    print(f"{found.kind}: {said}; {len(found.classes)} classes", flush=True)
 
 
 def _params(search: config.Tune) -> dict[str, Any]:
@@ -207,7 +228,7 @@ def _starter(search: config.Tune, folder: Path, host: str, port: int | str) -> A
         environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
     def start(name: str) -> tuning.Process:
-        log = logs / f"{name.split('-')[0]}.log"
+        log = logs / f"{name.rpartition('-')[0]}.log"
         return tuning.Process(_process(folder, environment, host, port, name, log), log)
 
     return start
@@ -220,7 +241,7 @@ def _process(folder: Path, environment: dict[str, str], host: str, port: int | s
         tuning.CHIEF: str(os.getpid()),
         "no_grpc_proxy": host,  # the chief is on this machine, or in this network
         "KERASTUNER_TUNER_ID": name,
-        "KERASTUNER_ORACLE_IP": "127.0.0.1" if host in ("0.0.0.0", "::") else host,  # noqa: S104 (compared, not bound)
+        "KERASTUNER_ORACLE_IP": "127.0.0.1" if host == "0.0.0.0" else host,  # noqa: S104 (compared, not bound)
         "KERASTUNER_ORACLE_PORT": str(port),
     }
     with log.open("ab") as out:
@@ -260,7 +281,10 @@ def _work_elsewhere(search: config.Tune, folder: Path, name: str, host: str | No
                     continue
                 processes.remove(process)
                 if status == tuning.GONE:
-                    raise Unavailable(f"the chief at {host}:{port} is gone, or the search has ended")
+                    if "best" in json.loads((folder / "search.json").read_text()):
+                        status = 0
+                    else:
+                        raise Unavailable(f"the chief at {host}:{port} does not answer any more")
                 working -= status == 0
                 deaths = 0 if status in (0, tuning.MORE) else deaths + 1
                 if deaths == 3:
@@ -339,7 +363,8 @@ def _lines(found: space.Space, values: dict[str, Any], width: int = 70) -> list[
         for part in name.split("."):
             value = value[part]
         text = f"{value:.3g}" if isinstance(value, float) else space.flow(value)
-        texts.append(f"{name} {text}".replace(" ", NO_BREAK))
+        whole = f"{name} {text}"
+        texts.append(whole.replace(" ", NO_BREAK) if len(whole) < width else whole)
     lines = textwrap.wrap(", ".join(texts), width, break_long_words=False, break_on_hyphens=False)
     return [line.replace(NO_BREAK, " ") for line in lines]
 
