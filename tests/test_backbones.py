@@ -351,6 +351,27 @@ def test_download(cache, monkeypatch):
     assert asked == [f"https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/{name}"]
 
 
+@pytest.mark.parametrize(("size", "built"), [(224, 1), (64, 2)])
+def test_a_pretrained_network_is_built_once_at_its_own_size(tmp_path, monkeypatch, size, built):
+    model = backbones.build("MobileNet", (size, size, 3), weights="none", alpha=0.25)
+    model.save_weights(tmp_path / "published.weights.h5")
+    made, asked, constructor = [], [], keras.applications.MobileNet
+
+    def fetch(name, file):
+        asked.append(file["fname"])
+        return str(tmp_path / "published.weights.h5")
+
+    backbones._published.cache_clear()
+    monkeypatch.setattr(keras.applications, "MobileNet", lambda **given: made.append(given) or constructor(**given))
+    monkeypatch.setattr(weightfiles, "fetch", fetch)
+    again = backbones.build("MobileNet", (size, size, 3), weights="imagenet", alpha=0.25)
+    assert (len(made), asked) == (built, ["mobilenet_2_5_224_tf_no_top.h5"])
+    for ours, theirs in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    model.save_weights(tmp_path / "again.weights.h5")
+    again.load_weights(tmp_path / "again.weights.h5")  # Keras' own function is back
+
+
 def test_failed_download(cache, monkeypatch):
     def get_file(**_):
         raise Exception("URL fetch failure: 404\nNot found")

@@ -118,7 +118,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, rates: dict[str, float], change=la
 
     monkeypatch.setattr(engines, "unavailable", lambda precision: "")
     monkeypatch.setattr(engines, "_openvino", openvino)
-    monkeypatch.setattr(engines, "timed", lambda engine, sample: (rates[engine.name], real(engine, sample)[1]))
+    monkeypatch.setattr(
+        engines, "timed", lambda engine, *args, **more: (rates[engine.name], real(engine, *args, **more)[1])
+    )
 
 
 @pytest.mark.parametrize(("rate", "chosen"), [(300.0, "openvino"), (90.0, "openvino"), (50.0, "keras")])

@@ -457,7 +457,7 @@ class Tune(Recipe):
             step: 16}`, `{float: [1e-4, 1e-2], log: true}` or `{bool: true}`, with `when` and `repeat`; see the docs.
         features: How what frozen layers give is computed and kept, for all trials.
         algorithm: How keras-tuner chooses the settings of the next trial.
-        trials: Most of them; by default 20, but all combinations for `grid` (ten values of a range that has no steps)
+        trials: Most of them; by default 20, but all combinations for `grid` (some ten values of a range without steps)
             and what the epochs give for `hyperband`, whose best trials go on to `full.epochs` and others end sooner.
         objective: What is to be best, in the epoch that a trial keeps: the highest accuracy or the lowest loss.
         executions: Runs of each trial, with seeds in a row; their mean counts.
