@@ -165,6 +165,7 @@ def test_the_shipped_weights_know_more_than_random_ones(photos):
     assert chance < 0.85
 
 
+@pytest.mark.slow
 def test_pretraining_is_repeatable_bit_by_bit_and_tracked(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "HELD_OUT", 64)
     one, two = tmp_path / "one", tmp_path / "two"

@@ -440,7 +440,7 @@ def test_no_process_is_left(tmp_path):
         tuning.supervise(oracle(tmp_path), {}, start, 1, note)
     stubborn = process(tmp_path, "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)")
     time.sleep(0.5)
-    tuning.stop([*started, stubborn])
+    tuning.stop([*started, stubborn], 0.5)
     assert all(one.running.returncode is not None for one in (*started, stubborn))
 
 
@@ -470,6 +470,16 @@ def test_a_worker_waits_for_what_others_may_give_back(tmp_path):
     end(made, again)
     assert made.create_trial("b").status == "STOPPED"
     assert not made.tuner_ids
+
+
+def test_signs_of_life_end_with_the_work(tmp_path, monkeypatch):
+    made = oracle(tmp_path, trials=1)
+    with tuning.served(made) as (port, _):
+        assert worker(monkeypatch, port, "a", lambda *_: {"val_accuracy": 0.5}).work() == 0
+    end_ = time.monotonic() + 5
+    while any("_live" in thread.name for thread in threading.enumerate()) and time.monotonic() < end_:
+        time.sleep(0.05)
+    assert not any("_live" in thread.name for thread in threading.enumerate())
 
 
 def test_a_worker_whose_chief_is_gone(tmp_path, monkeypatch):

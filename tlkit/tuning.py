@@ -452,11 +452,11 @@ def supervise(
         stop(list(processes.values()))
 
 
-def stop(processes: Sequence[Process]) -> None:
-    """End processes, kindly at first."""
+def stop(processes: Sequence[Process], seconds: float = 5.0) -> None:
+    """End processes, kindly at first and by force after so many seconds."""
     for process in processes:
         process.running.terminate()
-    end = time.monotonic() + 5.0
+    end = time.monotonic() + seconds
     for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.running.wait(max(0.1, end - time.monotonic()))
@@ -513,13 +513,16 @@ class Worker(base_tuner.BaseTuner):
     def work(self) -> int:
         """Run trials until there are none, or enough; gives the exit status that says which."""
         parent = int(os.environ.get(CHIEF, os.getppid()))
-        threading.Thread(target=self._live, args=(parent,), daemon=True).start()
+        over = threading.Event()
+        threading.Thread(target=self._live, args=(parent, over), daemon=True).start()
         try:
             self.search()
         except _Enough:
             return MORE
         except grpc.RpcError:
             return GONE
+        finally:
+            over.set()
         return 0
 
     def pre_create_trial(self) -> None:
@@ -543,14 +546,13 @@ class Worker(base_tuner.BaseTuner):
     def save(self) -> None:
         """Keep nothing: the chief does."""
 
-    def _live(self, parent: int) -> None:
-        """Give signs of life; end where the chief, or on this machine its process, is gone."""
+    def _live(self, parent: int, over: threading.Event) -> None:
+        """Give signs of life; end the process where the chief, or on this machine its process, is gone."""
         heard = time.monotonic()
         service = protos.get_service()
-        while True:
+        while not over.is_set():
             end = time.monotonic() + BEAT
-            while time.monotonic() < end:
-                time.sleep(0.5)
+            while time.monotonic() < end and not over.wait(0.5):
                 if os.getppid() != parent:
                     os._exit(GONE)
             present = self.trial_id
@@ -563,7 +565,7 @@ class Worker(base_tuner.BaseTuner):
                 heard = time.monotonic()
             except grpc.RpcError as error:
                 lost = error.code() in (grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND)
-                if present == self.trial_id and (lost or time.monotonic() - heard > SILENT):
+                if not over.is_set() and present == self.trial_id and (lost or time.monotonic() - heard > SILENT):
                     os._exit(GONE)
 
 
