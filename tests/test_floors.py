@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
-    {"errors"},
+    {"atomic", "errors"},
     {"arithmetic", "config", "labels", "progress", "reference", "space"},
     {"cli", "runtime", "data", "tracking", "plots", "letternet", "layers", "probes", "store", "weightfiles"}
     | {"importance", "optimizers"},

@@ -22,7 +22,6 @@ import json
 import math
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ import filelock
 import numpy as np
 import platformdirs
 
+from tlkit import atomic
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
 
@@ -381,18 +381,9 @@ def _tidy(folder: Path) -> list[int]:
 
 
 def _write(path: Path, blocks: Sequence[bytes]) -> None:
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part")
-    try:
-        with open(temporary, "xb") as file:  # not by tempfile, whose files others may not read
-            for block in blocks:
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())  # else a power failure could leave the name without the bytes
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with atomic.writing(path) as file:
+        for block in blocks:
+            file.write(block)
 
 
 def _allow_files(count: int) -> int:

@@ -73,7 +73,7 @@ def run(
             active = mlflow.start_run()
         else:
             with _unseeded():
-                where = above.info.experiment_id if above else _experiment_id(experiment)
+                where = above.info.experiment_id if above else experiment_id(experiment)
                 active = mlflow.start_run(experiment_id=where, run_name=run_name, nested=nested, tags=dict(tags))
         started = Run(active.info.run_id, active.info.experiment_id)
     try:
@@ -118,7 +118,7 @@ def open_store(experiment: str | None = None) -> str:
         elif run_id := os.environ.get("MLFLOW_RUN_ID"):
             mlflow.get_run(run_id)
         else:
-            _experiment_id(experiment)
+            experiment_id(experiment)
     return uri
 
 
@@ -230,7 +230,8 @@ def _unseeded() -> Iterator[None]:
         random.setstate(state)
 
 
-def _experiment_id(name: str) -> str:
+def experiment_id(name: str) -> str:
+    """Give the id of the experiment that the environment names, else of this one, which is made if need be."""
     client = mlflow.MlflowClient()
     given = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if not given and os.environ.get("MLFLOW_EXPERIMENT_ID"):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 import sys
 import time
 import zipfile
@@ -16,7 +14,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tlkit import runtime
+from tlkit import atomic, runtime
 from tlkit.data import Photos, batches, readable_errors
 from tlkit.data.graph import Graph
 from tlkit.errors import InvalidInput
@@ -352,15 +350,8 @@ def _save(path: Path, state: _State, settings: Settings) -> None:
     arrays: dict[str, Any] = {
         f"{name}_{i}": value for name, values in state.arrays.items() for i, value in enumerate(values)
     }
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(temporary, "xb") as file:  # not by tempfile, whose files others may not read
-            np.savez(file, told=np.array(json.dumps(told)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())  # else a power failure could leave the name without the bytes
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic.writing(path) as file:
+        np.savez(file, told=np.array(json.dumps(told)), **arrays)
 
 
 def _load(path: Path, settings: Settings) -> _State:

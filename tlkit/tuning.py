@@ -31,7 +31,7 @@ from keras_tuner.src.engine import trial as kt_trial
 from keras_tuner.src.engine.oracle import LOCKS, THREADS
 from keras_tuner.src.errors import FailedTrialError
 
-from tlkit import builders, space
+from tlkit import atomic, builders, space
 from tlkit.errors import Unavailable
 
 conditions.print = lambda *_: None  # a line of debugging that keras-tuner 1.4.8 kept
@@ -258,7 +258,7 @@ _ORACLES: dict[str, Any] = {
 def oracle(
     algorithm: str,
     found: space.Space,
-    objective: str,
+    metric: str,
     file: Path,
     *,
     trials: int | None = None,
@@ -271,19 +271,18 @@ def oracle(
     Args:
         algorithm: `random`, `grid`, `bayesian` or `hyperband`.
         found: What is searched.
-        objective: `loss`, `accuracy` or one of these with `val_` in front; accuracies are maximized.
+        metric: `loss`, `accuracy` or one of these with `val_` in front.
         file: For its state.
         trials: Most of them.
         epochs: Of `hyperband`: what the best trials train.
         seed: The same one gives the same sequence of trials.
         extra: What else is kept in the file.
     """
-    direction = "max" if objective.endswith("accuracy") else "min"
     given: dict[str, Any] = {"max_epochs": epochs} if algorithm == "hyperband" else {"max_trials": trials}
     if algorithm == "bayesian" and trials:
         given["num_initial_points"] = max(3, trials // 4)  # keras-tuner's 3 times the ranges are often all trials
     made = _ORACLES[algorithm](
-        objective=keras_tuner.Objective(objective, direction),
+        objective=objective(metric),
         hyperparameters=register(found),
         seed=seed + 1,  # 0 would be drawn at random
         max_consecutive_failed_trials=2**31,  # reaching it would leave keras-tuner's lock held; the chief counts
@@ -300,14 +299,15 @@ def oracle(
     return made
 
 
+def objective(name: str) -> keras_tuner.Objective:
+    """Give a metric of Keras its direction: accuracies are maximized, losses are not."""
+    return keras_tuner.Objective(name, "max" if name.endswith("accuracy") else "min")
+
+
 def write(file: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with temporary.open("w") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(file)
+    with atomic.writing(file) as out:
+        out.write(text.encode())
 
 
 class _Servicer(oracle_chief.OracleServicer):
@@ -491,7 +491,7 @@ class Worker(base_tuner.BaseTuner):
     Args:
         run: Runs a trial and gives the objective's value, by its name; an exception is the trial's failure.
         failed: Is told of a failure, because keras-tuner does not tell the chief.
-        objective: As in `oracle`.
+        metric: As in `oracle`.
         most: Trials in this process.
         folder: For the trials.
     """
@@ -500,12 +500,11 @@ class Worker(base_tuner.BaseTuner):
         self,
         run: Callable[[Any, Any], dict[str, float]],
         failed: Callable[[Any, Exception], None],
-        objective: str,
+        metric: str,
         most: int,
         folder: Path,
     ):
-        direction = "max" if objective.endswith("accuracy") else "min"
-        kept = keras_tuner.Oracle(objective=keras_tuner.Objective(objective, direction))
+        kept = keras_tuner.Oracle(objective=objective(metric))
         super().__init__(kept, directory=str(folder.parent), project_name=folder.name)
         self.run, self.failed, self.trials_left = run, failed, most
         self.trial_id: str | None = None  # of the one that runs

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import textwrap
 import time
 from pathlib import Path
@@ -52,10 +51,9 @@ def known_run(experiment: str, search_id: str) -> str | None:
     """The MLflow run of a search that goes on."""
     import mlflow
 
-    client = mlflow.MlflowClient()
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment
-    where = client.get_experiment_by_name(name)
-    runs = client.search_runs([where.experiment_id], f"tags.search = '{search_id}'") if where else []
+    from tlkit import tracking
+
+    runs = mlflow.MlflowClient().search_runs([tracking.experiment_id(experiment)], f"tags.search = '{search_id}'")
     return runs[0].info.run_id if runs else None
 
 
@@ -163,8 +161,9 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     """Put the best trial's settings, model and test scores on the search's run, with pictures of all trials."""
     import keras
     import mlflow
+    import yaml
 
-    from tlkit import layers, plots, training, tuning  # noqa: F401  Keras finds our layers by their registered names
+    from tlkit import layers, training, tuning  # noqa: F401  Keras finds our layers by their registered names
 
     ranked = tuning.best_first(oracle)
     best, trial = ranked[0], folder / "trials" / ranked[0].trial_id
@@ -173,23 +172,7 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     mlflow.log_params(params)
     mlflow.set_tag("best_trial", best.trial_id)
     _log_trials(search, found, folder, oracle, parent)
-    gone_on = {one.hyperparameters.values.get("tuner/trial_id") for one in ranked}  # hyperband: as another trial
-    shown = [one for one in ranked if one.trial_id not in gone_on]
-    columns, scores = _columns(found, shown), [one.score for one in shown]
-    if search.algorithm == "hyperband":
-        columns["epochs"] = [one.hyperparameters.values["tuner/epochs"] for one in shown]
-    maximize = oracle.objective.direction == "max"
-    mlflow.log_figure(
-        plots.parallel_coordinates(columns, scores, search.objective, maximize), "parallel_coordinates.png"
-    )
-    from tlkit import importance
-
-    matter = importance.importances(columns, scores, search.seed)
-    if matter.settings:
-        mlflow.log_figure(plots.importance(matter, search.objective), "importance.png")
-        table = {name: [getattr(one, name) for one in matter.settings] for name in matter.settings[0]._fields}
-        _log_table(parent, table, "importance.json")
-    import yaml
+    _log_pictures(search, found, ranked, parent)
 
     completed = cli.from_settings(_worker.RECIPES[search.recipe], yaml.safe_load((trial / "config.yaml").read_text()))
     model = keras.saving.load_model(trial / "model.keras", compile=False)
@@ -231,6 +214,28 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     _write_recipe(search, chosen, made, len(ranked), until if until and until < epochs else None)
     mlflow.log_artifact(made.recipe)
     return made
+
+
+def _log_pictures(search: config.Tune, found: space.Space, ranked: list[Any], parent: tracking.Run) -> None:
+    """Log what the trials tried and which settings mattered."""
+    import mlflow
+
+    from tlkit import importance, plots, tuning
+
+    gone_on = {one.hyperparameters.values.get("tuner/trial_id") for one in ranked}  # hyperband: as another trial
+    shown = [one for one in ranked if one.trial_id not in gone_on]
+    columns, scores = _columns(found, shown), [one.score for one in shown]
+    if search.algorithm == "hyperband":
+        columns["epochs"] = [one.hyperparameters.values["tuner/epochs"] for one in shown]
+    maximize = tuning.objective(search.objective).direction == "max"
+    mlflow.log_figure(
+        plots.parallel_coordinates(columns, scores, search.objective, maximize), "parallel_coordinates.png"
+    )
+    matter = importance.importances(columns, scores, search.seed)
+    if matter.settings:
+        mlflow.log_figure(plots.importance(matter, search.objective), "importance.png")
+        table = {name: [getattr(one, name) for one in matter.settings] for name in matter.settings[0]._fields}
+        _log_table(parent, table, "importance.json")
 
 
 def _model(parent: tracking.Run) -> str:

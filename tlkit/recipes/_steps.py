@@ -146,18 +146,24 @@ def complete(config: Config) -> Config:
     """Fill in what depends on other settings or on the machine, so that the stored config says what was done."""
     from tlkit import runtime
 
-    path = config.data.path
-    if path and not os.path.exists(path):  # here, before weights are downloaded
-        raise InvalidInput(f"data.path is {path!r}; there is no such file or folder")
-    data: Any = dataclasses.replace(config.data, path=path and os.path.abspath(path))  # type: ignore[arg-type]
-    if isinstance(data, configs.Data):
-        data = dataclasses.replace(data, source=data.origin)
     config = dataclasses.replace(
         config,
-        data=data,
+        data=located(config.data),
         precision=runtime.best_precision() if config.precision == "auto" else config.precision,
     )
     return _complete_backbone(config) if isinstance(config, configs.FeatureExtraction | configs.Finetune) else config
+
+
+def located(data: Any) -> Any:
+    """Say of data where they are and what they come from, from whatever folder that is read.
+
+    Raises:
+        InvalidInput: there is nothing at the path; raised before weights are downloaded.
+    """
+    if data.path and not os.path.exists(data.path):
+        raise InvalidInput(f"data.path is {data.path!r}; there is no such file or folder")
+    data = dataclasses.replace(data, path=data.path and os.path.abspath(data.path))
+    return dataclasses.replace(data, source=data.origin) if isinstance(data, configs.Data) else data
 
 
 def _complete_backbone(config: Any) -> Any:
@@ -175,7 +181,7 @@ def _complete_backbone(config: Any) -> Any:
         config,
         data=dataclasses.replace(config.data, image_size=config.data.image_size or row.size),
         backbone=dataclasses.replace(config.backbone, name=name, weights=weights),
-        features=dataclasses.replace(config.features, store=_store_path(config.features.store)),
+        features=dataclasses.replace(config.features, store=store_path(config.features.store)),
     )
     if isinstance(config, configs.Finetune) and isinstance(config.augment.flip, list):
         raise InvalidInput(f"augment.flip is {config.augment.flip}; for photos it must be true or false")
@@ -184,7 +190,8 @@ def _complete_backbone(config: Any) -> Any:
     return config
 
 
-def _store_path(store: str | None) -> str | None:
+def store_path(store: str | None) -> str | None:
+    """Write the folder of the activation store so that it means the same from any folder."""
     return store if store in (None, "none") else os.path.abspath(os.path.expanduser(store))
 
 
@@ -305,12 +312,16 @@ def splits(
 
     chosen = {name: getattr(config, name) for name in ("val_fraction", "test_fraction", "val_as_test", "strict")}
     found = data.load(examples, **chosen, seconds=config.seconds, size=size, channels=channels, check=check)
+    if say:
+        print(f"{counted(found)}; {' x '.join(map(str, found.train.shape))}", flush=True)
+    return found
+
+
+def counted(found: data.Splits) -> str:
+    """Say what was found: how many examples in each split, and how many classes."""
     counts = {"training": found.train, "validation": found.val, "test": found.test}
     said = ", ".join(f"{len(part.labels):,} {name}" for name, part in counts.items() if part)
-    shape = " x ".join(map(str, found.train.shape))
-    if say:
-        print(f"{found.kind}: {said}; {len(found.classes)} classes; {shape}", flush=True)
-    return found
+    return f"{found.kind}: {said}; {len(found.classes)} classes"
 
 
 def settings(config: configs.Training, phase: configs.Phase) -> training.Settings:

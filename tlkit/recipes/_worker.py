@@ -88,9 +88,8 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
         score = sum(scores) / len(scores)
         if not math.isfinite(score):
             raise InvalidInput(f"{search.objective} is {score}")
-        best = tried[
-            (max if search.objective.endswith("accuracy") else min)(range(len(scores)), key=scores.__getitem__)
-        ]
+        top = max if tuning.objective(search.objective).direction == "max" else min
+        best = tried[top(range(len(scores)), key=scores.__getitem__)]
         metrics = _metrics(search.objective, tried, scores)
         mlflow.log_metrics(
             {name: value for name, value in metrics.items() if name not in known}, step=len(best.history.epochs)
@@ -206,11 +205,11 @@ def _metrics(objective: str, tried: list[_steps.Tried], scores: list[float]) -> 
 def _may_be_best(objective: str, score: float, oracle: Any) -> bool:
     import numpy as np
 
+    from tlkit import tuning
+
     best = [trial.score for trial in oracle.get_best_trials(1) if trial.status == "COMPLETED"]
-    ours = np.float32(score)  # as the chief has it: gRPC rounds
-    return not best or bool(
-        ours >= np.float32(best[0]) if objective.endswith("accuracy") else ours <= np.float32(best[0])
-    )
+    better = tuning.objective(objective).better_than
+    return not best or not better(np.float32(best[0]), np.float32(score))  # as the chief has them: gRPC rounds
 
 
 if __name__ == "__main__":

@@ -83,17 +83,8 @@ def _check(search: config.Tune) -> tuple[space.Space, list[Any]]:
 
 
 def _absolute(search: config.Tune) -> config.Tune:
-    path, store = search.data.path, search.features.store
-    if path and not os.path.exists(path):
-        raise InvalidInput(f"data.path is {path!r}; there is no such file or folder")
-    return dataclasses.replace(
-        search,
-        data=dataclasses.replace(search.data, path=path and os.path.abspath(path), source=search.data.origin),
-        features=dataclasses.replace(
-            search.features,
-            store=os.path.abspath(os.path.expanduser(store)) if store not in (None, "none") else store,
-        ),
-    )
+    features = dataclasses.replace(search.features, store=_steps.store_path(search.features.store))
+    return dataclasses.replace(search, data=_steps.located(search.data), features=features)
 
 
 def _definition(search: config.Tune) -> dict[str, Any]:
@@ -125,9 +116,10 @@ def _chief(
     from tlkit import runtime, tracking, tuning
 
     recipe = _worker.module(search)
-    for one in configs:
-        recipe.check(_steps.complete(one))
-    _look_at_data(search, configs[0])
+    completed = [_steps.complete(one) for one in configs]
+    for one in completed:
+        recipe.check(one)
+    _look_at_data(search, completed[0])
     runtime.prepare(search.seed, "float32")
     tracking.open_store(search.experiment)
     oracle = tuning.oracle(
@@ -185,20 +177,17 @@ def _chief(
     return best
 
 
-def _look_at_data(search: config.Tune, one: Any) -> None:
+def _look_at_data(search: config.Tune, completed: Any) -> None:
     """Split the data as each trial will, without decoding any, and say what there is.
 
     Raises:
         InvalidInput: they are no data for the recipe, or cannot be split so.
     """
-    completed = _steps.complete(one)
     examples = (_steps.photos if search.recipe == "finetune" else _steps.listed)(completed.data)
     side = completed.data.image_size or (None if search.data.origin == "embedded" else 32)
     size = (side, side) if side and examples.kind == "photos" else None
     found = _steps.splits(completed.data, examples, size, 3 if size else None, check=False, say=False)
-    counts = {"training": found.train, "validation": found.val, "test": found.test}
-    said = ", ".join(f"{len(part.labels):,} {name}" for name, part in counts.items() if part)
-    print(f"{found.kind}: {said}; {len(found.classes)} classes", flush=True)
+    print(_steps.counted(found), flush=True)
 
 
 def _params(search: config.Tune) -> dict[str, Any]:
@@ -227,32 +216,27 @@ def _starter(search: config.Tune, folder: Path, host: str, port: int | str) -> A
         environment.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # nor all of a GPU's memory
         environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-    def start(name: str) -> tuning.Process:
-        log = logs / f"{name.rpartition('-')[0]}.log"
-        return tuning.Process(_process(folder, environment, host, port, name, log), log)
-
-    return start
-
-
-def _process(folder: Path, environment: dict[str, str], host: str, port: int | str, name: str, log: Path) -> Any:
-    from tlkit import tuning
-
-    own = {
+    environment |= {
         tuning.CHIEF: str(os.getpid()),
         "no_grpc_proxy": host,  # the chief is on this machine, or in this network
-        "KERASTUNER_TUNER_ID": name,
         "KERASTUNER_ORACLE_IP": "127.0.0.1" if host == "0.0.0.0" else host,  # noqa: S104 (compared, not bound)
         "KERASTUNER_ORACLE_PORT": str(port),
     }
-    with log.open("ab") as out:
-        return subprocess.Popen(  # noqa: S603 (no shell, and nothing that a stranger wrote)
-            [sys.executable, "-m", "tlkit.recipes._worker", str(folder)],
-            env={**environment, **own},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the chief, which ends its workers itself
-        )
+
+    def start(name: str) -> tuning.Process:
+        log = logs / f"{name.rpartition('-')[0]}.log"
+        with log.open("ab") as out:
+            running = subprocess.Popen(  # noqa: S603 (no shell, and nothing that a stranger wrote)
+                [sys.executable, "-m", "tlkit.recipes._worker", str(folder)],
+                env={**environment, "KERASTUNER_TUNER_ID": name},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the chief, which ends its workers itself
+            )
+        return tuning.Process(running, log)
+
+    return start
 
 
 def _work_elsewhere(search: config.Tune, folder: Path, name: str, host: str | None, port: str) -> None:

@@ -1,0 +1,34 @@
+"""Files that are written whole or not at all, also where the process is killed or the disk is full."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that takes its name, and the place of an older one, when the block has ended well.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "letter.txt"
+    >>> with writing(path) as file:
+    ...     _ = file.write(b"whole")
+    >>> path.read_text(), len(list(path.parent.iterdir()))
+    ('whole', 1)
+    """
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part")
+    try:
+        with open(temporary, "xb") as file:  # not by tempfile, whose files others may not read
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # else a power failure could leave the name without the bytes
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
