@@ -30,3 +30,105 @@ def test_a_confusion_matrix_has_its_counts_and_names(classes: int, tmp_path):
     assert [label.get_text() for label in axes.get_yticklabels()][1] == "class 1"
     figure.savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def texts(figure) -> str:
+    """All that is written on a figure."""
+    from matplotlib.text import Text
+
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+@pytest.mark.parametrize(("classes", "drawn"), [(2, 2), (30, 30), (120, 30)])
+def test_class_scores_have_the_worst_classes_on_top_with_their_counts(classes: int, drawn: int, tmp_path):
+    confusion = 20 * np.eye(classes, dtype=int)
+    confusion[-1] = confusion[-2] = 0
+    confusion[-1, [0, -1]] = 3, 1  # the last class is taken for the first
+    confusion[-2, -2] = 5
+    names = [f"a class with a long name, number {index}" for index in range(classes)]
+    figure = plots.class_scores(confusion, names, [(0.1, 0.9)] * classes, "test")
+    axes = figure.axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(labels) == drawn
+    assert labels[0].endswith(f"number {classes - 1} (4)")
+    assert ("the 30 worst of 120 classes" in axes.get_xlabel()) == (classes == 120)
+    recall, precision, f1 = (line.get_xdata()[0] for line in [axes.lines[0], *axes.lines[-2:]])
+    assert (recall, precision, f1) == (0.25, 1, 0.4)
+    spans = axes.collections[0].get_segments()[0]  # of the interval, in the direction of the score
+    assert spans[:, 0] == pytest.approx([0.1, 0.9])
+    assert spans[0, 1] == spans[1, 1] == 0
+    figure.savefig(tmp_path / "figure.png")
+
+
+def test_class_scores_leave_out_classes_without_examples_and_precision_where_none_is_predicted(tmp_path):
+    confusion = np.array([[4, 0, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0], [0, 0, 0, 9]])
+    figure = plots.class_scores(confusion, ["a", "absent", "$missed$", "d"], [(0, 1)] * 4)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["$missed$ (2)", "a (4)", "d (9)"]
+    assert axes.lines[-2].get_ydata().tolist() == [1, 2]  # precision
+    assert "1 class has no examples here" in axes.get_xlabel()
+    plots.class_scores(np.zeros((2, 2), int), ["a", "b"], [(0, 1)] * 2).savefig(tmp_path / "figure.png")
+
+
+def test_mistakes_are_sorted_by_confidence_and_only_they_are_read(tmp_path):
+    photos = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), np.uint8)
+    labels, predicted = ["cat"] * 40, ["cat"] * 8 + ["a dog of a breed with a very long name"] * 32
+    probabilities = np.linspace(0.2, 0.99, 40)
+    asked = []
+
+    def read(places):
+        asked.extend(places)
+        return photos[places]
+
+    names = [f"folder/of/some/length/below/another/{index:02}.jpg" for index in range(40)]
+    figure = plots.mistakes(read, labels, predicted, probabilities, names=names)
+    assert asked == list(range(39, 15, -1))
+    assert len(figure.axes) == 24
+    first = figure.axes[0]
+    assert first.get_title() == "cat"
+    assert [text.get_text() for text in first.texts] == ["a dog o…ng name (0.99)"]
+    assert first.get_xlabel() == f"…{names[39][-31:]}"
+    np.testing.assert_allclose(first.images[0].get_array(), photos[39] / 255)
+    assert "32 of 40 photos are classified wrongly: the 24 most confident mistakes" in texts(figure)
+    figure.savefig(tmp_path / "figure.png")
+
+
+def test_without_mistakes_the_sheet_says_so():
+    figure = plots.mistakes(
+        lambda places: pytest.fail("nothing is to be read"), ["a"] * 3, ["a"] * 3, [1.0] * 3, "sounds"
+    )
+    assert texts(figure) == "no mistakes among 3 sounds"
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ((500, 1), "sounds"),
+        ((7, 2), "arrays"),
+        ((9, 6, 1), "arrays"),
+        ((4, 5, 6, 1), "arrays"),
+        ((700, 30, 3), "photos"),
+    ],
+)
+def test_mistakes_of_every_kind_and_rank_are_drawn(shape: tuple[int, ...], kind: str, tmp_path):
+    values = np.random.default_rng(0).normal(128, 40, (2, *shape)).astype(np.float32)
+    values[1] = 0  # flat
+    figure = plots.mistakes(values.__getitem__, ["a", "a"], ["b", "b"], [0.9, 0.8], kind)
+    first = figure.axes[0]
+    assert bool(first.images) == (len(shape) > 2)
+    if len(shape) == 4:  # the middle slice, from black to white
+        drawn = np.asarray(first.images[0].get_array())
+        assert drawn.argmax() == values[0, 2, ..., 0].argmax()
+        assert (drawn.min(), drawn.max()) == (0, 1)
+    elif len(shape) == 2:
+        assert first.dataLim.y1 == pytest.approx(values[0, :, 0].max(), rel=1e-4)
+    figure.savefig(tmp_path / "figure.png")
+
+
+def test_a_name_is_shortened_to_its_ends():
+    assert plots.shortened("short", 5) == "short"
+    for most in range(4, 12):
+        said = plots.shortened("a-long-name-of-a-class-07", most)
+        assert len(said) == most
+        assert said.startswith("a-")
+        assert said.endswith("7")

@@ -1,5 +1,7 @@
 """What can go wrong that is not a bug: the command line prints these in one line, without a traceback."""
 
+import re
+
 
 class InvalidInput(ValueError):
     """What the user gave cannot be used; the message says what was received, what is allowed and what to do.
@@ -17,3 +19,13 @@ class Unavailable(OSError):
 
     The command line exits with status 1.
     """
+
+
+def without_password(text: str) -> str:
+    """Take users, passwords and tokens out of the URIs in a text, so that it may be shown.
+
+    >>> without_password("no answer from https://me:secret@mlflow.example.org/team?token=secret&page=1")
+    'no answer from https://mlflow.example.org/team?token=...&page=1'
+    """
+    text = re.sub(r"//[^/\s]*@", "//", text)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|secret|token|key)[^=&\s]*=)[^&\s]+", r"\1...", text)

@@ -107,6 +107,16 @@ def _auc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
     return float(np.mean([metrics.roc_auc_score(labels == label, probabilities[:, label]) for label in present]))
 
 
+def recalls(confusion: np.ndarray) -> list[tuple[float, float]]:
+    """Give the 95 % Wilson interval of each class's recall; from 0 to 1 where a class has no examples.
+
+    >>> [[round(bound, 2) for bound in interval] for interval in recalls(np.array([[9, 1], [0, 0]]))]
+    [[0.6, 0.98], [0, 1]]
+    """
+    rows = zip(np.diag(confusion).tolist(), confusion.sum(axis=1).tolist(), strict=True)
+    return [wilson(right, count) if count else (0, 1) for right, count in rows]
+
+
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
     """Give the Wilson score interval of a share (Wilson 1927); z = 1.96 covers 95 %.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GRAY = "#0072b2", "#d55e00", "0.45"  # told apart by colour-blind readers too (Okabe and Ito)
 TRUSTED = 0.2  # R² below which a forest's importances say little
+MOST_CLASSES = 30  # whose names and scores are read on one page
 GAP = 0.065  # between two labels of an axis from 0 to 1
 
 
@@ -68,13 +69,19 @@ def regularization(tried: Sequence[Any], chosen: float) -> Figure:
     return figure
 
 
-def ranking(names: Sequence[str], scores: Sequence[float], intervals: Sequence[tuple[float, float]]) -> Figure:
+def ranking(
+    names: Sequence[str],
+    scores: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    score: str = "accuracy, cross-validated",
+) -> Figure:
     """Draw scores with their intervals, the first on top.
 
     Args:
         names: Of what was scored.
         scores: From 0 to 1.
         intervals: Lower and upper bound of each score.
+        score: What it is.
     """
     figure = Figure(figsize=(7, 0.45 * len(names) + 1.1), layout="constrained")
     axes = figure.subplots()
@@ -83,7 +90,7 @@ def ranking(names: Sequence[str], scores: Sequence[float], intervals: Sequence[t
     axes.errorbar(scores, places, xerr=errors, fmt="o", color=BLUE, capsize=3)
     axes.axvspan(*intervals[0], color=GRAY, alpha=0.12, lw=0)
     axes.set_yticks(places, names, parse_math=False)
-    axes.set(xlabel="accuracy, cross-validated, with 95 % interval", ylim=(len(names) - 0.5, -0.5))
+    axes.set(xlabel=f"{score}, with 95 % interval", ylim=(len(names) - 0.5, -0.5))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -116,6 +123,127 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str =
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
+
+
+def class_scores(
+    confusion: np.ndarray, classes: Sequence[str], intervals: Sequence[tuple[float, float]], title: str = ""
+) -> Figure:
+    """Draw recall with its interval, precision and F1 of each class, the class with the lowest F1 on top.
+
+    Classes without examples have no recall and are left out. Of more than 30 classes the 30 worst are drawn.
+
+    Args:
+        confusion: Counts, shape (classes, classes): the true label is the row, the predicted one the column.
+        classes: Their names.
+        intervals: Lower and upper bound of each class's recall; of one without examples, anything.
+        title: Above the picture.
+    """
+    right, true, said = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    present = np.flatnonzero(true)
+    f1 = 2 * right / np.maximum(true + said, 1)
+    drawn = present[np.argsort(f1[present], kind="stable")][:MOST_CLASSES]
+    recall = right[drawn] / true[drawn]
+    names = [f"{shortened(classes[index], 28)} ({true[index]:,})" for index in drawn]
+    height = 0.3 * max(len(drawn), 2) + 1.5
+    figure = Figure(figsize=(7.5, height), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(drawn))
+    errors = np.abs(np.array([intervals[index] for index in drawn]).reshape(-1, 2).T - recall)
+    bars = axes.errorbar(recall, places, xerr=errors, fmt="o", color=BLUE, ms=6, elinewidth=1.2, capsize=2.5)
+    bars.set_label("recall, with 95 % interval")
+    told = said[drawn] > 0  # a class that is never predicted has no precision
+    precision = right[drawn][told] / said[drawn][told]
+    hollow: dict[str, Any] = {"mfc": "none", "mec": ORANGE, "mew": 1.4, "ms": 8.5}
+    marks = axes.plot(precision, places[told], "D", label="precision", **hollow)
+    marks += axes.plot(f1[drawn], places, "|", color="black", ms=13, mew=1.4, label="F1")
+    axes.set_yticks(places, names, parse_math=False)
+    axes.hlines(places, 0, 1, color=GRAY, lw=0.5, alpha=0.35, zorder=0)
+    axes.set(xlim=(-0.02, 1.02), ylim=(max(len(drawn), 1) - 0.5, -0.5))
+    shown = f"the {len(drawn)} worst of {len(present)} classes" if len(drawn) < len(present) else "the worst on top"
+    absent = len(classes) - len(present)
+    without = f"\n{absent} {'class has' if absent == 1 else 'classes have'} no examples here" if absent else ""
+    axes.set_xlabel(f"classes (examples): {shown}, by F1{without}")
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.legend(handles=[bars, *marks], loc="outside upper center", ncols=3, frameon=False)
+    axes.set_title(title, parse_math=False)
+    return figure
+
+
+def mistakes(
+    read: Callable[[np.ndarray], Iterable[np.ndarray]],
+    labels: Sequence[str],
+    predicted: Sequence[str],
+    probabilities: Sequence[float],
+    kind: str = "photos",
+    names: Sequence[str] | None = None,
+    most: int = 24,
+) -> Figure:
+    """Draw what was classified wrongly on one sheet, the most confident mistakes first.
+
+    Sounds are drawn as waveforms; of arrays on three axes of space, the middle slice along the first.
+
+    Args:
+        read: Gives the examples at some positions, (k, *space, channels), such as `tlkit.data.Photos.read`: only what
+            is drawn is read.
+        labels: The right class of each example.
+        predicted: The predicted one.
+        probabilities: Of the predicted class.
+        kind: `photos` (values from 0 to 255), `sounds` or `arrays`.
+        names: Of the examples' files.
+        most: Mistakes to draw.
+    """
+    wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predicted))
+    order = wrong[np.argsort(-np.asarray(probabilities)[wrong], kind="stable")][:most]
+    if not len(order):
+        figure = Figure(figsize=(5, 1), layout="constrained")
+        figure.text(0.5, 0.5, f"no mistakes among {len(labels):,} {kind}", ha="center", va="center", fontsize=12)
+        return figure
+    columns = min(len(order), 6)
+    rows = -(-len(order) // columns)
+    figure = Figure(figsize=(max(1.75 * columns, 5), 2.2 * rows + 0.55), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat[len(order) :]:
+        axes.remove()
+    for axes, index, example in zip(panels.flat, order.tolist(), read(order), strict=False):
+        _example(axes, np.asarray(example), kind)
+        axes.set_title(shortened(labels[index], 21), fontsize=8, pad=14, parse_math=False)
+        said = f"{shortened(predicted[index], 15)} ({probabilities[index]:.2f})"
+        style = {"ha": "center", "fontsize": 8, "color": ORANGE, "parse_math": False}
+        axes.annotate(said, (0.5, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", **style)
+        if names is not None:
+            axes.set_xlabel(_end(names[index], 32), fontsize=5.5, color=GRAY, parse_math=False)
+    are = "is" if len(wrong) == 1 else "are"
+    count = f"{len(wrong):,} of {len(labels):,} {kind} {are} classified wrongly"
+    shown = f"the {len(order)} most confident mistakes" if len(order) < len(wrong) else "the most confident first"
+    figure.suptitle(f"{count}: {shown}\nblack: the label; orange: what was predicted, with its probability", fontsize=9)
+    return figure
+
+
+def _example(axes: Axes, values: np.ndarray, kind: str) -> None:
+    """Draw an example without ticks; all but photos from its lowest to its highest value."""
+    rank, channels = values.ndim - 1, values.shape[-1]
+    if rank == 1:
+        first = values[:, 0].astype(float)
+        parts = np.array_split(first, min(len(first), 400))  # the envelope: a second has thousands of samples
+        lows, highs = [part.min() for part in parts], [part.max() for part in parts]
+        axes.fill_between(range(len(parts)), lows, highs, color=BLUE, ec=BLUE, lw=0.8)
+        axes.set_box_aspect(1)
+    else:
+        values = values[len(values) // 2] if rank == 3 else values
+        step = max(1, max(values.shape[:2]) // 256)  # thumbnails: a hundred thousand pixels more are not seen
+        values = values[::step, ::step]
+        values = values if channels == 3 else values[..., 0]
+        low, high = (0, 255) if kind == "photos" else (np.nanmin(values), np.nanmax(values))
+        scaled = (values.astype(float) - low) / max(float(high) - float(low), 1e-9)
+        axes.imshow(np.clip(scaled, 0, 1), cmap="gray", vmin=0, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _end(name: str, most: int) -> str:
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def arrays(named: Mapping[str, np.ndarray]) -> Figure:
@@ -272,6 +400,15 @@ def receptive_fields(
         bar.outline.set_visible(False)
     figure.suptitle(title)
     return figure
+
+
+def shortened(name: str, most: int) -> str:
+    """Shorten a name in its middle: names that begin alike are often told apart by their ends.
+
+    >>> shortened("n02099601-golden_retriever", 16)
+    'n0209960…triever'
+    """
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - (most - 1) // 2 :]}"
 
 
 def _cells(axes: Axes, values: np.ndarray, rank: int, **colors: Any) -> None:

@@ -137,19 +137,28 @@ class Splits:
                 rows += [Row(*values, split) for values in zip(photos.hashes, photos.names, names, strict=True)]
         return sorted(rows)
 
+    def parts(self) -> dict[str, tuple[int, str]]:
+        """Give for each split, by its name in the manifest, how many it has and the SHA-256 of its lines."""
+        rows: dict[str, list[Row]] = {}
+        for row in self.manifest():
+            rows.setdefault(row.split, []).append(row)
+        order = [split for split in ("train", "val", "test") if split in rows]
+        return {split: (len(rows[split]), hashlib.sha256(_csv(rows[split])).hexdigest()) for split in order}
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the manifest, the same as of the file that `write_manifest` writes."""
-        return hashlib.sha256(self._manifest_file()).hexdigest()
+        return hashlib.sha256(_csv(self.manifest())).hexdigest()
 
     def write_manifest(self, path: str | Path) -> None:
         """Write the manifest as a CSV file. In the folder of the photos, source `csv` reads the same splits from it."""
-        Path(path).write_bytes(self._manifest_file())
+        Path(path).write_bytes(_csv(self.manifest()))
 
-    def _manifest_file(self) -> bytes:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([Row._fields, *self.manifest()])
-        return text.getvalue().encode("utf-8", "surrogateescape")  # file names on Linux need not be UTF-8
+
+def _csv(rows: Sequence[Row]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
+    return text.getvalue().encode("utf-8", "surrogateescape")  # file names on Linux need not be UTF-8
 
 
 def load(

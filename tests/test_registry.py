@@ -1,0 +1,335 @@
+"""The model registry: versions are made once, the champion is beaten or stays, and the reason stands on the version."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from mlflow.store.artifact.utils.models import get_model_name_and_version
+from mlflow.utils.validation import _validate_model_name
+
+from tlkit import predictions, registry
+from tlkit.errors import InvalidInput
+
+EXAMPLES = 40
+
+
+def wrong(*indices: int) -> np.ndarray:
+    """Whether each example is right: all but these."""
+    return ~np.isin(np.arange(EXAMPLES), indices)
+
+
+def logged(
+    right: np.ndarray | None, split: str = "test", digest: str = "d", classes: Sequence[str] = ("cat", "dog")
+) -> tuple[str, str]:
+    """Log a run with a model and with the predictions of one that is right where `right` says; give URI and run id."""
+    client = mlflow.MlflowClient()
+    with mlflow.start_run(tags={"backbone": "LetterNet", "dataset_digest": "0a1b", "recipe": "finetune"}) as run:
+        if right is not None:
+            mlflow.log_metrics(
+                {f"{split}_accuracy": right.mean(), f"{split}_accuracy_low": 0.8, f"{split}_accuracy_high": 0.99}
+            )
+            labels = np.arange(len(right)) % 2
+            probabilities = np.where((labels == 0) == right, 0.9, 0.1)[:, None] * [1, -1] + [0, 1]
+            hashes = [f"{digest}{number}" for number in range(len(right))]
+            table = predictions.table(split, hashes, hashes, labels, probabilities, classes)
+            rows = [list(row) for row in zip(*table.values(), strict=True)]
+            mlflow.log_dict({"columns": list(table), "data": rows}, predictions.FILE)  # as mlflow.log_table writes it
+    model = client.create_logged_model(run.info.experiment_id, name="model", source_run_id=run.info.run_id)
+    client.finalize_logged_model(model.model_id, "READY")
+    return f"models:/{model.model_id}", run.info.run_id
+
+
+def register(right: np.ndarray | None, **arguments: str) -> registry.Registered:
+    uri, run_id = logged(right, **arguments)
+    return registry.register(uri, "letters", run_id)
+
+
+def version(number: str) -> mlflow.entities.model_registry.ModelVersion:
+    return mlflow.MlflowClient().get_model_version("letters", number)
+
+
+def aliases(name: str = "letters") -> dict[str, str]:
+    return {alias: str(number) for alias, number in mlflow.MlflowClient().get_registered_model(name).aliases.items()}
+
+
+def test_the_first_version_is_champion_and_says_so(folder: Path):
+    uri, run_id = logged(wrong(1, 2))
+    registered = registry.register(uri, "letters", run_id)
+    assert registered == ("letters", "1", "champion", "there was no champion to compare with")
+    assert aliases() == {"champion": "1"}
+    written = version("1")
+    assert (written.run_id, written.source) == (run_id, uri)
+    assert written.tags == {
+        "backbone": "LetterNet",
+        "dataset_digest": "0a1b",
+        "promotion": "champion",
+        "promotion_reason": "there was no champion to compare with",
+    }
+    assert written.description == (
+        "0.950 test accuracy (95 % interval 0.800 to 0.990).\n\n"
+        "**Champion**: there was no champion to compare with.\n\n"
+        "Recipe `finetune`; Backbone `LetterNet`; Data set `0a1b`."
+    )
+    assert "models:/letters@champion" in mlflow.MlflowClient().get_registered_model("letters").description
+    registry.register(uri, "other", run_id)
+    linked = json.loads(mlflow.get_logged_model(uri.removeprefix("models:/")).tags["mlflow.modelVersions"])
+    assert [(entry["name"], str(entry["version"])) for entry in linked] == [("letters", "1"), ("other", "1")]
+
+
+def test_a_version_that_is_right_significantly_more_often_becomes_champion(folder: Path):
+    register(wrong(*range(10)))
+    register(wrong(*range(10)))  # a challenger, which stays one
+    registered = register(wrong(0, 39))
+    assert (registered.version, registered.alias) == ("3", "champion")
+    assert registered.reason == (
+        "beats version 1, the champion then, on the same 40 test examples: right where version 1 was wrong: 9, "
+        "wrong where it was right: 1, p = 0.021 (McNemar's exact test)"
+    )
+    assert aliases() == {"champion": "3", "challenger": "2"}
+    assert f"**Champion**: {registered.reason}." in version("3").description
+    tags = version("3").tags
+    assert (tags["promotion"], tags["compared_with"], tags["p_value"]) == ("champion", "1", "0.0215")
+    replaced = version("1")
+    assert replaced.tags["replaced_by"] == "3"
+    first, *_, last = replaced.description.split("\n\n")
+    assert first.startswith("0.750 test accuracy")
+    assert last.startswith("Replaced as champion by version 3 on 20")
+
+
+def test_a_version_that_does_not_beat_the_champion_becomes_challenger(folder: Path):
+    register(wrong(*range(10)))
+    better_by_chance, equal, worse = (
+        register(right) for right in (wrong(*range(5)), wrong(*range(10)), wrong(*range(30)))
+    )
+    assert {entry.alias for entry in (better_by_chance, equal, worse)} == {"challenger"}
+    start = (
+        "does not beat version 1, the champion then, on the same 40 test examples: right where version 1 was wrong: "
+    )
+    for registered, said in [
+        (better_by_chance, "5, wrong where it was right: 0, p = 0.062 ("),
+        (equal, "0, wrong where it was right: 0, p = 1 ("),
+        (worse, "0, wrong where it was right: 20, p < 0.001 ("),
+    ]:
+        assert registered.reason.startswith(start + said)
+        assert version(registered.version).tags["promotion_reason"] == registered.reason
+    assert aliases() == {"champion": "1", "challenger": "4"}  # an older challenger has given the alias up
+    assert "replaced_by" not in version("1").tags
+
+
+def test_a_challenger_that_cannot_be_compared_says_why(folder: Path):
+    register(wrong(*range(20)))
+    reasons = [
+        register(wrong(), digest="e").reason,
+        register(wrong(), classes=("cat", "cow")).reason,
+        register(wrong(), split="validation").reason,
+        register(None).reason,
+    ]
+    assert aliases() == {"champion": "1", "challenger": "5"}
+    start = "not comparable with version 1, the champion then: "
+    assert [reason.removeprefix(start) for reason in reasons] == [
+        "its test split is another",
+        "it has other classes",
+        "this version was scored on validation examples, which may have chosen its epoch, not on test examples",
+        "the run of this version has no predictions.json",
+    ]
+    assert version("4").description.startswith("1.000 validation accuracy")
+    assert version("5").description.startswith("**Challenger**: not comparable")
+
+
+def test_a_champion_that_cannot_be_compared_stays(folder: Path):
+    client = mlflow.MlflowClient()
+    start = "not comparable with version {}, the champion then: "
+    register(None)
+    assert register(wrong()).reason == start.format(1) + "its run has no predictions.json"
+    by_hand = client.create_model_version("letters", "file:///elsewhere")
+    client.set_registered_model_alias("letters", "champion", by_hand.version)
+    assert register(wrong()).reason == start.format(by_hand.version) + "it has no run"
+    gone = client.create_model_version("letters", "file:///elsewhere", "0" * 32)
+    client.set_registered_model_alias("letters", "champion", gone.version)
+    assert register(wrong()).reason == start.format(gone.version) + "its run is gone"
+    assert aliases()["champion"] == str(gone.version)
+
+
+def test_a_version_registered_by_hand_gets_what_is_missing(folder: Path):
+    uri, run_id = logged(wrong())
+    mlflow.register_model(uri, "letters")
+    mlflow.MlflowClient().update_model_version("letters", "1", "Mine.")
+    assert registry.register(uri, "letters", run_id)[1:3] == ("1", "champion")
+    assert (version("1").description, version("1").tags["promotion"]) == ("Mine.", "champion")
+
+
+def test_registering_again_changes_nothing(folder: Path):
+    uri, run_id = logged(wrong(*range(10)))
+    first = registry.register(uri, "letters", run_id)
+    register(wrong())
+    before = [version("1").description, version("1").tags, aliases()]
+    assert registry.register(uri, "letters", run_id) == first
+    assert [version("1").description, version("1").tags, aliases()] == before
+    assert len(mlflow.search_model_versions(filter_string="name = 'letters'")) == 2
+    assert register(wrong()).version == "3"  # nor was a number used up
+
+
+WRITES = (
+    "create_registered_model",
+    "create_model_version",
+    "set_model_version_tag",
+    "update_model_version",
+    "set_registered_model_alias",
+    "set_logged_model_tags",
+)
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Give what lets the registry take so many more writes, and then no more."""
+    left = [0]
+
+    def cut(name: str) -> None:
+        original = getattr(mlflow.MlflowClient, name)
+
+        def call(*arguments, **named):
+            left[0] -= 1
+            if left[0] < 0:
+                raise MlflowException("no answer", TEMPORARILY_UNAVAILABLE)
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(mlflow.MlflowClient, name, call)
+
+    for name in WRITES:
+        cut(name)
+    return lambda writes: left.__setitem__(0, writes)
+
+
+@pytest.mark.parametrize(
+    "cuts", [[9], pytest.param(range(13), marks=pytest.mark.slow)], ids=["after the alias was set", "at each write"]
+)
+def test_registering_again_after_an_outage_adds_what_is_missing(
+    folder: Path, outage: Callable[[int], None], cuts: Sequence[int]
+):
+    first, second, states = logged(wrong(*range(10))), logged(wrong()), []
+    for cut in [*cuts, 13]:
+        name = f"letters{cut}"
+        outage(100)
+        registry.register(first[0], name, first[1])
+        outage(cut)
+        if cut < 13:
+            with pytest.raises(MlflowException, match="no answer"):
+                registry.register(second[0], name, second[1])
+            outage(100)
+        assert registry.register(second[0], name, second[1]).reason.startswith("beats version 1")
+        versions = mlflow.search_model_versions(filter_string=f"name = '{name}'", order_by=["version_number ASC"])
+        states.append(([(entry.description, entry.tags) for entry in versions], aliases(name)))
+    assert all(state == states[-1] for state in states)
+    [(description, tags), _], standing = states[0]
+    assert (tags["replaced_by"], description.count("Replaced"), standing) == ("2", 1, {"champion": "2"})
+
+
+def test_a_champion_that_is_new_since_the_comparison_is_compared_with(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    register(wrong(*range(20)))
+    describe, others = registry._describe, [logged(wrong())]
+
+    def meanwhile(*arguments) -> None:
+        describe(*arguments)
+        if others:
+            uri, run_id = others.pop()
+            registry.register(uri, "letters", run_id)
+
+    monkeypatch.setattr(registry, "_describe", meanwhile)
+    registered = register(wrong(*range(10)))  # would beat version 1, but not version 3, which comes in between
+    assert (registered.version, registered.alias) == ("2", "challenger")
+    assert registered.reason.startswith("does not beat version 3")
+    assert version("2").tags["promotion_reason"] == registered.reason
+    assert aliases() == {"champion": "3", "challenger": "2"}
+
+
+def test_an_alias_that_another_process_takes_at_once_is_won_back_only_by_the_better(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    register(wrong(*range(20)))
+    client, [worse, better] = mlflow.MlflowClient(), [logged(wrong(*range(10))), logged(wrong())]
+    set_alias, taken = mlflow.MlflowClient.set_registered_model_alias, []
+
+    def take(self, name: str, alias: str, number: str) -> None:
+        set_alias(self, name, alias, number)
+        if not taken:
+            taken.append(client.create_model_version(name, worse[0], worse[1]).version)
+            set_alias(self, name, alias, taken[0])
+
+    monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", take)
+    registered = registry.register(better[0], "letters", better[1])
+    assert registered.reason.startswith("beats version 3")
+    assert aliases() == {"champion": "2"}
+    assert version("3").tags["replaced_by"] == "2"
+
+
+def test_two_that_send_the_same_model_at_once_leave_one_version(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    uri, run_id = logged(wrong())
+    create = mlflow.MlflowClient.create_model_version
+
+    def twice(self, *arguments, **named):
+        monkeypatch.setattr(mlflow.MlflowClient, "create_model_version", create)
+        registry.register(uri, "letters", run_id)
+        return create(self, *arguments, **named)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_model_version", twice)
+    assert registry.register(uri, "letters", run_id).version == "1"
+    assert [entry.version for entry in mlflow.search_model_versions(filter_string="name = 'letters'")] == [1]
+
+
+CHILD = """
+import sys
+from tlkit import registry
+uri, run_id = sys.argv[1:]
+sys.stdin.read()
+print(*registry.register(uri, "letters", run_id)[1:3])
+"""
+
+
+@pytest.mark.slow
+def test_four_processes_register_at_once(folder: Path):
+    models = [logged(wrong(*range(10 * number))) for number in range(4)]
+    command = [sys.executable, "-c", CHILD]
+    processes = [
+        subprocess.Popen([*command, *model], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for model in models
+    ]
+    said = []
+    for process in processes:
+        process.stdin.close()
+    for process in processes:
+        said.append(process.stdout.read().split())
+        process.stdout.close()
+        assert process.wait() == 0
+    assert sorted(number for number, _ in said) == ["1", "2", "3", "4"]
+    sources = {entry.source for entry in mlflow.search_model_versions(filter_string="name = 'letters'")}
+    assert sources == {uri for uri, _ in models}
+    assert "champion" in aliases()
+    assert version(aliases()["champion"]).tags["promotion"] == "champion"
+
+
+def test_names_that_mlflow_takes(folder: Path):
+    uri, run_id = logged(wrong())
+    for name in ["flowers", "my model 2", "a.b", "team@flowers", """it's "x" """, "Tiere im Zoo, groß #1", "x" * 256]:
+        registry.check_name(name)
+        _validate_model_name(name)
+        registry.register(uri, name, run_id)
+        assert registry.register(uri, name, run_id).version == "1"
+        assert get_model_name_and_version(mlflow.MlflowClient(), f"models:/{name}@champion") == (name, 1)
+
+
+REFUSED = ["", "  ", "a/b", "a:b", "/", ".", "..", "..a", "a?b", "a\nb", "a\tb", "x" * 257]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_name_that_mlflow_refuses(name: str):
+    with pytest.raises(InvalidInput, match=r"cannot name a registered model; a name has 1 to 256 characters, without"):
+        registry.check_name(name)

@@ -1,0 +1,230 @@
+"""What a model said of each example of a split, as a table that MLflow keeps, and how two of them compare."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tlkit.errors import InvalidInput
+
+FILE = "predictions.json"
+"""The artifact's name, the same in every run, so that MLflow shows the tables of several runs side by side."""
+
+DRAWS = 1_000_000  # of a bootstrap, in memory at a time
+
+
+class Predictions(NamedTuple):
+    """What a model said of each example of a split; one entry for each example, in the split's order.
+
+    Args:
+        split: `test` or `validation`.
+        files: Their names.
+        digests: Content hashes: the same file has the same one in every run.
+        labels: The right classes, by name.
+        predicted: The most probable classes, by name.
+        probability_of_label: That the model gave to the right class.
+        correct: Whether the prediction is right.
+    """
+
+    split: str
+    files: list[str]
+    digests: list[str]
+    labels: np.ndarray
+    predicted: np.ndarray
+    probability_of_label: np.ndarray
+    correct: np.ndarray
+
+
+class Paired(NamedTuple):
+    """Two classifiers on the same examples.
+
+    Args:
+        examples: How many.
+        only_first: Examples that the first has right and the second wrong.
+        only_second: Examples that the second has right and the first wrong.
+        p_value: Of McNemar's exact test, two-sided: how often a difference at least as large would come by chance,
+            were both equally good.
+    """
+
+    examples: int
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def table(
+    split: str,
+    names: Sequence[str],
+    hashes: Sequence[str],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+) -> dict[str, list]:
+    """Make the table of predictions, column by column, as `mlflow.log_table` takes it.
+
+    Args:
+        split: `test` or `validation`.
+        names: Of the examples.
+        hashes: Of their contents.
+        labels: Shape (examples,), the right class of each.
+        probabilities: Shape (examples, classes).
+        classes: Their names.
+
+    Raises:
+        ValueError: the lengths disagree.
+
+    >>> said = table("test", ["a.png"], ["0f"], np.array([0]), np.array([[0.25, 0.75]]), ["cat", "dog"])
+    >>> {name: values[0] for name, values in said.items() if name not in ("file", "digest", "split")}
+    {'label': 'cat', 'predicted': 'dog', 'probability': 0.75, 'probability_of_label': 0.25, 'correct': False}
+    """
+    count = len(labels)
+    lengths = len(names), len(hashes), probabilities.shape
+    if lengths != (count, count, (count, len(classes))):
+        raise ValueError(
+            f"{count} labels go with {count} names, {count} hashes and probabilities of shape ({count}, "
+            f"{len(classes)}), not with {lengths[0]}, {lengths[1]} and {lengths[2]}"
+        )
+    rows, best = np.arange(count), probabilities.argmax(axis=1)
+    return {
+        "file": [_storable(name) for name in names],
+        "digest": list(hashes),
+        "split": [split] * count,
+        "label": [_storable(classes[index]) for index in labels],
+        "predicted": [_storable(classes[index]) for index in best],
+        "probability": [float(share) for share in probabilities[rows, best]],
+        "probability_of_label": [float(share) for share in probabilities[rows, labels]],
+        "correct": [bool(right) for right in best == labels],
+    }
+
+
+def read(run_id: str) -> Predictions | None:
+    """Read the predictions that a run has logged; None where it has none, or another tool's under the same name."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    if FILE not in {artifact.path for artifact in client.list_artifacts(run_id)}:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(client.download_artifacts(run_id, FILE, folder)).read_bytes()
+    try:
+        # Not by pandas, which would read a digest such as 1e5 as a number and a name such as 2024-01-01 as a date.
+        written = json.loads(text)
+        names = written["columns"]
+        columns = {name: [row[place] for row in written["data"]] for place, name in enumerate(names)}
+        return Predictions(
+            split=columns["split"][0],
+            files=columns["file"],
+            digests=columns["digest"],
+            labels=np.array(columns["label"], dtype=str),
+            predicted=np.array(columns["predicted"], dtype=str),
+            probability_of_label=np.array(columns["probability_of_label"], dtype=float),
+            correct=np.array(columns["correct"], dtype=bool),
+        )
+    except (ValueError, TypeError, KeyError, IndexError):
+        return None
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> Paired:
+    """Compare two classifiers by McNemar's test (1947), exact: a binomial test on the examples where they differ.
+
+    Args:
+        first: Shape (examples,), whether the first has each example right.
+        second: The same of the second, in the same order.
+
+    Raises:
+        ValueError: the shapes disagree.
+
+    >>> right = np.ones(20, dtype=bool)
+    >>> mcnemar(right, np.arange(20) >= 6)
+    Paired(examples=20, only_first=6, only_second=0, p_value=0.03125)
+    """
+    from scipy import stats
+
+    if first.shape != second.shape:
+        raise ValueError(f"the shapes are {first.shape} and {second.shape}; both must be of the same examples")
+    only_first, only_second = int(np.sum(first & ~second)), int(np.sum(second & ~first))
+    differ = only_first + only_second
+    p_value = float(stats.binomtest(only_first, differ).pvalue) if differ else 1.0
+    return Paired(len(first), only_first, only_second, p_value)
+
+
+def same_examples(first: Predictions, second: Predictions) -> bool:
+    """Tell whether two are of the same examples, equally labelled, in whatever order."""
+    return first.split == second.split and Counter(_keys(first)) == Counter(_keys(second))
+
+
+def paired(first: Predictions, second: Predictions) -> Paired:
+    """Compare two models' predictions of the same examples, whatever their order, by McNemar's test.
+
+    Raises:
+        InvalidInput: the examples differ.
+    """
+    if not same_examples(first, second):
+        raise InvalidInput(
+            f"the first has {len(first.correct)} examples of a {first.split} split, the second {len(second.correct)} "
+            f"of a {second.split} split, and they are not the same with the same labels: only predictions of the same "
+            "examples can be compared in pairs"
+        )
+    return mcnemar(first.correct[_order(first)], second.correct[_order(second)])
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for their number, in their order, by Holm's method (1979).
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03, 0.005])]
+    [0.03, 0.06, 0.06, 0.02]
+    """
+    corrected, largest = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 10_000) -> tuple[float, float]:
+    """Give the 95 % percentile bootstrap interval of a mean (Efron 1979).
+
+    Where all values are equal, so are the bounds: a score of 100 % then wants another interval, such as Wilson's.
+
+    Args:
+        values: Shape (examples,), such as whether each is right.
+        seed: Of the draws.
+        resamples: How many are drawn.
+
+    Raises:
+        ValueError: there are no values.
+
+    >>> bootstrap(np.repeat([True, False], [90, 10]))
+    (0.84, 0.95)
+    """
+    if not len(values):
+        raise ValueError("there are no values; a mean needs one at least")
+    distinct, counts = np.unique(values, return_counts=True)
+    rng = np.random.default_rng(seed)
+    at_once = max(1, DRAWS // len(distinct))
+    means = []
+    for start in range(0, resamples, at_once):
+        # How often each distinct value is drawn: the same as drawing the examples, in far less memory and time.
+        drawn = rng.multinomial(len(values), counts / len(values), size=min(at_once, resamples - start))
+        means.append(drawn @ distinct.astype(float) / len(values))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _keys(predictions: Predictions) -> list[tuple[str, str]]:
+    return list(zip(predictions.digests, predictions.labels.tolist(), strict=True))
+
+
+def _order(predictions: Predictions) -> list[int]:
+    keys = _keys(predictions)
+    return sorted(range(len(keys)), key=keys.__getitem__)  # stable: equal examples stay in their order
+
+
+def _storable(name: str) -> str:
+    return name.encode("utf-8", "replace").decode()  # a file's name need not be UTF-8, JSON must be

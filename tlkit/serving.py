@@ -1,0 +1,484 @@
+"""MLflow models that take what people have: a photo in base64, a file, a URL or pixels, and give labels.
+
+A folder that `save_model` writes has two flavors. `mlflow.keras.load_model` gives the Keras model as it was trained;
+`mlflow.pyfunc.load_model` and `mlflow models serve` give a `Classifier`. Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import io
+import math
+import os
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tlkit import labels
+from tlkit.data import images, sounds
+from tlkit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+    from mlflow.models import ModelSignature
+
+BATCH = 32  # examples in memory at a time
+TOP = 5
+COLUMNS = {"photos": "image", "sounds": "sound", "arrays": "array"}  # by kind
+VARIABLE = "TLKIT_SERVE_PATHS"
+PIXELS = 2**26  # of a photo from a stranger; it takes 1 GB to decode, as a PNG of 300 kB can have them
+DOWNLOAD_BYTES = 64 * 2**20
+DOWNLOAD_SECONDS = 10.0
+_FILES = {
+    "photos": "a JPEG, PNG, GIF, BMP, WebP or TIFF file",
+    "sounds": "a WAV file",
+    "arrays": "an .npy file",
+}
+_ARRAYS = {
+    "photos": "an array (height, width, channels) of pixel values from 0 to 255",
+    "sounds": "an array (samples,) or (samples, 1) from -1 to 1",
+    "arrays": "an array of the network's shape",
+}
+# What answers strangers: MLflow's scoring server, and what else serves Python over HTTP.
+_SERVERS = ("mlflow.pyfunc.scoring_server.app", "uvicorn", "gunicorn", "hypercorn", "mlserver")
+_NOT_HERE = f"paths and URLs are read only where the server's operator sets {VARIABLE}=true"
+_SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # MLflow sets it
+
+
+def save_model(
+    path: str | Path,
+    model: keras.Model,
+    classes: list[str],
+    *,
+    kind: str,
+    rate: int | None = None,
+    requirements: list[str],
+    example: bytes | None = None,
+) -> None:
+    """Write an MLflow model folder with the flavors `keras` and `python_function`.
+
+    Args:
+        path: The folder, which does not exist yet.
+        model: From raw values, such as pixels from 0 to 255, to probabilities, shape (examples, classes).
+        classes: Names of the outputs; two for a single sigmoid unit.
+        kind: `photos`, `sounds`, `arrays` or `nodes`. Of nodes, `python_function` is MLflow's own, which takes tensors.
+        rate: Samples in a second, of sounds.
+        requirements: What pip must install to load it; given, because MLflow's own search takes 15 s.
+        example: A photo, sound or .npy file that is kept as the model's input example.
+
+    Raises:
+        ValueError: `kind` is none of these, or `rate` is missing.
+    """
+    import mlflow.keras
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    if kind not in (*COLUMNS, "nodes"):
+        raise ValueError(f"kind is {kind!r}; give one of {', '.join(COLUMNS)}, nodes")
+    if kind == "sounds" and not rate:
+        raise ValueError("rate is missing: give the samples in a second of the sounds")
+    saved, folder = Model(), Path(path)
+    mlflow.keras.save_model(
+        model,
+        str(folder),
+        mlflow_model=saved,
+        signature=_tensors(model),
+        pip_requirements=requirements,
+        metadata={"classes": classes},
+    )
+    labels.write(folder / "data" / "model.keras", classes)
+    if kind == "nodes":
+        return
+    environment = saved.flavors.pop(pyfunc.FLAVOR_NAME)["env"]
+    options = {"kind": kind} | ({"rate": rate} if kind == "sounds" else {})
+    pyfunc.add_to_model(
+        saved,
+        loader_module="tlkit.serving",
+        conda_env=environment["conda"],
+        python_env=environment["virtualenv"],
+        model_config={"output": "table"},
+        **options,
+    )
+    saved.signature = signature(kind)
+    if example is not None:
+        _save_example(saved, folder, kind, example)
+    saved.save(str(folder / "MLmodel"))
+
+
+def signature(kind: str) -> ModelSignature:
+    """Give the signature of a `Classifier`: one column, of any type, to label, probability and the top five.
+
+    A bare array is the one thing that MLflow does not let through: write {"image": array}.
+
+    `Any` is the only type with which MLflow lets base64, bytes and nested lists through alike: `string` turns lists of
+    numbers into strings, and a tensor refuses arrays in the cells of a table.
+
+    >>> signature("photos").inputs
+    ['image': Any (required)]
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Object, Property, Schema
+
+    ranked = Object([Property("label", DataType.string), Property("probability", DataType.double)])
+    return ModelSignature(
+        Schema([ColSpec(AnyType(), COLUMNS[kind])]),
+        Schema(
+            [
+                ColSpec(DataType.string, "label"),
+                ColSpec(DataType.double, "probability"),
+                ColSpec(Array(ranked), "top"),
+            ]
+        ),
+    )
+
+
+def serving_example(content: bytes, kind: str = "photos") -> dict[str, Any]:
+    """Make the request that asks `mlflow models serve` about one photo or sound.
+
+    Args:
+        content: Of its file.
+        kind: `photos`, `sounds` or `arrays`.
+
+    >>> serving_example(b"photo")
+    {'dataframe_split': {'columns': ['image'], 'data': [['cGhvdG8=']]}}
+    """
+    return {"dataframe_split": {"columns": [COLUMNS[kind]], "data": [[base64.b64encode(content).decode()]]}}
+
+
+def ranked(probabilities: np.ndarray, classes: Sequence[str], count: int = TOP) -> list[tuple[str, float]]:
+    """Give the most probable classes of one example, the most probable first.
+
+    Shapes:
+        probabilities: (classes,), or (1,) of a sigmoid unit that tells two classes apart
+
+    >>> ranked(np.array([0.25]), ["cat", "dog"])
+    [('cat', 0.75), ('dog', 0.25)]
+    """
+    shares = probabilities if len(probabilities) > 1 else np.array([1 - probabilities[0], probabilities[0]])
+    best = np.argsort(-shares, kind="stable")[:count]
+    return [(classes[index], float(shares[index])) for index in best]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """What `mlflow.pyfunc.load_model` wraps: examples as people have them in, labels and probabilities out.
+
+    Args:
+        model: From raw values to probabilities.
+        classes: Names of its outputs.
+        kind: `photos`, `sounds` or `arrays`.
+        rate: Samples in a second, of sounds.
+        output: `table`, or `label` for that column alone, which is what `mlflow.models.evaluate` wants of a classifier:
+            give it, or `mlflow.pyfunc.load_model`, `model_config={"output": "label"}`.
+        lock: Held while examples are decoded and predicted. The scoring server calls from many threads, Keras builds
+            what it predicts with on the way, and one huge image decoded at a time is enough.
+    """
+
+    model: keras.Model
+    classes: list[str]
+    kind: str
+    rate: int | None = None
+    output: str = "table"
+    lock: Any = dataclasses.field(default_factory=threading.Lock)
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame | pd.Series:
+        """Classify the rows of a table.
+
+        Args:
+            model_input: A column `image`, `sound` or `array`, by kind. A cell is a file in base64 or as bytes, its path
+                or URL, or an array. A server for strangers refuses paths and URLs, see `paths_allowed`.
+            params: Not used.
+
+        Returns:
+            Columns `label`, `probability`, and `top`: lists of up to five {"label", "probability"}. Or labels alone.
+
+        Raises:
+            MlflowException: a row cannot be used; the scoring server answers 400.
+        """
+        import pandas as pd
+        from mlflow.exceptions import MlflowException
+
+        trusted = paths_allowed()
+        rows = []
+        try:
+            cells, index = _cells(model_input, COLUMNS[self.kind])
+            for start in range(0, len(cells), BATCH):
+                chunk = {f"row {start + n}": cell for n, cell in enumerate(cells[start : start + BATCH])}
+                read = {name: _read(cell, name, self.kind, trusted) for name, cell in chunk.items()}  # not in the lock
+                with self.lock:
+                    values = np.stack([self._value(content, name, trusted) for name, content in read.items()])
+                    values = values.astype(np.float32)  # one type, for which one function is built
+                    probabilities = self.model.predict_on_batch(values)
+                rows += [ranked(row, self.classes) for row in probabilities]
+        except InvalidInput as error:
+            raise MlflowException.invalid_parameter_value(f"{error}; {_allowed(self.kind, trusted)}") from error
+        table = pd.DataFrame(
+            {
+                "label": [best[0][0] for best in rows],
+                "probability": [best[0][1] for best in rows],
+                "top": [[{"label": label, "probability": share} for label, share in best] for best in rows],
+            },
+            index=index,
+        )
+        return table["label"] if self.output == "label" else table
+
+    def _value(self, content: bytes | np.ndarray, name: str, trusted: bool) -> np.ndarray:
+        """What the network takes, from the content of a file or an array."""
+        shape = self.model.input_shape[1:]
+        if self.kind == "arrays":
+            array = content if isinstance(content, np.ndarray) else _load_array(content, name)
+            return _array(array, shape, name)
+        if self.kind == "sounds":
+            return _sound(content, shape[0], self.rate, name)
+        if not trusted and isinstance(content, bytes) and _pixels(content, shape) > PIXELS:
+            raise InvalidInput(f"{name} has more than {PIXELS:,} pixels")
+        return _photo(content, shape, name)
+
+
+def paths_allowed() -> bool:
+    """Whether file paths and URLs are followed.
+
+    Not where an HTTP server has been loaded: a stranger could find out which files there are, or have the server ask
+    others for him. TLKIT_SERVE_PATHS=true allows them there too, and TLKIT_SERVE_PATHS=false nowhere.
+    """
+    chosen = os.environ.get(VARIABLE, "").lower()
+    if chosen:
+        return chosen in ("1", "true", "yes")
+    return not (os.environ.get(_SERVING, "").lower() == "true" or any(name in sys.modules for name in _SERVERS))
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Classifier:
+    """Load a folder of `save_model`; the name is MLflow's."""
+    import keras
+    from mlflow.models import Model
+
+    from tlkit import layers  # noqa: F401  Keras finds our layers by their registered names
+
+    output = (model_config or {}).get("output", "table")
+    if output not in ("table", "label"):
+        raise InvalidInput(f"model_config has output {output!r}; give table or label")
+    file = Path(path) / "data" / "model.keras"
+    model, classes = keras.saving.load_model(file, compile=False, safe_mode=True), labels.read(file)
+    units = model.output_shape[-1]
+    if classes is None or len(classes) != max(2, units):
+        raise ValueError(f"{file} holds {len(classes or [])} class names for {max(2, units)} classes")
+    options = Model.load(path).flavors["python_function"]
+    # The first prediction builds the function for all others: here, and not while someone waits for an answer.
+    model.predict_on_batch(np.zeros((1, *(length or 1 for length in model.input_shape[1:])), np.float32))
+    return Classifier(model, classes, options["kind"], options.get("rate"), output)
+
+
+def _tensors(model: keras.Model) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    def schema(tensors: list[Any], names: list[str]) -> Schema:
+        shapes = [tuple(-1 if length is None else length for length in tensor.shape) for tensor in tensors]
+        types = [np.dtype(tensor.dtype) for tensor in tensors]
+        return Schema([TensorSpec(*spec) for spec in zip(types, shapes, names, strict=True)])
+
+    inputs = schema(model.inputs, [tensor.name for tensor in model.inputs])
+    return ModelSignature(inputs, schema(model.outputs, ["probabilities"]))
+
+
+def _save_example(saved: Any, folder: Path, kind: str, example: bytes) -> None:
+    import json
+
+    split = serving_example(example, kind)["dataframe_split"]
+    (folder / "input_example.json").write_text(json.dumps(split))
+    (folder / "serving_input_example.json").write_text(json.dumps({"dataframe_split": split}))
+    saved.saved_input_example_info = {
+        "artifact_path": "input_example.json",
+        "type": "dataframe",
+        "pandas_orient": "split",
+        "serving_input_path": "serving_input_example.json",
+    }
+
+
+def _cells(table: pd.DataFrame, column: str) -> tuple[list[Any], Any]:
+    """The examples and the index of the answer."""
+    if column not in table:
+        raise InvalidInput(f"there is no column {column!r}, but {_short(', '.join(map(str, table.columns)))}")
+    cells = list(table[column])
+    if not cells:
+        raise InvalidInput("the table is empty")
+    if len(cells) == 1 and isinstance(cells[0], list) and cells[0] and all(isinstance(c, str) for c in cells[0]):
+        return cells[0], None  # MLflow makes one row of {"image": ["…", "…"]}
+    return cells, table.index
+
+
+def _read(cell: Any, name: str, kind: str, trusted: bool) -> bytes | np.ndarray:
+    """The content of a file, or an array."""
+    if cell is None or (np.isscalar(cell) and cell != cell):
+        raise InvalidInput(f"{name} is null")
+    if isinstance(cell, Path):
+        cell = str(cell)
+    if isinstance(cell, str):
+        return _named(cell.strip(), name, trusted)
+    if isinstance(cell, bytes | bytearray | memoryview):
+        return bytes(cell)
+    if isinstance(cell, list | tuple) or (hasattr(cell, "__array__") and not np.isscalar(cell)):
+        return _numbers(cell, name)
+    raise InvalidInput(f"{name} is {_short(repr(cell))} of type {type(cell).__name__}")
+
+
+def _named(text: str, name: str, trusted: bool) -> bytes:
+    """The file that a string holds in base64, or tells the place of."""
+    scheme = text[:8].partition(":")[0].lower()
+    if scheme == "data" and ":" in text[:8]:
+        head, _, text = text.partition(",")
+        if not head.endswith(";base64"):
+            raise InvalidInput(f"{name} is a data URI that is not in base64")
+    elif "://" in text[:32]:
+        if not trusted:
+            raise InvalidInput(f"{name} is a URL: {_NOT_HERE}")
+        return _download(text, name)
+    elif trusted and _is_file(text):
+        try:
+            return Path(text).read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"{name}, {_short(repr(text))}: {error.strerror}") from error
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        problem = "is no file and not base64" if trusted else f"is not base64: {_NOT_HERE}"
+        raise InvalidInput(f"{name}, {_short(repr(text))}, {problem}") from error
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # longer than a path may be, or with a null character
+        return False
+
+
+def _download(url: str, name: str) -> bytes:
+    """Get what lies at an http or https address, and follow it to no other scheme."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    end, parts, size = time.monotonic() + DOWNLOAD_SECONDS, [], 0
+    try:
+        where = f"what {urllib.parse.urlsplit(url).hostname} has"  # no more of it: a password or a key may follow
+        request = urllib.request.Request(url, headers={"User-Agent": "tlkit"})  # noqa: S310 (see the handlers)
+        with opener.open(request, timeout=DOWNLOAD_SECONDS) as answer:
+            while part := answer.read1(2**16):
+                parts.append(part)
+                size += len(part)
+                if size > DOWNLOAD_BYTES:
+                    raise InvalidInput(f"{name}: {where} is larger than {DOWNLOAD_BYTES // 2**20} MiB")
+                if time.monotonic() > end:
+                    raise InvalidInput(f"{name}: {where} does not come within {DOWNLOAD_SECONDS:g} s")
+    except InvalidInput:
+        raise
+    except Exception as error:  # of urllib, http.client, ssl and of names that cannot be encoded
+        reason = getattr(error, "reason", error)
+        raise InvalidInput(f"{name}: cannot download it: {_short(str(reason))}") from error
+    return b"".join(parts)
+
+
+def _numbers(cell: Any, name: str) -> np.ndarray:
+    """An array of finite numbers, from an array or nested lists."""
+    try:
+        array = np.asarray(cell)
+        if array.dtype == object:  # a column of a table holds arrays of arrays so
+            array = np.array(array.tolist())
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"{name} is a list whose parts differ in length or depth") from error
+    if array.dtype.kind not in "uif" or not array.size:
+        raise InvalidInput(f"{name} is an array of {array.dtype} of shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise InvalidInput(f"{name} holds values that are not finite")
+    return array
+
+
+def _pixels(content: bytes, shape: tuple[int, ...]) -> int:
+    """How many pixels the decoder would make room for: of a large JPEG, fewer than it has."""
+    try:
+        with images._open(content) as image:
+            image.draft(None, (2 * max(shape[:2]), 2 * max(shape[:2])))
+            return image.width * image.height
+    except Exception:  # the decoder says what is wrong
+        return 0
+
+
+def _photo(content: bytes | np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    if not isinstance(content, np.ndarray):
+        return images.decode(content, (shape[0], shape[1]), shape[2], name)
+    if content.ndim != 3 or content.shape[2] not in (1, 3, 4):
+        raise InvalidInput(f"{name} is an array of shape {content.shape}")
+    low, high = content.min(), content.max()
+    whole = bool((content == np.rint(content)).all())
+    if low < 0 or high > 255 or (high <= 1 and not whole):
+        raise InvalidInput(f"{name} is an array of values from {low:.3g} to {high:.3g}")
+    if content.shape == shape:
+        return content
+    if not whole:  # the decoder's resize is one of whole pixel values, and another one would be another preprocessing
+        wanted = " x ".join(map(str, shape))
+        raise InvalidInput(f"{name} is of shape {content.shape} and has fractions: round it, or resize it to {wanted}")
+    return images.decode(content.astype(np.uint8), (shape[0], shape[1]), shape[2], name)
+
+
+def _sound(content: bytes | np.ndarray, samples: int, rate: int | None, name: str) -> np.ndarray:
+    if not isinstance(content, np.ndarray):
+        sound = sounds.decode(content, samples, name)
+        _, found = sounds.frame([content], [name])
+        if found != rate:
+            raise InvalidInput(f"{name} has {found:,} samples a second; the network learnt from {rate:,}")
+        return sound
+    if content.ndim not in (1, 2) or content.size != len(content) or abs(content).max() > 1:
+        raise InvalidInput(
+            f"{name} is an array of shape {content.shape} with values from {content.min():.3g} to {content.max():.3g}"
+        )
+    sound = content.astype(np.float32).reshape(-1, 1)[:samples]
+    return np.pad(sound, ((0, samples - len(sound)), (0, 0)))
+
+
+def _array(array: np.ndarray, shape: tuple[int | None, ...], name: str) -> np.ndarray:
+    if array.ndim != len(shape) or any(want not in (None, is_) for is_, want in zip(array.shape, shape, strict=True)):
+        raise InvalidInput(f"{name} is an array of shape {array.shape}; the network takes {shape}")
+    return array
+
+
+def _load_array(content: bytes, name: str) -> np.ndarray:
+    stream = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        found, _, dtype = header(stream)
+        # Before NumPy makes room for what the header only announces.
+        room = dtype.itemsize * math.prod(found)
+        if dtype.kind not in "uif" or room != len(content) - stream.tell():
+            raise InvalidInput(f"{name} is an .npy file of {dtype} {found} with {len(content):,} bytes")
+        return _numbers(np.load(io.BytesIO(content), allow_pickle=False), name)
+    except InvalidInput:
+        raise
+    except Exception as error:  # a damaged header raises almost anything, SyntaxError to tokenize.TokenError
+        raise InvalidInput(f"{name}: not an .npy file") from error
+
+
+def _allowed(kind: str, trusted: bool) -> str:
+    ways = "by its path or URL, as bytes or in base64" if trusted else "in base64"
+    return f"column {COLUMNS[kind]!r} takes {_FILES[kind]} {ways}, or {_ARRAYS[kind]}"
+
+
+def _short(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
