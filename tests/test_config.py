@@ -26,7 +26,10 @@ CONFIGS = {
     "train_graph": config.TrainGraph,
     "select": config.Select,
     "cache": config.Cache,
+    "compare": config.Compare,
+    "sync": config.Sync,
     "tune": config.Tune,
+    "ui": config.Ui,
 }
 VERBS = sorted(path.stem for path in (ROOT / "tlkit" / "recipes").glob("[a-z]*.py"))
 

@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
     {"atomic", "errors"},
-    {"arithmetic", "config", "labels", "progress", "reference", "space"},
-    {"cli", "runtime", "data", "tracking", "plots", "letternet", "layers", "probes", "store", "weightfiles"}
-    | {"importance", "optimizers"},
-    {"anatomy", "backbones", "builders", "engines", "training"},
-    {"evaluation", "features", "tuning"},
+    {"arithmetic", "config", "labels", "mlflow_plugin", "predictions", "progress", "reference", "space"},
+    {"cli", "runtime", "data", "plots", "letternet", "layers", "probes", "store", "weightfiles"}
+    | {"importance", "optimizers", "registry"},
+    {"anatomy", "backbones", "builders", "engines", "journal", "serving", "training"},
+    {"evaluation", "features", "tracking", "tuning"},
     {"recipes"},
 ]
 FRAMEWORKS = {"keras", "tensorflow", "jax", "torch", "mlflow", "sklearn", "matplotlib", "keras_tuner"}

@@ -56,7 +56,8 @@ def test_finetune_leaves_a_run_with_everything_in_it(folder: Path, photos: Path,
     assert run.data.tags["recipe"] == "finetune"
     assert len(run.data.tags["dataset_digest"]) == 64
     assert artifacts(run) == {
-        "config.yaml", "confusion_matrix.png", "example.png", "learning_curves.png", "split_manifest.csv"
+        "config.yaml", "split_manifest.csv", "example.png", "example_request.json", "predictions.json",
+        "learning_curves.png", "confusion_matrix.png", "class_scores.png", "worst_mistakes.png",
     }  # fmt: skip
     client = mlflow.MlflowClient()
     for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
@@ -96,7 +97,8 @@ def test_the_logged_model_predicts_what_the_model_in_memory_does(folder: Path, p
         loaded.predict(pixels.astype("float32"), verbose=0)[0], list(expected.values()), rtol=1e-5
     )
     info = mlflow.models.get_model_info(result.model_uri)
-    assert info.signature.inputs.inputs[0].shape == (-1, 16, 16, 1)
+    assert info.signature.inputs.input_names() == ["image"]
+    assert info.signature.outputs.input_names() == ["label", "probability", "top"]
     assert info.metadata == {"classes": ["green", "red"]}
     file = Path(mlflow.artifacts.download_artifacts(result.model_uri)) / "data" / "model.keras"
     assert labels.read(file) == ["green", "red"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import keras
@@ -60,11 +62,12 @@ def test_sounds_leave_a_run_that_repeats_bit_for_bit(folder: Path, capsys: pytes
     out = capsys.readouterr().out
     assert "sounds: " in out
     assert "test AUC" in out
-    assert "in Python; takes samples: (batch, 800, 1)" in out
+    (asked,) = re.findall(r"\n  mlflow\.pyfunc\.load_model\(\"(\S+)\"\)\.predict\((.*)\)  # in Python\n", out)
     assert "recipes.predict" not in out
     run = repeats_bit_for_bit(config.Train, train.run)
     assert artifacts(run) == {
-        "config.yaml", "confusion_matrix.png", "example.wav", "learning_curves.png", "split_manifest.csv"
+        "config.yaml", "split_manifest.csv", "example.wav", "predictions.json",
+        "learning_curves.png", "confusion_matrix.png", "class_scores.png", "worst_mistakes.png",
     }  # fmt: skip
     stored = yaml.safe_load(artifact(run, "config.yaml").read_text())
     assert stored["data"]["seconds"] == 0.1
@@ -78,9 +81,11 @@ def test_sounds_leave_a_run_that_repeats_bit_for_bit(folder: Path, capsys: pytes
     assert (run.data.tags["recipe"], run.data.tags["backbone"]) == ("train", "cnn")
     assert run.data.params["full.learning_rate"] == "0.001"
     info = mlflow.models.get_model_info(f"runs:/{run.info.run_id}/model")
-    assert [(spec.name, spec.shape) for spec in info.signature.inputs.inputs] == [("samples", (-1, 800, 1))]
+    assert info.signature.inputs.input_names() == ["sound"]
     example = sounds.decode(artifact(run, "example.wav"))
-    assert model(run).predict(example[None], verbose=0).shape == (1, 2)
+    expected = model(run).predict(example[None], verbose=0)
+    said = mlflow.pyfunc.load_model(asked[0]).predict(ast.literal_eval(asked[1]))
+    assert said.probability[0] == pytest.approx(float(expected.max()), abs=1e-5)
 
 
 def test_volumes_leave_a_run(folder: Path, capsys: pytest.CaptureFixture):
@@ -93,7 +98,7 @@ def test_volumes_leave_a_run(folder: Path, capsys: pytest.CaptureFixture):
     assert run.data.params["augment.contrast"] == "0.0"
     assert np.load(artifact(run, "example.npy")).shape == (8, 8, 8, 1)
     assert model(run).input_shape == (None, 8, 8, 8, 1)
-    assert "takes values: (batch, 8, 8, 8, 1)" in capsys.readouterr().out
+    assert '.predict({"array": ["mlruns/' in capsys.readouterr().out
 
 
 def test_photos_train_a_landmark_that_predict_can_use(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
@@ -297,10 +302,13 @@ def test_a_graph_leaves_a_run_that_repeats_bit_for_bit(folder: Path, ring: Path,
     argv = ["--data.path", str(ring), "--full.epochs", "12", "--full.learning_rate", "0.05"]
     assert cli.call(config.TrainGraph, train_graph.run, argv) == 0
     out = capsys.readouterr().out
-    assert "import tlkit.layers; mlflow.keras.load_model(" in out
+    assert "\n  mlflow.keras.load_model(" in out
     assert "nodes: 60, 20 training, 20 validation, 20 test; 2 classes; 8 features; 60 edges" in out
     run = repeats_bit_for_bit(config.TrainGraph, train_graph.run)
-    assert artifacts(run) == {"config.yaml", "confusion_matrix.png", "learning_curves.png", "split_manifest.csv"}
+    assert artifacts(run) == {
+        "config.yaml", "split_manifest.csv", "predictions.json",
+        "learning_curves.png", "confusion_matrix.png", "class_scores.png",
+    }  # fmt: skip
     assert run.data.metrics["test_accuracy"] > 0.8  # 0.5 by chance
     assert (run.data.tags["recipe"], run.data.tags["backbone"]) == ("train_graph", "gcn")
     assert run.data.params["units"] == "[16]"

@@ -41,16 +41,17 @@ def parser(config_class: type, prog: str, description: str = "", positional: Seq
     """
     types = typing.get_type_hints(config_class)
     lists = [name for name in positional if typing.get_origin(types[name]) is list]
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(config_class)
-        if field.name in positional and field.default is not dataclasses.MISSING
-    }
+    fields = [field for field in dataclasses.fields(config_class) if field.name in positional]
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    optional = [*defaults, *(field.name for field in fields if field.default_factory is not dataclasses.MISSING)]
     places = []
     for name in positional:
         choices = typing.get_args(types[name]) if typing.get_origin(types[name]) is typing.Literal else ()
         place = "|".join(choices) or name.upper()
-        places.append(f"{place} [{place} ...]" if name in lists else f"[{place}]" if name in defaults else place)
+        if name in lists:
+            places.append(f"[{place} ...]" if name in optional else f"{place} [{place} ...]")
+        else:
+            places.append(f"[{place}]" if name in optional else place)
     usage = " ".join([prog, *places, "[--config FILE] [--KEY VALUE ...]"])
     made = _Parser(prog=prog, usage=usage, description=description, allow_abbrev=False)
     explained = {
@@ -61,6 +62,8 @@ def parser(config_class: type, prog: str, description: str = "", positional: Seq
             # Without a default here: it would win over what a file says. The config has its own.
             given = f"{explained[name]} (default: {defaults[name]})"
             made.add_argument(name, nargs="?", type=types[name], default=argparse.SUPPRESS, help=given)
+        elif name in optional:
+            made.add_argument(name, nargs="*", default=argparse.SUPPRESS, help=explained[name])
         else:
             made.add_argument(name, nargs="+" if name in lists else None, help=explained[name])
     made.add_argument("--config", action="config", metavar="FILE", help="YAML with any of the keys below.")

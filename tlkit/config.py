@@ -362,10 +362,13 @@ class FeatureExtraction(Recipe):
     Args:
         backbone: The network.
         features: How its features are computed and kept.
+        register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
+            beats the present one on the same test split, else the `challenger`.
     """
 
     backbone: Backbone = dataclasses.field(default_factory=Backbone)
     features: Features = dataclasses.field(default_factory=Features)
+    register: str | None = None
 
 
 SELECT = ("MobileNetV2", "MobileNetV3Large", "EfficientNetV2B0", "ResNet50V2", "DenseNet121", "ConvNeXtTiny")
@@ -397,11 +400,14 @@ class Training(Recipe):
         batch_size: Photos in a step.
         label_smoothing: Share of the label spread over all classes.
         weight_decay: Decoupled decay of the weights (AdamW), times the learning rate.
+        register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
+            beats the present one on the same test split, else the `challenger`.
     """
 
     batch_size: int = 32
     label_smoothing: float = 0.1
     weight_decay: float = 1e-4
+    register: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -466,6 +472,8 @@ class Tune(Recipe):
         workers: Processes that run trials at the same time, on this machine; 0 where all are on others.
         trials_per_process: After these a worker begins a fresh process, so that memory stays what it is.
         output: Folder of the search; the same command goes on with what is there.
+        register: Name in the model registry for the best trial's model; it becomes the `champion` if it beats the
+            present one on the same test split, else the `challenger`.
     """
 
     recipe: Literal["finetune", "train"] = "finetune"
@@ -480,6 +488,7 @@ class Tune(Recipe):
     workers: int = 1
     trials_per_process: int = 5
     output: str = "tuning"
+    register: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -523,6 +532,8 @@ class TrainGraph:
         seed: Of every random choice: the same command and seed give the same weights on the same machine.
         experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
         run_name: Name of the MLflow run; by default MLflow makes one up.
+        register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
+            beats the present one on the same test split, else the `challenger`.
     """
 
     data: Graph
@@ -534,6 +545,7 @@ class TrainGraph:
     seed: int = 0
     experiment: str = "tlkit"
     run_name: str | None = None
+    register: str | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -582,6 +594,57 @@ class Predict:
 
     def __post_init__(self) -> None:
         _require(self.top >= 1, "top", self.top, "it must be 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Which runs to compare.
+
+    Args:
+        runs: Ids, or names in the experiment; by default its last four finished runs that have a score.
+        search: MLflow search string, such as "metrics.test_accuracy > 0.9 and tags.recipe = 'finetune'", that finds the
+            runs in the experiment, in place of `runs`.
+        experiment: MLflow experiment of the runs that are not given by id, and of the comparison; the environment's
+            MLFLOW_EXPERIMENT_NAME wins.
+        run_name: Name of the MLflow run that keeps the comparison; by default MLflow makes one up.
+    """
+
+    runs: list[str] = dataclasses.field(default_factory=list)
+    search: str | None = None
+    experiment: str = "tlkit"
+    run_name: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(not self.runs or self.search is None, "search", self.search, "it takes the place of runs: give one")
+        _require(bool(self.experiment), "experiment", self.experiment, "it must have a name")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ui:
+    """Which runs the MLflow UI shows, and where.
+
+    Args:
+        port: Of this machine, for its own browsers only.
+        experiment: MLflow experiment to link to; by default that of the newest run. The environment's
+            MLFLOW_EXPERIMENT_NAME wins.
+    """
+
+    port: int = 5000
+    experiment: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.port <= 65535, "port", self.port, "it must be from 1 to 65535")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sync:
+    """What is to be sent to the tracking server.
+
+    Args:
+        folder: That holds what runs could not send.
+    """
+
+    folder: str = "mlruns/unsent"
 
 
 @dataclasses.dataclass(frozen=True)

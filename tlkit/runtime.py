@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
+import shutil
+import subprocess
 import sys
 from importlib import metadata
 from typing import Any, Literal
@@ -67,7 +69,9 @@ def jit_compile() -> bool | str:
 
 
 def environment() -> dict[str, str]:
-    """Give what a result depends on beside the config: Python, the backend, the device and the packages' versions."""
+    """Give what a result depends on beside the config: Python, the backend, the device and the packages' versions, and
+    the commit of the working folder, with `-dirty` where files have changed since; no commit where there is no git.
+    """
     packages = ("tlkit", "keras", "tensorflow", "jax", "torch", "openvino", "mlflow", "numpy", "pillow", "scikit-learn")
     versions = {}
     for name in packages:
@@ -78,4 +82,17 @@ def environment() -> dict[str, str]:
         "backend": keras.backend.backend(),
         "device": device()[0],
         **versions,
+        **_commit(),
     }
+
+
+def _commit() -> dict[str, str]:
+    git = shutil.which("git")
+    if git is None:
+        return {}
+    command = [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603 (no shell)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {"git_commit": found.stdout.strip()} if found.returncode == 0 else {}

@@ -4,33 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
+import json
 import os
 import random
-import re
+import secrets
+import shutil
 import sqlite3
 import sys
 import tempfile
-import types
+import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import filelock
+import psutil
 import sqlalchemy.exc
 
-from tlkit import labels
-from tlkit.errors import InvalidInput, Unavailable
+from tlkit import journal  # before mlflow, which it sets up
+from tlkit.errors import InvalidInput, Unavailable, without_password
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow loads; the user's own setting wins
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tlkit import registry
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
 STORE_ERRORS = (MlflowException, sqlalchemy.exc.SQLAlchemyError)
 ANSWER_SECONDS = 5
+TABLES = "mlflow.loggedArtifacts"
+INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"  # MLflow's own name; seconds
 
 
 class Run(NamedTuple):
@@ -38,6 +49,11 @@ class Run(NamedTuple):
 
     run_id: str
     experiment_id: str
+
+
+_open: list[journal.Journal] = []  # of the runs being tracked, the innermost last
+_undelivered: set[str] = set()  # ids of runs
+_tables: dict[str, list[dict[str, str]]] = {}  # that each of these runs has, as MLflow's tag for them says
 
 
 @contextlib.contextmanager
@@ -56,9 +72,12 @@ def run(
     parameters and tags, and ends where it was begun; `nested` begins a run of its own below it. A block that fails ends
     the run FAILED with its reason in the tag `failure`, one that is interrupted KILLED.
 
+    What the block logs by this module's functions is kept on disk and sent in the background: a store that is slow or
+    goes away stops nothing. At the end it is waited for, for seconds; `delivered` tells whether all arrived.
+
     Raises:
         InvalidInput: the experiment was deleted.
-        Unavailable: the store cannot be opened or written, also where it refuses what the block logs.
+        Unavailable: the store cannot be opened or written, or the working folder cannot be.
     """
     above = mlflow.active_run()
     joined = None if nested else above
@@ -66,34 +85,240 @@ def run(
         if joined:
             active = joined
         elif run_id:
-            active = mlflow.start_run(run_id)
+            _send_left(run_id)
+            active = mlflow.start_run(run_id, log_system_metrics=False)
             if "failure" in active.data.tags:  # of the part before
                 mlflow.delete_tag("failure")
         elif os.environ.get("MLFLOW_RUN_ID") and not above:
-            active = mlflow.start_run()
+            active = mlflow.start_run(log_system_metrics=False)
         else:
             with _unseeded():
                 where = above.info.experiment_id if above else experiment_id(experiment)
-                active = mlflow.start_run(experiment_id=where, run_name=run_name, nested=nested, tags=dict(tags))
+                active = mlflow.start_run(
+                    experiment_id=where, run_name=run_name, nested=nested, tags=dict(tags), log_system_metrics=False
+                )
         started = Run(active.info.run_id, active.info.experiment_id)
+    kept = None
     try:
-        with _store_errors():
+        if not any(one.run_id == started.run_id for one in _open):
+            kept = journal.begin(mlflow.get_tracking_uri(), *started)
+            _open.append(kept)
+            _tables[started.run_id] = json.loads(active.data.tags.get(TABLES, "[]"))
+        with _store_errors():  # at once, as the store answers: a parameter that it refuses is told here
             mlflow.log_params(dict(params))
             mlflow.set_tags(dict(tags))
-        yield started
+        with contextlib.nullcontext() if joined or nested or run_id else _system_metrics():
+            yield started
     except BaseException as error:
         killed = isinstance(error, KeyboardInterrupt | SystemExit)
-        with contextlib.suppress(Exception):  # the first error matters more than one from here
-            mlflow.set_tag("failure", without_password(f"{type(error).__name__}: {error}")[:5000])
-        if not joined:
-            with contextlib.suppress(*STORE_ERRORS):
-                mlflow.end_run("KILLED" if killed else "FAILED")
+        if _open and _open[-1].run_id == started.run_id:
+            set_tags({"failure": without_password(f"{type(error).__name__}: {error}")[:5000]})
+        _end("KILLED" if killed else "FAILED", kept, joined is not None)
         if isinstance(error, STORE_ERRORS):
             raise _refused(error) from error
         raise
+    _end("FINISHED", kept, joined is not None)
+
+
+def _end(status: str, kept: journal.Journal | None, joined: bool) -> None:
+    """Wait for what the run logs, and end it where it was not joined."""
+    if kept:
+        _open.remove(kept)
+        if not joined:
+            kept.add("end", status=status, time=_now())
+        if not kept.close():
+            _undelivered.add(kept.run_id)
+            print(
+                f"{kept.unsent} entries of the run's log are kept in {os.path.relpath(kept.folder)} ({kept.reason}); "
+                "python -m tlkit.recipes.sync sends them when the store answers",
+                file=sys.stderr,
+                flush=True,
+            )
     if not joined:
-        with _store_errors():
-            mlflow.end_run()
+        # MLflow's own notion of the active run ends too; the store has heard, or will hear from the journal.
+        with _impatient(), contextlib.suppress(*STORE_ERRORS):
+            mlflow.end_run(status)
+
+
+def delivered(run_id: str) -> bool:
+    """Say whether the store has all that this process logged of a run."""
+    return run_id not in _undelivered
+
+
+def deliver() -> str | None:
+    """Wait for what the innermost run has logged so far, for seconds if the store does not answer.
+
+    Returns:
+        URI of the model that was logged last, `models:/m-…`; None where the store does not have it.
+    """
+    _open[-1].deliver()
+    return _open[-1].model_uri
+
+
+def registered() -> registry.Registered | None:
+    """Say what the innermost run's model was registered as, once it is."""
+    return _open[-1].registered
+
+
+def log_params(params: Mapping[str, Any]) -> None:
+    """Log settings of the innermost run."""
+    for start in range(0, len(params), 90):
+        values = dict(list(params.items())[start : start + 90])
+        _open[-1].add("params", values={name: str(value) for name, value in values.items()})
+
+
+def log_metrics(values: Mapping[str, float], step: int = 0) -> None:
+    """Log numbers of the innermost run, as of now."""
+    if not _open:  # a run that the caller began without us
+        mlflow.log_metrics(dict(values), step=step)
+        return
+    _open[-1].add("metrics", values={name: float(value) for name, value in values.items()}, step=step, time=_now())
+
+
+def set_tags(tags: Mapping[str, str]) -> None:
+    """Set tags of the innermost run."""
+    _open[-1].add("tags", values=dict(tags))
+
+
+@contextlib.contextmanager
+def artifact(name: str) -> Iterator[Path]:
+    """Give the path of a file, or folder, that the block writes and that becomes an artifact of the innermost run.
+
+    Args:
+        name: Of the artifact, such as `curves.png`; folders are part of it.
+    """
+    kept = _open[-1]
+    to, _, last = name.rpartition("/")
+    with kept.file(last) as path:
+        yield path
+        kept.add("artifact", file=str(path.relative_to(kept.folder)), to=to)
+
+
+def log_artifact(path: Path) -> None:
+    """Log a file as it is now."""
+    with artifact(path.name) as copy:
+        shutil.copyfile(path, copy)
+
+
+def log_text(text: str, name: str) -> None:
+    """Log a text as a file."""
+    with artifact(name) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def log_figure(figure: Figure, name: str) -> None:
+    """Log a figure as a picture."""
+    with artifact(name) as path, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that no font here has
+        figure.savefig(path)
+
+
+def log_table(table: Mapping[str, Sequence[Any]], name: str) -> None:
+    """Log columns as a table, `….json`, that the MLflow UI shows and `mlflow.load_table` reads."""
+    import pandas as pd
+
+    with artifact(name) as path:
+        pd.DataFrame(dict(table)).to_json(path, orient="split", index=False, date_format="iso")
+    known, entry = _tables[_open[-1].run_id], {"path": name, "type": "table"}
+    if entry not in known:
+        known.append(entry)
+        set_tags({TABLES: json.dumps(known)})
+
+
+def log_inputs(datasets: Sequence[Mapping[str, str]]) -> None:
+    """Log what the run learns from and is tested on.
+
+    Args:
+        datasets: For each a `context`, such as training, and the fields of `mlflow.entities.Dataset`.
+    """
+    _open[-1].add("inputs", values=[dict(dataset) for dataset in datasets])
+
+
+def log_model(save: Callable[[Path], None], name: str = "model", step: int = 0) -> Path:
+    """Log a model of the innermost run.
+
+    Args:
+        save: Writes the MLflow model folder, whole but for the run that it is of.
+        name: Of the model.
+        step: At which the run's metrics are the model's too.
+
+    Returns:
+        The folder where it lies until the store has it.
+    """
+    kept = _open[-1]
+    with kept.file(name) as path:
+        save(path)
+        kept.add("model", file=str(path.relative_to(kept.folder)), name=name, step=step, key=secrets.token_hex(8))
+    return path
+
+
+def register(name: str) -> None:
+    """Register the innermost run's model, as champion if it earned that; see `tlkit.registry`."""
+    _open[-1].add("register", name=name)
+
+
+def _send_left(run_id: str) -> None:
+    """Send what a part of this run left, whose process was killed: what follows is not to say it once more."""
+    for folder in journal.left():
+        if journal.run_of(folder) == run_id and (kept := journal.resume(folder)) and not kept.close():
+            raise Unavailable(f"cannot send what is left of the run in {folder}: {kept.reason}")
+
+
+@contextlib.contextmanager
+def _system_metrics() -> Iterator[None]:
+    """Log what the machine is busy with during the block, by MLflow's names: at intervals, and once at the end."""
+    if os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() in ("false", "0"):
+        yield
+        return
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    with contextlib.suppress(Exception):  # no GPU, or nothing to ask it with
+        monitors.append(GPUMonitor())
+    interval, ended, steps = float(os.environ.get(INTERVAL) or 10), threading.Event(), itertools.count()
+    kept = _open[-1]
+
+    def sample() -> None:
+        values: dict[str, float] = {}
+        for monitor in monitors:
+            monitor.collect_metrics()
+            values |= {f"system/{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
+            monitor.clear_metrics()
+        kept.add("metrics", values=values, step=next(steps), time=_now())
+
+    def watch() -> None:
+        while not ended.wait(interval):
+            sample()
+
+    psutil.cpu_percent()  # the first call begins the time that the next one is about
+    thread = threading.Thread(target=watch, name="tlkit system metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with contextlib.suppress(Exception):  # it says nothing of the run
+            sample()
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    names = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ |= {names[0]: "2", names[1]: "0"}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def open_store(experiment: str | None = None) -> str:
@@ -119,6 +344,9 @@ def open_store(experiment: str | None = None) -> str:
             mlflow.get_run(run_id)
         else:
             experiment_id(experiment)
+    if experiment is not None and (left := journal.left()):
+        where = os.path.relpath(left[0].parent)
+        print(f"{where} holds what {len(left)} runs could not send: python -m tlkit.recipes.sync", file=sys.stderr)
     return uri
 
 
@@ -135,52 +363,9 @@ def epoch_logger(prefix: str = "", after: int = 0) -> Any:
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             if epoch >= after:
                 values = {f"{prefix}{name}": float(value) for name, value in (logs or {}).items()}
-                mlflow.log_metrics(values, step=epoch + 1)
+                log_metrics(values, step=epoch + 1)
 
     return EpochLogger()
-
-
-def log_model(model: Any, classes: list[str], requirements: list[str], name: str = "model") -> str:
-    """Log a Keras model, with its signature and with the class names inside the `.keras` file.
-
-    Args:
-        model: From raw pixels, shape (photos, height, width, channels), or what else it takes, to probabilities,
-            (photos, classes).
-        classes: Names of the outputs.
-        requirements: What pip must install to load it; given, because MLflow's own search takes 15 s.
-        name: Of the model.
-
-    Returns:
-        The model's URI, `models:/m-…`.
-    """
-    import mlflow.keras
-    import numpy as np
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    def save_model(path: str, **arguments: Any) -> None:
-        mlflow.keras.save_model(path=path, **arguments)
-        labels.write(Path(path) / "data" / "model.keras", classes)
-
-    def schema(tensors: list[Any], names: list[str]) -> Any:
-        shapes = [tuple(-1 if length is None else length for length in tensor.shape) for tensor in tensors]
-        types = [np.dtype(tensor.dtype) for tensor in tensors]
-        return Schema([TensorSpec(*spec) for spec in zip(types, shapes, names, strict=True)])
-
-    signature = ModelSignature(
-        schema(model.inputs, [tensor.name for tensor in model.inputs]), schema(model.outputs, ["probabilities"])
-    )
-    with _store_errors():
-        logged = Model.log(
-            artifact_path=None,
-            name=name,
-            flavor=types.SimpleNamespace(save_model=save_model, __name__="mlflow.keras"),
-            model=model,
-            signature=signature,
-            pip_requirements=requirements,
-            metadata={"classes": classes},
-        )
-    return logged.model_uri
 
 
 def recent_runs(experiment_id: str, count: int) -> list[str]:
@@ -203,15 +388,6 @@ def model_folder(model_uri: str) -> Path | None:
 def run_folder(run_id: str) -> Path | None:
     """Give the folder of a run's artifacts where it lies on this machine's disk."""
     return _on_disk(mlflow.get_run(run_id).info.artifact_uri)
-
-
-def without_password(text: str) -> str:
-    """Take users and passwords out of the URIs in a text, so that it may be shown.
-
-    >>> without_password("no answer from https://me:secret@mlflow.example.org/team")
-    'no answer from https://mlflow.example.org/team'
-    """
-    return re.sub(r"//[^/\s]*@", "//", text)
 
 
 def _on_disk(uri: str) -> Path | None:

@@ -121,7 +121,7 @@ class Told:
     def __call__(self, trial: Any, ended: int) -> None:
         import mlflow
 
-        from tlkit import tuning
+        from tlkit import tracking, tuning
         from tlkit.progress import duration
 
         name, trials = self.search.objective, list(self.oracle.trials.values())
@@ -146,8 +146,9 @@ class Told:
             print(f"{of}: failed: {textwrap.shorten(self.reason, 120)}{left}", flush=True)
             run_id = trial.hyperparameters.values.get(tuning.RUN_ID)
             if run_id:
-                mlflow.MlflowClient().set_terminated(run_id, "FAILED")
-        mlflow.log_metrics({key: float(value) for key, value in live.items()}, step=ended)
+                with contextlib.suppress(*tracking.STORE_ERRORS):  # at the end of the search it is said again
+                    mlflow.MlflowClient().set_terminated(run_id, "FAILED")
+        tracking.log_metrics(live, step=ended)
 
 
 def _reason(folder: Path, trial: Any) -> str:
@@ -163,16 +164,16 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     import mlflow
     import yaml
 
-    from tlkit import layers, training, tuning  # noqa: F401  Keras finds our layers by their registered names
+    from tlkit import layers, tracking, training, tuning  # noqa: F401  Keras finds our layers by their registered names
 
     ranked = tuning.best_first(oracle)
     best, trial = ranked[0], folder / "trials" / ranked[0].trial_id
     values = best.hyperparameters.values
     params = found.params(values)
-    mlflow.log_params(params)
-    mlflow.set_tag("best_trial", best.trial_id)
-    _log_trials(search, found, folder, oracle, parent)
-    _log_pictures(search, found, ranked, parent)
+    tracking.log_params(params)
+    tracking.set_tags({"best_trial": best.trial_id})
+    _log_trials(search, found, folder, oracle)
+    _log_pictures(search, found, ranked)
 
     completed = cli.from_settings(_worker.RECIPES[search.recipe], yaml.safe_load((trial / "config.yaml").read_text()))
     model = keras.saving.load_model(trial / "model.keras", compile=False)
@@ -182,15 +183,17 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     sides, channels = ((size, size), shape[-1]) if size else (None, None)
     splits = _steps.splits(completed.data, examples, sides, channels, say=False)
     split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
-    known = mlflow.get_run(parent.run_id).data.metrics
-    if f"{split}_accuracy" not in known:  # else they are there from an end that was killed
+    model_uri = _model(parent)
+    if model_uri:  # from an end that was killed
+        known = mlflow.get_run(parent.run_id).data.metrics
+    else:
         fit = _steps.trained(training.History(result["epochs"]))
         fit.metrics.update(result["metrics"])
         del fit.metrics[f"best_{search.objective}"]  # it is there, trial by trial
         predicted = training.predict(model, part, completed.batch_size)
-        _steps.finish(parent, model, fit, splits, predicted)
-        known = mlflow.get_run(parent.run_id).data.metrics
-    mlflow.set_tags({"dataset_digest": splits.digest, "backbone": _steps.network(completed)})
+        finished = _steps.finish(search.recipe, completed, parent, model, fit, splits, predicted, search.register)
+        known, model_uri = finished.scores.metrics(), finished.model_uri
+    tracking.set_tags({"dataset_digest": splits.digest, "backbone": _steps.network(completed)})
     for left in (folder / "trials").glob("*/checkpoint.npz"):
         left.unlink()
     made = Best(
@@ -204,7 +207,7 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
         photos=len(part),
         run_id=parent.run_id,
         experiment_id=parent.experiment_id,
-        model_uri=_model(parent),
+        model_uri=model_uri,
     )
     until, epochs = values.get("tuner/epochs"), completed.full.epochs
     chosen = cli.from_settings(_worker.RECIPES[search.recipe], _worker.settings(search, found.settings(values)))
@@ -212,15 +215,13 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     if search.recipe == "finetune" and chosen.full.unfreeze_from:  # what it decided, which may depend on the store
         chosen = dataclasses.replace(chosen, full=dataclasses.replace(chosen.full, stored=completed.full.stored))
     _write_recipe(search, chosen, made, len(ranked), until if until and until < epochs else None)
-    mlflow.log_artifact(made.recipe)
+    tracking.log_artifact(Path(made.recipe))
     return made
 
 
-def _log_pictures(search: config.Tune, found: space.Space, ranked: list[Any], parent: tracking.Run) -> None:
+def _log_pictures(search: config.Tune, found: space.Space, ranked: list[Any]) -> None:
     """Log what the trials tried and which settings mattered."""
-    import mlflow
-
-    from tlkit import importance, plots, tuning
+    from tlkit import importance, plots, tracking, tuning
 
     gone_on = {one.hyperparameters.values.get("tuner/trial_id") for one in ranked}  # hyperband: as another trial
     shown = [one for one in ranked if one.trial_id not in gone_on]
@@ -228,22 +229,22 @@ def _log_pictures(search: config.Tune, found: space.Space, ranked: list[Any], pa
     if search.algorithm == "hyperband":
         columns["epochs"] = [one.hyperparameters.values["tuner/epochs"] for one in shown]
     maximize = tuning.objective(search.objective).direction == "max"
-    mlflow.log_figure(
+    tracking.log_figure(
         plots.parallel_coordinates(columns, scores, search.objective, maximize), "parallel_coordinates.png"
     )
     matter = importance.importances(columns, scores, search.seed)
     if matter.settings:
-        mlflow.log_figure(plots.importance(matter, search.objective), "importance.png")
+        tracking.log_figure(plots.importance(matter, search.objective), "importance.png")
         table = {name: [getattr(one, name) for one in matter.settings] for name in matter.settings[0]._fields}
-        _log_table(parent, table, "importance.json")
+        tracking.log_table(table, "importance.json")
 
 
-def _model(parent: tracking.Run) -> str:
+def _model(parent: tracking.Run) -> str | None:
     import mlflow
 
     query = f"source_run_id = '{parent.run_id}'"
     found = mlflow.search_logged_models([parent.experiment_id], query, output_format="list")
-    return found[0].model_uri
+    return found[0].model_uri if found else None
 
 
 def _columns(found: space.Space, trials: list[Any]) -> dict[str, list[Any]]:
@@ -252,9 +253,9 @@ def _columns(found: space.Space, trials: list[Any]) -> dict[str, list[Any]]:
     return {one.name: [row.get(one.name) for row in rows] for one in found.ranges}
 
 
-def _log_trials(search: config.Tune, found: space.Space, folder: Path, oracle: Any, parent: tracking.Run) -> None:
+def _log_trials(search: config.Tune, found: space.Space, folder: Path, oracle: Any) -> None:
     """Log all trials as a table."""
-    from tlkit import tuning
+    from tlkit import tracking, tuning
 
     trials = [*tuning.best_first(oracle), *(one for one in oracle.trials.values() if one.status != "COMPLETED")]
     table: dict[str, list[Any]] = {
@@ -267,15 +268,7 @@ def _log_trials(search: config.Tune, found: space.Space, folder: Path, oracle: A
     }
     if search.algorithm == "hyperband":
         table["epochs"] = [one.hyperparameters.values["tuner/epochs"] for one in trials]
-    _log_table(parent, table, "trials.json")
-
-
-def _log_table(parent: tracking.Run, table: dict[str, list[Any]], name: str) -> None:
-    """Log a table, unless it is there from an end that was killed: MLflow would add the rows once more."""
-    import mlflow
-
-    if name not in {entry.path for entry in mlflow.MlflowClient().list_artifacts(parent.run_id)}:
-        _steps.log_table(table, name)
+    tracking.log_table(table, "trials.json")
 
 
 def _write_recipe(search: config.Tune, chosen: Any, best: Best, count: int, until: int | None) -> None:

@@ -12,7 +12,6 @@ import shutil
 import sys
 import tempfile
 import time
-import warnings
 import zipfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -21,16 +20,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from tlkit import config as configs
-from tlkit.errors import InvalidInput, Undecodable
+from tlkit.errors import InvalidInput, Undecodable, without_password
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     from matplotlib.figure import Figure
 
-    from tlkit import data, evaluation, features, probes, store, tracking, training
+    from tlkit import data, evaluation, features, probes, registry, store, tracking, training
     from tlkit.data import graph
 
+EXAMPLES = {"photos": "example.png", "sounds": "example.wav", "arrays": "example.npy"}
+PURPOSES = {"train": "training", "val": "validation", "test": "the test"}
 MODE = "workflowType=machine_learning"  # else the MLflow UI shows what it has for language models
 
 AnyConfig = configs.Recipe | configs.TrainGraph
@@ -63,7 +64,10 @@ class Fit(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a training recipe leaves: the model with its best weights, and where MLflow has it."""
+    """What a training recipe leaves: the model with its best weights, and where MLflow has it.
+
+    Where the tracking server was away at the end, `model_uri` is the path of the model's file.
+    """
 
     model: keras.Model
     fit: Fit
@@ -71,6 +75,7 @@ class Result(NamedTuple):
     run_id: str
     model_uri: str
     kind: str = "photos"  # what the model looks at; or sounds, arrays or nodes
+    registered: registry.Registered | None = None
 
 
 class Trial(NamedTuple):
@@ -144,8 +149,10 @@ def _native_stderr_held() -> Iterator[None]:
 
 def complete(config: Config) -> Config:
     """Fill in what depends on other settings or on the machine, so that the stored config says what was done."""
-    from tlkit import runtime
+    from tlkit import registry, runtime
 
+    if name := getattr(config, "register", None):
+        registry.check_name(name)
     config = dataclasses.replace(
         config,
         data=located(config.data),
@@ -378,7 +385,6 @@ def tracked(
 
     A trial joins the run that is active, and adds no more than its config and what differs between trials.
     """
-    import mlflow
 
     from tlkit import tracking
 
@@ -388,28 +394,49 @@ def tracked(
             if trial.execution == 1:
                 text = as_yaml(config)
                 (trial.folder / "config.yaml").write_text(text)
-                mlflow.log_text(text, "config.yaml")
+                tracking.log_text(text, "config.yaml")
             yield started
         return
     with tracking.run(config.experiment, run_name=config.run_name, params=params(config), tags=described) as started:
         log_config(config)
-        with tempfile.TemporaryDirectory() as folder:
-            manifest = Path(folder) / "split_manifest.csv"
+        tracking.log_inputs(datasets(config.data, splits))
+        with tracking.artifact("split_manifest.csv") as manifest:
             splits.write_manifest(manifest)
-            mlflow.log_artifact(str(manifest))
         yield started
+
+
+def datasets(config: configs.Data | configs.Graph, splits: data.Splits | graph.Graph) -> list[dict[str, str]]:
+    """Describe each split as MLflow describes data sets; its digest is of the manifest, so that no photo is read."""
+    origin = config.origin if isinstance(config, configs.Data) else "npz"
+    name = (config.name if isinstance(config, configs.Data) else None) or Path(config.path or "digits").stem
+    source = {"uri": config.path} if config.path else {"name": name}
+    columns = [{"type": "binary", "name": splits.kind.removesuffix("s")}, {"type": "string", "name": "label"}]
+    contexts = {"train": "training", "val": "validation", "test": "test"}
+    return [
+        {
+            "context": contexts[split],
+            "name": name,
+            "digest": digest[:16],
+            "source_type": origin,
+            "source": json.dumps(source),
+            "schema": json.dumps({"mlflow_colspec": columns}),
+            "profile": json.dumps({"num_rows": count, "num_classes": len(splits.classes)}),
+        }
+        for split, (count, digest) in splits.parts().items()
+    ]
 
 
 def params(config: AnyConfig) -> dict[str, Any]:
     """Give the settings that are a run's parameters: all but where it is kept and what it is called."""
-    return {name: value for name, value in configs.flatten(config).items() if name not in ("experiment", "run_name")}
+    names = ("experiment", "run_name", "register")
+    return {name: value for name, value in configs.flatten(config).items() if name not in names}
 
 
 def log_config(config: AnyConfig) -> None:
     """Log the config as the file from which the run can be repeated."""
-    import mlflow
+    from tlkit import tracking
 
-    mlflow.log_text(as_yaml(config), "config.yaml")
+    tracking.log_text(as_yaml(config), "config.yaml")
 
 
 def as_yaml(settings: AnyConfig | dict[str, Any]) -> str:
@@ -418,15 +445,6 @@ def as_yaml(settings: AnyConfig | dict[str, Any]) -> str:
 
     plain = settings if isinstance(settings, dict) else dataclasses.asdict(settings)
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-
-
-def log_table(table: dict[str, list[Any]], name: str) -> None:
-    """Log columns as a table that the MLflow UI shows."""
-    import mlflow
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "For backward compatibility, 'str' dtypes")  # MLflow 3.17 with pandas 3
-        mlflow.log_table(table, name)
 
 
 def network(config: AnyConfig) -> str:
@@ -491,108 +509,221 @@ def solved(probe: probes.Probe, nearest: float, parts: dict[str, float], learned
 
 
 def finish(
-    started: tracking.Run, model: keras.Model, fit: Fit, splits: data.Splits, probabilities: np.ndarray
+    recipe: str,
+    config: Any,
+    started: tracking.Run,
+    model: keras.Model,
+    fit: Fit,
+    splits: data.Splits,
+    probabilities: np.ndarray,
+    register: str | None = None,
 ) -> Result:
-    """Score what the model says of the test split, else the validation split, and log it with an example."""
-    import mlflow
-
-    from tlkit import evaluation
+    """Score what the model says of the test split, else the validation split, and log it with all that shows it."""
+    from tlkit import evaluation, plots, predictions, tracking
 
     split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
     scores = evaluation.score(split, probabilities, part.labels)
-    result = log_result(started, model, fit, scores, splits.classes, splits.kind)
+    told = predictions.table(split, part.names, part.hashes, part.labels, probabilities, splits.classes)
+    fit.pictures["worst_mistakes.png"] = plots.mistakes(
+        part.read,
+        told["label"],
+        told["predicted"],
+        told["probability"],
+        splits.kind,
+        told["file"],
+    )
     example = part.read([0])[0]
-    if splits.kind == "photos":
-        mlflow.log_image(example if example.shape[-1] == 3 else example[..., 0], "example.png")
-        return result
-    with tempfile.TemporaryDirectory() as folder:
-        mlflow.log_artifact(_write_example(Path(folder), example, splits.rate))
-    return result
+    content = _example(example, splits)
+    with tracking.artifact(EXAMPLES[splits.kind]) as path:
+        path.write_bytes(content)
+    fit.metrics.update(_speed(model, part))
+    return log_result(recipe, config, started, model, fit, scores, told, splits, content, register)
 
 
-def _write_example(folder: Path, example: np.ndarray, rate: int | None) -> str:
+def _example(example: np.ndarray, splits: data.Splits) -> bytes:
+    """Write a photo, sound or array as the file that a user would have."""
+    import io
+
     import numpy as np
+    from PIL import Image
 
     from tlkit.data import sounds
 
-    path = folder / ("example.wav" if rate else "example.npy")
-    if rate:
-        path.write_bytes(sounds.encode(example, rate))
+    if splits.rate:
+        return sounds.encode(example, splits.rate)
+    buffer = io.BytesIO()
+    if splits.kind == "photos":
+        Image.fromarray(example if example.shape[-1] == 3 else example[..., 0]).save(buffer, "PNG")
     else:
-        np.save(path, example)
-    return str(path)
+        np.save(buffer, example)
+    return buffer.getvalue()
+
+
+def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
+    """Measure how many examples in memory the model looks at in a second, where it is compiled: that takes long."""
+    if getattr(model, "predict_function", None) is None:
+        return {}
+    batch = part.read(range(min(32, len(part))))
+    model.predict_on_batch(batch)
+    began, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - began < 0.2:
+        model.predict_on_batch(batch)
+        count += 1
+    return {"predict_per_second": count * len(batch) / (time.perf_counter() - began)}
 
 
 def log_result(
+    recipe: str,
+    config: Any,
     started: tracking.Run,
     model: keras.Model,
     fit: Fit,
     scores: evaluation.Scores,
-    classes: list[str],
-    kind: str,
+    told: dict[str, list[Any]],
+    splits: data.Splits | graph.Graph,
+    example: bytes | None = None,
+    register: str | None = None,
 ) -> Result:
-    """Log the model with its scores and pictures."""
-    import mlflow
+    """Log the scores, what was predicted, the pictures and the model, once each, and wait until the store has them."""
+    from tlkit import evaluation, plots, predictions, serving, tracking
 
-    from tlkit import plots, tracking
-
-    uri = tracking.log_model(model, classes, requirements(model))  # first: all else can be had from it again
+    classes, kind = splits.classes, splits.kind
+    tracking.log_metrics(
+        {
+            **scores.metrics(),
+            **fit.metrics,
+            "training_seconds": fit.seconds,
+            "parameters": model.count_params(),
+        },
+        step=fit.step,
+    )
+    tracking.log_table(told, predictions.FILE)
     title = f"{scores.split} accuracy {scores.accuracy:.3f}, {scores.photos} {kind}"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that no font here has
-        for name, picture in fit.pictures.items():
-            mlflow.log_figure(picture, name)
-        mlflow.log_figure(plots.confusion_matrix(scores.confusion, classes, title), "confusion_matrix.png")
-    mlflow.log_metrics({**scores.metrics(), **fit.metrics, "training_seconds": fit.seconds}, step=fit.step)
-    return Result(model, fit, scores, started.run_id, uri, kind)
+    pictures = {
+        **fit.pictures,
+        "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
+        "class_scores.png": plots.class_scores(scores.confusion, classes, evaluation.recalls(scores.confusion)),
+    }
+    for name, picture in pictures.items():
+        tracking.log_figure(picture, name)
+    if example is not None and kind == "photos":
+        tracking.log_text(json.dumps(serving.serving_example(example)), "example_request.json")
+
+    def save(path: Path) -> None:
+        rate = getattr(splits, "rate", None)
+        serving.save_model(path, model, classes, kind=kind, rate=rate, requirements=requirements(model))
+
+    saved = tracking.log_model(save, step=fit.step)
+    file = saved / "data" / "model.keras"
+    tracking.log_metrics({"model_megabytes": file.stat().st_size / 1e6}, step=fit.step)
+    described = describe(recipe, config, model, fit, scores, splits, started.run_id)
+    tracking.set_tags({"mlflow.note.content": described})
+    if register:
+        tracking.register(register)
+    uri = tracking.deliver()
+    result = Result(model, fit, scores, started.run_id, uri or str(file), kind)
+    return result._replace(registered=tracking.registered()) if register else result
+
+
+def describe(
+    recipe: str,
+    config: Any,
+    model: keras.Model,
+    fit: Fit,
+    scores: evaluation.Scores,
+    splits: data.Splits | graph.Graph,
+    run_id: str,
+) -> str:
+    """Describe a run for whoever opens it: what was trained on what, how well it does, and how to use it."""
+    from tlkit.progress import duration
+
+    kind, (low, high) = splits.kind, scores.interval
+    name = datasets(config.data, splits)[0]["name"]
+    counts = {split: count for split, (count, _) in splits.parts().items()}
+    said = ", ".join(f"{counts[split]:,} for {word}" for split, word in PURPOSES.items() if split in counts)
+    chosen = " These examples chose the epoch too, so this flatters." if _flatters(fit, scores) else ""
+    classes = ", ".join(splits.classes[:20]) + (", ..." if len(splits.classes) > 20 else "")
+    command = f"python -m tlkit.recipes.predict runs:/{run_id}/model PHOTO.jpg"
+    served = f"mlflow models serve -m runs:/{run_id}/model --env-manager local"
+    loaded = f'model = mlflow.pyfunc.load_model("runs:/{run_id}/model")'
+    use = [command, served] if kind == "photos" else []
+    lines = [
+        f"**{network(config)}**, {model.count_params():,} parameters, by `{recipe}` on {kind} of **{name}**: "
+        f"{said}; {len(splits.classes)} classes ({classes}).",
+        "",
+        f"**{scores.split.capitalize()} accuracy {scores.accuracy:.3f}** (95 % interval {low:.3f} to {high:.3f}, "
+        f"{scores.photos:,} {kind}), F1 {scores.f1:.3f}, loss {scores.loss:.3f}; trained in "
+        f"{duration(fit.seconds)}.{chosen}",
+        "",
+        "To use it:",
+        "",
+        "```",
+        *use,
+        loaded,
+        "```",
+        "",
+        "`worst_mistakes.png` and `predictions.json` show where it is wrong; `config.yaml` repeats the run.",
+    ]
+    return "\n".join(lines)
+
+
+def _flatters(fit: Fit, scores: evaluation.Scores) -> bool:
+    return scores.split == "validation" and fit.chosen_by_val
 
 
 def requirements(model: keras.Model) -> list[str]:
     """Give what loading the model needs, pinned; given to MLflow, whose own search takes 15 s."""
     import keras
 
-    names = ["keras", keras.backend.backend(), "numpy", *(["tlkit"] if _has_own_layers(model) else [])]
+    names = ["keras", keras.backend.backend(), "numpy", "mlflow", "tlkit"]
     return [f"{name}=={metadata.version(name)}" for name in names]
-
-
-def _has_own_layers(model: keras.Model) -> bool:
-    return any(type(layer).__module__.startswith("tlkit.") for layer in model.layers)
 
 
 def summarize(recipe: str, config: AnyConfig, result: Result, started: tracking.Run, began: float) -> None:
     """Print what was trained, how well, how long it took, where it is and what to do next."""
     import mlflow
 
-    from tlkit import tracking
+    from tlkit import serving, tracking
     from tlkit.progress import duration
 
-    scores = result.scores
-    folder = tracking.model_folder(result.model_uri)
+    scores, there = result.scores, tracking.delivered(result.run_id)
+    folder = tracking.model_folder(result.model_uri) if there else None
     model = shown(folder / "data" / "model.keras") if folder else result.model_uri
     uri = mlflow.get_tracking_uri()
-    name = mlflow.get_run(result.run_id).info.run_name
+    name = f"{mlflow.get_run(result.run_id).info.run_name} ({result.run_id})" if there else result.run_id
     low, high = scores.interval
     print(f"\n{recipe}: {network(config)}, {result.model.count_params():,} parameters")
     spread = f"95 % interval {low:.3f} to {high:.3f}, {scores.photos} {result.kind}"
     print(f"  {scores.split} accuracy  {scores.accuracy:.4f}  ({spread})")
-    if scores.split == "validation" and result.fit.chosen_by_val:
+    if _flatters(result.fit, scores):
         print("                     it chose the epoch, so it is not a test score")
     if scores.auc is not None:
         print(f"  {scores.split} AUC       {scores.auc:.4f}")
     for line in result.fit.said:
         print(f"  {line}")
     print(f"  time  {duration(result.fit.seconds)} of training, {duration(time.perf_counter() - began)} in all")
-    print(f"  run   {name} ({result.run_id}) in {tracking.without_password(uri)}")
+    print(f"  run   {name} in {without_password(uri)}")
     print(f"  model {model}")
-    artifacts = tracking.run_folder(result.run_id)
-    photo = shown(artifacts / "example.png") if artifacts else "PHOTO"
+    if result.registered:
+        name, version, alias, reason = result.registered
+        print(f"  {name} version {version}, {alias}: {reason}")
+    artifacts = tracking.run_folder(result.run_id) if there else None
+    example = EXAMPLES.get(result.kind, "")
+    file = shown(artifacts / example) if artifacts else example.replace("example", "FILE")
     print("\nNext:")
     if result.kind == "photos":
-        print(f"  {program('python')} -m tlkit.recipes.predict {result.model_uri} {photo}")
+        print(f"  {program('python')} -m tlkit.recipes.predict {result.model_uri} {file}")
+    elif not there:
+        print(f'  keras.saving.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
+    elif result.kind == "nodes":
+        print(f'  mlflow.keras.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
     else:
-        first = "import tlkit.layers; " if _has_own_layers(result.model) else ""  # Keras finds them by name then
-        print(f'  {first}mlflow.keras.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
-    print_links(started)
+        asked = f'{{"{serving.COLUMNS[result.kind]}": ["{file}"]}}'
+        print(f'  mlflow.pyfunc.load_model("{result.model_uri}").predict({asked})  # in Python')
+    if there:
+        print_links(started)
+    else:
+        print(f"  {program('python')} -m tlkit.recipes.sync      # when the server answers")
 
 
 def _inputs(model: keras.Model) -> str:
@@ -613,7 +744,7 @@ def print_links(run: tracking.Run, others: list[str] | None = None, heading: str
     from tlkit import tracking
 
     uri = mlflow.get_tracking_uri()
-    server = tracking.without_password(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    server = without_password(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
     if not uri.startswith("http"):
         elsewhere = "" if uri == f"sqlite:///{Path.cwd()}/mlflow.db" else ' --backend-store-uri "$MLFLOW_TRACKING_URI"'
         print(f"  {program('mlflow')} ui{elsewhere}      # then open:")

@@ -67,9 +67,9 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
         (folder / "log.txt").open("a") as log,
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
-        mlflow.start_run(run_id=values[tuning.RUN_ID]) as active,
+        tracking.run(search.experiment, params={}, tags={}, run_id=values[tuning.RUN_ID]) as active,
     ):
-        known = active.data.metrics
+        known = mlflow.get_run(active.run_id).data.metrics
         for execution in range(1, search.executions + 1):
             keras.backend.clear_session()
             attempt = _steps.Trial(
@@ -79,7 +79,7 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
                 until=values.get("tuner/epochs"),
                 max_parameters=search.max_parameters,
                 max_multiply_adds=search.max_multiply_adds,
-                after=_logged(active.info.run_id, execution),
+                after=_logged(active.run_id, execution),
                 runs=sharing(search),
             )
             seeded = dataclasses.replace(recipe_config, seed=(search.seed + execution - 1) % 2**32)
@@ -91,7 +91,7 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
         top = max if tuning.objective(search.objective).direction == "max" else min
         best = tried[top(range(len(scores)), key=scores.__getitem__)]
         metrics = _metrics(search.objective, tried, scores)
-        mlflow.log_metrics(
+        tracking.log_metrics(
             {name: value for name, value in metrics.items() if name not in known}, step=len(best.history.epochs)
         )
         if _may_be_best(search.objective, score, oracle):

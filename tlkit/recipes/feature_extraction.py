@@ -43,7 +43,7 @@ def run(config: FeatureExtraction) -> _steps.Result:
         nearest = probes.nearest_neighbours(values, known.labels, groups=known.hashes, seed=config.seed)
         parts["solving"] = time.perf_counter() - solving
         fit = _steps.solved(probe, nearest, parts, f"{len(known):,} photos")
-        result = _steps.finish(tracked, model, fit, splits, predicted)
+        result = _steps.finish("feature_extraction", config, tracked, model, fit, splits, predicted, config.register)
     _steps.summarize("feature_extraction", config, result, tracked, began)
     return result
 

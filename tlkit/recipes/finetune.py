@@ -86,7 +86,16 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
         if trial:
             return _steps.Tried(model, history, time.perf_counter() - building)
         predicted = training.predict(model, splits.test or splits.val, config.batch_size)
-        result = _steps.finish(tracked, model, _steps.trained(history, extracting), splits, predicted)
+        result = _steps.finish(
+            "finetune",
+            config,
+            tracked,
+            model,
+            _steps.trained(history, extracting),
+            splits,
+            predicted,
+            config.register,
+        )
     _steps.summarize("finetune", config, result, tracked, began)
     return result
 

@@ -27,6 +27,7 @@ def run(config: Predict) -> list[list[tuple[str, float]]]:
     _steps.begin()
     import numpy as np
 
+    from tlkit import serving
     from tlkit.data import images
 
     model, classes = load(config.model)
@@ -36,9 +37,7 @@ def run(config: Predict) -> list[list[tuple[str, float]]]:
         chunk = config.photos[start : start + BATCH]
         pixels = np.stack([images.decode(Path(photo), (height, width), channels) for photo in chunk])
         for photo, row in zip(chunk, model.predict(pixels, verbose=0), strict=True):
-            shares = row if len(row) > 1 else np.array([1 - row[0], row[0]])  # a single unit is a sigmoid
-            best = np.argsort(-shares, kind="stable")[: config.top]
-            answers.append([(classes[index], float(shares[index])) for index in best])
+            answers.append(serving.ranked(row, classes, config.top))
             print(f"{photo}  " + "  ".join(f"{name} {share:.4f}" for name, share in answers[-1]))
     return answers
 

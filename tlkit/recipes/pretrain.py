@@ -48,7 +48,6 @@ def run(config: Pretrain) -> keras.Model:
     began = _steps.begin()
     weights, card = (Path(config.output, name) for name in ("letternet.weights.h5", "letternet.md"))
     _require_new(weights, card)
-    import mlflow
     import numpy as np
 
     from tlkit import runtime, tracking
@@ -78,9 +77,9 @@ def run(config: Pretrain) -> keras.Model:
         print("\n".join(["", *table({"LetterNet": scores})]))
         card.write_text(_card(config, glyphs, accuracy, scores, seconds, weights), encoding="utf-8")
         probed = {f"probe_accuracy_{shot}": mean for shot, (mean, _) in zip(SHOTS, scores, strict=True)}
-        mlflow.log_metrics({"val_accuracy": accuracy, **probed}, step=config.epochs)
+        tracking.log_metrics({"val_accuracy": accuracy, **probed}, step=config.epochs)
         for file in (weights, card):
-            mlflow.log_artifact(str(file))
+            tracking.log_artifact(file)
     print(f"\n{_steps.shown(weights)}\n{_steps.shown(card)}\n\nNext:")
     print(f"  {_steps.program('python')} -m tlkit.recipes.finetune --backbone.weights {_steps.shown(weights)}")
     _steps.print_links(tracked)
@@ -199,8 +198,7 @@ def _compile(classifier: keras.Model, config: Pretrain) -> None:
 
 
 def _fit(classifier: keras.Model, glyphs: Glyphs, config: Pretrain) -> None:
-    import mlflow
-
+    from tlkit import tracking
     from tlkit.progress import duration
 
     began = time.perf_counter()
@@ -212,7 +210,7 @@ def _fit(classifier: keras.Model, glyphs: Glyphs, config: Pretrain) -> None:
             f"{duration(left)} left",
             flush=True,
         )
-        mlflow.log_metrics({name: values[0] for name, values in history.items()}, step=epoch)
+        tracking.log_metrics({name: values[0] for name, values in history.items()}, step=epoch)
 
 
 def _epochs(glyphs: Glyphs, config: Pretrain) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -84,8 +84,6 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     params = _steps.params(_steps.with_engine(config, extractor))
     tags = _steps.tags("select", config.backbone.name) | {"dataset_digest": splits.digest}
     with tracking.run(config.experiment, run_name=name, params=params, tags=tags, nested=True) as started:
-        import mlflow
-
         values, copies = known.array(), known.hashes
         probe = probes.logistic_regression(values, known.labels, len(splits.classes), groups=copies, seed=config.seed)
         right = round(float((probe.held_out.argmax(axis=1) == known.labels).sum()))
@@ -100,8 +98,8 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
             parameters=backbone.count_params(),
             run_id=started.run_id,
         )
-        mlflow.log_metrics(_metrics(found))
-    mlflow.set_tag("dataset_digest", splits.digest)  # of the ranking, the active run now
+        tracking.log_metrics(_metrics(found))
+    tracking.set_tags({"dataset_digest": splits.digest})  # of the ranking, the active run now
     return found
 
 
@@ -119,18 +117,16 @@ def _metrics(found: Ranked) -> dict[str, float]:
 
 def _log(ranked: list[Ranked]) -> None:
     """Put the table, its picture and the best one's numbers on the run above all."""
-    import mlflow
-
-    from tlkit import plots
+    from tlkit import plots, tracking
 
     columns = {"backbone": [one.name for one in ranked], "run_id": [one.run_id for one in ranked]}
     numbers = [_metrics(one) for one in ranked]
     table = columns | {name: [row[name] for row in numbers] for name in numbers[0]}
-    _steps.log_table(table, "ranking.json")
+    tracking.log_table(table, "ranking.json")
     names, scores = columns["backbone"], [one.accuracy for one in ranked]
-    mlflow.log_figure(plots.ranking(names, scores, [one.interval for one in ranked]), "ranking.png")
-    mlflow.log_metrics(_metrics(ranked[0]))
-    mlflow.set_tag("best_backbone", ranked[0].name)
+    tracking.log_figure(plots.ranking(names, scores, [one.interval for one in ranked]), "ranking.png")
+    tracking.log_metrics(_metrics(ranked[0]))
+    tracking.set_tags({"best_backbone": ranked[0].name})
 
 
 def _summarize(config: Select, ranked: list[Ranked], absent: list[str], parent: tracking.Run, began: float) -> None:

@@ -69,7 +69,9 @@ def run(config: Train, trial: _steps.Trial | None = None) -> _steps.Result | _st
         if trial:
             return _steps.Tried(model, history, time.perf_counter() - building)
         predicted = training.predict(model, splits.test or splits.val, config.batch_size)
-        result = _steps.finish(tracked, model, _steps.trained(history), splits, predicted)
+        result = _steps.finish(
+            "train", config, tracked, model, _steps.trained(history), splits, predicted, config.register
+        )
     _steps.summarize("train", config, result, tracked, began)
     return result
 

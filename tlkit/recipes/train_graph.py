@@ -17,7 +17,7 @@ def run(config: TrainGraph) -> _steps.Result:
     began = _steps.begin()
     import keras
 
-    from tlkit import builders, evaluation, runtime, tracking, training
+    from tlkit import builders, evaluation, predictions, runtime, tracking, training
     from tlkit.data import graph
 
     config = _steps.complete(config)
@@ -44,7 +44,14 @@ def run(config: TrainGraph) -> _steps.Result:
         history = training.fit_graph(model, loaded, settings, [tracking.epoch_logger()])
         probabilities = model.predict([loaded.features[None], loaded.edges[None]], verbose=0)[0]
         scores = evaluation.score("test", probabilities[loaded.test], loaded.labels[loaded.test])
-        result = _steps.log_result(tracked, model, _steps.trained(history), scores, loaded.classes, "nodes")
+        nodes = [str(node) for node in loaded.test]
+        told = predictions.table(
+            "test", nodes, nodes, loaded.labels[loaded.test], probabilities[loaded.test], loaded.classes
+        )
+        fit = _steps.trained(history)
+        result = _steps.log_result(
+            "train_graph", config, tracked, model, fit, scores, told, loaded, register=config.register
+        )
     _steps.summarize("train_graph", config, result, tracked, began)
     return result
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit import cli, config, space
-from tlkit.errors import InvalidInput, Unavailable
+from tlkit.errors import InvalidInput, Unavailable, without_password
 from tlkit.recipes import _search, _steps, _worker
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -111,10 +111,11 @@ def _chief(
                 "go on with it, or another --output"
             )
     _steps.begin()
-    import mlflow
 
-    from tlkit import runtime, tracking, tuning
+    from tlkit import registry, runtime, tracking, tuning
 
+    if search.register:
+        registry.check_name(search.register)
     recipe = _worker.module(search)
     completed = [_steps.complete(one) for one in configs]
     for one in completed:
@@ -147,8 +148,8 @@ def _chief(
     with tracking.run(search.experiment, run_name=search.run_name, params=params, tags=tags, run_id=before) as parent:
         oracle.extra["run_id"] = parent.run_id
         oracle.save()
-        mlflow.log_text(_steps.as_yaml(search.space), "space.yaml")
-        mlflow.log_text(_steps.as_yaml(search), "config.yaml")
+        tracking.log_text(_steps.as_yaml(search.space), "space.yaml")
+        tracking.log_text(_steps.as_yaml(search), "config.yaml")
         oracle.begin = _search.Runs(parent).begin
         told = _search.Told(search, folder, oracle, time.perf_counter())
         count = f"{search.trials} trials" if search.trials else "trials"
@@ -319,7 +320,7 @@ def _summarize(
     )
     if took:
         print(f"  time  {took}")
-    print(f"  run   {_run_name(best)}{best.run_id} in {tracking.without_password(mlflow.get_tracking_uri())}")
+    print(f"  run   {_run_name(best)}{best.run_id} in {without_password(mlflow.get_tracking_uri())}")
     print(f"  recipe {_steps.shown(path)}")
     print("\nNext:")
     print(f"  {_steps.program('python')} -m tlkit.recipes.{search.recipe} --config {_steps.shown(path)} --seed 1")

@@ -1,0 +1,253 @@
+"""Runs are compared by what MLflow has of them: their scores, a paired test, and the settings that differ."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import Metric, Param, RunTag
+
+from tlkit import cli, predictions
+from tlkit.config import Compare
+from tlkit.errors import InvalidInput
+from tlkit.recipes import compare
+
+pytestmark = pytest.mark.filterwarnings("ignore:For backward compatibility, 'str' dtypes")
+COUNT = 100
+
+
+def said(right: np.ndarray, split: str = "test", digests: str = "photo") -> dict[str, list]:
+    """A table of predictions in which these examples are right."""
+    labels = np.arange(len(right)) % 2
+    probabilities = np.eye(2)[np.where(right, labels, 1 - labels)]
+    names = [f"{digests} {number}" for number in range(len(right))]
+    return predictions.table(split, names, names, labels, probabilities, ["cat", "dog"])
+
+
+def log(
+    name: str,
+    table: Mapping[str, list] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    status: str = "FINISHED",
+) -> str:
+    """Make a run as a recipe leaves it, and give its id."""
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name("tlkit")
+    experiment = found.experiment_id if found else client.create_experiment("tlkit")
+    run_id = client.create_run(experiment, run_name=name).info.run_id
+    client.log_batch(
+        run_id,
+        [Metric(key, value, 0, 0) for key, value in (metrics or {}).items()],
+        [Param(key, str(value)) for key, value in (params or {}).items()],
+        [RunTag(key, value) for key, value in (tags or {}).items()],
+    )
+    if table:
+        rows = [list(row) for row in zip(*table.values(), strict=True)]
+        client.log_text(run_id, json.dumps({"columns": list(table), "data": rows}), predictions.FILE)
+    client.set_terminated(run_id, status)
+    return run_id
+
+
+def right(count: int, first: int = 0) -> np.ndarray:
+    """`count` of the examples are right, from `first` on."""
+    places = np.arange(COUNT)
+    return (places >= first) & (places < first + count)
+
+
+def ours(accuracy: float, split: str = "test", **more: float) -> dict[str, float]:
+    return {
+        f"{split}_accuracy": accuracy,
+        f"{split}_accuracy_low": accuracy - 0.05,
+        f"{split}_accuracy_high": 1.0,
+        **more,
+    }
+
+
+def artifact(run_id: str, name: str) -> Any:
+    text = Path(mlflow.MlflowClient().download_artifacts(run_id, name)).read_text()
+    table = json.loads(text)
+    return {column: [row[place] for row in table["data"]] for place, column in enumerate(table["columns"])}
+
+
+def compared() -> Any:
+    """The newest run of a comparison."""
+    return mlflow.search_runs(
+        experiment_names=["tlkit"], filter_string="tags.recipe = 'compare'", output_format="list"
+    )[0]
+
+
+def test_two_runs_are_tested_on_the_same_photos_and_the_comparison_is_logged(folder: Path, capsys):
+    measured = {
+        "parameters": 25_557_032.0,
+        "model_megabytes": 98.04,
+        "predict_per_second": 1234.5,
+        "training_seconds": 61.4,
+    }
+    tags = {"recipe": "finetune", "backbone": "MobileNet", "environment.keras": "3.15.1"}
+    params = {"seed": 0, "backbone.alpha": 0.5, "full.epochs": 2, "head.epochs": None}
+    worse = log("worse", said(right(80)), ours(0.8), params | {"seed": 1}, tags)
+    better = log("better", said(right(95)), ours(0.95, **measured), params | {"head.epochs": 30}, tags)
+    rows, pairs = compare.run(Compare([worse, "better"]))
+    assert [row["run_id"] for row in rows] == [better, worse]
+    assert (rows[0]["low"], rows[0]["high"]) == predictions.bootstrap(right(95))
+    assert rows[0]["network"] == "MobileNet 0.5"
+    assert {name: rows[0][name] for name in compare.MEASURES} == measured
+    assert pairs[0]["p_value"] == pairs[0]["corrected_p_value"] == pytest.approx(2 / 2**15)
+    assert (pairs[0]["only_first"], pairs[0]["only_second"], pairs[0]["verdict"]) == (15, 0, "A is better")
+
+    printed = capsys.readouterr().out
+    assert "A  better  MobileNet 0.5  0.950 (0.900-0.990)   25.6M  98.0  1.23k       61" in printed
+    assert "Pairs, on the same 100 examples" in printed
+    assert "A-B        15         0  <0.001  A is better" in printed
+    assert "p: McNemar's exact test; below" in printed  # of one pair: nothing to correct
+    assert "seed  0  1\n" in printed
+    assert "A: head.epochs=30\n" in printed
+    assert "environment.keras" not in printed
+    assert f"%5B%22{better}%22,%22{worse}%22%5D" in printed  # MLflow's comparison page
+
+    own = compared()
+    assert own.info.status == "FINISHED"
+    assert own.data.tags["compared"] == f"{better},{worse}"
+    assert artifact(own.info.run_id, "comparison.json")["run_id"] == [better, worse]
+    assert artifact(own.info.run_id, "comparison.json")["parameters"] == [25_557_032, None]
+    assert artifact(own.info.run_id, "pairs.json")["only_first"] == [15]
+    assert artifact(own.info.run_id, "settings.json") == {
+        "setting": ["seed", "head.epochs"],
+        "A": ["0", "30"],
+        "B": ["1", ""],
+    }
+    assert Path(mlflow.MlflowClient().download_artifacts(own.info.run_id, "comparison.png")).stat().st_size > 5000
+
+
+def test_more_pairs_are_corrected_and_runs_that_cannot_be_paired_are_shown_with_the_reason(folder: Path, capsys):
+    log("a", said(right(90)), ours(0.9))
+    log("b", said(right(83)), ours(0.83))  # p = 0.016 beside a, if it were alone
+    log("c", said(right(82)), ours(0.82))
+    log("elsewhere", said(right(70), digests="another photo"), ours(0.7))
+    log("chosen", said(right(60), "validation"), ours(0.6, "validation", best_epoch=3.0))
+    log("theirs", None, {"test_accuracy": 0.5})
+    rows, pairs = compare.run(Compare(["theirs", "chosen", "elsewhere", "c", "b", "a"]))
+    assert [row["name"] for row in rows] == ["a", "b", "c", "elsewhere", "chosen", "theirs"]
+    verdicts = {pair["first"] + pair["second"]: pair["verdict"] for pair in pairs}
+    assert len(verdicts) == 15
+    assert verdicts["AB"] == "A is better"
+    by_hand = {"AB": 2 / 2**7, "AC": 2 / 2**8, "BC": 1.0}
+    tested = {pair["first"] + pair["second"]: pair for pair in pairs if pair["p_value"] is not None}
+    assert {name: pair["p_value"] for name, pair in tested.items()} == pytest.approx(by_hand)
+    corrected = {"AB": 2 * by_hand["AB"], "AC": 3 * by_hand["AC"], "BC": 1.0}
+    assert {name: pair["corrected_p_value"] for name, pair in tested.items()} == pytest.approx(corrected)
+    printed = capsys.readouterr().out
+    assert "corrected for 3 pairs (Holm)" in printed
+    assert "A-D, B-D, C-D: not tested: scored on different test examples" in printed
+    assert "A-E, B-E, C-E, D-E: not tested: scored on test and on validation examples" in printed
+    assert "A-F, B-F, C-F, D-F, E-F: not tested: F logged no predictions.json" in printed
+    assert re.search(r"E  chosen     -        0\.600 \(0\.\d+-0\.\d+\)\*", printed)
+    assert "*: of the validation examples, which chose the epoch too" in printed
+    assert "F  theirs     -        0.500      " in printed
+    assert "Settings: no differences" in printed
+
+
+def test_a_difference_that_is_clear_alone_is_not_among_many(folder: Path, capsys):
+    counts = (90, 84, 84, 84)
+    names = [log(f"run {place}", said(right(count)), ours(count / 100)) for place, count in enumerate(counts)]
+    assert compare.run(Compare(names[:2]))[1][0]["verdict"] == "A is better"  # p = 0.031
+    assert {pair["verdict"] for pair in compare.run(Compare(names))[1]} == {"no clear difference"}
+
+
+def test_scores_without_draws_that_differ_have_wilson_intervals(folder: Path, capsys):
+    log("perfect", said(right(100)), ours(1.0))
+    log("logged", None, ours(0.9))
+    log("it's drawn", said(right(80)), ours(0.8))
+    rows, _ = compare.run(Compare(["perfect", "logged", "it's drawn"]))
+    assert [row["interval"] for row in rows] == ["Wilson", "Wilson", "bootstrap"]
+    assert (rows[0]["low"], rows[0]["high"]) == (pytest.approx(0.963, abs=1e-3), 1)
+    assert (rows[1]["low"], rows[1]["high"]) == (pytest.approx(0.85), 1)
+    assert "bootstrap interval (A, B: Wilson's)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_runs_are_the_last_ones_or_found_by_a_search(folder: Path, capsys):
+    for number in range(6):
+        log(f"run{number}", None, ours(0.5 + number / 100), tags={"recipe": "finetune" if number < 3 else "train"})
+    log("failed", None, ours(0.99), status="FAILED")
+    log("without score", None, {"loss": 1.0, "test_accuracy": float("nan")}, tags={"recipe": "finetune"})
+    names = [row["name"] for row in compare.run(Compare())[0]]
+    assert names == ["run5", "run4", "run3", "run2"]
+    assert [row["name"] for row in compare.run(Compare())[0]] == names  # comparisons are no candidates
+    assert cli.call(Compare, compare.run, ["--search", "tags.recipe = 'finetune'"], positional=("runs",)) == 0
+    printed = capsys.readouterr().out
+    assert "left out: 1 of 4 runs found, which have no score" in printed
+    assert compared().data.tags["compared"].count(",") == 2
+
+
+def test_mistakes_are_told_in_one_line_and_nothing_is_logged(folder: Path, capsys):
+    known = log("known", None, ours(0.5))
+    twins = [log("twin", None, ours(0.5)), log("twin", None, ours(0.6))]
+    bare = log("bare", None, {"loss": 1.0})
+    gone = log("gone", None, ours(0.5))
+    mlflow.MlflowClient().delete_run(gone)
+    unknown = known[:-1] + ("0" if known[-1] != "0" else "1")
+    for argv, message in {
+        ("known",): "only run 'known' given: give two or more",
+        ("known", known): "only run 'known' given: give two or more",
+        ("known", "knwon"): "there is no run 'knwon' in experiment 'tlkit'; did you mean known?",
+        ("known", unknown): f"there is no run '{unknown}' in experiment 'tlkit'; did you mean {known}?",
+        ("known", "it's"): 'there is no run "it\'s" in experiment',
+        ("known", 'it\'s "x"'): "there is no run",
+        ("known", "twin"): f"2 runs are called 'twin': give the id of one of them, {twins[1]}, {twins[0]}",
+        ("known", "bare"): f"run 'bare' ({bare}) has no score, neither test_accuracy nor validation_accuracy",
+        ("known", gone): f"run {gone} was deleted",
+        (
+            "--search",
+            "metrics.test_accuracy >> 1",
+        ): "search is 'metrics.test_accuracy >> 1', which MLflow does not take",
+        ("--search", "metrics.test_accuracy > 1"): "no run with a score found in experiment 'tlkit'",
+        ("known", "twin", "--search", "x"): "it takes the place of runs",
+        ("--experiment", "tlkti"): "there is no experiment 'tlkti'; did you mean tlkit?",
+    }.items():
+        assert cli.call(Compare, compare.run, argv, positional=("runs",)) == 2, argv
+        printed = capsys.readouterr().err
+        assert message in printed
+        assert printed.count("\n") == 1
+    assert not mlflow.search_runs(
+        experiment_names=["tlkit"], filter_string="tags.recipe = 'compare'", output_format="list"
+    )
+
+
+def test_a_folder_without_a_store_stays_without_one(folder: Path):
+    (folder / "mlflow.db").unlink()
+    with pytest.raises(InvalidInput, match="there is no MLflow store"):
+        compare.run(Compare(["a", "b"]))
+    assert not list(folder.glob("mlflow.db*"))
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_all_fits_the_terminal(folder: Path, capsys, monkeypatch, columns: int):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    measured = dict.fromkeys(compare.MEASURES, 123_456.7)
+    for number in range(12):
+        settings = {f"a.setting.with.a.name.that.is.far.too.long.{place}": "value " * number for place in range(3)}
+        tags = {"backbone": "a network with a name that is long", "dataset_digest": f"{number % 2:064}"}
+        log(
+            f"a run with a\nlong name, number {number}",
+            None,
+            ours(0.5, **measured),
+            settings | {f"own{number}": 1},
+            tags,
+        )
+    rows, _ = compare.run(Compare(search="metrics.test_accuracy > 0"))
+    assert "a run with a long name, number 11" in [row["name"] for row in rows]
+    printed = capsys.readouterr().out.partition("\nNext:")[0]
+    assert max(map(len, printed.splitlines())) <= columns
+    assert max(map(len, printed.splitlines())) > columns - 8
+    assert all(f"number {number} " in printed for number in (0, 11)) or columns == 80
+    log("one more", None, ours(0.5))
+    with pytest.raises(InvalidInput, match="13 runs with a score found in experiment 'tlkit': give 12 at the most"):
+        compare.run(Compare(search="metrics.test_accuracy > 0"))

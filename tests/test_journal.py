@@ -1,0 +1,296 @@
+"""What a run logs arrives whole, in order and once: after a kill, a refusal or a store that was away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from tlkit import config, journal, tracking
+from tlkit.errors import InvalidInput, Unavailable
+from tlkit.recipes import sync
+
+# A process that logs, and is killed before anything is sent.
+KILLED = """
+import os, signal
+from tlkit import journal, tracking
+tracking.open_store("trial")
+with tracking.run("trial", params={}, tags={}) as run:
+    journal.Journal._start = lambda self: None
+    for step in (1, 2, 3):
+        tracking.log_metrics({"loss": 1 / step}, step)
+    tracking.log_text("kept", "notes/note.txt")
+    print(run.run_id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def left_behind(tmp_path_factory: pytest.TempPathFactory, database: Path) -> tuple[Path, str]:
+    """What a process that was killed left, and the id of its run."""
+    folder = tmp_path_factory.mktemp("killed")
+    shutil.copy(database, folder / "mlflow.db")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return folder, done.stdout.strip()
+
+
+@pytest.fixture
+def killed(folder: Path, left_behind: tuple[Path, str]) -> str:
+    """The run of a process that was killed in this folder."""
+    there, run_id = left_behind
+    shutil.copy(there / "mlflow.db", folder / "mlflow.db")
+    shutil.copytree(there / "mlruns", folder / "mlruns")
+    (header,) = folder.glob("mlruns/unsent/*/header.json")
+    header.write_text(header.read_text().replace(str(there), str(folder)))
+    return run_id
+
+
+def history(run_id: str, name: str) -> list[tuple[int, float]]:
+    found = mlflow.MlflowClient().get_metric_history(run_id, name)
+    return sorted((metric.step, metric.value) for metric in found)
+
+
+def unsent(folder: Path) -> list[Path]:
+    return list((folder / "mlruns" / "unsent").glob("*"))
+
+
+def test_all_that_a_run_logs_arrives_and_the_journal_goes(folder: Path):
+    with tracking.run("trial", params={}, tags={}) as run:
+        tracking.log_params({f"p{number}": number for number in range(250)})  # more than MLflow takes in a call
+        for step in range(1, 1500):
+            tracking.log_metrics({"loss": 1 / step, "accuracy": step}, step)
+        tracking.set_tags({"kind": "trial"})
+        tracking.log_text("text", "a/b.txt")
+        tracking.log_figure(Figure(), "figure.png")
+        tracking.log_table({"file": ["ä.png", "b.png"], "right": [True, False]}, "table.json")
+        tracking.log_table({"n": [1]}, "other.json")
+        tracking.log_inputs([{"context": "test", "name": "d", "digest": "0f", "source_type": "local", "source": "{}"}])
+        assert unsent(folder)
+    logged = mlflow.get_run(run.run_id)
+    assert logged.info.status == "FINISHED"
+    assert logged.data.params == {f"p{number}": str(number) for number in range(250)}
+    assert history(run.run_id, "loss") == [(step, 1 / step) for step in range(1, 1500)]
+    assert logged.data.tags["kind"] == "trial"
+    client = mlflow.MlflowClient()
+    assert {entry.path for entry in client.list_artifacts(run.run_id)} == {
+        "a",
+        "figure.png",
+        "table.json",
+        "other.json",
+    }
+    assert mlflow.artifacts.load_text(f"{logged.info.artifact_uri}/a/b.txt") == "text"
+    mlflow.set_experiment("trial")
+    assert mlflow.load_table("table.json")["file"].tolist() == ["ä.png", "b.png"]
+    (dataset,) = logged.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest, dataset.tags[0].value) == ("d", "0f", "test")
+    assert tracking.delivered(run.run_id)
+    assert not unsent(folder)
+
+
+def test_a_short_run_has_system_metrics_too_but_not_where_the_user_forbids_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with tracking.run("trial", params={}, tags={}) as run:
+        np.linalg.inv(np.random.default_rng(0).normal(size=(300, 300)))
+    assert len(history(run.run_id, "system/cpu_utilization_percentage")) == 1
+    assert len(history(run.run_id, "system/system_memory_usage_megabytes")) == 1
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+    with tracking.run("trial", params={}, tags={}) as run:
+        pass
+    assert not mlflow.get_run(run.run_id).data.metrics
+
+
+def test_system_metrics_come_at_intervals(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    with tracking.run("trial", params={}, tags={}) as run:
+        import time
+
+        time.sleep(0.6)
+    steps = [step for step, _ in history(run.run_id, "system/disk_usage_percentage")]
+    assert steps == list(range(len(steps)))
+    assert 4 <= len(steps) <= 8
+
+
+def test_what_is_refused_takes_nothing_with_it_and_is_kept(folder: Path, capsys: pytest.CaptureFixture):
+    with tracking.run("trial", params={"depth": 3}, tags={}) as run:
+        tracking.log_metrics({"loss": 1.0}, 1)
+        tracking.log_params({"depth": 4})  # MLflow lets no parameter change
+        tracking.log_metrics({"loss": 0.5}, 2)
+    logged = mlflow.get_run(run.run_id)
+    assert logged.info.status == "FINISHED"
+    assert history(run.run_id, "loss") == [(1, 1.0), (2, 0.5)]
+    assert logged.data.params == {"depth": "3"}
+    assert not tracking.delivered(run.run_id)
+    said = capsys.readouterr().err
+    assert "refused params of the run: " in said
+    assert "1 entries of the run's log are kept in mlruns/unsent/" in said
+    with pytest.raises(Unavailable, match=r"1 entries could not be sent \(.*depth"):  # tried again, and kept again
+        sync.run(config.Sync())
+    assert history(run.run_id, "loss") == [(1, 1.0), (2, 0.5)]
+
+
+def test_what_a_killed_process_left_is_sent_once_and_its_run_ends_killed(
+    folder: Path, killed: str, capsys: pytest.CaptureFixture
+):
+    run_id = killed
+    assert mlflow.get_run(run_id).info.status == "RUNNING"
+    assert not history(run_id, "loss")
+    (left,) = unsent(folder)
+    with (left / "journal.jsonl").open("ab") as file:
+        file.write(b'{"do": "metrics", "val')  # the entry at which the kill came
+    assert sync.run(config.Sync()) == 5
+    assert history(run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert mlflow.artifacts.load_text(f"{mlflow.get_run(run_id).info.artifact_uri}/notes/note.txt") == "kept"
+    assert mlflow.get_run(run_id).info.status == "KILLED"
+    assert not unsent(folder)
+    assert "sent 5 entries" in capsys.readouterr().out
+    assert sync.run(config.Sync()) == 0
+    assert "there is nothing to send in mlruns/unsent" in capsys.readouterr().out
+
+
+def test_sync_leaves_the_end_of_a_run_that_went_on_as_it_is(folder: Path, killed: str):
+    run_id = killed
+    mlflow.MlflowClient().set_terminated(run_id, "FINISHED")
+    sync.run(config.Sync())
+    assert mlflow.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_run_that_goes_on_sends_first_what_its_killed_part_left(folder: Path, killed: str):
+    run_id = killed
+    with tracking.run("trial", params={}, tags={}, run_id=run_id):
+        assert history(run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert mlflow.get_run(run_id).info.status == "FINISHED"
+    assert not unsent(folder)
+
+
+def test_a_next_run_says_that_something_is_left(folder: Path, killed: str, capsys: pytest.CaptureFixture):
+    tracking.open_store("trial")
+    assert "mlruns/unsent holds what 1 runs could not send: python -m tlkit.recipes.sync" in capsys.readouterr().err
+
+
+def test_a_journal_at_work_is_left_alone(folder: Path):
+    with tracking.run("trial", params={}, tags={}) as run:
+        (left,) = unsent(folder)
+        assert not journal.left()
+        assert journal.resume(left) is None
+        assert sync.run(config.Sync()) == 0
+    assert mlflow.get_run(run.run_id).info.status == "FINISHED"
+
+
+def save_model(path: Path) -> None:
+    path.mkdir()
+    mlflow.models.Model(flavors={"none": {}}).save(str(path / "MLmodel"))
+    (path / "weights").write_text("weights")
+
+
+def test_a_model_is_logged_once_although_the_kill_came_before_that_was_noted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = folder / "before"
+    with tracking.run("trial", params={"depth": 3}, tags={}) as run:
+        tracking.log_metrics({"loss": 1.0}, 1)
+        tracking.log_model(save_model, step=1)
+        uri = tracking.deliver()
+        (left,) = unsent(folder)
+        shutil.copytree(left, before)
+        state = json.loads((before / "state.json").read_text())
+        assert state.pop("model_uri") == uri
+        (before / "state.json").write_text(json.dumps({**state, "next": 0}))
+    shutil.copytree(before, left)  # as if the process had been killed before it wrote its state
+    sync.run(config.Sync())
+    found = mlflow.search_logged_models([run.experiment_id], output_format="list")
+    assert [model.model_uri for model in found] == [uri]
+    assert found[0].status.name == "READY"
+    assert found[0].source_run_id == run.run_id
+    assert found[0].params["depth"] == "3"
+    assert {metric.key: metric.value for metric in found[0].metrics} == {"loss": 1.0}
+    assert history(run.run_id, "loss") == [(1, 1.0)]
+    assert (Path(mlflow.artifacts.download_artifacts(uri)) / "weights").read_text() == "weights"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_before_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (folder / "mlruns").write_text("no folder")
+    with (
+        pytest.raises(Unavailable, match=r"cannot write to .*mlruns/unsent/"),
+        tracking.run("trial", params={}, tags={}),
+    ):
+        pytest.fail("it ran")
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "FAILED"
+
+
+def test_a_full_disk_costs_no_metric(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    with tracking.run("trial", params={}, tags={}) as run:
+        (left,) = unsent(folder)
+        (left / "journal.jsonl").mkdir()  # nothing can be written to it
+        for step in (1, 2):
+            tracking.log_metrics({"loss": float(step)}, step)
+    assert history(run.run_id, "loss") == [(1, 1.0), (2, 2.0)]
+    assert capsys.readouterr().err.count("cannot keep what the run logs in") == 1
+
+
+def test_no_password_is_written_down(folder: Path):
+    kept = journal.begin("http://me:secret@127.0.0.1:9", "0" * 32, "1")
+    assert "secret" not in "".join(path.read_text() for path in kept.folder.iterdir())
+    assert kept.close()
+
+
+def test_a_file_whose_writing_fails_leaves_nothing(folder: Path):
+    with tracking.run("trial", params={}, tags={}) as run:
+        with contextlib.suppress(RuntimeError), tracking.artifact("half.txt") as path:
+            path.write_text("half")
+            raise RuntimeError("out of luck")
+        assert not list(unsent(folder)[0].rglob("half.txt"))
+    assert not mlflow.MlflowClient().list_artifacts(run.run_id)
+
+
+def test_a_folder_that_is_not_there_is_wrong_usage(folder: Path):
+    with pytest.raises(InvalidInput, match="there is no folder 'elsewhere'"):
+        sync.run(config.Sync("elsewhere"))
+
+
+LOGS = """
+import sys
+from tlkit import tracking
+tracking.open_store("trial")
+with tracking.run("trial", params={"number": sys.argv[1]}, tags={}) as run:
+    for step in range(200):
+        tracking.log_metrics({"loss": step / 7, "accuracy": step / 3}, step)
+    tracking.log_text("kept", "note.txt")
+"""
+
+
+@pytest.mark.slow
+def test_four_processes_that_log_to_one_store_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    children = [
+        subprocess.Popen([sys.executable, "-c", LOGS, str(number)], cwd=tmp_path, env=environment)
+        for number in range(4)
+    ]
+    assert [child.wait(120) for child in children] == [0] * 4
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert sorted(run.data.params["number"] for run in runs) == ["0", "1", "2", "3"]
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert history(run.info.run_id, "loss") == [(step, step / 7) for step in range(200)]
+        assert history(run.info.run_id, "accuracy") == [(step, step / 3) for step in range(200)]
+        assert [entry.path for entry in mlflow.MlflowClient().list_artifacts(run.info.run_id)] == ["note.txt"]
+    assert not unsent(tmp_path)
