@@ -100,7 +100,7 @@ def test_all_that_a_run_logs_arrives_and_the_journal_goes(folder: Path):
     assert mlflow.load_table("table.json")["file"].tolist() == ["ä.png", "b.png"]
     (dataset,) = logged.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest, dataset.tags[0].value) == ("d", "0f", "test")
-    assert tracking.delivered(run.run_id)
+    assert not tracking.ended(run.run_id).unsent
     assert not unsent(folder)
 
 
@@ -137,7 +137,7 @@ def test_what_is_refused_takes_nothing_with_it_and_is_kept(folder: Path, capsys:
     assert logged.info.status == "FINISHED"
     assert history(run.run_id, "loss") == [(1, 1.0), (2, 0.5)]
     assert logged.data.params == {"depth": "3"}
-    assert not tracking.delivered(run.run_id)
+    assert tracking.ended(run.run_id).unsent == 1
     said = capsys.readouterr().err
     assert "refused params of the run: " in said
     assert "1 entries of the run's log are kept in mlruns/unsent/" in said

@@ -134,7 +134,7 @@ def test_a_server_that_comes_back_after_the_end_has_all_by_sync(tmp_path: Path, 
     assert re.search(r"\d+ entries of the run's log are kept in mlruns/unsent/", said)
     assert "python -m tlkit.recipes.sync" in said
     # The model can be used before the server is back.
-    kept = re.search(r"tlkit\.recipes\.predict (\S+\.keras) PHOTO", said)
+    kept = re.search(r"tlkit\.recipes\.predict (\S+\.keras) FILE", said)
     assert (tmp_path / kept[1]).is_file()
 
     status, told = sync(tmp_path, server.uri)

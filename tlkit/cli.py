@@ -109,6 +109,9 @@ def call(
         run(config_class(**{key: value for key, value in values.items() if key != "config"}))
     except InvalidInput as error:
         return _say(name, error, USAGE)
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return FAILURE
     except OSError as error:  # Unavailable, or a disk that is full
         return _say(name, error, FAILURE)
     except KeyboardInterrupt:

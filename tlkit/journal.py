@@ -85,6 +85,7 @@ class Journal:
         self._changed = threading.Condition()
         self._closed = self._hurry = self._warned = self._waited = False
         self._failing = ""
+        self._steps = 0  # that sending has taken
         self._thread: threading.Thread | None = None
 
     @property
@@ -143,12 +144,12 @@ class Journal:
         """
         with self._changed:
             self._start()
-            self._hurry, left, until = True, -1, 0.0
+            self._hurry, steps, until = True, -1, 0.0
             patience = 1.0 if self._waited and self._failing else PATIENCE  # once is enough
             self._changed.notify_all()
             while self._todo:
-                if len(self._todo) != left:
-                    left, until = len(self._todo), time.monotonic() + patience + self._bytes() / RATE
+                if self._steps != steps:
+                    steps, until = self._steps, time.monotonic() + patience + self._bytes() / RATE
                 if time.monotonic() >= until:
                     self._waited = True
                     break
@@ -234,6 +235,7 @@ class Journal:
                 return
             why = _line(error)
             _say(f"{self._store()} refused {self.entries[group[0]]['do']} of the run: {why}")
+        self._progress()
         with self._changed:
             self._todo = [number for number in self._todo if number not in group]
             refused = [number for number in self._state["refused"] if number not in group] + (group if why else [])
@@ -295,26 +297,31 @@ class Journal:
                 params=run.data.params,
             )
         )
+        self._progress()
         if made.status != LoggedModelStatus.READY:
             with tempfile.TemporaryDirectory(dir=self.folder) as folder:
                 _address(self.folder / entry["file"], Path(folder) / "model", made, self.run_id)
                 client.log_model_artifacts(made.model_id, f"{folder}/model")
+            self._progress()
             client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
         linked = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
         if made.model_id not in linked:
             client.log_outputs(self.run_id, [LoggedModelOutput(made.model_id, step=entry["step"])])
-        names = [name for name in run.data.metrics if not name.startswith("system/")]
-        scores = [one for name in names for one in client.get_metric_history(self.run_id, name)]
-        client.log_batch(
-            self.run_id,
-            [
-                Metric(one.key, one.value, one.timestamp, one.step, model_id=made.model_id, run_id=self.run_id)
-                for one in scores
-                if one.step == entry["step"] and one.model_id is None
-            ],
-            synchronous=True,
-        )
+        scores = [
+            Metric(name, value, one["time"], one["step"], model_id=made.model_id, run_id=self.run_id)
+            for one in self.entries
+            if one["do"] == "metrics" and one["step"] == entry["step"]
+            for name, value in one["values"].items()
+            if not name.startswith("system/")
+        ]
+        self._progress()
+        client.log_batch(self.run_id, scores, synchronous=True)
         return made.model_uri
+
+    def _progress(self) -> None:
+        with self._changed:
+            self._steps += 1
+            self._changed.notify_all()
 
     def _store(self) -> str:
         return f"the MLflow store {self.header['uri']}"

@@ -33,8 +33,6 @@ from tlkit.errors import InvalidInput, Unavailable, without_password
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tlkit import registry
-
 import mlflow
 from mlflow.exceptions import MlflowException
 
@@ -52,7 +50,7 @@ class Run(NamedTuple):
 
 
 _open: list[journal.Journal] = []  # of the runs being tracked, the innermost last
-_undelivered: set[str] = set()  # ids of runs
+_ended: dict[str, journal.Journal] = {}  # those that are not any more, by run
 _tables: dict[str, list[dict[str, str]]] = {}  # that each of these runs has, as MLflow's tag for them says
 
 
@@ -73,7 +71,7 @@ def run(
     the run FAILED with its reason in the tag `failure`, one that is interrupted KILLED.
 
     What the block logs by this module's functions is kept on disk and sent in the background: a store that is slow or
-    goes away stops nothing. At the end it is waited for, for seconds; `delivered` tells whether all arrived.
+    goes away stops nothing. At the end it is waited for, for seconds; `ended` tells whether all arrived.
 
     Raises:
         InvalidInput: the experiment was deleted.
@@ -126,11 +124,12 @@ def _end(status: str, kept: journal.Journal | None, joined: bool) -> None:
         _open.remove(kept)
         if not joined:
             kept.add("end", status=status, time=_now())
+        _ended[kept.run_id] = kept
         if not kept.close():
-            _undelivered.add(kept.run_id)
+            where, why = os.path.relpath(kept.folder), kept.reason or "the store is slow"
             print(
-                f"{kept.unsent} entries of the run's log are kept in {os.path.relpath(kept.folder)} ({kept.reason}); "
-                "python -m tlkit.recipes.sync sends them when the store answers",
+                f"{kept.unsent} entries of the run's log are kept in {where} ({why}); when the store answers, "
+                "python -m tlkit.recipes.sync sends them",
                 file=sys.stderr,
                 flush=True,
             )
@@ -140,9 +139,9 @@ def _end(status: str, kept: journal.Journal | None, joined: bool) -> None:
             mlflow.end_run(status)
 
 
-def delivered(run_id: str) -> bool:
-    """Say whether the store has all that this process logged of a run."""
-    return run_id not in _undelivered
+def ended(run_id: str) -> journal.Journal:
+    """Give the journal of a run that this process has ended: whether all was sent, and what became of the model."""
+    return next(one for one in [*_ended.values(), *_open] if one.run_id == run_id)
 
 
 def deliver() -> str | None:
@@ -153,11 +152,6 @@ def deliver() -> str | None:
     """
     _open[-1].deliver()
     return _open[-1].model_uri
-
-
-def registered() -> registry.Registered | None:
-    """Say what the innermost run's model was registered as, once it is."""
-    return _open[-1].registered
 
 
 def log_params(params: Mapping[str, Any]) -> None:
@@ -519,4 +513,6 @@ def _store_errors() -> Iterator[None]:
 def _refused(error: Exception) -> Unavailable:
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     where = without_password(mlflow.get_tracking_uri())
+    if isinstance(error, MlflowException) and error.get_http_status_code() == 401:
+        first = "who are you? Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     return Unavailable(f"the MLflow store {where} refused: {without_password(first)}")

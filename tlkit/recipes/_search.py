@@ -192,7 +192,7 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
         del fit.metrics[f"best_{search.objective}"]  # it is there, trial by trial
         predicted = training.predict(model, part, completed.batch_size)
         finished = _steps.finish(search.recipe, completed, parent, model, fit, splits, predicted, search.register)
-        known, model_uri = finished.scores.metrics(), finished.model_uri
+        known, model_uri = finished.scores.metrics(), tracking.deliver() or finished.model_uri
     tracking.set_tags({"dataset_digest": splits.digest, "backbone": _steps.network(completed)})
     for left in (folder / "trials").glob("*/checkpoint.npz"):
         left.unlink()

@@ -44,7 +44,6 @@ class Fit(NamedTuple):
     Args:
         parts: Seconds of training, by what was done.
         metrics: For MLflow, by their names there.
-        step: Of these metrics.
         pictures: For MLflow, by their file names.
         said: Lines of the summary.
         chosen_by_val: Whether the validation photos had a say, so that their score is no test score.
@@ -52,7 +51,6 @@ class Fit(NamedTuple):
 
     parts: dict[str, float]
     metrics: dict[str, float]
-    step: int
     pictures: dict[str, Figure]
     said: list[str]
     chosen_by_val: bool
@@ -477,7 +475,6 @@ def trained(history: training.History, extracting: float = 0.0) -> Fit:
             "best_val_loss": best["val_loss"],
             "best_val_accuracy": best["val_accuracy"],
         },
-        step=len(history.epochs),
         pictures={"learning_curves.png": plots.learning_curves(history.epochs, best["epoch"])},
         said=[f"kept  epoch {best['epoch']} of {len(history.epochs)}, phase {best['phase']}"],
         chosen_by_val=True,
@@ -497,7 +494,6 @@ def solved(probe: probes.Probe, nearest: float, parts: dict[str, float], learned
             "cross_validated_accuracy": chosen.accuracy,
             "nearest_neighbours_accuracy": nearest,
         },
-        step=0,
         pictures={"regularization.png": plots.regularization(probe.tried, chosen.l2)},
         said=[
             f"l2    {chosen.l2:.2g}, the best of {len(probe.tried)} strengths by cross-validation on {learned_from}:"
@@ -560,8 +556,10 @@ def _example(example: np.ndarray, splits: data.Splits) -> bytes:
 
 
 def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
-    """Measure how many examples in memory the model looks at in a second, where it is compiled: that takes long."""
-    if getattr(model, "predict_function", None) is None:
+    """Measure how many examples in memory the model looks at in a second, unless compiling that would take long."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow" and getattr(model, "predict_function", None) is None:
         return {}
     batch = part.read(range(min(32, len(part))))
     model.predict_on_batch(batch)
@@ -594,9 +592,8 @@ def log_result(
             **fit.metrics,
             "training_seconds": fit.seconds,
             "parameters": model.count_params(),
-        },
-        step=fit.step,
-    )
+        }
+    )  # all at step 0, not at an epoch, so that MLflow compares runs by them as bars
     tracking.log_table(told, predictions.FILE)
     title = f"{scores.split} accuracy {scores.accuracy:.3f}, {scores.photos} {kind}"
     pictures = {
@@ -612,17 +609,15 @@ def log_result(
     def save(path: Path) -> None:
         rate = getattr(splits, "rate", None)
         serving.save_model(path, model, classes, kind=kind, rate=rate, requirements=requirements(model))
+        tracking.log_metrics({"model_megabytes": (path / "data" / "model.keras").stat().st_size / 1e6})
 
-    saved = tracking.log_model(save, step=fit.step)
-    file = saved / "data" / "model.keras"
-    tracking.log_metrics({"model_megabytes": file.stat().st_size / 1e6}, step=fit.step)
+    saved = tracking.log_model(save)
     described = describe(recipe, config, model, fit, scores, splits, started.run_id)
     tracking.set_tags({"mlflow.note.content": described})
     if register:
         tracking.register(register)
-    uri = tracking.deliver()
-    result = Result(model, fit, scores, started.run_id, uri or str(file), kind)
-    return result._replace(registered=tracking.registered()) if register else result
+    tracking.deliver()
+    return Result(model, fit, scores, started.run_id, str(saved / "data" / "model.keras"), kind)
 
 
 def describe(
@@ -679,14 +674,20 @@ def requirements(model: keras.Model) -> list[str]:
     return [f"{name}=={metadata.version(name)}" for name in names]
 
 
-def summarize(recipe: str, config: AnyConfig, result: Result, started: tracking.Run, began: float) -> None:
-    """Print what was trained, how well, how long it took, where it is and what to do next."""
+def summarize(recipe: str, config: AnyConfig, result: Result, started: tracking.Run, began: float) -> Result:
+    """Print what was trained, how well, how long it took, where it is and what to do next.
+
+    Returns:
+        The result, with what the store made of the model.
+    """
     import mlflow
 
     from tlkit import serving, tracking
     from tlkit.progress import duration
 
-    scores, there = result.scores, tracking.delivered(result.run_id)
+    ended = tracking.ended(result.run_id)
+    result = result._replace(model_uri=ended.model_uri or result.model_uri, registered=ended.registered)
+    scores, there = result.scores, not ended.unsent
     folder = tracking.model_folder(result.model_uri) if there else None
     model = shown(folder / "data" / "model.keras") if folder else result.model_uri
     uri = mlflow.get_tracking_uri()
@@ -724,6 +725,7 @@ def summarize(recipe: str, config: AnyConfig, result: Result, started: tracking.
         print_links(started)
     else:
         print(f"  {program('python')} -m tlkit.recipes.sync      # when the server answers")
+    return result
 
 
 def _inputs(model: keras.Model) -> str:
@@ -737,7 +739,9 @@ def _inputs(model: keras.Model) -> str:
     return "; ".join(f"{t.name}: (batch, {shape})" for t, shape in zip(model.inputs, shapes, strict=True))
 
 
-def print_links(run: tracking.Run, others: list[str] | None = None, heading: str = "beside the last runs") -> None:
+def print_links(
+    run: tracking.Run, others: list[str] | None = None, heading: str = "the last runs side by side"
+) -> None:
     """Print how to look at a run in the MLflow UI, alone and beside others: by default the last ones."""
     import mlflow
 
@@ -746,14 +750,30 @@ def print_links(run: tracking.Run, others: list[str] | None = None, heading: str
     uri = mlflow.get_tracking_uri()
     server = without_password(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
     if not uri.startswith("http"):
-        elsewhere = "" if uri == f"sqlite:///{Path.cwd()}/mlflow.db" else ' --backend-store-uri "$MLFLOW_TRACKING_URI"'
-        print(f"  {program('mlflow')} ui{elsewhere}      # then open:")
-    print(f"  {run_link(server, run)}")
+        print(f"  {program('python')} -m tlkit.recipes.ui      # then open:")
     others = tracking.recent_runs(run.experiment_id, 4) if others is None else others
+    links = {
+        "the run": run_link(server, run),
+        "all runs": runs_link(server, run.experiment_id),
+        "their charts": chart_link(server, run.experiment_id),
+    }
     if len(others) > 1:
-        print(f"  {heading}:")
-        print(f"  {compare_link(server, others, run.experiment_id)}")
-    sys.stdout.flush()
+        links[heading] = compare_link(server, others, run.experiment_id)
+    print("\n".join(f"  {name}:\n  {link}" for name, link in links.items()), flush=True)
+
+
+def runs_link(server: str, experiment_id: str) -> str:
+    """Link to the table of an experiment's runs in the MLflow UI."""
+    return f"{server}/#/experiments/{experiment_id}/runs?{MODE}"
+
+
+def chart_link(server: str, experiment_id: str) -> str:
+    """Link to the charts of an experiment's runs in the MLflow UI.
+
+    >>> chart_link("http://127.0.0.1:5000", "1")
+    'http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&compareRunsMode=CHART'
+    """
+    return f"{runs_link(server, experiment_id)}&compareRunsMode=CHART"
 
 
 def run_link(server: str, run: tracking.Run) -> str:

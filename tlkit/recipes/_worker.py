@@ -91,9 +91,7 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
         top = max if tuning.objective(search.objective).direction == "max" else min
         best = tried[top(range(len(scores)), key=scores.__getitem__)]
         metrics = _metrics(search.objective, tried, scores)
-        tracking.log_metrics(
-            {name: value for name, value in metrics.items() if name not in known}, step=len(best.history.epochs)
-        )
+        tracking.log_metrics({name: value for name, value in metrics.items() if name not in known})
         if _may_be_best(search.objective, score, oracle):
             temporary = folder / ".model.keras"
             best.model.save(temporary)

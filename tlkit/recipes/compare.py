@@ -271,7 +271,7 @@ def _print_rows(rows: list[Row], width: int) -> None:
         )
     room = width - sum(max(map(len, column)) + 2 for column in zip(*numbers, strict=True)) - 3
     called = ["run", *(row["name"] for row in rows)]
-    most = max(8, room * 2 // 5, room - 2 - max(map(len, called)))
+    most = max(8, room - 12)  # the letter tells a run, so its name is shortened first
     networks = [_cell(text, most) for text in ("network", *(row["network"] or "-" for row in rows))]
     names = [_cell(text, room - 2 - max(map(len, networks))) for text in called]
     letters = ["", *(row["letter"] for row in rows)]

@@ -44,8 +44,7 @@ def run(config: FeatureExtraction) -> _steps.Result:
         parts["solving"] = time.perf_counter() - solving
         fit = _steps.solved(probe, nearest, parts, f"{len(known):,} photos")
         result = _steps.finish("feature_extraction", config, tracked, model, fit, splits, predicted, config.register)
-    _steps.summarize("feature_extraction", config, result, tracked, began)
-    return result
+    return _steps.summarize("feature_extraction", config, result, tracked, began)
 
 
 if __name__ == "__main__":

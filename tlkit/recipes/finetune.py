@@ -96,8 +96,7 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
             predicted,
             config.register,
         )
-    _steps.summarize("finetune", config, result, tracked, began)
-    return result
+    return _steps.summarize("finetune", config, result, tracked, began)
 
 
 def _changes(config: Finetune) -> dict[str, Any]:

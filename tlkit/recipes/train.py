@@ -72,8 +72,7 @@ def run(config: Train, trial: _steps.Trial | None = None) -> _steps.Result | _st
         result = _steps.finish(
             "train", config, tracked, model, _steps.trained(history), splits, predicted, config.register
         )
-    _steps.summarize("train", config, result, tracked, began)
-    return result
+    return _steps.summarize("train", config, result, tracked, began)
 
 
 def check(config: Train) -> None:

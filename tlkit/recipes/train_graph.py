@@ -52,8 +52,7 @@ def run(config: TrainGraph) -> _steps.Result:
         result = _steps.log_result(
             "train_graph", config, tracked, model, fit, scores, told, loaded, register=config.register
         )
-    _steps.summarize("train_graph", config, result, tracked, began)
-    return result
+    return _steps.summarize("train_graph", config, result, tracked, began)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,192 @@
+"""What a user sees of the runs: MLflow's UI, in a real Chromium on a real server.
+
+The screenshots go to the folder that TLKIT_SCREENSHOTS names, to be looked at, else to pytest's own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+import pytest
+from servers import mlflow_server
+
+from tlkit.recipes import _steps
+
+pytestmark = pytest.mark.slow
+
+DESCRIPTION = True  # a run has mlflow.note.content
+DATASETS = True  # a run has its data sets as inputs
+SYSTEM_METRICS = True  # a run has metrics system/...
+TABLE = "predictions.json"  # the table that is looked at, or None; split_manifest.csv, which all have, is looked at too
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
+WAIT = 60_000  # milliseconds, for pages of a server that has other things to do
+
+QUICK = ["--features.engine", "keras", "--experiment", "digits"]
+FINETUNE = ["--head.epochs", "1", "--full.epochs", "2", "--full.unfreeze_from", "stage3"]
+RUNS = {
+    "linear": ("feature_extraction", ["--seed", "0"]),
+    "linear_other_seed": ("feature_extraction", ["--seed", "1"]),
+    "gentle": ("finetune", [*FINETUNE, "--full.learning_rate", "1e-4"]),
+    "fierce": ("finetune", [*FINETUNE, "--full.learning_rate", "1e-3"]),
+}
+
+
+class Site(NamedTuple):
+    """A server with finished runs."""
+
+    uri: str
+    experiment_id: str
+    runs: dict[str, str]  # ids, by name
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server on a store that the recipes have filled with four runs, one of them registered as champion."""
+    folder = tmp_path_factory.mktemp("browser")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment |= {"TLKIT_CACHE": str(folder / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    for name, (recipe, settings) in RUNS.items():
+        command = [sys.executable, "-m", f"tlkit.recipes.{recipe}", *QUICK, "--run_name", name, *settings]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    with mlflow_server(folder / "server", environment["MLFLOW_TRACKING_URI"]) as server:
+        client = mlflow.MlflowClient(server.uri)
+        experiment = client.get_experiment_by_name("digits").experiment_id
+        runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+        assert set(runs) == set(RUNS)
+        best = runs["fierce"]
+        client.create_registered_model("digits", description="Handwritten digits.")
+        made = client.create_model_version(
+            "digits",
+            f"models:/{best.outputs.model_outputs[0].model_id}",
+            best.info.run_id,
+            model_id=best.outputs.model_outputs[0].model_id,
+        )
+        client.set_registered_model_alias("digits", "champion", made.version)
+        yield Site(server.uri, experiment, {name: run.info.run_id for name, run in runs.items()})
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(os.environ.get("TLKIT_SCREENSHOTS") or tmp_path_factory.mktemp("shots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Any]:
+    """A page of a headless Chromium; a fresh profile."""
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("playwright is not installed: pip install playwright")
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if chromium is None:
+        pytest.skip(f"there is no Chromium on PATH: none of {', '.join(CHROMIUM)}")
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"] if root else [])
+        opened = browser.new_page(viewport={"width": 1600, "height": 1100})
+        opened.set_default_timeout(WAIT)
+        # Else MLflow's assistant opens itself, over a third of the page.
+        opened.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+        yield opened
+        browser.close()
+
+
+@pytest.fixture
+def see(page: Any, shots: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
+    """Open a page and wait until all of these texts are to be seen; a screenshot is kept, also where they are not."""
+
+    def look(url: str | None, *texts: str) -> None:
+        if url:
+            page.goto("about:blank")  # else only the fragment changes, and the page is not loaded again
+            page.goto(url)
+        for text in texts:
+            page.get_by_text(text).first.wait_for(state="visible")
+
+    yield look
+    page.wait_for_timeout(1000)  # pictures and animations
+    page.screenshot(path=shots / f"{request.node.name.removeprefix('test_')}.png")
+
+
+def run_page(site: Site, name: str, tab: str = "") -> str:
+    return f"{site.uri}/#/experiments/{site.experiment_id}/runs/{site.runs[name]}{tab}?{_steps.MODE}"
+
+
+def test_the_experiment_page_lists_the_runs(site: Site, see: Callable[..., None], page: Any):
+    see(_steps.runs_link(site.uri, site.experiment_id), *RUNS, "Run Name", "Created", "Duration", "Models")
+    if DATASETS:
+        see(None, "Dataset")
+        assert page.get_by_text(re.compile(r"^digits")).count() >= len(RUNS)
+
+
+def test_the_chart_page_draws_the_metrics(site: Site, see: Callable[..., None], page: Any):
+    see(_steps.chart_link(site.uri, site.experiment_id), *RUNS, "best_val_accuracy", "learning_rate")
+    page.locator(".js-plotly-plot .scatterlayer").first.wait_for(state="visible")
+    page.get_by_placeholder("Search metric charts").fill("test_accuracy")
+    see(None, "test_accuracy", "test_accuracy_low")
+
+
+def test_the_overview_of_a_run(site: Site, see: Callable[..., None], page: Any):
+    see(run_page(site, "fierce"), "fierce", "full.learning_rate", "0.001", "test_accuracy", "Finished")
+    page.get_by_text(re.compile("^recipe")).first.wait_for(state="visible")  # a tag
+    if DESCRIPTION:
+        page.get_by_text("Show more").click()
+        see(None, "LetterNet", "To use it", "mlflow.pyfunc.load_model")
+    if DATASETS:
+        see(None, "Datasets", "Training")
+
+
+def test_the_metrics_of_a_run_are_curves(site: Site, see: Callable[..., None], page: Any):
+    see(run_page(site, "fierce", "/model-metrics"), "val_accuracy", "learning_rate")
+    page.locator(".js-plotly-plot .scatterlayer").first.wait_for(state="visible")
+
+
+def test_the_system_metrics_of_a_run(site: Site, see: Callable[..., None], page: Any):
+    if not SYSTEM_METRICS:
+        pytest.skip("not logged yet")
+    see(run_page(site, "fierce", "/system-metrics"), "cpu_utilization_percentage")
+
+
+def test_a_picture_of_a_run_is_shown(site: Site, see: Callable[..., None], page: Any):
+    see(run_page(site, "fierce", "/artifacts/confusion_matrix.png"), "confusion_matrix.png", "learning_curves.png")
+    page.wait_for_function("[...document.querySelectorAll('img')].some(img => img.complete && img.naturalWidth > 200)")
+
+
+def test_a_table_of_a_run_is_shown(site: Site, see: Callable[..., None]):
+    if not TABLE:
+        pytest.skip("not logged yet")
+    see(run_page(site, "fierce", f"/artifacts/{TABLE}"), "probability_of_label", "predicted")
+
+
+def test_the_split_of_a_run_is_shown(site: Site, see: Callable[..., None]):
+    see(run_page(site, "fierce", "/artifacts/split_manifest.csv"), "split_manifest.csv", "train")
+
+
+def test_four_runs_are_compared(site: Site, see: Callable[..., None], page: Any):
+    see(_steps.compare_link(site.uri, list(site.runs.values()), site.experiment_id), "Comparing 4 Runs", *RUNS)
+    see(None, "full.learning_rate", "test_accuracy")
+    page.locator(".js-plotly-plot").first.wait_for(state="visible")
+
+
+def test_the_registry_has_the_model_with_its_alias(site: Site, see: Callable[..., None], page: Any):
+    see(f"{site.uri}/#/models?{_steps.MODE}", "digits", "champion", "Version 1")
+    page.keyboard.press("Escape")  # what MLflow has to say about its registry
+
+
+def test_the_versions_of_a_registered_model(site: Site, see: Callable[..., None]):
+    see(f"{site.uri}/#/models/digits?{_steps.MODE}", "digits", "champion", "Version 1", "Handwritten digits.")
+
+
+def test_a_version_of_a_registered_model(site: Site, see: Callable[..., None]):
+    see(f"{site.uri}/#/models/digits/versions/1?{_steps.MODE}", "champion", "fierce", "Source Run", "Inputs (1)")
