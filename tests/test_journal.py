@@ -96,8 +96,7 @@ def test_all_that_a_run_logs_arrives_and_the_journal_goes(folder: Path):
         "other.json",
     }
     assert mlflow.artifacts.load_text(f"{logged.info.artifact_uri}/a/b.txt") == "text"
-    mlflow.set_experiment("trial")
-    assert mlflow.load_table("table.json")["file"].tolist() == ["ä.png", "b.png"]
+    assert client.load_table(run.experiment_id, "table.json")["file"].tolist() == ["ä.png", "b.png"]
     (dataset,) = logged.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest, dataset.tags[0].value) == ("d", "0f", "test")
     assert not tracking.ended(run.run_id).unsent
