@@ -17,20 +17,17 @@ from typing import Any, NamedTuple
 
 import mlflow
 import pytest
+from mlflow.entities.model_registry import ModelVersion
 from servers import mlflow_server
 
 from tlkit.recipes import _steps
 
 pytestmark = pytest.mark.slow
 
-DESCRIPTION = True  # a run has mlflow.note.content
-DATASETS = True  # a run has its data sets as inputs
-SYSTEM_METRICS = True  # a run has metrics system/...
-TABLE = "predictions.json"  # the table that is looked at, or None; split_manifest.csv, which all have, is looked at too
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WAIT = 60_000  # milliseconds, for pages of a server that has other things to do
 
-QUICK = ["--features.engine", "keras", "--experiment", "digits"]
+QUICK = ["--features.engine", "keras", "--experiment", "digits", "--register", "digits"]
 FINETUNE = ["--head.epochs", "1", "--full.epochs", "2", "--full.unfreeze_from", "stage3"]
 RUNS = {
     "linear": ("feature_extraction", ["--seed", "0"]),
@@ -46,11 +43,12 @@ class Site(NamedTuple):
     uri: str
     experiment_id: str
     runs: dict[str, str]  # ids, by name
+    versions: dict[str, ModelVersion]  # of the registered model, by their runs' names
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A server on a store that the recipes have filled with four runs, one of them registered as champion."""
+    """A server on a store that the recipes have filled with four runs, each a version of one registered model."""
     folder = tmp_path_factory.mktemp("browser")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment |= {"TLKIT_CACHE": str(folder / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
@@ -63,16 +61,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         experiment = client.get_experiment_by_name("digits").experiment_id
         runs = {run.info.run_name: run for run in client.search_runs([experiment])}
         assert set(runs) == set(RUNS)
-        best = runs["fierce"]
-        client.create_registered_model("digits", description="Handwritten digits.")
-        made = client.create_model_version(
-            "digits",
-            f"models:/{best.outputs.model_outputs[0].model_id}",
-            best.info.run_id,
-            model_id=best.outputs.model_outputs[0].model_id,
-        )
-        client.set_registered_model_alias("digits", "champion", made.version)
-        yield Site(server.uri, experiment, {name: run.info.run_id for name, run in runs.items()})
+        names = {run.info.run_id: name for name, run in runs.items()}
+        versions = {names[entry.run_id]: entry for entry in client.search_model_versions("name = 'digits'")}
+        assert set(versions) == set(RUNS)
+        yield Site(server.uri, experiment, {name: run.info.run_id for name, run in runs.items()}, versions)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +99,7 @@ def page() -> Iterator[Any]:
 def see(page: Any, shots: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
     """Open a page and wait until all of these texts are to be seen; a screenshot is kept, also where they are not."""
 
-    def look(url: str | None, *texts: str) -> None:
+    def look(url: str | None, *texts: str | re.Pattern[str]) -> None:
         if url:
             page.goto("about:blank")  # else only the fragment changes, and the page is not loaded again
             page.goto(url)
@@ -125,9 +117,8 @@ def run_page(site: Site, name: str, tab: str = "") -> str:
 
 def test_the_experiment_page_lists_the_runs(site: Site, see: Callable[..., None], page: Any):
     see(_steps.runs_link(site.uri, site.experiment_id), *RUNS, "Run Name", "Created", "Duration", "Models")
-    if DATASETS:
-        see(None, "Dataset")
-        assert page.get_by_text(re.compile(r"^digits")).count() >= len(RUNS)
+    see(None, "Dataset")
+    assert page.get_by_text(re.compile(r"^digits")).count() >= len(RUNS)
 
 
 def test_the_chart_page_draws_the_metrics(site: Site, see: Callable[..., None], page: Any):
@@ -140,11 +131,8 @@ def test_the_chart_page_draws_the_metrics(site: Site, see: Callable[..., None], 
 def test_the_overview_of_a_run(site: Site, see: Callable[..., None], page: Any):
     see(run_page(site, "fierce"), "fierce", "full.learning_rate", "0.001", "test_accuracy", "Finished")
     page.get_by_text(re.compile("^recipe")).first.wait_for(state="visible")  # a tag
-    if DESCRIPTION:
-        page.get_by_text("Show more").click()
-        see(None, "LetterNet", "To use it", "mlflow.pyfunc.load_model")
-    if DATASETS:
-        see(None, "Datasets", "Training")
+    page.get_by_text("Show more").click()
+    see(None, "LetterNet", "To use it", "mlflow.pyfunc.load_model", "Datasets", "Training")
 
 
 def test_the_metrics_of_a_run_are_curves(site: Site, see: Callable[..., None], page: Any):
@@ -153,8 +141,6 @@ def test_the_metrics_of_a_run_are_curves(site: Site, see: Callable[..., None], p
 
 
 def test_the_system_metrics_of_a_run(site: Site, see: Callable[..., None], page: Any):
-    if not SYSTEM_METRICS:
-        pytest.skip("not logged yet")
     see(run_page(site, "fierce", "/system-metrics"), "cpu_utilization_percentage")
 
 
@@ -164,9 +150,7 @@ def test_a_picture_of_a_run_is_shown(site: Site, see: Callable[..., None], page:
 
 
 def test_a_table_of_a_run_is_shown(site: Site, see: Callable[..., None]):
-    if not TABLE:
-        pytest.skip("not logged yet")
-    see(run_page(site, "fierce", f"/artifacts/{TABLE}"), "probability_of_label", "predicted")
+    see(run_page(site, "fierce", "/artifacts/predictions.json"), "probability_of_label", "predicted")
 
 
 def test_the_split_of_a_run_is_shown(site: Site, see: Callable[..., None]):
@@ -180,13 +164,39 @@ def test_four_runs_are_compared(site: Site, see: Callable[..., None], page: Any)
 
 
 def test_the_registry_has_the_model_with_its_alias(site: Site, see: Callable[..., None], page: Any):
-    see(f"{site.uri}/#/models?{_steps.MODE}", "digits", "champion", "Version 1")
+    see(f"{site.uri}/#/models?{_steps.MODE}", "digits", "Version 4", re.compile("champion|challenger"))  # one and "+1"
     page.keyboard.press("Escape")  # what MLflow has to say about its registry
 
 
 def test_the_versions_of_a_registered_model(site: Site, see: Callable[..., None]):
-    see(f"{site.uri}/#/models/digits?{_steps.MODE}", "digits", "champion", "Version 1", "Handwritten digits.")
+    versions = [f"Version {number}" for number in range(1, 5)]
+    about = "beats the present champion on the same test examples"
+    see(f"{site.uri}/#/models/digits?{_steps.MODE}", "digits", about, "@ champion", "@ challenger", *versions)
 
 
-def test_a_version_of_a_registered_model(site: Site, see: Callable[..., None]):
-    see(f"{site.uri}/#/models/digits/versions/1?{_steps.MODE}", "champion", "fierce", "Source Run", "Inputs (1)")
+@pytest.mark.parametrize(
+    ("name", "promotion", "said", "reason"),
+    [
+        ("linear", "champion", "Champion", "there was no champion to compare with"),
+        (
+            "linear_other_seed",
+            "challenger",
+            "Challenger",
+            "does not beat version 1, the champion then, on the same 279",
+        ),
+        ("gentle", "none", "No alias", "is worse than version 1, the champion then, on the same 279 test examples"),
+    ],
+    ids=["champion", "challenger", "none"],
+)
+def test_a_version_of_a_registered_model(
+    site: Site, see: Callable[..., None], page: Any, name: str, promotion: str, said: str, reason: str
+):
+    version = site.versions[name]
+    assert version.tags["promotion"] == promotion
+    assert version.tags["promotion_reason"].startswith(reason)
+    see(f"{site.uri}/#/models/digits/versions/{version.version}?{_steps.MODE}", name, "Source Run", "Inputs (1)")
+    see(None, f"{said}: {version.tags['promotion_reason']}.", "test accuracy (95 % interval")
+    see(None, *(f"@ {alias}" for alias in version.aliases))
+    for tag in ("kind", "backbone", "dataset_digest", "promotion"):
+        page.get_by_role("cell", name=tag, exact=True).scroll_into_view_if_needed()
+        see(None, version.tags[tag])

@@ -150,7 +150,7 @@ def test_more_pairs_are_corrected_and_runs_that_cannot_be_paired_are_shown_with_
     assert "A-E, B-E, C-E, D-E: not tested: scored on test and on validation examples" in printed
     assert "A-F, B-F, C-F, D-F, E-F: not tested: F logged no predictions.json" in printed
     assert re.search(r"E  chosen     -        0\.600 \(0\.\d+-0\.\d+\)\*", printed)
-    assert "*: of the validation examples, which chose the epoch too" in printed
+    assert "*: of the validation examples, which chose the epoch or the trial too" in printed
     assert "F  theirs     -        0.500      " in printed
     assert "Settings: no differences" in printed
 

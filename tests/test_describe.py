@@ -95,6 +95,7 @@ def test_pretrained_weights_are_fetched_when_asked_for(monkeypatch):
     assert asked == ["MobileNet"]
 
 
+@pytest.mark.slow
 def test_cnn_is_what_train_builds(capsys):
     assert run("--builder.name", "cnn", "--builder.input_shape", "[32,32,3]", "--builder.classes", "7") == 0
     expected = builders.cnn((32, 32, 3), classes=7, padding="same", **config.CNN).count_params()

@@ -10,6 +10,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -71,6 +74,10 @@ def unsent(folder: Path) -> list[Path]:
     return list((folder / "mlruns" / "unsent").glob("*"))
 
 
+def journals(folder: Path) -> list[Path]:
+    return [path for path in unsent(folder) if path.is_dir()]
+
+
 def test_all_that_a_run_logs_arrives_and_the_journal_goes(folder: Path):
     with tracking.run("trial", params={}, tags={}) as run:
         tracking.log_params({f"p{number}": number for number in range(250)})  # more than MLflow takes in a call
@@ -99,7 +106,7 @@ def test_all_that_a_run_logs_arrives_and_the_journal_goes(folder: Path):
     assert client.load_table(run.experiment_id, "table.json")["file"].tolist() == ["ä.png", "b.png"]
     (dataset,) = logged.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest, dataset.tags[0].value) == ("d", "0f", "test")
-    assert not tracking.ended(run.run_id).unsent
+    assert not tracking.journal_of(run.run_id).unsent
     assert not unsent(folder)
 
 
@@ -119,8 +126,6 @@ def test_a_short_run_has_system_metrics_too_but_not_where_the_user_forbids_them(
 def test_system_metrics_come_at_intervals(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     with tracking.run("trial", params={}, tags={}) as run:
-        import time
-
         time.sleep(0.6)
     steps = [step for step, _ in history(run.run_id, "system/disk_usage_percentage")]
     assert steps == list(range(len(steps)))
@@ -136,12 +141,17 @@ def test_what_is_refused_takes_nothing_with_it_and_is_kept(folder: Path, capsys:
     assert logged.info.status == "FINISHED"
     assert history(run.run_id, "loss") == [(1, 1.0), (2, 0.5)]
     assert logged.data.params == {"depth": "3"}
-    assert tracking.ended(run.run_id).unsent == 1
+    assert tracking.journal_of(run.run_id).unsent == 1
     said = capsys.readouterr().err
     assert "refused params of the run: " in said
-    assert "1 entries of the run's log are kept in mlruns/unsent/" in said
-    with pytest.raises(Unavailable, match=r"1 entries could not be sent \(.*depth"):  # tried again, and kept again
+    assert "1 entry of the run's log kept in mlruns/unsent/" in said
+    assert "tries again; delete the folder if they are of no use" in said
+    with pytest.raises(
+        Unavailable, match=r"0 entries were sent, 1 could not be: .*depth"
+    ):  # tried again, and kept again
         sync.run(config.Sync())
+    with tracking.run("trial", params={}, tags={}, run_id=run.run_id):  # and it keeps no run from going on
+        pass
     assert history(run.run_id, "loss") == [(1, 1.0), (2, 0.5)]
 
 
@@ -151,9 +161,9 @@ def test_what_a_killed_process_left_is_sent_once_and_its_run_ends_killed(
     run_id = killed
     assert mlflow.get_run(run_id).info.status == "RUNNING"
     assert not history(run_id, "loss")
-    (left,) = unsent(folder)
+    (left,) = journals(folder)
     with (left / "journal.jsonl").open("ab") as file:
-        file.write(b'{"do": "metrics", "val')  # the entry at which the kill came
+        file.write(b'{"n": 9, "do": "metrics", "val')  # the entry at which the kill came
     assert sync.run(config.Sync()) == 5
     assert history(run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert mlflow.artifacts.load_text(f"{mlflow.get_run(run_id).info.artifact_uri}/notes/note.txt") == "kept"
@@ -186,7 +196,7 @@ def test_a_next_run_says_that_something_is_left(folder: Path, killed: str, capsy
 
 def test_a_journal_at_work_is_left_alone(folder: Path):
     with tracking.run("trial", params={}, tags={}) as run:
-        (left,) = unsent(folder)
+        (left,) = journals(folder)
         assert not journal.left()
         assert journal.resume(left) is None
         assert sync.run(config.Sync()) == 0
@@ -207,7 +217,7 @@ def test_a_model_is_logged_once_although_the_kill_came_before_that_was_noted(
         tracking.log_metrics({"loss": 1.0}, 1)
         tracking.log_model(save_model, step=1)
         uri = tracking.deliver()
-        (left,) = unsent(folder)
+        (left,) = journals(folder)
         shutil.copytree(left, before)
         state = json.loads((before / "state.json").read_text())
         assert state.pop("model_uri") == uri
@@ -237,12 +247,162 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_the_run(folder: Path
 
 def test_a_full_disk_costs_no_metric(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     with tracking.run("trial", params={}, tags={}) as run:
-        (left,) = unsent(folder)
+        (left,) = journals(folder)
         (left / "journal.jsonl").mkdir()  # nothing can be written to it
         for step in (1, 2):
             tracking.log_metrics({"loss": float(step)}, step)
     assert history(run.run_id, "loss") == [(1, 1.0), (2, 2.0)]
     assert capsys.readouterr().err.count("cannot keep what the run logs in") == 1
+
+
+def test_what_came_after_the_disk_was_full_is_sent_after_a_kill(folder: Path, killed: str):
+    (left,) = journals(folder)
+    lines = (left / "journal.jsonl").read_text().splitlines(keepends=True)
+    (left / "journal.jsonl").write_text("".join(lines[2:]))  # the first two were in memory alone, and have been sent
+    (left / "state.json").write_text(json.dumps({"next": 2, "refused": []}))
+    sync.run(config.Sync())
+    assert history(killed, "loss") == [(3, 1 / 3)]
+
+
+def test_an_end_is_not_written_into_half_a_line(folder: Path, killed: str, monkeypatch: pytest.MonkeyPatch):
+    (left,) = journals(folder)
+    with (left / "journal.jsonl").open("ab") as file:
+        file.write(b'{"n": 9, "do": "metrics", "val')
+    monkeypatch.setattr(sync, "PATIENCE", 0.5)
+    with monkeypatch.context() as away:
+        away.setattr(journal.Journal, "_send", lambda *_: (_ for _ in ()).throw(OSError("away")))
+        with pytest.raises(Unavailable, match="0 entries were sent, 5 could not be: away"):
+            sync.run(config.Sync())
+    assert [json.loads(line)["do"] for line in (left / "journal.jsonl").read_text().splitlines()][-1] == "end"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("header.json", ""),
+        ("header.json", '{"run_id": 3}'),
+        ("state.json", '{"next": "many"}'),
+        ("state.json", "[]"),
+        ("state.json", '{"next": 0, "refused": ["x"]}'),
+    ],
+)
+def test_a_damaged_journal_does_not_stop_the_others(folder: Path, killed: str, capsys, name: str, content: str):
+    (left,) = journals(folder)
+    damaged = shutil.copytree(left, left.with_name("a" * 32))
+    (damaged / name).write_text(content)
+    with pytest.raises(Unavailable, match=r"5 entries were sent, 0 could not be: .* is no journal of a run"):
+        sync.run(config.Sync())
+    assert history(killed, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    with tracking.run("trial", params={}, tags={}, run_id=killed):
+        pass
+
+
+@pytest.mark.parametrize("state", ['{"next": 99, "refused": []}', '{"next": 0, "refused": [77]}'])
+def test_a_state_that_does_not_fit_its_journal_is_no_crash(folder: Path, killed: str, state: str):
+    (left,) = journals(folder)
+    (left / "state.json").write_text(state)
+    sync.run(config.Sync())
+    assert mlflow.get_run(killed).info.status == "KILLED"
+
+
+def test_lines_and_entries_that_cannot_be_are_left_out(folder: Path, killed: str, capsys: pytest.CaptureFixture):
+    (left,) = journals(folder)
+    with (left / "journal.jsonl").open("a") as file:
+        file.write('no entry\n{"n": 7, "do": "dance"}\n{"n": 8, "do": "metrics"}\n')
+    with pytest.raises(Unavailable, match="could not be"):
+        sync.run(config.Sync())
+    said = capsys.readouterr().err
+    assert "has a line that is no entry" in said
+    assert "cannot send 'dance'" in said
+    assert history(killed, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert mlflow.get_run(killed).info.status == "KILLED"
+
+
+@pytest.mark.parametrize("place", ["../../../secret.txt", "/etc/hostname", "files/link", "files", "."])
+def test_a_strangers_journal_takes_no_file_from_elsewhere(folder: Path, killed: str, capsys, place: str):
+    (folder / "secret.txt").write_text("secret")
+    (left,) = journals(folder)
+    (left / "files" / "link").symlink_to(folder / "secret.txt")
+    with (left / "journal.jsonl").open("a") as file:
+        file.write(json.dumps({"n": 7, "do": "artifact", "file": place, "to": ""}) + "\n")
+        file.write(json.dumps({"n": 8, "do": "model", "file": place, "name": "m", "step": 0, "key": "k"}) + "\n")
+    with pytest.raises(Unavailable, match=r"2 could not be: .*is not in the journal"):
+        sync.run(config.Sync())
+    client = mlflow.MlflowClient()
+    assert [entry.path for entry in client.list_artifacts(killed)] == ["notes"]
+    assert not mlflow.search_logged_models([mlflow.get_run(killed).info.experiment_id], output_format="list")
+
+
+def test_a_journal_does_not_choose_the_server(folder: Path, killed: str):
+    (header,) = folder.glob("mlruns/unsent/*/header.json")
+    header.write_text(json.dumps({**json.loads(header.read_text()), "uri": "http://elsewhere.example.org"}))
+    with pytest.raises(Unavailable, match=r"belongs to http://elsewhere.example.org: set MLFLOW_TRACKING_URI to that"):
+        sync.run(config.Sync())
+    assert journals(folder)
+
+
+def test_a_journal_of_a_store_that_has_gone_makes_none(folder: Path, killed: str):
+    (header,) = folder.glob("mlruns/unsent/*/header.json")
+    header.write_text(json.dumps({**json.loads(header.read_text()), "uri": f"sqlite:///{folder}/gone.db"}))
+    with pytest.raises(Unavailable, match=r"belongs to sqlite:////.*gone.db"):
+        sync.run(config.Sync())
+    assert not (folder / "gone.db").exists()
+
+
+def test_sync_takes_the_folder_that_a_run_has_named(folder: Path, killed: str):
+    (left,) = journals(folder)
+    assert sync.run(config.Sync(str(left))) == 5
+
+
+class Away(journal.Journal):
+    """A journal whose store takes everything but models: it fails in the middle of each, again and again."""
+
+    def _send_model(self, *_: object) -> None:
+        for _ in range(3):
+            self._progress()
+        raise OSError("no room on the server")
+
+
+@pytest.mark.slow
+def test_a_model_that_never_arrives_is_not_waited_for_longer(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(journal, "Journal", Away)
+    monkeypatch.setattr(journal, "PAUSES", (0.01,))
+    began = time.monotonic()
+    with tracking.run("trial", params={}, tags={}) as run:
+        tracking.log_model(save_model)
+        (big,) = folder.glob("mlruns/unsent/*/files/*/model")
+        (big / "weights").write_bytes(bytes(50_000_000))  # for which a line that works would get 50 s
+        assert tracking.deliver() is None
+    assert time.monotonic() - began < journal.PATIENCE + 4
+    kept = tracking.journal_of(run.run_id)
+    assert kept.reason == "no room on the server"
+    with kept._changed:
+        kept._todo.clear()
+
+
+def test_two_threads_track_a_run_each(folder: Path):
+    def log(name: str) -> str:
+        with tracking.run("trial", params={}, tags={}) as run:
+            both.wait(20)
+            tracking.log_metrics({name: 1.0})
+            both.wait(20)
+        return run.run_id
+
+    both = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(log, ["a", "b"]))
+    for run_id, name in zip(runs, "ab", strict=True):
+        assert {key for key in mlflow.get_run(run_id).data.metrics if "/" not in key} == {name}
+
+
+def test_a_joined_run_is_not_ended_by_sync(folder: Path):
+    with mlflow.start_run() as outer:
+        with tracking.run("trial", params={}, tags={}):
+            tracking.log_params({"depth": 3})
+            tracking.log_params({"depth": 4})  # refused, so that the journal stays
+        with pytest.raises(Unavailable):
+            sync.run(config.Sync())
+        assert mlflow.get_run(outer.info.run_id).info.status == "RUNNING"
 
 
 def test_no_password_is_written_down(folder: Path):
@@ -256,7 +416,7 @@ def test_a_file_whose_writing_fails_leaves_nothing(folder: Path):
         with contextlib.suppress(RuntimeError), tracking.artifact("half.txt") as path:
             path.write_text("half")
             raise RuntimeError("out of luck")
-        assert not list(unsent(folder)[0].rglob("half.txt"))
+        assert not list(journals(folder)[0].rglob("half.txt"))
     assert not mlflow.MlflowClient().list_artifacts(run.run_id)
 
 

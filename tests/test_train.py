@@ -66,7 +66,7 @@ def test_sounds_leave_a_run_that_repeats_bit_for_bit(folder: Path, capsys: pytes
     assert "recipes.predict" not in out
     run = repeats_bit_for_bit(config.Train, train.run)
     assert artifacts(run) == {
-        "config.yaml", "split_manifest.csv", "example.wav", "predictions.json",
+        "config.yaml", "split_manifest.csv", "example.wav", "example_request.json", "predictions.json",
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "worst_mistakes.png",
     }  # fmt: skip
     stored = yaml.safe_load(artifact(run, "config.yaml").read_text())

@@ -300,6 +300,7 @@ def test_executions_are_averaged(folder: Path):
     assert yaml.safe_load((left / "config.yaml").read_text())["seed"] == 0
 
 
+@pytest.mark.slow
 def test_the_objective_may_be_any_of_keras_metrics(folder: Path):
     given, run, left = run_trial(folder, objective="loss", score=0.0)
     kept = json.loads((left / "result.json").read_text())["epochs"][int(run.data.metrics["best_epoch"]) - 1]
@@ -307,6 +308,7 @@ def test_the_objective_may_be_any_of_keras_metrics(folder: Path):
     assert not (left / "model.keras").exists()  # 0 is the lower loss: this one cannot be the best
 
 
+@pytest.mark.slow
 def test_hyperband_goes_on_from_the_checkpoint(folder: Path):
     values = {"tuner/epochs": 1, "tuner/initial_epoch": 0}
     _, first, _ = run_trial(folder, "0", values=values)

@@ -130,7 +130,9 @@ def test_hypermodel_of_a_landmark():
     assert list(values.values) == ["learning_rate"]
 
 
-@pytest.mark.parametrize(("algorithm", "space_"), [("random", SPACE), ("bayesian", STEPS)])
+@pytest.mark.parametrize(
+    ("algorithm", "space_"), [("random", SPACE), pytest.param("bayesian", STEPS, marks=pytest.mark.slow)]
+)
 def test_a_seed_decides_the_trials(tmp_path, algorithm, space_):
     found = []
     for number, seed in enumerate((0, 0, 1)):

@@ -363,7 +363,7 @@ class FeatureExtraction(Recipe):
         backbone: The network.
         features: How its features are computed and kept.
         register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
-            beats the present one on the same test split, else the `challenger`.
+            beats the present one on the same test split, at most the `challenger` otherwise.
     """
 
     backbone: Backbone = dataclasses.field(default_factory=Backbone)
@@ -401,7 +401,7 @@ class Training(Recipe):
         label_smoothing: Share of the label spread over all classes.
         weight_decay: Decoupled decay of the weights (AdamW), times the learning rate.
         register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
-            beats the present one on the same test split, else the `challenger`.
+            beats the present one on the same test split, at most the `challenger` otherwise.
     """
 
     batch_size: int = 32
@@ -473,7 +473,7 @@ class Tune(Recipe):
         trials_per_process: After these a worker begins a fresh process, so that memory stays what it is.
         output: Folder of the search; the same command goes on with what is there.
         register: Name in the model registry for the best trial's model; it becomes the `champion` if it beats the
-            present one on the same test split, else the `challenger`.
+            present one on the same test split, at most the `challenger` otherwise.
     """
 
     recipe: Literal["finetune", "train"] = "finetune"
@@ -533,7 +533,7 @@ class TrainGraph:
         experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
         run_name: Name of the MLflow run; by default MLflow makes one up.
         register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
-            beats the present one on the same test split, else the `challenger`.
+            beats the present one on the same test split, at most the `challenger` otherwise.
     """
 
     data: Graph

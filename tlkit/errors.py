@@ -27,5 +27,6 @@ def without_password(text: str) -> str:
     >>> without_password("no answer from https://me:secret@mlflow.example.org/team?token=secret&page=1")
     'no answer from https://mlflow.example.org/team?token=...&page=1'
     """
-    text = re.sub(r"//[^/\s]*@", "//", text)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|secret|token|key)[^=&\s]*=)[^&\s]+", r"\1...", text)
+    text = re.sub(r"//(?:[^/\s:@]*:\S*|[^/\s]*)@", "//", text)
+    named = "password|passwd|pwd|secret|token|key|sig|credential|access"
+    return re.sub(rf"(?i)([?&][^=&\s]*(?:{named})[^=&\s]*=)[^&\s]+", r"\1...", text)

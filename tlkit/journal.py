@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -50,7 +51,8 @@ FOLDER = Path("mlruns", "unsent")
 PATIENCE = 5.0  # seconds that a run waits at its end for a store that does not answer
 RATE = 1e6  # bytes a second, of the slowest line for which it waits longer
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds between attempts, the last again and again
-MOST = {"metrics": 900, "params": 90, "tags": 90}  # that go in one call; MLflow allows 1000, 100 and 100
+MOST = {"metrics": 800, "params": 90, "tags": 90}  # that go in one call; MLflow allows 100 of two, and 1000 in all
+REFUSALS = (400, 403, 404, 409, 413, 422)  # of HTTP; 401 may end when a password is set right
 KEY = "journal"  # tag of a model, by which it is found again
 
 Entry = dict[str, Any]
@@ -63,7 +65,7 @@ class Journal:
         folder: Of the journal; it exists.
         header: Whose entries they are: `run_id`, `experiment_id`, and the store's `uri` without a password.
         uri: Of the store, as MLflow takes it.
-        entries: That the journal holds already.
+        entries: That the journal holds already, by their numbers.
         state: How far these are sent.
         lock: Of the folder, held.
     """
@@ -73,15 +75,18 @@ class Journal:
         folder: Path,
         header: Entry,
         uri: str,
-        entries: list[Entry],
+        entries: dict[int, Entry],
         state: dict[str, Any],
         lock: filelock.BaseFileLock,
     ):
         self.folder, self.header, self.run_id, self.entries = folder, header, header["run_id"], entries
-        self._uri, self._lock, self._state = uri, lock, {"next": 0, "refused": [], **state}
+        self.uri, self._lock, self._state = uri, lock, {"next": 0, "refused": [], **state}
         # What was refused before is tried again: its run may have been restored.
-        self._todo = [*self._state["refused"], *range(self._state["next"], len(entries))]
-        self._doubtful = len(entries)  # entries before this one may have arrived although we do not know of it
+        refused = [number for number in self._state["refused"] if number in entries]
+        self._state["refused"] = refused
+        self._todo = [*refused, *(number for number in entries if number >= self._state["next"])]
+        self._number = max(entries, default=-1) + 1
+        self._doubtful = self._number  # entries before this one may have arrived although we do not know of it
         self._changed = threading.Condition()
         self._closed = self._hurry = self._warned = self._waited = False
         self._failing = ""
@@ -100,28 +105,33 @@ class Journal:
         return registry.Registered(**found) if found else None
 
     @property
+    def waiting(self) -> int:
+        """How many entries are still to be tried."""
+        return len(self._todo)
+
+    @property
     def unsent(self) -> int:
-        """How many entries the store does not have."""
+        """How many entries the store does not have: those that wait, and those that it refused."""
         return len(set(self._todo) | set(self._state["refused"]))
 
     @property
     def reason(self) -> str:
-        """Why entries could not be sent, in one line; empty where none failed."""
-        return self._failing or self._state.get("why", "")
+        """Why entries could not be sent, in one line."""
+        return self._failing or self._state.get("why") or "the store is slow"
 
     def add(self, do: str, **values: Any) -> None:
         """Keep an entry and have it sent; returns at once. Where the disk is full, it is kept in memory alone."""
-        entry = {"do": do, **values}
         with self._changed:
+            entry = {"n": self._number, "do": do, **values}
             try:
-                with (self.folder / "journal.jsonl").open("ab") as file:
-                    file.write(json.dumps(entry).encode() + b"\n")
+                _append(self.folder / "journal.jsonl", json.dumps(entry).encode() + b"\n")
             except OSError as error:
                 if not self._warned:
                     _say(f"cannot keep what the run logs in {self.folder}: {error.strerror}; it is only in memory")
                 self._warned = True
-            self._todo.append(len(self.entries))
-            self.entries.append(entry)
+            self.entries[self._number] = entry
+            self._todo.append(self._number)
+            self._number += 1
             self._start()
             self._changed.notify_all()
 
@@ -136,56 +146,79 @@ class Journal:
             shutil.rmtree(place, ignore_errors=True)
             raise
 
-    def deliver(self) -> bool:
+    def deliver(self, patience: float = PATIENCE) -> bool:
         """Wait until the store has all entries, as long as it gets on.
 
+        Args:
+            patience: Seconds to wait for the next step; more where files are on their way and nothing has failed.
+
         Returns:
-            Whether it has. Where it does not answer, this takes PATIENCE seconds and sending goes on in the background.
+            Whether it has. If not, sending goes on in the background.
         """
         with self._changed:
             self._start()
             self._hurry, steps, until = True, -1, 0.0
-            patience = 1.0 if self._waited and self._failing else PATIENCE  # once is enough
+            if self._waited and self._failing:
+                patience = min(patience, 1.0)  # once is enough
             self._changed.notify_all()
             while self._todo:
+                now = time.monotonic()
                 if self._steps != steps:
-                    steps, until = self._steps, time.monotonic() + patience + self._bytes() / RATE
-                if time.monotonic() >= until:
+                    steps, until = self._steps, now + patience + (0 if self._failing else self._bytes() / RATE)
+                if self._failing:
+                    until = min(until, now + patience)
+                if now >= until:
                     self._waited = True
                     break
                 self._changed.wait(0.1)
             self._hurry = False
             return not self.unsent
 
-    def close(self) -> bool:
+    def close(self, patience: float = PATIENCE) -> bool:
         """Deliver, and delete the journal if that is done; else it stays, and sending goes on in the background."""
-        self.deliver()
-        with self._changed:
-            self._closed = True
-            if not self._todo:
-                self._leave()
-            self._changed.notify_all()
-            return not self.unsent
+        try:
+            self.deliver(patience)
+        finally:
+            with self._changed:
+                self._closed = True
+                if not self._todo:
+                    self._leave()
+                self._changed.notify_all()
+        return not self.unsent
 
     def _start(self) -> None:
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._work, name="tlkit journal", daemon=True)
             self._thread.start()
 
     def _leave(self) -> None:
-        done = not self.unsent
-        if done:
-            (self.folder / "header.json").unlink(missing_ok=True)  # it is no journal any more
-        self._lock.release()
-        if done:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.unsent:
             with contextlib.suppress(OSError):
-                self.folder.parent.rmdir()  # if no other is left
+                (self.folder / "header.json").unlink()  # it is no journal any more
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.entries = {}
+        _release(self._lock, self.folder)
 
     def _bytes(self) -> int:
-        paths = [self.folder / self.entries[number]["file"] for number in self._todo if "file" in self.entries[number]]
-        parts = [part for path in paths for part in (path.rglob("*") if path.is_dir() else [path])]
-        return sum(part.stat().st_size for part in parts if part.is_file())
+        size = 0
+        for entry in (self.entries[number] for number in self._todo):
+            if "file" in entry:
+                with contextlib.suppress(OSError, InvalidInput):
+                    path = self._path(entry)
+                    parts = path.rglob("*") if path.is_dir() else [path]
+                    size += sum(part.stat().st_size for part in parts if part.is_file())
+        return size
+
+    def _path(self, entry: Entry) -> Path:
+        """The file or folder of an entry: inside the journal, also where somebody else has written that."""
+        files = (self.folder / "files").resolve()
+        path = (self.folder / entry["file"]).resolve()
+        inside = path.is_relative_to(files) and path != files
+        if not inside or any(part.is_symlink() for part in path.rglob("*")):
+            raise InvalidInput(f"an entry's file {entry['file']!r} is not in the journal {self.folder}")
+        if not path.exists():
+            raise InvalidInput(f"the file {path} has gone")
+        return path
 
     def _work(self) -> None:
         failed = 0
@@ -194,8 +227,9 @@ class Journal:
                 self._changed.wait_for(lambda: self._todo or self._closed)
                 if not self._todo:
                     return
-                group = self._group()
+                group = self._todo[:1]
             try:
+                group = self._group()
                 self._attempt(group)
             except Exception as error:
                 if not self._failing:
@@ -216,9 +250,10 @@ class Journal:
         room, group = dict(MOST), self._todo[:1]
         for number in self._todo:
             entry = self.entries[number]
-            if entry["do"] not in room or room[entry["do"]] < len(entry["values"]):
+            size = len(entry.get("values", ()))
+            if room.get(entry["do"], -1) < size:
                 break
-            room[entry["do"]] -= len(entry["values"])
+            room[entry["do"]] -= size
             group = [*group, number] if number not in group else group
         return group
 
@@ -234,7 +269,8 @@ class Journal:
                     self._attempt([number])
                 return
             why = _line(error)
-            _say(f"{self._store()} refused {self.entries[group[0]]['do']} of the run: {why}")
+            if why != self._state.get("why"):  # a run that was deleted refuses all
+                _say(f"{self._store()} refused {self.entries[group[0]]['do']} of the run: {why}")
         self._progress()
         with self._changed:
             self._todo = [number for number in self._todo if number not in group]
@@ -250,7 +286,7 @@ class Journal:
 
     def _send(self, group: list[int]) -> None:
         entries = [self.entries[number] for number in group]
-        client, entry = mlflow.MlflowClient(self._uri), entries[0]
+        client, entry = mlflow.MlflowClient(self.uri), entries[0]
         if entry["do"] in MOST:
             client.log_batch(
                 self.run_id,
@@ -267,22 +303,24 @@ class Journal:
         elif entry["do"] == "inputs":
             client.log_inputs(self.run_id, [_input(**values) for values in entry["values"]])
         elif entry["do"] == "artifact":
-            path = self.folder / entry["file"]
-            if not path.exists():
-                raise MlflowException.invalid_parameter_value(f"the file {path} has gone")
+            path = self._path(entry)
             log = client.log_artifacts if path.is_dir() else client.log_artifact
             log(self.run_id, str(path), entry["to"] or None)
         elif entry["do"] == "model":
-            self._state["model_uri"] = self._send_model(client, entry, group[0] < self._doubtful)
+            self._send_model(client, entry, group[0] < self._doubtful)
         elif entry["do"] == "register":
             if not self.model_uri:
                 raise MlflowException.invalid_parameter_value("its model was not logged")
-            self._state["registered"] = registry.register(self.model_uri, entry["name"], self.run_id)._asdict()
-        elif not entry.get("if_running") or client.get_run(self.run_id).info.status == "RUNNING":
-            client.set_terminated(self.run_id, entry["status"], entry["time"])
+            self._state["registered"] = registry.register(self.model_uri, entry["name"], self.run_id, client)._asdict()
+        elif entry["do"] == "end":
+            if not entry.get("if_running") or client.get_run(self.run_id).info.status == "RUNNING":
+                client.set_terminated(self.run_id, entry["status"], entry["time"])
+        elif entry["do"] != "leave":
+            raise InvalidInput(f"this version of tlkit cannot send {entry['do']!r}")
 
-    def _send_model(self, client: mlflow.MlflowClient, entry: Entry, doubtful: bool) -> str:
+    def _send_model(self, client: mlflow.MlflowClient, entry: Entry, doubtful: bool) -> None:
         """Log a model, or what is missing of it; `mlflow.models.Model.log` would begin another."""
+        saved = self._path(entry)
         run, experiment = client.get_run(self.run_id), self.header["experiment_id"]
         query = f"source_run_id = '{self.run_id}' AND tags.`{KEY}` = '{entry['key']}'"
         found = client.search_logged_models([experiment], filter_string=query) if doubtful else []
@@ -300,27 +338,29 @@ class Journal:
         self._progress()
         if made.status != LoggedModelStatus.READY:
             with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-                _address(self.folder / entry["file"], Path(folder) / "model", made, self.run_id)
+                _address(saved, Path(folder) / "model", made, self.run_id)
                 client.log_model_artifacts(made.model_id, f"{folder}/model")
             self._progress()
             client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
         linked = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
         if made.model_id not in linked:
             client.log_outputs(self.run_id, [LoggedModelOutput(made.model_id, step=entry["step"])])
+        self._state["model_uri"] = made.model_uri
+        self._progress()
         scores = [
             Metric(name, value, one["time"], one["step"], model_id=made.model_id, run_id=self.run_id)
-            for one in self.entries
-            if one["do"] == "metrics" and one["step"] == entry["step"]
+            for one in self.entries.values()
+            if one["do"] == "metrics" and one["step"] == entry["step"] and one["n"] not in self._state["refused"]
             for name, value in one["values"].items()
             if not name.startswith("system/")
         ]
-        self._progress()
-        client.log_batch(self.run_id, scores, synchronous=True)
-        return made.model_uri
+        for start in range(0, len(scores), MOST["metrics"]):
+            client.log_batch(self.run_id, scores[start : start + MOST["metrics"]], synchronous=True)
 
     def _progress(self) -> None:
         with self._changed:
-            self._steps += 1
+            if not self._failing:  # else what is tried again would look like getting on
+                self._steps += 1
             self._changed.notify_all()
 
     def _store(self) -> str:
@@ -354,70 +394,162 @@ def begin(uri: str, run_id: str, experiment_id: str) -> Journal:
         Unavailable: the folder cannot be written to.
     """
     folder = (FOLDER / f"{run_id}-{secrets.token_hex(4)}").absolute()
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        uri = f"sqlite:///{Path.cwd() / uri.removeprefix('sqlite:///')}"  # to be sent from another folder too
     header = {"run_id": run_id, "experiment_id": experiment_id, "uri": without_password(uri)}
     try:
         folder.mkdir(parents=True)
         lock = _lock(folder)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)
         with atomic.writing(folder / "header.json") as file:
             file.write(json.dumps(header).encode())
     except OSError as error:
         raise Unavailable(f"cannot write to {folder}: {error.strerror}; run from a folder you may write") from error
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what it warns of, the journal says
-    return Journal(folder, header, uri, [], {}, lock)
+    return Journal(folder, header, uri, {}, {}, lock)
 
 
 def left(folder: Path = FOLDER) -> list[Path]:
-    """Journals in a folder that no process is at work on, the oldest first."""
-    found = [path.parent for path in folder.absolute().glob("*/header.json")]
-    return sorted((path for path in found if not _in_use(path)), key=lambda path: path.stat().st_mtime)
+    """Journals in a folder that no process is at work on, the oldest first; or the folder, if it is one itself."""
+    folder = folder.absolute()
+    found = [path.parent for path in [folder / "header.json", *folder.glob("*/header.json")] if path.is_file()]
+    return sorted((path for path in found if not _in_use(path)), key=_time)
 
 
 def run_of(folder: Path) -> str:
-    """Give the id of the run that a journal is of."""
-    return json.loads((folder / "header.json").read_text())["run_id"]
+    """Give the id of the run that a journal is of.
+
+    Raises:
+        InvalidInput: it is no journal.
+    """
+    return _header(folder)["run_id"]
 
 
 def resume(folder: Path) -> Journal | None:
-    """Take up a journal that was left, to be sent by `close`; None where another process has."""
+    """Take up a journal that was left, to be sent by `close`; None where another process has.
+
+    Raises:
+        InvalidInput: it is no journal, or of another store than the one that MLflow is set to use: a journal that a
+            stranger made must not choose where to this user's password goes.
+    """
     lock = _lock(folder)
     try:
-        lock.acquire(timeout=0)
-        header = json.loads((folder / "header.json").read_text())
-    except (filelock.Timeout, FileNotFoundError):
-        lock.release()
+        lock.acquire(timeout=1)
+    except filelock.Timeout:
         return None
-    state_file, lines = folder / "state.json", []
-    if (folder / "journal.jsonl").exists():
-        lines = (folder / "journal.jsonl").read_bytes().split(b"\n")[:-1]  # a last one that was cut off has no end
-    entries = [json.loads(line) for line in lines]
-    state = json.loads(state_file.read_text()) if state_file.exists() else {}
-    uri = mlflow.get_tracking_uri()
-    if without_password(uri) != header["uri"]:
-        uri = header["uri"]
-        mlflow.set_tracking_uri(uri)
-    return Journal(folder, header, uri, entries, state, lock)
+    try:
+        if not (folder / "header.json").exists():  # it has been sent in the meantime
+            _release(lock, folder)
+            return None
+        header, uri = _header(folder), mlflow.get_tracking_uri()
+        if without_password(uri) != header["uri"]:
+            uri = header["uri"]
+            if not uri.startswith("sqlite:///") or not Path(uri.removeprefix("sqlite:///")).is_file():
+                raise InvalidInput(
+                    f"run {header['run_id']} belongs to {uri}: set MLFLOW_TRACKING_URI to that, and again"
+                )
+        entries = {entry["n"]: entry for entry in _entries(folder)}
+        return Journal(folder, header, uri, entries, _state(folder), lock)
+    except BaseException:
+        _release(lock, folder)
+        raise
+
+
+def _header(folder: Path) -> Entry:
+    with _readable(folder):
+        header = json.loads((folder / "header.json").read_text())
+        if not all(isinstance(header[name], str) for name in ("run_id", "experiment_id", "uri")):
+            raise ValueError("header.json")
+        return header
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    if not (folder / "state.json").exists():
+        return {}
+    with _readable(folder):
+        state = json.loads((folder / "state.json").read_text())
+        if not isinstance(state["next"], int) or not all(isinstance(number, int) for number in state["refused"]):
+            raise ValueError("state.json")
+        return state
+
+
+def _entries(folder: Path) -> list[Entry]:
+    """Read a journal's entries, and cut off what a kill in the middle of one has left."""
+    path, found = folder / "journal.jsonl", []
+    if not path.exists():
+        return []
+    *lines, rest = path.read_bytes().split(b"\n")
+    if rest:
+        os.truncate(path, path.stat().st_size - len(rest))
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            found.append({"n": int(entry["n"]), "do": str(entry["do"]), **entry})
+        except (ValueError, KeyError, TypeError):
+            _say(f"{path} has a line that is no entry: it is left out")
+    return found
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"{folder} is no journal of a run: {_line(error)}; delete it if it is of no use") from error
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Add a line whole or not at all."""
+    with path.open("ab") as file:
+        size = file.tell()
+        try:
+            file.write(line)
+            file.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(path, size)
+            raise
 
 
 def _lock(folder: Path) -> filelock.BaseFileLock:
-    return filelock.FileLock(folder / "lock", thread_local=False)  # the thread that sends may be the one to let it go
+    # Beside the folder, as whoever only looks at the lock makes its file, and this would make the folder anew.
+    return filelock.FileLock(f"{folder}.lock", thread_local=False)  # the thread that sends may be the one to let it go
+
+
+def _release(lock: filelock.BaseFileLock, folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        if not folder.exists():
+            Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()  # if nothing else is left
 
 
 def _in_use(folder: Path) -> bool:
     lock = _lock(folder)
     try:
         lock.acquire(timeout=0)
-    except filelock.Timeout:
+    except (filelock.Timeout, OSError):  # of another user, it is not ours
         return True
-    lock.release()
-    return False
+    _release(lock, folder)
+    return not folder.exists()
+
+
+def _time(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _refused(error: Exception) -> bool:
     """Whether a store would refuse the same again: it answers, and what it says is not that we should come later."""
+    if isinstance(error, InvalidInput | KeyError | TypeError | AttributeError):  # an entry that cannot be one
+        return True
     if isinstance(error, MlflowException):
-        return error.get_http_status_code() in (400, 404, 409)
-    return isinstance(error, InvalidInput)
+        said = re.search(r"failed with error code (\d+)", str(error))  # of a proxy; MLflow makes all of them 500
+        return (int(said[1]) if said else error.get_http_status_code()) in REFUSALS
+    return getattr(getattr(error, "response", None), "status_code", None) in REFUSALS  # of an upload
 
 
 def _line(error: Exception) -> str:
@@ -426,4 +558,5 @@ def _line(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # of a stderr that is closed
+        print(text, file=sys.stderr, flush=True)

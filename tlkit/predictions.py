@@ -7,11 +7,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tlkit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 FILE = "predictions.json"
 """The artifact's name, the same in every run, so that MLflow shows the tables of several runs side by side."""
@@ -77,7 +80,7 @@ def table(
         classes: Their names.
 
     Raises:
-        ValueError: the lengths disagree.
+        ValueError: the lengths disagree, or a probability is not finite.
 
     >>> said = table("test", ["a.png"], ["0f"], np.array([0]), np.array([[0.25, 0.75]]), ["cat", "dog"])
     >>> {name: values[0] for name, values in said.items() if name not in ("file", "digest", "split")}
@@ -90,6 +93,8 @@ def table(
             f"{count} labels go with {count} names, {count} hashes and probabilities of shape ({count}, "
             f"{len(classes)}), not with {lengths[0]}, {lengths[1]} and {lengths[2]}"
         )
+    if not np.isfinite(probabilities).all():
+        raise ValueError("a probability is not a number: what such a model says is no prediction")
     rows, best = np.arange(count), probabilities.argmax(axis=1)
     return {
         "file": [_storable(name) for name in names],
@@ -103,11 +108,16 @@ def table(
     }
 
 
-def read(run_id: str) -> Predictions | None:
-    """Read the predictions that a run has logged; None where it has none, or another tool's under the same name."""
+def read(run_id: str, client: MlflowClient | None = None) -> Predictions | None:
+    """Read the predictions that a run has logged; None where it has none, or another tool's under the same name.
+
+    Args:
+        run_id: Of the run.
+        client: Of its store; by default of the one that MLflow is set to.
+    """
     import mlflow
 
-    client = mlflow.MlflowClient()
+    client = client or mlflow.MlflowClient()
     if FILE not in {artifact.path for artifact in client.list_artifacts(run_id)}:
         return None
     with tempfile.TemporaryDirectory() as folder:

@@ -19,13 +19,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+NO_ALIAS = "none"  # in the tag `promotion`
 SIGNIFICANT = 0.05
 NAME_LENGTH = 256  # of a model, in MLflow's database
 DESCRIPTION_LENGTH = 5000  # of a version, likewise
 
 ABOUT = """\
 Classifiers trained with tlkit. A new version becomes `champion` only where it beats the present champion on the same \
-test examples (McNemar's exact test, p < 0.05); else it becomes `challenger`. Each version says how it compared.
+test examples (McNemar's exact test, p < 0.05); else it becomes `challenger`, or gets no alias where that test finds \
+it worse or where it tells other things apart. Each version says how it compared. Each is tested on the same examples \
+anew, so with many versions one will become champion by chance (about 1 in 40 tries between equals).
 
 Load the champion with `mlflow.pyfunc.load_model("models:/{name}@champion")`.
 """
@@ -37,7 +40,7 @@ class Registered(NamedTuple):
     Args:
         name: Of the registered model.
         version: Its number.
-        alias: `champion` or `challenger`, as decided when it was registered.
+        alias: `champion`, `challenger` or, for none, empty, as decided when it was registered.
         reason: Why.
     """
 
@@ -51,7 +54,7 @@ class Decision(NamedTuple):
     """Which alias a version gets, and why.
 
     Args:
-        alias: `champion` or `challenger`.
+        alias: `champion`, `challenger` or, for none, empty.
         reason: In words.
         against: The champion's version; None where there was none.
         p_value: Of the paired test, where there was one.
@@ -83,45 +86,50 @@ def check_name(name: str) -> None:
         )
 
 
-def register(model_uri: str, name: str, run_id: str) -> Registered:
+def register(model_uri: str, name: str, run_id: str, client: mlflow.MlflowClient | None = None) -> Registered:
     """Make a logged model a version of a registered model, and its champion if it beats the present one.
 
     It does where it has more of the same test examples right and McNemar's exact test gives p < 0.05; the first version
-    is champion without a test. Any other becomes `challenger`. Doing it again, after an interruption too, makes no
-    second version: what is missing is added.
+    is champion without a test. Any other becomes `challenger`, also one that cannot be compared, but gets no alias
+    where it is significantly worse or tells other things apart: takes sounds where the champion takes photos, or has
+    none of its labels. Doing it again, after an interruption too, makes no second version: what is missing is added.
 
     Args:
         model_uri: Of the logged model, `models:/m-…`.
         name: Of the registered model, which is made if need be.
         run_id: The run that logged the model, with its predictions.
+        client: Of the store; by default of the one that MLflow is set to.
 
     Raises:
         InvalidInput: the name cannot be one.
         MlflowException: the store does not answer or refuses.
     """
     check_name(name)
-    client = mlflow.MlflowClient()
+    client = client or mlflow.MlflowClient()
     version = _version(client, model_uri, name, run_id)
     if "promotion" in version.tags:  # written last
-        return Registered(
-            name, str(version.version), version.tags["promotion"], version.tags.get("promotion_reason", "")
-        )
-    run, said = client.get_run(run_id), predictions.read(run_id)
+        promotion = version.tags["promotion"]
+        alias = "" if promotion == NO_ALIAS else promotion
+        return Registered(name, str(version.version), alias, version.tags.get("promotion_reason", ""))
+    run, said = client.get_run(run_id), predictions.read(run_id, client)
     # Another process may move the alias at the same time: what was decided against the old champion is decided again.
     while True:
         version = client.get_model_version(name, version.version)
-        champion = _champion(client, name)
-        decided = _decide(client, version, said, champion)
+        champion = _holder(client, name, CHAMPION)
+        decided = _decide(client, version, run, said, champion)
         _describe(client, version, run, decided)
-        if _champion(client, name) != champion:
+        if _holder(client, name, CHAMPION) != champion:
             continue
-        client.set_registered_model_alias(name, decided.alias, version.version)
-        if decided.alias == CHALLENGER or _champion(client, name) == str(version.version):
+        if decided.alias:
+            client.set_registered_model_alias(name, decided.alias, version.version)
+        elif "promotion_reason" in version.tags and _holder(client, name, CHALLENGER) == str(version.version):
+            client.delete_registered_model_alias(name, CHALLENGER)  # from before an interruption and a new champion
+        if decided.alias != CHAMPION or _holder(client, name, CHAMPION) == str(version.version):
             break
     if decided.alias == CHAMPION and decided.against:
         _replace(client, name, decided.against, str(version.version))
     _link(client, model_uri, version)
-    client.set_model_version_tag(name, version.version, "promotion", decided.alias)
+    client.set_model_version_tag(name, version.version, "promotion", decided.alias or NO_ALIAS)
     return Registered(name, str(version.version), decided.alias, decided.reason)
 
 
@@ -148,13 +156,17 @@ def _versions(client: mlflow.MlflowClient, model_uri: str, name: str) -> list[Mo
     return sorted((entry for entry in found if entry.name == name), key=lambda entry: int(entry.version))
 
 
-def _champion(client: mlflow.MlflowClient, name: str) -> str | None:
-    version = client.get_registered_model(name).aliases.get(CHAMPION)
+def _holder(client: mlflow.MlflowClient, name: str, alias: str) -> str | None:
+    version = client.get_registered_model(name).aliases.get(alias)
     return None if version is None else str(version)
 
 
 def _decide(
-    client: mlflow.MlflowClient, version: ModelVersion, said: predictions.Predictions | None, champion: str | None
+    client: mlflow.MlflowClient,
+    version: ModelVersion,
+    run: Run,
+    said: predictions.Predictions | None,
+    champion: str | None,
 ) -> Decision:
     if champion is None:
         return Decision(CHAMPION, "there was no champion to compare with")
@@ -164,48 +176,78 @@ def _decide(
         return Decision(
             CHAMPION, tags.get("promotion_reason", "it was made champion by hand"), tags.get("compared_with"), p_value
         )
-    theirs, missing = _of_champion(client, version.name, champion)
-    missing = missing or _incomparable(said, theirs)
+    kind, theirs, missing = _of_champion(client, version.name, champion)
+    apart = _apart(run.data.tags.get("kind"), kind, said, theirs)
+    missing = apart or missing or _incomparable(said, theirs)
     if missing or said is None or theirs is None:
-        return Decision(CHALLENGER, f"not comparable with version {champion}, the champion then: {missing}", champion)
+        reason = (
+            f"not comparable with version {champion}, the champion then: {missing}; to promote it anyway, move the "
+            "alias by hand, in the UI or with `mlflow.MlflowClient().set_registered_model_alias("
+            f'{json.dumps(version.name, ensure_ascii=False)}, "{CHAMPION}", "{version.version}")`'
+        )
+        return Decision("" if apart else CHALLENGER, reason, champion)
     paired = predictions.paired(said, theirs)
-    won = paired.p_value < SIGNIFICANT and paired.only_first > paired.only_second
+    more, significant = paired.only_first > paired.only_second, paired.p_value < SIGNIFICANT
+    alias = CHALLENGER if not significant else CHAMPION if more else ""
+    verb = {CHAMPION: "beats", CHALLENGER: "does not beat", "": "is worse than"}[alias]
     reason = (
-        f"{'beats' if won else 'does not beat'} version {champion}, the champion then, on the same "
+        f"{verb} version {champion}, the champion then, on the same "
         f"{paired.examples:,} test examples: right where version {champion} was wrong: {paired.only_first}, "
         f"wrong where it was right: {paired.only_second}, {_p_value(paired.p_value)} (McNemar's exact test)"
     )
-    return Decision(CHAMPION if won else CHALLENGER, reason, champion, paired.p_value)
+    errors = int((~theirs.correct).sum())
+    if alias != CHAMPION and 2 * 0.5**errors >= SIGNIFICANT:  # the p-value of one that has all of these right
+        reason += (
+            f"; version {champion} has {f'only {errors}' if errors else 'none'} of them wrong, too few for any version "
+            "to beat it: compare on a larger test split"
+        )
+    return Decision(alias, reason, champion, paired.p_value)
 
 
 def _of_champion(
     client: mlflow.MlflowClient, name: str, version: str
-) -> tuple[predictions.Predictions | None, str | None]:
-    run_id = client.get_model_version(name, version).run_id
-    if not run_id:
-        return None, "it has no run"
+) -> tuple[str | None, predictions.Predictions | None, str | None]:
+    """Give what kind of thing it takes and its predictions, as far as they are known, and why they are not."""
+    champion = client.get_model_version(name, version)
+    kind = champion.tags.get("kind")
+    if not champion.run_id:
+        return kind, None, "the champion has no run"
     try:
-        found = predictions.read(run_id)
+        kind = kind or client.get_run(champion.run_id).data.tags.get("kind")
+        found = predictions.read(champion.run_id, client)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return None, "its run is gone"
-    return found, None if found else f"its run has no {predictions.FILE}"
+        return kind, None, "the champion's run is gone"
+    return kind, found, None if found else f"the champion's run has no {predictions.FILE}"
+
+
+def _apart(
+    our_kind: str | None,
+    their_kind: str | None,
+    ours: predictions.Predictions | None,
+    theirs: predictions.Predictions | None,
+) -> str | None:
+    """Say why two do not do the same thing; what is not known is no objection."""
+    if our_kind and their_kind and our_kind != their_kind:
+        return f"it takes {our_kind}, the champion {their_kind}"
+    if ours and theirs and not set(ours.labels) & set(theirs.labels):
+        return "it tells other classes apart"
+    return None
 
 
 def _incomparable(ours: predictions.Predictions | None, theirs: predictions.Predictions | None) -> str | None:
     if ours is None or theirs is None:
-        return f"the run of this version has no {predictions.FILE}" if ours is None else None
-    for whose, said in (("this version", ours), ("the champion", theirs)):
+        return f"its run has no {predictions.FILE}" if ours is None else None
+    for whose, said in (("it", ours), ("the champion", theirs)):
         if said.split != "test":
             return f"{whose} was scored on {said.split} examples, which may have chosen its epoch, not on test examples"
-    if set(ours.labels) != set(theirs.labels):
-        return "it has other classes"
     return None if predictions.same_examples(ours, theirs) else "its test split is another"
 
 
 def _describe(client: mlflow.MlflowClient, version: ModelVersion, run: Run, decided: Decision) -> None:
     tags = {
+        "kind": run.data.tags.get("kind"),
         "backbone": run.data.tags.get("backbone"),
         "dataset_digest": run.data.tags.get("dataset_digest"),
         "compared_with": decided.against,
@@ -230,7 +272,7 @@ def _description(run: Run, decided: Decision) -> str:
                 score += f" (95 % interval {bounds[0]:.3f} to {bounds[1]:.3f})"
     named = {"Recipe": "recipe", "Backbone": "backbone", "Data set": "dataset_digest"}
     made = [f"{said} `{tags[name]}`" for said, name in named.items() if name in tags]
-    parts = [score, f"**{decided.alias.capitalize()}**: {decided.reason}", "; ".join(made)]
+    parts = [score, f"**{(decided.alias or 'no alias').capitalize()}**: {decided.reason}", "; ".join(made)]
     return "\n\n".join(f"{part}." for part in parts if part)[:DESCRIPTION_LENGTH]
 
 

@@ -49,7 +49,7 @@ class Run(NamedTuple):
     experiment_id: str
 
 
-_open: list[journal.Journal] = []  # of the runs being tracked, the innermost last
+_local = threading.local()  # as MLflow's active run is
 _ended: dict[str, journal.Journal] = {}  # those that are not any more, by run
 _tables: dict[str, list[dict[str, str]]] = {}  # that each of these runs has, as MLflow's tag for them says
 
@@ -71,7 +71,7 @@ def run(
     the run FAILED with its reason in the tag `failure`, one that is interrupted KILLED.
 
     What the block logs by this module's functions is kept on disk and sent in the background: a store that is slow or
-    goes away stops nothing. At the end it is waited for, for seconds; `ended` tells whether all arrived.
+    goes away stops nothing. At the end it is waited for, for seconds; `journal_of` tells whether all arrived.
 
     Raises:
         InvalidInput: the experiment was deleted.
@@ -98,9 +98,9 @@ def run(
         started = Run(active.info.run_id, active.info.experiment_id)
     kept = None
     try:
-        if not any(one.run_id == started.run_id for one in _open):
+        if not any(one.run_id == started.run_id for one in _opened()):
             kept = journal.begin(mlflow.get_tracking_uri(), *started)
-            _open.append(kept)
+            _opened().append(kept)
             _tables[started.run_id] = json.loads(active.data.tags.get(TABLES, "[]"))
         with _store_errors():  # at once, as the store answers: a parameter that it refuses is told here
             mlflow.log_params(dict(params))
@@ -109,7 +109,7 @@ def run(
             yield started
     except BaseException as error:
         killed = isinstance(error, KeyboardInterrupt | SystemExit)
-        if _open and _open[-1].run_id == started.run_id:
+        if _opened() and _opened()[-1].run_id == started.run_id:
             set_tags({"failure": without_password(f"{type(error).__name__}: {error}")[:5000]})
         _end("KILLED" if killed else "FAILED", kept, joined is not None)
         if isinstance(error, STORE_ERRORS):
@@ -120,28 +120,41 @@ def run(
 
 def _end(status: str, kept: journal.Journal | None, joined: bool) -> None:
     """Wait for what the run logs, and end it where it was not joined."""
-    if kept:
-        _open.remove(kept)
+    try:
+        if kept:
+            _opened().remove(kept)
+            _ended[kept.run_id] = kept
+            kept.add("leave") if joined else kept.add("end", status=status, time=_now())
+            if not kept.close():
+                _say_unsent(kept)
+    finally:
         if not joined:
-            kept.add("end", status=status, time=_now())
-        _ended[kept.run_id] = kept
-        if not kept.close():
-            where, why = os.path.relpath(kept.folder), kept.reason or "the store is slow"
-            print(
-                f"{kept.unsent} entries of the run's log are kept in {where} ({why}); when the store answers, "
-                "python -m tlkit.recipes.sync sends them",
-                file=sys.stderr,
-                flush=True,
-            )
-    if not joined:
-        # MLflow's own notion of the active run ends too; the store has heard, or will hear from the journal.
-        with _impatient(), contextlib.suppress(*STORE_ERRORS):
-            mlflow.end_run(status)
+            # MLflow's own notion of the active run ends too; the store has heard, or will hear from the journal.
+            with _impatient(), contextlib.suppress(*STORE_ERRORS):
+                mlflow.end_run(status)
 
 
-def ended(run_id: str) -> journal.Journal:
-    """Give the journal of a run that this process has ended: whether all was sent, and what became of the model."""
-    return next(one for one in [*_ended.values(), *_open] if one.run_id == run_id)
+def _say_unsent(kept: journal.Journal) -> None:
+    where = os.path.relpath(kept.folder)
+    then = (
+        "when the store answers, python -m tlkit.recipes.sync sends them"
+        if kept.waiting
+        else "python -m tlkit.recipes.sync tries again; delete the folder if they are of no use"
+    )
+    count = f"{kept.unsent} entries" if kept.unsent > 1 else "1 entry"
+    print(f"{count} of the run's log kept in {where} ({kept.reason}); {then}", file=sys.stderr, flush=True)
+
+
+def _opened() -> list[journal.Journal]:
+    """The journals of the runs that this thread tracks, the innermost last."""
+    if not hasattr(_local, "journals"):
+        _local.journals = []
+    return _local.journals
+
+
+def journal_of(run_id: str) -> journal.Journal:
+    """Give the journal of a run that this process has tracked: what is unsent, and what became of its model."""
+    return next(one for one in [*_ended.values(), *_opened()] if one.run_id == run_id)
 
 
 def deliver() -> str | None:
@@ -150,28 +163,28 @@ def deliver() -> str | None:
     Returns:
         URI of the model that was logged last, `models:/m-…`; None where the store does not have it.
     """
-    _open[-1].deliver()
-    return _open[-1].model_uri
+    _opened()[-1].deliver()
+    return _opened()[-1].model_uri
 
 
 def log_params(params: Mapping[str, Any]) -> None:
     """Log settings of the innermost run."""
     for start in range(0, len(params), 90):
         values = dict(list(params.items())[start : start + 90])
-        _open[-1].add("params", values={name: str(value) for name, value in values.items()})
+        _opened()[-1].add("params", values={name: str(value) for name, value in values.items()})
 
 
 def log_metrics(values: Mapping[str, float], step: int = 0) -> None:
     """Log numbers of the innermost run, as of now."""
-    if not _open:  # a run that the caller began without us
+    if not _opened():  # a run that the caller began without us
         mlflow.log_metrics(dict(values), step=step)
         return
-    _open[-1].add("metrics", values={name: float(value) for name, value in values.items()}, step=step, time=_now())
+    _opened()[-1].add("metrics", values={name: float(value) for name, value in values.items()}, step=step, time=_now())
 
 
 def set_tags(tags: Mapping[str, str]) -> None:
     """Set tags of the innermost run."""
-    _open[-1].add("tags", values=dict(tags))
+    _opened()[-1].add("tags", values=dict(tags))
 
 
 @contextlib.contextmanager
@@ -181,7 +194,7 @@ def artifact(name: str) -> Iterator[Path]:
     Args:
         name: Of the artifact, such as `curves.png`; folders are part of it.
     """
-    kept = _open[-1]
+    kept = _opened()[-1]
     to, _, last = name.rpartition("/")
     with kept.file(last) as path:
         yield path
@@ -213,7 +226,7 @@ def log_table(table: Mapping[str, Sequence[Any]], name: str) -> None:
 
     with artifact(name) as path:
         pd.DataFrame(dict(table)).to_json(path, orient="split", index=False, date_format="iso")
-    known, entry = _tables[_open[-1].run_id], {"path": name, "type": "table"}
+    known, entry = _tables[_opened()[-1].run_id], {"path": name, "type": "table"}
     if entry not in known:
         known.append(entry)
         set_tags({TABLES: json.dumps(known)})
@@ -225,7 +238,7 @@ def log_inputs(datasets: Sequence[Mapping[str, str]]) -> None:
     Args:
         datasets: For each a `context`, such as training, and the fields of `mlflow.entities.Dataset`.
     """
-    _open[-1].add("inputs", values=[dict(dataset) for dataset in datasets])
+    _opened()[-1].add("inputs", values=[dict(dataset) for dataset in datasets])
 
 
 def log_model(save: Callable[[Path], None], name: str = "model", step: int = 0) -> Path:
@@ -239,7 +252,7 @@ def log_model(save: Callable[[Path], None], name: str = "model", step: int = 0) 
     Returns:
         The folder where it lies until the store has it.
     """
-    kept = _open[-1]
+    kept = _opened()[-1]
     with kept.file(name) as path:
         save(path)
         kept.add("model", file=str(path.relative_to(kept.folder)), name=name, step=step, key=secrets.token_hex(8))
@@ -248,14 +261,16 @@ def log_model(save: Callable[[Path], None], name: str = "model", step: int = 0) 
 
 def register(name: str) -> None:
     """Register the innermost run's model, as champion if it earned that; see `tlkit.registry`."""
-    _open[-1].add("register", name=name)
+    _opened()[-1].add("register", name=name)
 
 
 def _send_left(run_id: str) -> None:
     """Send what a part of this run left, whose process was killed: what follows is not to say it once more."""
     for folder in journal.left():
-        if journal.run_of(folder) == run_id and (kept := journal.resume(folder)) and not kept.close():
-            raise Unavailable(f"cannot send what is left of the run in {folder}: {kept.reason}")
+        with contextlib.suppress(InvalidInput):  # of another run or store, or damaged: sync tells
+            kept = journal.resume(folder) if journal.run_of(folder) == run_id else None
+            if kept and not kept.close() and kept.waiting:
+                raise Unavailable(f"cannot send what is left of the run in {folder}: {kept.reason}")
 
 
 @contextlib.contextmanager
@@ -273,7 +288,7 @@ def _system_metrics() -> Iterator[None]:
     with contextlib.suppress(Exception):  # no GPU, or nothing to ask it with
         monitors.append(GPUMonitor())
     interval, ended, steps = float(os.environ.get(INTERVAL) or 10), threading.Event(), itertools.count()
-    kept = _open[-1]
+    kept = _opened()[-1]
 
     def sample() -> None:
         values: dict[str, float] = {}
@@ -363,15 +378,15 @@ def epoch_logger(prefix: str = "", after: int = 0) -> Any:
 
 
 def recent_runs(experiment_id: str, count: int) -> list[str]:
-    """Give the ids of the experiment's last finished runs, newest first."""
+    """Give the ids of the experiment's last finished runs, newest first; comparisons of runs are left out."""
     with _store_errors():
         found = mlflow.MlflowClient().search_runs(
             [experiment_id],
             "attributes.status = 'FINISHED'",
             order_by=["attributes.start_time DESC"],
-            max_results=count,
+            max_results=10 * count,
         )
-    return [entry.info.run_id for entry in found]
+    return [entry.info.run_id for entry in found if entry.data.tags.get("recipe") != "compare"][:count]
 
 
 def model_folder(model_uri: str) -> Path | None:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +33,7 @@ class Best(NamedTuple):
         run_id: MLflow run of the search.
         experiment_id: Of that run.
         model_uri: Of the best trial's model.
+        registered: What that was registered as: name, version, alias and reason; empty where it was not.
     """
 
     trial_id: str
@@ -45,6 +47,7 @@ class Best(NamedTuple):
     run_id: str
     experiment_id: str
     model_uri: str
+    registered: Sequence[str] = ()
 
 
 def known_run(experiment: str, search_id: str) -> str | None:
@@ -183,6 +186,7 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     sides, channels = ((size, size), shape[-1]) if size else (None, None)
     splits = _steps.splits(completed.data, examples, sides, channels, say=False)
     split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
+    registered: Sequence[str] = ()
     model_uri = _model(parent)
     if model_uri:  # from an end that was killed
         known = mlflow.get_run(parent.run_id).data.metrics
@@ -190,10 +194,12 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
         fit = _steps.trained(training.History(result["epochs"]))
         fit.metrics.update(result["metrics"])
         del fit.metrics[f"best_{search.objective}"]  # it is there, trial by trial
+        tracking.set_tags({**_steps.data_tags(splits), "backbone": _steps.network(completed)})
+        _steps.log_data(completed.data, splits)
         predicted = training.predict(model, part, completed.batch_size)
         finished = _steps.finish(search.recipe, completed, parent, model, fit, splits, predicted, search.register)
         known, model_uri = finished.scores.metrics(), tracking.deliver() or finished.model_uri
-    tracking.set_tags({"dataset_digest": splits.digest, "backbone": _steps.network(completed)})
+        registered = tracking.journal_of(parent.run_id).registered or ()
     for left in (folder / "trials").glob("*/checkpoint.npz"):
         left.unlink()
     made = Best(
@@ -208,6 +214,7 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
         run_id=parent.run_id,
         experiment_id=parent.experiment_id,
         model_uri=model_uri,
+        registered=registered,
     )
     until, epochs = values.get("tuner/epochs"), completed.full.epochs
     chosen = cli.from_settings(_worker.RECIPES[search.recipe], _worker.settings(search, found.settings(values)))

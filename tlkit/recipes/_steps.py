@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -386,7 +386,7 @@ def tracked(
 
     from tlkit import tracking
 
-    described = {**tags(recipe, network(config)), "dataset_digest": splits.digest}
+    described = {**tags(recipe, network(config)), **data_tags(splits)}
     if trial:
         with tracking.run(config.experiment, params=trial.params, tags=described) as started:
             if trial.execution == 1:
@@ -397,10 +397,22 @@ def tracked(
         return
     with tracking.run(config.experiment, run_name=config.run_name, params=params(config), tags=described) as started:
         log_config(config)
-        tracking.log_inputs(datasets(config.data, splits))
-        with tracking.artifact("split_manifest.csv") as manifest:
-            splits.write_manifest(manifest)
+        log_data(config.data, splits)
         yield started
+
+
+def data_tags(splits: data.Splits | graph.Graph) -> dict[str, str]:
+    """Give the tags by which runs on the same data are found."""
+    return {"kind": splits.kind, "dataset_digest": splits.digest}
+
+
+def log_data(config: configs.Data | configs.Graph, splits: data.Splits | graph.Graph) -> None:
+    """Log which example was in which split."""
+    from tlkit import tracking
+
+    tracking.log_inputs(datasets(config, splits))
+    with tracking.artifact("split_manifest.csv") as manifest:
+        splits.write_manifest(manifest)
 
 
 def datasets(config: configs.Data | configs.Graph, splits: data.Splits | graph.Graph) -> list[dict[str, str]]:
@@ -599,16 +611,18 @@ def log_result(
     pictures = {
         **fit.pictures,
         "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
-        "class_scores.png": plots.class_scores(scores.confusion, classes, evaluation.recalls(scores.confusion)),
+        "class_scores.png": plots.class_scores(scores.confusion, classes, evaluation.recalls(scores.confusion), title),
     }
     for name, picture in pictures.items():
         tracking.log_figure(picture, name)
-    if example is not None and kind == "photos":
-        tracking.log_text(json.dumps(serving.serving_example(example)), "example_request.json")
+    if example is not None:
+        tracking.log_text(json.dumps(serving.serving_example(example, kind)), "example_request.json")
 
     def save(path: Path) -> None:
         rate = getattr(splits, "rate", None)
-        serving.save_model(path, model, classes, kind=kind, rate=rate, requirements=requirements(model))
+        serving.save_model(
+            path, model, classes, kind=kind, rate=rate, requirements=requirements(model), example=example
+        )
         tracking.log_metrics({"model_megabytes": (path / "data" / "model.keras").stat().st_size / 1e6})
 
     saved = tracking.log_model(save)
@@ -641,7 +655,8 @@ def describe(
     command = f"python -m tlkit.recipes.predict runs:/{run_id}/model PHOTO.jpg"
     served = f"mlflow models serve -m runs:/{run_id}/model --env-manager local"
     loaded = f'model = mlflow.pyfunc.load_model("runs:/{run_id}/model")'
-    use = [command, served] if kind == "photos" else []
+    use = {"photos": [command, served], "nodes": []}.get(kind, [served])
+    mistakes = "`worst_mistakes.png` and " if "worst_mistakes.png" in fit.pictures else ""
     lines = [
         f"**{network(config)}**, {model.count_params():,} parameters, by `{recipe}` on {kind} of **{name}**: "
         f"{said}; {len(splits.classes)} classes ({classes}).",
@@ -657,7 +672,7 @@ def describe(
         loaded,
         "```",
         "",
-        "`worst_mistakes.png` and `predictions.json` show where it is wrong; `config.yaml` repeats the run.",
+        f"Where it is wrong: {mistakes}`predictions.json`. `config.yaml` repeats the run.",
     ]
     return "\n".join(lines)
 
@@ -685,7 +700,7 @@ def summarize(recipe: str, config: AnyConfig, result: Result, started: tracking.
     from tlkit import serving, tracking
     from tlkit.progress import duration
 
-    ended = tracking.ended(result.run_id)
+    ended = tracking.journal_of(result.run_id)
     result = result._replace(model_uri=ended.model_uri or result.model_uri, registered=ended.registered)
     scores, there = result.scores, not ended.unsent
     folder = tracking.model_folder(result.model_uri) if there else None
@@ -705,9 +720,7 @@ def summarize(recipe: str, config: AnyConfig, result: Result, started: tracking.
     print(f"  time  {duration(result.fit.seconds)} of training, {duration(time.perf_counter() - began)} in all")
     print(f"  run   {name} in {without_password(uri)}")
     print(f"  model {model}")
-    if result.registered:
-        name, version, alias, reason = result.registered
-        print(f"  {name} version {version}, {alias}: {reason}")
+    print_registered(result.registered)
     artifacts = tracking.run_folder(result.run_id) if there else None
     example = EXAMPLES.get(result.kind, "")
     file = shown(artifacts / example) if artifacts else example.replace("example", "FILE")
@@ -737,6 +750,13 @@ def _inputs(model: keras.Model) -> str:
     """
     shapes = [", ".join("any" if length is None else str(length) for length in t.shape[1:]) for t in model.inputs]
     return "; ".join(f"{t.name}: (batch, {shape})" for t, shape in zip(model.inputs, shapes, strict=True))
+
+
+def print_registered(registered: Sequence[str] | None) -> None:
+    """Print as which version a model was registered, and why it has its alias."""
+    if registered:
+        name, version, alias, reason = registered
+        print(f"  {name} version {version}{f', {alias}' if alias else ''}: {reason}")
 
 
 def print_links(

@@ -285,7 +285,9 @@ def _print_rows(rows: list[Row], width: int) -> None:
     print()
     _print_note(f"accuracy: of the {on}{said}; ex/s: examples a second", width)
     if any(row["chose_epoch"] for row in rows):
-        _print_note("*: of the validation examples, which chose the epoch too: it promises too much", width)
+        _print_note(
+            "*: of the validation examples, which chose the epoch or the trial too: it promises too much", width
+        )
     if test and any(_mark(row) == "v" for row in rows):
         _print_note("v: of the validation examples", width)
 

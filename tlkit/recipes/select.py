@@ -82,7 +82,7 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     splits, seen = _steps.extract(config, examples, extractor, test=False)
     known = features.Features.joined(seen if splits.test else seen[:1])
     params = _steps.params(_steps.with_engine(config, extractor))
-    tags = _steps.tags("select", config.backbone.name) | {"dataset_digest": splits.digest}
+    tags = _steps.tags("select", config.backbone.name) | _steps.data_tags(splits)
     with tracking.run(config.experiment, run_name=name, params=params, tags=tags, nested=True) as started:
         values, copies = known.array(), known.hashes
         probe = probes.logistic_regression(values, known.labels, len(splits.classes), groups=copies, seed=config.seed)
@@ -99,7 +99,7 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
             run_id=started.run_id,
         )
         tracking.log_metrics(_metrics(found))
-    tracking.set_tags({"dataset_digest": splits.digest})  # of the ranking, the active run now
+    tracking.set_tags(_steps.data_tags(splits))  # of the ranking, the active run now
     return found
 
 

@@ -6,11 +6,14 @@ python -m tlkit.recipes.sync
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from tlkit import cli
 from tlkit.config import Sync
 from tlkit.errors import InvalidInput, Unavailable
+
+PATIENCE = 120  # seconds without a step; nothing waits for this command
 
 
 def run(config: Sync) -> int:
@@ -28,24 +31,36 @@ def run(config: Sync) -> int:
         raise InvalidInput(
             f"there is no folder {config.folder!r}; give one that a run has named, such as mlruns/unsent"
         )
-    from tlkit import journal
+    from tlkit import journal  # before mlflow, which it sets up
 
-    sent, kept, reason = 0, 0, ""
+    import mlflow  # isort: skip
+
+    sent, kept, reasons = 0, 0, []
     for left in journal.left(folder):
-        found = journal.resume(left)
+        try:
+            found = journal.resume(left)
+        except InvalidInput as error:
+            print(error, flush=True)
+            reasons.append(str(error))
+            continue
         if found is None:
             continue
-        if all(entry["do"] != "end" for entry in found.entries):
-            found.add("end", status="KILLED", time=int(left.stat().st_mtime * 1000), if_running=True)
+        last = max(found.entries, default=-1)
+        if last >= 0 and found.entries[last]["do"] not in ("end", "leave"):
+            times = [entry["time"] for entry in found.entries.values() if "time" in entry]
+            found.add("end", status="KILLED", time=max(times, default=int(time.time() * 1000)), if_running=True)
         waiting = found.unsent
         print(f"run {found.run_id}: {waiting} entries to {found.header['uri']}", flush=True)
-        done = found.close()
+        now = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(found.uri)  # MLflow's registry looks for models there alone
+        done = found.close(PATIENCE)
+        mlflow.set_tracking_uri(now)
         sent += waiting - found.unsent
         if not done:
-            kept, reason = kept + found.unsent, found.reason
+            kept, reasons = kept + found.unsent, [*reasons, found.reason]
             print(f"  {found.unsent} are kept in {os.path.relpath(left)}: {found.reason}", flush=True)
-    if kept:
-        raise Unavailable(f"{kept} entries could not be sent ({reason}); the same command tries again")
+    if reasons:
+        raise Unavailable(f"{sent} entries were sent, {kept} could not be: {reasons[-1]}; the same command tries again")
     print(f"sent {sent} entries" if sent else f"there is nothing to send in {config.folder}")
     return sent
 

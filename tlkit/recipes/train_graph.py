@@ -45,8 +45,9 @@ def run(config: TrainGraph) -> _steps.Result:
         probabilities = model.predict([loaded.features[None], loaded.edges[None]], verbose=0)[0]
         scores = evaluation.score("test", probabilities[loaded.test], loaded.labels[loaded.test])
         nodes = [str(node) for node in loaded.test]
+        digests = [f"{loaded.digest[:16]}:{node}" for node in nodes]  # the same node of the same graph
         told = predictions.table(
-            "test", nodes, nodes, loaded.labels[loaded.test], probabilities[loaded.test], loaded.classes
+            "test", nodes, digests, loaded.labels[loaded.test], probabilities[loaded.test], loaded.classes
         )
         fit = _steps.trained(history)
         result = _steps.log_result(

@@ -321,6 +321,7 @@ def _summarize(
     if took:
         print(f"  time  {took}")
     print(f"  run   {_run_name(best)}{best.run_id} in {without_password(mlflow.get_tracking_uri())}")
+    _steps.print_registered(best.registered)
     print(f"  recipe {_steps.shown(path)}")
     print("\nNext:")
     print(f"  {_steps.program('python')} -m tlkit.recipes.{search.recipe} --config {_steps.shown(path)} --seed 1")
