@@ -52,9 +52,11 @@ def run(config: Sync) -> int:
         waiting = found.unsent
         print(f"run {found.run_id}: {waiting} entries to {found.header['uri']}", flush=True)
         now = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(found.uri)  # MLflow's registry looks for models there alone
+        if found.uri != now:
+            mlflow.set_tracking_uri(found.uri)  # MLflow's registry looks for models there alone
         done = found.close(PATIENCE)
-        mlflow.set_tracking_uri(now)
+        if found.uri != now:
+            mlflow.set_tracking_uri(now)
         sent += waiting - found.unsent
         if not done:
             kept, reasons = kept + found.unsent, [*reasons, found.reason]
