@@ -12,7 +12,7 @@ demo: $(READY)  ## fine-tune the embedded network on real handwritten digits
 	$(BIN)/python -m tlkit.recipes.finetune --config recipes/finetune/digits_letternet.yaml
 
 test: $(READY)  ## the default test suite
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 check: $(READY)  ## what a reviewer would say: lint, format, types
 	$(BIN)/ruff check .

@@ -175,6 +175,7 @@ def test_the_seed_decides_all_weights_and_no_two_layers_start_alike(name: str):
     assert len(set(numbers)) == len(numbers)
 
 
+@pytest.mark.slow
 def test_saved_models_load_where_only_keras_and_tlkit_are_imported(tmp_path: Path):
     keras.utils.set_random_seed(0)
     models = [build(name) for name in MINI]

@@ -78,7 +78,7 @@ def test_a_field_is_all_only_where_something_looks_at_all_of_it():
     assert by_name["stage1_block1_attention"].endswith("all")
 
 
-@pytest.mark.parametrize("name", ["", "MobileNet", "cnn", "lenet5"])
+@pytest.mark.parametrize("name", [pytest.param("", marks=pytest.mark.slow), "MobileNet", "cnn", "lenet5"])
 def test_nothing_is_downloaded_unless_asked_for(name: str, capsys, monkeypatch):
     monkeypatch.setattr(weightfiles, "fetch", lambda *_: pytest.fail("a download"))
     assert run(*(["--builder.name", name] if name else [])) == 0
@@ -106,7 +106,7 @@ def test_cnn_is_what_train_builds(capsys):
     "argv",
     [
         [],
-        ["--builder.name", "vit_mini"],
+        pytest.param(["--builder.name", "vit_mini"], marks=pytest.mark.slow),
         ["--builder.name", "resnet_mini", "--builder.input_shape", "[64,2]"],
         pytest.param(
             ["--builder.name", "resnet_mini", "--builder.input_shape", "[16,16,16,1]"], marks=pytest.mark.slow

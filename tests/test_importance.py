@@ -84,6 +84,7 @@ def test_what_is_constant_has_no_importance():
     assert flat.explained == 0
 
 
+@pytest.mark.slow
 def test_chance_is_not_taken_for_importance():
     """A forest knows its own trials by heart; only on others can it be seen that it knows nothing."""
     draws = [np.random.default_rng(draw).random((5, 20)) for draw in range(4)]

@@ -99,6 +99,7 @@ def test_a_saved_file_is_read_by_backbones(tmp_path):
         assert np.array_equal(saved, read)
 
 
+@pytest.mark.slow
 def test_the_probe_takes_a_file_and_gives_what_the_packaged_weights_give(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, "probe", lambda features, *_: [(float(features.astype("float64").mean()), 0.0)])
     path = Path(__file__).parents[1] / "benchmarks" / "letternet_probe.py"

@@ -205,6 +205,7 @@ def model_file(run: mlflow.entities.Run) -> Path:
     return Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/model")) / "data" / "model.keras"
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(folder: Path, photos: Path):
     settings = config.FeatureExtraction(
         data=config.Data(source="folder", path=str(photos), image_size=16),
@@ -235,7 +236,7 @@ def test_without_a_test_split_the_score_is_called_validation(folder: Path, tmp_p
         assert [metric.step for metric in mlflow.MlflowClient().get_metric_history(run.info.run_id, name)] == [1, 2]
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_half_precision_keeps_logits_and_loss_in_float32(folder: Path, photos: Path, precision: str):
     try:
         assert tune(*small(photos), "--precision", precision) == 0

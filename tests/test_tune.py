@@ -116,6 +116,9 @@ def test_a_search_from_the_command_line(folder: Path, capsys: pytest.CaptureFixt
     assert parent.info.status == "FINISHED"
     artifacts = {entry.path for entry in mlflow.MlflowClient().list_artifacts(parent.info.run_id)}
     assert {"space.yaml", "config.yaml", "trials.json", "parallel_coordinates.png", "best_out.yaml"} <= artifacts
+    assert {"split_manifest.csv", "predictions.json"} <= artifacts
+    assert {one.tags[0].value for one in parent.inputs.dataset_inputs} == {"training", "validation", "test"}
+    assert (parent.data.tags["kind"], parent.data.tags["backbone"]) == ("photos", "cnn")
     assert [row[0] for row in table(parent)] == [best.data.tags["trial"], *(row[0] for row in table(parent)[1:])]
     assert sorted(row[0] for row in table(parent)) == ["0", "1", "2", "3"]
 
@@ -289,6 +292,7 @@ def run_trial(folder: Path, name: str = "0", score: float | None = None, **chang
     return given, client.get_run(run.info.run_id), folder / "trials" / name
 
 
+@pytest.mark.slow
 def test_executions_are_averaged(folder: Path):
     given, run, left = run_trial(folder, executions=2)
     scores = json.loads((left / "result.json").read_text())["scores"]

@@ -94,6 +94,7 @@ def test_keras_tuner_prints_nothing_for_a_condition(capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_hypermodel_in_a_keras_tuner_search(tmp_path):
     class Noted(keras.callbacks.Callback):
         seen: list[int] = []  # noqa: RUF012 (of all copies)
@@ -214,6 +215,7 @@ def test_a_grid_goes_on_after_a_trial_that_kills_its_process(tmp_path):
     assert [trial.status for trial in searched(made).trials.values()] == ["FAILED", *["COMPLETED"] * 3]
 
 
+@pytest.mark.slow
 def test_bayesian_optimization_optimizes_and_never_repeats_a_failure(tmp_path):
     made = oracle(tmp_path, "bayesian", space.parse({"rate": {"float": [0.0, 1.0]}}), 20)
     tried = []
