@@ -245,7 +245,9 @@ def test_weights_of_keras_applications_give_its_outputs(name: str, include_top: 
     np.testing.assert_allclose(found, expected, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
-@pytest.mark.parametrize(("name", "mode"), [("vgg16", "caffe"), ("efficientnet_b0", "torch")])
+@pytest.mark.parametrize(
+    ("name", "mode"), [("vgg16", "caffe"), pytest.param("efficientnet_b0", "torch", marks=pytest.mark.slow)]
+)
 def test_published_weights_want_the_preprocessing_that_build_names(name: str, mode: str, tmp_path, monkeypatch):
     keras.utils.set_random_seed(0)
     application = VARIANTS[name].application

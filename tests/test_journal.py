@@ -144,7 +144,7 @@ def test_what_is_refused_takes_nothing_with_it_and_is_kept(folder: Path, capsys:
     assert tracking.journal_of(run.run_id).unsent == 1
     said = capsys.readouterr().err
     assert "refused params of the run: " in said
-    assert "1 entry of the run's log kept in mlruns/unsent/" in said
+    assert "1 entry of the run's log is kept in mlruns/unsent/" in said
     assert "tries again; delete the folder if they are of no use" in said
     with pytest.raises(
         Unavailable, match=r"0 entries were sent, 1 could not be: .*depth"

@@ -150,7 +150,8 @@ class Journal:
         """Wait until the store has all entries, as long as it gets on.
 
         Args:
-            patience: Seconds to wait for the next step; more where files are on their way and nothing has failed.
+            patience: Seconds to wait for the next step; more where files are on their way and nothing has failed, and
+                PATIENCE at most where it has.
 
         Returns:
             Whether it has. If not, sending goes on in the background.
@@ -166,7 +167,7 @@ class Journal:
                 if self._steps != steps:
                     steps, until = self._steps, now + patience + (0 if self._failing else self._bytes() / RATE)
                 if self._failing:
-                    until = min(until, now + patience)
+                    until = min(until, now + min(patience, PATIENCE))
                 if now >= until:
                     self._waited = True
                     break

@@ -141,8 +141,8 @@ def _say_unsent(kept: journal.Journal) -> None:
         if kept.waiting
         else "python -m tlkit.recipes.sync tries again; delete the folder if they are of no use"
     )
-    count = f"{kept.unsent} entries" if kept.unsent > 1 else "1 entry"
-    print(f"{count} of the run's log kept in {where} ({kept.reason}); {then}", file=sys.stderr, flush=True)
+    count = f"{kept.unsent} entries of the run's log are" if kept.unsent > 1 else "1 entry of the run's log is"
+    print(f"{count} kept in {where} ({kept.reason}); {then}", file=sys.stderr, flush=True)
 
 
 def _opened() -> list[journal.Journal]:
