@@ -50,6 +50,7 @@ from mlflow.models import Model
 FOLDER = Path("mlruns", "unsent")
 PATIENCE = 5.0  # seconds that a run waits at its end for a store that does not answer
 RATE = 1e6  # bytes a second, of the slowest line for which it waits longer
+TOGETHER = 1.0  # second in which what is logged goes in one call
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds between attempts, the last again and again
 MOST = {"metrics": 800, "params": 90, "tags": 90}  # that go in one call; MLflow allows 100 of two, and 1000 in all
 REFUSALS = (400, 403, 404, 409, 413, 422)  # of HTTP; 401 may end when a password is set right
@@ -228,6 +229,8 @@ class Journal:
                 self._changed.wait_for(lambda: self._todo or self._closed)
                 if not self._todo:
                     return
+                if self.entries[self._todo[0]]["do"] in MOST:  # a call for each short epoch would take its share
+                    self._changed.wait_for(lambda: self._hurry or self._closed, TOGETHER)
                 group = self._todo[:1]
             try:
                 group = self._group()
