@@ -11,7 +11,17 @@ PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
     {"atomic", "errors"},
-    {"arithmetic", "config", "labels", "mlflow_plugin", "predictions", "progress", "reference", "space"},
+    {
+        "arithmetic",
+        "config",
+        "journal_files",
+        "labels",
+        "mlflow_plugin",
+        "predictions",
+        "progress",
+        "reference",
+        "space",
+    },
     {"cli", "runtime", "data", "plots", "letternet", "layers", "probes", "store", "weightfiles"}
     | {"importance", "optimizers", "registry"},
     {"anatomy", "backbones", "builders", "engines", "journal", "serving", "training"},

@@ -21,6 +21,16 @@ class Unavailable(OSError):
     """
 
 
+def first_line(error: Exception) -> str:
+    """Give the first line of what an error says, without passwords; its name where it says nothing.
+
+    >>> first_line(ValueError("\\nno photo\\nin the folder")), first_line(KeyError())
+    ('no photo', 'KeyError')
+    """
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return without_password(lines[0].strip() if lines else type(error).__name__)
+
+
 def without_password(text: str) -> str:
     """Take users, passwords and tokens out of the URIs in a text, so that it may be shown.
 

@@ -14,7 +14,6 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -24,11 +23,11 @@ from typing import Any
 
 import filelock
 
-from tlkit import atomic, registry
-from tlkit.errors import InvalidInput, Unavailable, without_password
+from tlkit import atomic, journal_files, registry
+from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
+from tlkit.journal_files import Entry, say
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow loads; the user's own setting wins
-# With MLflow's own, a call to a server that is away returns after four minutes.
+# Before mlflow loads; the user's own settings win. With MLflow's, a call to a server that is away takes four minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
@@ -55,8 +54,6 @@ PAUSES = (0.5, 1, 2, 4, 8)  # seconds between attempts, the last again and again
 MOST = {"metrics": 800, "params": 90, "tags": 90}  # that go in one call; MLflow allows 100 of two, and 1000 in all
 REFUSALS = (400, 403, 404, 409, 413, 422)  # of HTTP; 401 may end when a password is set right
 KEY = "journal"  # tag of a model, by which it is found again
-
-Entry = dict[str, Any]
 
 
 class Journal:
@@ -92,6 +89,7 @@ class Journal:
         self._closed = self._hurry = self._warned = self._waited = False
         self._failing = ""
         self._steps = 0  # that sending has taken
+        self.tables: list[dict[str, str]] = []  # that the run has, as MLflow's tag for them says
         self._thread: threading.Thread | None = None
 
     @property
@@ -125,10 +123,10 @@ class Journal:
         with self._changed:
             entry = {"n": self._number, "do": do, **values}
             try:
-                _append(self.folder / "journal.jsonl", json.dumps(entry).encode() + b"\n")
+                journal_files.append(self.folder / "journal.jsonl", json.dumps(entry).encode() + b"\n")
             except OSError as error:
                 if not self._warned:
-                    _say(f"cannot keep what the run logs in {self.folder}: {error.strerror}; it is only in memory")
+                    say(f"cannot keep what the run logs in {self.folder}: {error.strerror}; it is only in memory")
                 self._warned = True
             self.entries[self._number] = entry
             self._todo.append(self._number)
@@ -199,7 +197,7 @@ class Journal:
                 (self.folder / "header.json").unlink()  # it is no journal any more
             shutil.rmtree(self.folder, ignore_errors=True)
             self.entries = {}
-        _release(self._lock, self.folder)
+        journal_files.release(self._lock, self.folder)
 
     def _bytes(self) -> int:
         size = 0
@@ -236,9 +234,10 @@ class Journal:
                 group = self._group()
                 self._attempt(group)
             except Exception as error:
+                why = first_line(error)[:300]
                 if not self._failing:
-                    _say(f"{self._store()} does not take what the run logs ({_line(error)}); it goes on and keeps it")
-                self._doubtful, self._failing = max(self._doubtful, group[-1] + 1), _line(error)
+                    say(f"{self._store()} does not take what the run logs ({why}); it goes on and keeps it")
+                self._doubtful, self._failing = max(self._doubtful, group[-1] + 1), why
                 pause = PAUSES[min(failed, len(PAUSES) - 1)]
                 with self._changed:
                     hurried = self._hurry
@@ -246,7 +245,7 @@ class Journal:
                 failed += 1
             else:
                 if self._failing:
-                    _say(f"{self._store()} takes it again")
+                    say(f"{self._store()} takes it again")
                 failed, self._failing = 0, ""
 
     def _group(self) -> list[int]:
@@ -272,9 +271,9 @@ class Journal:
                 for number in group:
                     self._attempt([number])
                 return
-            why = _line(error)
+            why = first_line(error)[:300]
             if why != self._state.get("why"):  # a run that was deleted refuses all
-                _say(f"{self._store()} refused {self.entries[group[0]]['do']} of the run: {why}")
+                say(f"{self._store()} refused {self.entries[group[0]]['do']} of the run: {why}")
         self._progress()
         with self._changed:
             self._todo = [number for number in self._todo if number not in group]
@@ -314,7 +313,7 @@ class Journal:
             self._send_model(client, entry, group[0] < self._doubtful)
         elif entry["do"] == "register":
             if not self.model_uri:
-                raise MlflowException.invalid_parameter_value("its model was not logged")
+                raise InvalidInput("its model was not logged")
             self._state["registered"] = registry.register(self.model_uri, entry["name"], self.run_id, client)._asdict()
         elif entry["do"] == "end":
             if not entry.get("if_running") or client.get_run(self.run_id).info.status == "RUNNING":
@@ -403,7 +402,7 @@ def begin(uri: str, run_id: str, experiment_id: str) -> Journal:
     header = {"run_id": run_id, "experiment_id": experiment_id, "uri": without_password(uri)}
     try:
         folder.mkdir(parents=True)
-        lock = _lock(folder)
+        lock = journal_files.lock(folder)
         lock.acquire(timeout=1)
         with atomic.writing(folder / "header.json") as file:
             file.write(json.dumps(header).encode())
@@ -417,16 +416,7 @@ def left(folder: Path = FOLDER) -> list[Path]:
     """Journals in a folder that no process is at work on, the oldest first; or the folder, if it is one itself."""
     folder = folder.absolute()
     found = [path.parent for path in [folder / "header.json", *folder.glob("*/header.json")] if path.is_file()]
-    return sorted((path for path in found if not _in_use(path)), key=_time)
-
-
-def run_of(folder: Path) -> str:
-    """Give the id of the run that a journal is of.
-
-    Raises:
-        InvalidInput: it is no journal.
-    """
-    return _header(folder)["run_id"]
+    return sorted((path for path in found if not journal_files.in_use(path)), key=journal_files.modified)
 
 
 def resume(folder: Path) -> Journal | None:
@@ -436,114 +426,27 @@ def resume(folder: Path) -> Journal | None:
         InvalidInput: it is no journal, or of another store than the one that MLflow is set to use: a journal that a
             stranger made must not choose where to this user's password goes.
     """
-    lock = _lock(folder)
+    lock = journal_files.lock(folder)
     try:
         lock.acquire(timeout=1)
     except filelock.Timeout:
         return None
     try:
         if not (folder / "header.json").exists():  # it has been sent in the meantime
-            _release(lock, folder)
+            journal_files.release(lock, folder)
             return None
-        header, uri = _header(folder), mlflow.get_tracking_uri()
+        header, uri = journal_files.header(folder), mlflow.get_tracking_uri()
         if without_password(uri) != header["uri"]:
             uri = header["uri"]
             if not uri.startswith("sqlite:///") or not Path(uri.removeprefix("sqlite:///")).is_file():
                 raise InvalidInput(
                     f"run {header['run_id']} belongs to {uri}: set MLFLOW_TRACKING_URI to that, and again"
                 )
-        entries = {entry["n"]: entry for entry in _entries(folder)}
-        return Journal(folder, header, uri, entries, _state(folder), lock)
+        entries = {entry["n"]: entry for entry in journal_files.entries(folder)}
+        return Journal(folder, header, uri, entries, journal_files.state(folder), lock)
     except BaseException:
-        _release(lock, folder)
+        journal_files.release(lock, folder)
         raise
-
-
-def _header(folder: Path) -> Entry:
-    with _readable(folder):
-        header = json.loads((folder / "header.json").read_text())
-        if not all(isinstance(header[name], str) for name in ("run_id", "experiment_id", "uri")):
-            raise ValueError("header.json")
-        return header
-
-
-def _state(folder: Path) -> dict[str, Any]:
-    if not (folder / "state.json").exists():
-        return {}
-    with _readable(folder):
-        state = json.loads((folder / "state.json").read_text())
-        if not isinstance(state["next"], int) or not all(isinstance(number, int) for number in state["refused"]):
-            raise ValueError("state.json")
-        return state
-
-
-def _entries(folder: Path) -> list[Entry]:
-    """Read a journal's entries, and cut off what a kill in the middle of one has left."""
-    path, found = folder / "journal.jsonl", []
-    if not path.exists():
-        return []
-    *lines, rest = path.read_bytes().split(b"\n")
-    if rest:
-        os.truncate(path, path.stat().st_size - len(rest))
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            found.append({"n": int(entry["n"]), "do": str(entry["do"]), **entry})
-        except (ValueError, KeyError, TypeError):
-            _say(f"{path} has a line that is no entry: it is left out")
-    return found
-
-
-@contextlib.contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(f"{folder} is no journal of a run: {_line(error)}; delete it if it is of no use") from error
-
-
-def _append(path: Path, line: bytes) -> None:
-    """Add a line whole or not at all."""
-    with path.open("ab") as file:
-        size = file.tell()
-        try:
-            file.write(line)
-            file.flush()
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.truncate(path, size)
-            raise
-
-
-def _lock(folder: Path) -> filelock.BaseFileLock:
-    # Beside the folder, as whoever only looks at the lock makes its file, and this would make the folder anew.
-    return filelock.FileLock(f"{folder}.lock", thread_local=False)  # the thread that sends may be the one to let it go
-
-
-def _release(lock: filelock.BaseFileLock, folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        if not folder.exists():
-            Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
-    with contextlib.suppress(OSError):
-        folder.parent.rmdir()  # if nothing else is left
-
-
-def _in_use(folder: Path) -> bool:
-    lock = _lock(folder)
-    try:
-        lock.acquire(timeout=0)
-    except (filelock.Timeout, OSError):  # of another user, it is not ours
-        return True
-    _release(lock, folder)
-    return not folder.exists()
-
-
-def _time(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _refused(error: Exception) -> bool:
@@ -554,13 +457,3 @@ def _refused(error: Exception) -> bool:
         said = re.search(r"failed with error code (\d+)", str(error))  # of a proxy; MLflow makes all of them 500
         return (int(said[1]) if said else error.get_http_status_code()) in REFUSALS
     return getattr(getattr(error, "response", None), "status_code", None) in REFUSALS  # of an upload
-
-
-def _line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return without_password(lines[0])[:300]
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # of a stderr that is closed
-        print(text, file=sys.stderr, flush=True)

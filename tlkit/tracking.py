@@ -27,8 +27,8 @@ import filelock
 import psutil
 import sqlalchemy.exc
 
-from tlkit import journal  # before mlflow, which it sets up
-from tlkit.errors import InvalidInput, Unavailable, without_password
+from tlkit import journal, journal_files  # before mlflow, which journal sets up
+from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +51,6 @@ class Run(NamedTuple):
 
 _local = threading.local()  # as MLflow's active run is
 _ended: dict[str, journal.Journal] = {}  # those that are not any more, by run
-_tables: dict[str, list[dict[str, str]]] = {}  # that each of these runs has, as MLflow's tag for them says
 
 
 @contextlib.contextmanager
@@ -101,7 +100,7 @@ def run(
         if not any(one.run_id == started.run_id for one in _opened()):
             kept = journal.begin(mlflow.get_tracking_uri(), *started)
             _opened().append(kept)
-            _tables[started.run_id] = json.loads(active.data.tags.get(TABLES, "[]"))
+            kept.tables = json.loads(active.data.tags.get(TABLES, "[]"))
         with _store_errors():  # at once, as the store answers: a parameter that it refuses is told here
             mlflow.log_params(dict(params))
             mlflow.set_tags(dict(tags))
@@ -169,9 +168,9 @@ def deliver() -> str | None:
 
 def log_params(params: Mapping[str, Any]) -> None:
     """Log settings of the innermost run."""
-    for start in range(0, len(params), 90):
-        values = dict(list(params.items())[start : start + 90])
-        _opened()[-1].add("params", values={name: str(value) for name, value in values.items()})
+    items, most = [(name, str(value)) for name, value in params.items()], journal.MOST["params"]
+    for start in range(0, len(items), most):
+        _opened()[-1].add("params", values=dict(items[start : start + most]))
 
 
 def log_metrics(values: Mapping[str, float], step: int = 0) -> None:
@@ -226,7 +225,7 @@ def log_table(table: Mapping[str, Sequence[Any]], name: str) -> None:
 
     with artifact(name) as path:
         pd.DataFrame(dict(table)).to_json(path, orient="split", index=False, date_format="iso")
-    known, entry = _tables[_opened()[-1].run_id], {"path": name, "type": "table"}
+    known, entry = _opened()[-1].tables, {"path": name, "type": "table"}
     if entry not in known:
         known.append(entry)
         set_tags({TABLES: json.dumps(known)})
@@ -268,7 +267,7 @@ def _send_left(run_id: str) -> None:
     """Send what a part of this run left, whose process was killed: what follows is not to say it once more."""
     for folder in journal.left():
         with contextlib.suppress(InvalidInput):  # of another run or store, or damaged: sync tells
-            kept = journal.resume(folder) if journal.run_of(folder) == run_id else None
+            kept = journal.resume(folder) if journal_files.header(folder)["run_id"] == run_id else None
             if kept and not kept.close() and kept.waiting:
                 raise Unavailable(f"cannot send what is left of the run in {folder}: {kept.reason}")
 
@@ -526,8 +525,8 @@ def _store_errors() -> Iterator[None]:
 
 
 def _refused(error: Exception) -> Unavailable:
-    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first = first_line(error)
     where = without_password(mlflow.get_tracking_uri())
     if isinstance(error, MlflowException) and error.get_http_status_code() == 401:
         first = "who are you? Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    return Unavailable(f"the MLflow store {where} refused: {without_password(first)}")
+    return Unavailable(f"the MLflow store {where} refused: {first}")

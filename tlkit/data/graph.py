@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import sys
 from pathlib import Path
@@ -39,8 +40,9 @@ class Graph:
         """What is told apart."""
         return "nodes"
 
+    @functools.cached_property
     def parts(self) -> dict[str, tuple[int, str]]:
-        """Give for each split how many nodes it has, and a SHA-256 of the graph with it."""
+        """For each split how many nodes it has, and a SHA-256 of the graph with it."""
         nodes = {split: getattr(self, split) for split in SPLITS}
         known = self.digest.encode()
         return {
@@ -48,7 +50,7 @@ class Graph:
             for split, part in nodes.items()
         }
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of all arrays, in hexadecimal."""
         digest = hashlib.sha256()

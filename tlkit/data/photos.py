@@ -137,8 +137,9 @@ class Splits:
                 rows += [Row(*values, split) for values in zip(photos.hashes, photos.names, names, strict=True)]
         return sorted(rows)
 
+    @functools.cached_property
     def parts(self) -> dict[str, tuple[int, str]]:
-        """Give for each split, by its name in the manifest, how many it has and the SHA-256 of its lines."""
+        """For each split, by its name in the manifest, how many it has and the SHA-256 of its lines."""
         rows: dict[str, list[Row]] = {}
         for row in self.manifest():
             rows.setdefault(row.split, []).append(row)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tlkit.data import images, sounds
 from tlkit.data.images import Content
-from tlkit.errors import InvalidInput, Unavailable
+from tlkit.errors import InvalidInput, Unavailable, first_line
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What a folder, a row or a data set may call a split, and what it is called here."""
@@ -276,9 +276,7 @@ def npz_arrays(path: str | Path) -> dict[str, np.ndarray]:
             f"data.path is {str(path)!r}: {error.strerror or error}; give a file that numpy.savez wrote"
         ) from error
     except Exception as error:  # NumPy's reader raises almost anything on a damaged file, down to tokenize.TokenError
-        raise InvalidInput(
-            f"{path}: not arrays of numbers as numpy.savez writes them ({_first_line(error)})"
-        ) from error
+        raise InvalidInput(f"{path}: not arrays of numbers as numpy.savez writes them ({first_line(error)})") from error
     raise InvalidInput(f"{path}: a single array; give several, in a file that numpy.savez wrote")
 
 
@@ -362,7 +360,7 @@ def _prepared(tensorflow_datasets: Any, name: str, data_dir: str | None) -> Any:
     except not_found:
         pass
     except (ValueError, RuntimeError) as error:
-        raise InvalidInput(f"data.name is {name!r}: {_first_line(error)}") from error
+        raise InvalidInput(f"data.name is {name!r}: {first_line(error)}") from error
     place = data_dir or str(tensorflow_datasets.core.constants.DATA_DIR)
     if not _online():  # without a network, tensorflow-datasets itself takes minutes to give up
         raise Unavailable(
@@ -377,11 +375,11 @@ def _prepared(tensorflow_datasets: Any, name: str, data_dir: str | None) -> Any:
             "its names are on https://www.tensorflow.org/datasets/catalog"
         ) from error
     except OSError as error:
-        raise Unavailable(f"data set {name!r} cannot be downloaded to {place!r}: {_first_line(error)}") from error
+        raise Unavailable(f"data set {name!r} cannot be downloaded to {place!r}: {first_line(error)}") from error
     try:
         builder.download_and_prepare()
     except Exception as error:  # each data set has its own code, which may raise anything
-        raise Unavailable(f"data set {name!r} cannot be prepared in {place!r}: {_first_line(error)}") from error
+        raise Unavailable(f"data set {name!r} cannot be prepared in {place!r}: {first_line(error)}") from error
     return builder
 
 
@@ -471,7 +469,3 @@ def few(names: Sequence[str], most: int = 10) -> str:
     """
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from tlkit import config as configs
-from tlkit.errors import InvalidInput, Undecodable, without_password
+from tlkit.errors import InvalidInput, Undecodable, first_line, without_password
 
 if TYPE_CHECKING:
     import keras
@@ -383,7 +383,6 @@ def tracked(
 
     A trial joins the run that is active, and adds no more than its config and what differs between trials.
     """
-
     from tlkit import tracking
 
     described = {**tags(recipe, network(config)), **data_tags(splits)}
@@ -417,8 +416,7 @@ def log_data(config: configs.Data | configs.Graph, splits: data.Splits | graph.G
 
 def datasets(config: configs.Data | configs.Graph, splits: data.Splits | graph.Graph) -> list[dict[str, str]]:
     """Describe each split as MLflow describes data sets; its digest is of the manifest, so that no photo is read."""
-    origin = config.origin if isinstance(config, configs.Data) else "npz"
-    name = (config.name if isinstance(config, configs.Data) else None) or Path(config.path or "digits").stem
+    origin, name = config.origin if isinstance(config, configs.Data) else "npz", dataset_name(config)
     source = {"uri": config.path} if config.path else {"name": name}
     columns = [{"type": "binary", "name": splits.kind.removesuffix("s")}, {"type": "string", "name": "label"}]
     contexts = {"train": "training", "val": "validation", "test": "test"}
@@ -432,8 +430,17 @@ def datasets(config: configs.Data | configs.Graph, splits: data.Splits | graph.G
             "schema": json.dumps({"mlflow_colspec": columns}),
             "profile": json.dumps({"num_rows": count, "num_classes": len(splits.classes)}),
         }
-        for split, (count, digest) in splits.parts().items()
+        for split, (count, digest) in splits.parts.items()
     ]
+
+
+def dataset_name(config: configs.Data | configs.Graph) -> str:
+    """Name the data for a person.
+
+    >>> dataset_name(configs.Data(path="/home/ada/flowers"))
+    'flowers'
+    """
+    return (config.name if isinstance(config, configs.Data) else None) or Path(config.path or "digits").stem
 
 
 def params(config: AnyConfig) -> dict[str, Any]:
@@ -620,9 +627,7 @@ def log_result(
 
     def save(path: Path) -> None:
         rate = getattr(splits, "rate", None)
-        serving.save_model(
-            path, model, classes, kind=kind, rate=rate, requirements=requirements(model), example=example
-        )
+        serving.save_model(path, model, classes, kind=kind, rate=rate, requirements=requirements(), example=example)
         tracking.log_metrics({"model_megabytes": (path / "data" / "model.keras").stat().st_size / 1e6})
 
     saved = tracking.log_model(save)
@@ -647,8 +652,8 @@ def describe(
     from tlkit.progress import duration
 
     kind, (low, high) = splits.kind, scores.interval
-    name = datasets(config.data, splits)[0]["name"]
-    counts = {split: count for split, (count, _) in splits.parts().items()}
+    name = dataset_name(config.data)
+    counts = {split: count for split, (count, _) in splits.parts.items()}
     said = ", ".join(f"{counts[split]:,} for {word}" for split, word in PURPOSES.items() if split in counts)
     chosen = " These examples chose the epoch too, so this flatters." if _flatters(fit, scores) else ""
     classes = ", ".join(splits.classes[:20]) + (", ..." if len(splits.classes) > 20 else "")
@@ -681,8 +686,8 @@ def _flatters(fit: Fit, scores: evaluation.Scores) -> bool:
     return scores.split == "validation" and fit.chosen_by_val
 
 
-def requirements(model: keras.Model) -> list[str]:
-    """Give what loading the model needs, pinned; given to MLflow, whose own search takes 15 s."""
+def requirements() -> list[str]:
+    """Give what loading a model needs, pinned; given to MLflow, whose own search takes 15 s."""
     import keras
 
     names = ["keras", keras.backend.backend(), "numpy", "mlflow", "tlkit"]
@@ -832,7 +837,7 @@ def load(model: str) -> tuple[keras.Model, list[str] | None]:
     try:
         return keras.saving.load_model(path, compile=False), labels.read(path)
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"Keras cannot load {model!r}: {str(error).splitlines()[0]}") from error
+        raise InvalidInput(f"Keras cannot load {model!r}: {first_line(error)}") from error
 
 
 def _download(uri: str) -> Path:
@@ -847,7 +852,7 @@ def _download(uri: str) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(uri)) / "data" / "model.keras"
     except (MlflowException, OSError) as error:
-        raise InvalidInput(f"MLflow has no model {uri!r}: {str(error).splitlines()[0]}") from error
+        raise InvalidInput(f"MLflow has no model {uri!r}: {first_line(error)}") from error
 
 
 def program(name: str) -> str:

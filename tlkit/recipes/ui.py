@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tlkit import cli
 from tlkit.config import Ui
-from tlkit.errors import InvalidInput, Unavailable, without_password
+from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
 from tlkit.recipes import _steps
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _find(config: Ui) -> tuple[str | None, tracking.Run | None]:
         ids = [experiment.experiment_id for experiment in experiments if name in (None, "", experiment.name)]
         newest = client.search_runs(ids, order_by=["attributes.start_time DESC"], max_results=1) if ids else []
     except tracking.STORE_ERRORS as error:
-        raise Unavailable(f"cannot read the MLflow store: {without_password(str(error).splitlines()[0])}") from error
+        raise Unavailable(f"cannot read the MLflow store: {first_line(error)}") from error
     if not newest:
         return None, None
     info = newest[0].info
