@@ -1,8 +1,8 @@
-"""What others' tools take for the work that feature_extraction.py and finetune_boundary.py measure.
+"""What others' tools take for the work that feature_extraction.py, finetune_boundary.py and finetuning.py measure.
 
 python benchmarks/_peers.py NAME --train data/train --test data/val
 
-Those two start it once for each peer, in a process of its own, so that the peak of memory is the peer's and no other
+Those start it once for each peer, in a process of its own, so that the peak of memory is the peer's and no other
 framework's threads are in its way. It prints one line of JSON. Nothing of tlkit is imported: each function is what a
 user of the other tool would write. All begin with folders of JPEG files, one folder a class, and end with what they
 have learned tested on the other folder.
@@ -10,6 +10,7 @@ have learned tested on the other folder.
 - `keras-guide`: https://keras.io/guides/transfer_learning, a new top on a frozen network, tested after each epoch.
 - `keras-predict-sklearn`: the features of `predict`, and scikit-learn's logistic regression, which chooses its penalty.
 - `keras-last-stage`: the guide's second half, fine-tuning, for the network's last stage alone.
+- `keras-finetune`: both halves of the guide: the new top, then everything at a low rate; augmented, as the guide does.
 - `timm-frozen-head`: a linear layer on a frozen network of timm, which runs again in each epoch. Random weights.
 - `openvino-bare`: the limit of the forward pass: photos decoded before, the best batch and streams found before.
 - `-bf16`: the same in bfloat16, where the processor has it.
@@ -62,9 +63,11 @@ def main() -> None:
     parser.add_argument("--train", type=Path, required=True, help="folder with a folder of photos for each class")
     parser.add_argument("--test", type=Path, required=True, help="the same, for the accuracy")
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
-    parser.add_argument("--alpha", type=float, default=0.75, help="MobileNet's width multiplier")
+    parser.add_argument("--network", choices=("MobileNet", "MobileNetV2"), default="MobileNet")
+    parser.add_argument("--alpha", type=float, default=0.75, help="the network's width multiplier")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, help="by default 10, and 3 for fine-tuning")
+    parser.add_argument("--epochs", type=int, help="by default 10 (each phase), and 3 for the last stage")
+    parser.add_argument("--once", action="store_true", help="keras-finetune: test at the end, not after each epoch")
     options = parser.parse_args()
     with contextlib.redirect_stdout(sys.stderr):  # progress bars, and the like
         line = measure(options.name, options)
@@ -175,6 +178,44 @@ def keras_last_stage(options: argparse.Namespace, parts: Parts) -> dict[str, Any
     epochs = np.diff(ends)
     parts["epoch"] = float(np.median(epochs[1:] if len(epochs) > 1 else epochs))  # the first one compiles
     return {"accuracy": accuracy, "losses": history["loss"], "epochs": epochs.tolist()}
+
+
+def keras_finetune(options: argparse.Namespace, parts: Parts) -> dict[str, Any]:
+    """Train a new top, then everything at a low rate, on augmented photos; all are in memory, unlike in the guide."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(options.seed)
+    began = time.perf_counter()
+    with part(parts, "decode"):
+        photos, test = folder(options.train, options, batch=None), folder(options.test, options)
+        flip, turn = keras.layers.RandomFlip("horizontal"), keras.layers.RandomRotation(0.1)
+        train = photos.shuffle(photos.cardinality(), seed=options.seed).batch(BATCH)
+        train = train.map(lambda x, y: (turn(flip(x, training=True), training=True), y), tf.data.AUTOTUNE)
+        train = train.prefetch(tf.data.AUTOTUNE)
+    with part(parts, "build"):
+        base, model = guide_model(options, len(classes(options.train)))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    trace: list[dict[str, Any]] = []
+    pauses: list[float] = []
+
+    def check(phase: str) -> None:
+        stopped = time.perf_counter()
+        _, accuracy = model.evaluate(test, verbose=0)
+        trace.append({"phase": phase, "seconds": stopped - began - sum(pauses), "accuracy": accuracy})
+        pauses.append(time.perf_counter() - stopped)
+
+    for phase, rate in (("head", 1e-3), ("full", 1e-5)):
+        base.trainable = phase == "full"
+        model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+        tested = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs, phase=phase: check(phase))
+        before = sum(pauses)
+        with part(parts, phase):
+            model.fit(train, epochs=options.epochs or 10, callbacks=[] if options.once else [tested])
+        parts[phase] -= sum(pauses) - before
+    with part(parts, "evaluate"):
+        _, accuracy = model.evaluate(test)
+    return {"accuracy": accuracy, "trace": trace}
 
 
 def openvino_bare(options: argparse.Namespace, parts: Parts, precision: str) -> dict[str, Any]:
@@ -298,7 +339,8 @@ def guide_model(options: argparse.Namespace, count: int) -> tuple[Any, Any]:
     import keras
 
     shape = (options.size, options.size, 3)
-    base = keras.applications.MobileNet(shape, alpha=options.alpha, include_top=False, weights="imagenet")
+    network = getattr(keras.applications, options.network)
+    base = network(shape, alpha=options.alpha, include_top=False, weights="imagenet")
     base.trainable = False
     inputs = keras.Input(shape)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs)
@@ -319,13 +361,13 @@ def feature_model(options: argparse.Namespace) -> Any:
     return keras.Sequential([keras.Input(shape), keras.layers.Rescaling(1 / 127.5, offset=-1), base])
 
 
-def folder(path: Path, options: argparse.Namespace, shuffle: bool = False) -> Any:
-    """Give a tf.data.Dataset of batches with all photos decoded and in memory."""
+def folder(path: Path, options: argparse.Namespace, shuffle: bool = False, batch: int | None = BATCH) -> Any:
+    """Give a tf.data.Dataset of batches, or of photos, with all photos decoded and in memory."""
     import keras
 
     shape = (options.size, options.size)
     photos = keras.utils.image_dataset_from_directory(
-        path, image_size=shape, batch_size=BATCH, shuffle=shuffle, seed=options.seed
+        path, image_size=shape, batch_size=batch, shuffle=shuffle, seed=options.seed
     )
     photos = photos.cache()
     for _ in photos:  # fills it
@@ -399,6 +441,7 @@ PEERS = {
     "keras-guide": Peer(keras_guide, KERAS),
     "keras-predict-sklearn": Peer(keras_predict, SKLEARN),
     "keras-last-stage": Peer(keras_last_stage, KERAS),
+    "keras-finetune": Peer(keras_finetune, KERAS),
     "openvino-bare": Peer(openvino_bare, OPENVINO, {"precision": "f32"}),
     "openvino-bare-bf16": Peer(openvino_bare, OPENVINO, {"precision": "bf16"}),
     "timm-frozen-head": Peer(timm_frozen_head, TIMM),

@@ -127,6 +127,26 @@ def test_two_runs_are_tested_on_the_same_photos_and_the_comparison_is_logged(fol
     assert Path(mlflow.MlflowClient().download_artifacts(own.info.run_id, "comparison.png")).stat().st_size > 5000
 
 
+def test_runs_of_several_labels_are_compared_by_exact_matches(folder: Path, capsys):
+    there = np.tile([[1, 0], [1, 1]], (COUNT // 2, 1))
+    runs = []
+    for name, count in (("first", 90), ("second", 60)):
+        probabilities = np.where(right(count)[:, None], there, 1 - there)  # else both labels are wrong
+        names = [f"photo {number}" for number in range(COUNT)]
+        table = predictions.table("test", names, names, there, probabilities, ["cat", "dog"])
+        exact = {"test_exact_match": count / 100, "test_map": count / 200, "test_accuracy": 0.99}
+        runs.append(log(name, table, {**exact, "test_accuracy_low": 0.98, "test_accuracy_high": 1.0}))
+    bare = log("bare", None, {"test_exact_match": 0.1, "test_accuracy": 0.99, "test_map": 0.3, **ours(0.99)})
+    rows, pairs = compare.run(Compare([*runs, bare]))
+    assert [(row["accuracy"], row["map"]) for row in rows] == [(0.9, 0.45), (0.6, 0.3), (0.1, 0.3)]
+    assert rows[2]["low"] is None  # what is logged is the interval of another score
+    assert (pairs[0]["only_first"], pairs[0]["only_second"], pairs[0]["verdict"]) == (30, 0, "A is better")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "mAP exact match (95 %)" in printed
+    assert "A first - 0.45 0.900" in printed
+    assert "exact match: share of the test examples that have all labels right" in printed
+
+
 def test_more_pairs_are_corrected_and_runs_that_cannot_be_paired_are_shown_with_the_reason(folder: Path, capsys):
     log("a", said(right(90)), ours(0.9))
     log("b", said(right(83)), ours(0.83))  # p = 0.016 beside a, if it were alone

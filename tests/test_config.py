@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
 CONFIGS = {
     "finetune": config.Finetune,
+    "find_lr": config.FindLr,
+    "preview": config.Preview,
     "feature_extraction": config.FeatureExtraction,
     "pretrain": config.Pretrain,
     "predict": config.Predict,

@@ -1,5 +1,6 @@
 """Batches repeat bit for bit, on every backend, whatever the threads do; augmentation moves what it should."""
 
+import dataclasses
 import time
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tlkit.data import Photos, augment, batches, pipeline, readable_errors
+from tlkit.data.augmentation import mix
 from tlkit.data.pipeline import Plan, py_dataset
 from tlkit.data.split import content_hash
 from tlkit.errors import InvalidInput
@@ -33,8 +35,8 @@ def same(some, others):
     return len(flat[0]) == len(flat[1]) and all(np.array_equal(a, b) for a, b in zip(*flat, strict=True))
 
 
-def as_py_dataset(photos, batch_size, shuffle=False, seed=0, augment=None):
-    return py_dataset(Plan(photos, batch_size, shuffle, seed, augment, photos.labels))
+def as_py_dataset(photos, batch_size, shuffle=False, seed=0, augment=None, **more):
+    return py_dataset(Plan(photos, batch_size, shuffle, seed, augment, photos.labels, **more))
 
 
 RANDOM = {"shuffle": True, "seed": 3, "augment": AUGMENT}
@@ -72,6 +74,124 @@ def test_runs_repeat_bit_for_bit_whatever_the_threads_do(photos, make, monkeypat
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="elsewhere there is only one of them")
 def test_tf_data_and_py_dataset_hold_the_same_batches(photos):
     assert same(epochs(batches(photos, 8, **RANDOM), 3), epochs(as_py_dataset(photos, 8, **RANDOM), 3))
+
+
+@pytest.fixture
+def uneven():
+    """37 photos of three classes: 30, 6 and 1."""
+    labels = np.repeat([0, 1, 2], [30, 6, 1])
+    return Photos.of(np.random.default_rng(0).integers(0, 256, (37, 9, 12, 3), np.uint8), labels)
+
+
+MIXED = {**RANDOM, "augment": {**AUGMENT, "policy": "randaugment", "erasing": 0.5, "mixup": 0.4, "cutmix": 1.0}}
+SETTINGS = [RANDOM, {**MIXED, "classes": 4}, {**RANDOM, "balanced": True}, {**MIXED, "classes": 4, "balanced": True}]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("make", [batches, as_py_dataset])
+def test_first_step_leaves_out_the_first_batches_and_nothing_else(photos, make, settings):
+    whole = epochs(make(photos, 8, **settings), 2)
+    later = epochs(make(photos, 8, **settings, first_step=3), 2)
+    assert len(make(photos, 8, **settings, first_step=3)) == 2
+    assert same([epoch[3:] for epoch in whole], later)
+    assert same(whole[1:], epochs(make(photos, 8, **settings, first_epoch=1)))
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="elsewhere there is only one of them")
+@pytest.mark.parametrize("settings", SETTINGS[1:])
+def test_tf_data_and_py_dataset_mix_and_balance_alike(photos, settings):
+    assert same(epochs(batches(photos, 8, **settings), 2), epochs(as_py_dataset(photos, 8, **settings), 2))
+
+
+@pytest.mark.parametrize("make", [batches, as_py_dataset])
+def test_mixing_follows_the_changes_of_each_photo(photos, make):
+    dataset = make(photos, 10, **MIXED, classes=4)
+    plan = Plan(photos, 10, True, 3, {**MIXED["augment"], "mixup": 0, "cutmix": 0}, photos.labels)
+    for epoch, found in enumerate(epochs(dataset, 2)):
+        for step, ((images, labels), indices) in enumerate(zip(found, plan.order(epoch), strict=True)):
+            draws = np.random.default_rng((3, epoch, 0, 2, step + 1))
+            hot = np.eye(4, dtype=np.float32)[photos.labels[indices]]
+            expected = mix(plan.images(epoch, indices), hot, draws, mixup=0.4, cutmix=1.0)
+            assert (images.dtype, labels.dtype, labels.shape) == (np.uint8, np.float32, (len(indices), 4))
+            assert np.array_equal(images, expected[0])
+            assert np.array_equal(labels, expected[1])
+            assert (np.abs(images.astype(int) - plan.images(epoch, indices)).max(axis=(1, 2, 3)) > 0).any()
+    if ON_TENSORFLOW and make is batches:
+        assert [spec.shape.as_list() for spec in dataset.element_spec] == [[None, 9, 12, 3], [None, 4]]
+
+
+@pytest.mark.parametrize("augment_", [None, {"mixup": 0.5}])
+@pytest.mark.parametrize("make", [batches, as_py_dataset])
+def test_labels_of_several_classes_pass_through(photos, make, augment_):
+    several = (np.random.default_rng(1).random((37, 5)) < 0.4).astype(np.float32)
+    dataset = make(dataclasses.replace(photos, labels=several), 10, augment=augment_)
+    labels = np.concatenate([batch[1] for batch in epochs(dataset)[0]])
+    assert (labels.dtype, labels.shape) == (np.float32, (37, 5))
+    assert np.array_equal(labels, several) == (augment_ is None)
+    assert np.isclose(labels.sum(axis=0), several.sum(axis=0), atol=6).all()
+    if ON_TENSORFLOW and make is batches:
+        assert dataset.element_spec[1].shape.as_list() == [None, 5]
+
+
+def test_images_alone_are_mixed_too(photos):
+    plain, alone = (
+        [np.asarray(batch[0] if labels else batch) for batch in batches(photos, 20, **MIXED, classes=4, labels=labels)]
+        for labels in (True, False)
+    )
+    assert all(np.array_equal(*pair) for pair in zip(plain, alone, strict=True))
+
+
+@pytest.mark.parametrize("make", [batches, as_py_dataset])
+def test_balanced_epochs_draw_the_classes_alike_often(uneven, make):
+    plan = Plan(uneven, 8, False, 3, None, uneven.labels, balanced=True)
+    seen, larger = set(), set()
+    for epoch, found in enumerate(epochs(make(uneven, 8, seed=3, balanced=True), 20)):
+        order = np.concatenate(plan.order(epoch))
+        images, labels = (np.concatenate(part) for part in zip(*found, strict=True))
+        assert np.array_equal(images, uneven.read(order))
+        assert np.array_equal(labels, uneven.labels[order])
+        times = np.bincount(order, minlength=37)
+        counts = [int(times[uneven.labels == label].sum()) for label in range(3)]
+        assert sorted(counts) == [12, 12, 13]
+        larger.add(counts.index(13))
+        assert times[:30].max() == 1  # of the large class none comes twice
+        assert set(times[30:36]) <= {2, 3}
+        seen |= set(order)
+    assert seen == set(range(37))
+    assert larger == {0, 1, 2}
+    assert (np.diff(labels) < 0).any()
+    assert (np.diff(labels) > 0).sum() > 2  # classes come mixed
+
+
+def test_a_photo_drawn_twice_is_not_changed_alike_twice(uneven):
+    images = np.concatenate([batch[0] for batch in epochs(batches(uneven, 8, **RANDOM, balanced=True))[0]])
+    assert len({image.tobytes() for image in images}) == 37
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"augment": {"mixup": 0.2}}, "classes is None; for mixup of labels up to 3 give 4 or more"),
+        (
+            {"augment": {"mixup": 0.2, "cutmix": 1}, "classes": 3},
+            "classes is 3; for mixup and cutmix of labels up to 3",
+        ),
+    ],
+)
+def test_mixing_that_cannot_be_done(photos, settings, words):
+    with pytest.raises(InvalidInput, match=words):
+        batches(photos, 8, **settings)
+
+
+def test_what_cannot_be_mixed_or_balanced(photos):
+    sounds = dataclasses.replace(photos, kind="sounds")
+    with pytest.raises(InvalidInput, match="augment has cutmix; sounds can have mixup"):
+        batches(sounds, 8, augment={"cutmix": 1.0}, classes=4)
+    with pytest.raises(InvalidInput, match="augment has mixup; features can have neither"):
+        batches(dataclasses.replace(photos, kind="features"), 8, augment={"mixup": 1.0}, classes=4)
+    several = dataclasses.replace(photos, labels=np.ones((37, 5), np.float32))
+    with pytest.raises(InvalidInput, match="balanced is true, but photos with several labels"):
+        batches(several, 8, balanced=True)
 
 
 def test_augmentation_does_not_depend_on_the_batch_size(photos):
@@ -211,8 +331,8 @@ class Draws:
     def __init__(self, turn=0, scale=0, right=0, down=0, light=0, stretch=0):
         self.draws = [turn, scale, right, down, light, stretch]
 
-    def random(self):
-        return 0.9
+    def random(self, size=None):
+        return 0.9 if size is None else np.full(size, 0.9)
 
     def uniform(self, low, high, size):
         return np.array(self.draws, float)

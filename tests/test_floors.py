@@ -10,12 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
-    {"atomic", "errors"},
+    {"atomic", "errors", "labels"},
     {
         "arithmetic",
         "config",
         "journal_files",
-        "labels",
         "mlflow_plugin",
         "predictions",
         "progress",
@@ -23,9 +22,9 @@ FLOORS = [
         "space",
     },
     {"cli", "runtime", "data", "plots", "letternet", "layers", "probes", "store", "weightfiles"}
-    | {"importance", "optimizers", "registry"},
-    {"anatomy", "backbones", "builders", "engines", "journal", "serving", "training"},
-    {"evaluation", "features", "tracking", "tuning"},
+    | {"checkpoints", "importance", "losses", "registry", "schedules"},
+    {"anatomy", "backbones", "builders", "engines", "finder", "journal", "memory", "optimizers", "serving"},
+    {"evaluation", "features", "tracking", "training", "tuning"},
     {"recipes"},
 ]
 FRAMEWORKS = {"keras", "tensorflow", "jax", "torch", "mlflow", "sklearn", "matplotlib", "keras_tuner"}

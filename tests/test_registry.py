@@ -436,3 +436,35 @@ REFUSED = ["", "  ", "a/b", "a:b", "/", ".", "..", "..a", "a?b", "a\nb", "a\tb",
 def test_a_name_that_mlflow_refuses(name: str):
     with pytest.raises(InvalidInput, match=r"cannot name a registered model; a name has 1 to 256 characters, without"):
         registry.check_name(name)
+
+
+def test_of_several_labels_exact_matches_are_compared_and_classes_one_by_one(folder: Path):
+    def of_labels(there: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], scores: dict[str, float]):
+        hashes = [f"{classes[0]}{number}" for number in range(len(there))]
+        table = predictions.table("test", hashes, hashes, there, probabilities, classes)
+        with mlflow.start_run(tags={"kind": "photos"}) as run:
+            mlflow.log_metrics(scores)
+            rows = [list(row) for row in zip(*table.values(), strict=True)]
+            mlflow.log_dict({"columns": list(table), "data": rows}, predictions.FILE)
+        model = mlflow.MlflowClient().create_logged_model(run.info.experiment_id, source_run_id=run.info.run_id)
+        mlflow.MlflowClient().finalize_logged_model(model.model_id, "READY")
+        return registry.register(f"models:/{model.model_id}", "shapes", run.info.run_id)
+
+    there = np.tile([[1, 1], [0, 1]], (20, 1))
+    half = np.where(np.arange(40)[:, None] < 30, there, [1 - there[0]])  # ten have a label wrong, or both
+    scores = {"test_accuracy": 0.9, "test_map": 0.8, "test_map_low": 0.7, "test_map_high": 0.85}
+    of_labels(there, half, ["a", "b"], scores)
+    assert (
+        mlflow.MlflowClient()
+        .get_model_version("shapes", "1")
+        .description.startswith("0.800 test mAP (95 % interval 0.700 to 0.850)")
+    )
+    second = of_labels(there, there, ["a", "b"], scores)
+    assert second.alias == "champion"
+    assert "right where version 1 was wrong: 10, wrong where it was right: 0" in second.reason
+    only = np.tile([[1, 0]], (40, 1))
+    assert (
+        of_labels(only, only, ["b", "z"], scores).alias == "challenger"
+    )  # it knows b, which no text `a|b` is equal to
+    apart = of_labels(only, only, ["y", "z"], scores)
+    assert (apart.alias, "it tells other classes apart" in apart.reason) == ("", True)

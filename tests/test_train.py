@@ -76,7 +76,8 @@ def test_sounds_leave_a_run_that_repeats_bit_for_bit(folder: Path, capsys: pytes
         "kernel_size": 3, "pool": "max", "norm": True, "dense": [],
     }  # fmt: skip
     assert stored["augment"] == {
-        "flip": False, "rotation": 0.0, "zoom": 0.0, "shift": 0.1, "brightness": 0.0, "contrast": 0.2
+        "flip": False, "rotation": 0.0, "zoom": 0.0, "shift": 0.1, "brightness": 0.0, "contrast": 0.2,
+        **{"crop": 1.0, "policy": "none", "magnitude": 9.0, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
     }  # fmt: skip
     assert (run.data.tags["recipe"], run.data.tags["backbone"]) == ("train", "cnn")
     assert run.data.params["full.learning_rate"] == "0.001"
@@ -240,8 +241,11 @@ def test_settings_that_do_not_fit(folder: Path, argv: list[str], says: str, caps
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--augment.rotation", "20"], "augment.rotation is 20.0; sounds like these can have shift and contrast only"),
-        (["--augment.flip", "true"], "augment.flip is True; sounds like these can have shift and contrast only"),
+        (
+            ["--augment.rotation", "20"],
+            "augment.rotation is 20.0; sounds like these can have shift, contrast and mixup only",
+        ),
+        (["--augment.flip", "true"], "augment.flip is True; sounds like these can have shift, contrast and mixup only"),
         (["--augment.flip", "[0]"], "augment.flip is [0]; for these sounds it must be true or false"),
         (["--data.image_size", "32"], "data.image_size is 32; it is for photos, and the data are sounds"),
     ],

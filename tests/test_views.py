@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tlkit.data import Photos, View, Views, batches
-from tlkit.data.augmentation import augment
+from tlkit.data.augmentation import augment, mix
 from tlkit.data.pipeline import Plan, py_dataset
 
 CHANGES = {"flip": True, "rotation": 20.0, "zoom": 0.2, "shift": 0.1, "brightness": 0.2, "contrast": 0.2}
@@ -70,7 +70,7 @@ def test_the_order_in_which_changes_are_given_is_none_of_a_hash():
 
 def test_another_version_of_the_augmentation_gives_other_hashes(monkeypatch: pytest.MonkeyPatch):
     before = View(photos(), CHANGES, 0, 1).hashes
-    monkeypatch.setattr("tlkit.data.pipeline.AUGMENTATION", 2)
+    monkeypatch.setattr("tlkit.data.pipeline.AUGMENTATION", 0)
     assert not set(before) & set(View(photos(), CHANGES, 0, 1).hashes)
 
 
@@ -161,3 +161,33 @@ def test_views_have_no_pixels_of_their_own():
     for name in ("read", "hashes", "number"):
         assert not hasattr(three, name)
     assert len(copy.copy(three)) == 20
+
+
+def test_a_view_has_what_a_photo_can_have_by_itself():
+    """Mixing needs a batch; and what is named but off is none of a hash."""
+    policy = {**CHANGES, "crop": 0.3, "policy": "randaugment", "magnitude": 9.0, "erasing": 0.5}
+    one = View(photos(), policy, 0, 1)
+    assert (one.read(EVERY) != View(photos(), CHANGES, 0, 1).read(EVERY)).any(axis=(1, 2, 3)).all()
+    mixing = View(photos(), {**policy, "mixup": 0.2, "cutmix": 1.0}, 0, 1)
+    np.testing.assert_array_equal(mixing.read(EVERY), one.read(EVERY))
+    assert mixing.hashes == one.hashes
+    off = {"crop": 1.0, "policy": "none", "magnitude": 5.0, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+    assert View(photos(), {**CHANGES, **off}, 0, 1).hashes == View(photos(), CHANGES, 0, 1).hashes
+
+
+def test_views_are_mixed_after_they_are_drawn():
+    three, labels = views(), np.eye(4, dtype=np.float32)[photos().labels]
+    (images, mixed), *_ = batches(three, 20, shuffle=True, seed=3, augment={"mixup": 1.0}, classes=4)
+    (indices,) = Plan(three, 20, True, 3, None, None).order(0)
+    rng = np.random.default_rng((3, 0, 0, 2, 1))
+    expected = mix(three.draw(indices, 3, 0), labels[indices], rng, mixup=1.0)
+    np.testing.assert_array_equal(np.asarray(images), expected[0])
+    np.testing.assert_allclose(np.asarray(mixed), expected[1])
+
+
+def test_a_photo_that_is_drawn_twice_comes_in_views_of_their_own():
+    given = Photos.of(photos().read(EVERY), np.arange(20) == 7)
+    drawn = [np.asarray(images) for images, _ in batches(views(3, given), 20, seed=1, balanced=True)]
+    (order,) = Plan(given, 20, False, 1, None, given.labels, balanced=True).order(0)
+    assert (order == 7).sum() == 10
+    assert len({image.tobytes() for image in drawn[0][order == 7]}) == 3

@@ -21,7 +21,7 @@ import functools
 import os
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -294,7 +294,7 @@ def check(
     return shape, weights
 
 
-def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2) -> keras.Model:
+def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2, multi_label: bool = False) -> keras.Model:
     """Put a new head on a backbone: raw pixels to probabilities.
 
     The layers are `pixels`, `backbone` (the model given, preprocessing included), `pool`, `dropout`, `head` (the
@@ -305,13 +305,15 @@ def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2) -> ker
         backbone: A model of `build`, or of `tlkit.builders` without top; its layers are shared, not copied.
         classes: 2 or more give a softmax over as many units; 1 gives a single sigmoid unit.
         dropout: Share of the pooled features dropped in training, from 0 to below 1.
+        multi_label: Whether a photo may have several of the classes, or none: each gets a sigmoid unit of its own.
 
     Shapes:
         pixels: (batch, height, width, channels), from 0 to 255
         returns: a model to (batch, classes), from 0 to 1
 
     Raises:
-        InvalidInput: there is less than 1 class, or the dropout is outside its range.
+        InvalidInput: there is less than 1 class, or with `multi_label` less than 2, or the dropout is outside its
+            range.
 
     >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
     >>> [layer.name for layer in model.layers]
@@ -319,6 +321,8 @@ def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2) -> ker
     """
     if classes < 1:
         raise InvalidInput(f"classes is {classes}: at least 1")
+    if multi_label and classes < 2:
+        raise InvalidInput("classes is 1 with multi_label: at least 2; a single sigmoid unit tells two classes apart")
     if len(backbone.output_shape) < 3:
         raise InvalidInput(
             f"the backbone {backbone.name} gives {backbone.output_shape}: build it without top and pooling"
@@ -331,7 +335,7 @@ def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2) -> ker
     x = global_pool(x, dtype="float32")
     x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(x)
     x = keras.layers.Dense(int(classes), name="head", dtype="float32")(x)
-    activation = "sigmoid" if classes == 1 else "softmax"
+    activation = "sigmoid" if classes == 1 or multi_label else "softmax"
     x = keras.layers.Activation(activation, name="probabilities", dtype="float32")(x)
     return keras.Model(pixels, x, name="classifier")
 
@@ -356,11 +360,15 @@ def freeze(model: keras.Model) -> None:
         layer.trainable = layer.name == "head"
 
 
-def unfreeze(model: keras.Model, name: str | None = None, from_stage: str | None = None) -> None:
+def unfreeze(
+    model: keras.Model,
+    name: str | None = None,
+    from_stage: str | None = None,
+    batch_normalization: Literal["inference", "train", "freeze-affine"] = "inference",
+) -> None:
     """Make the backbone trainable from a stage on, and freeze what comes before. Compile the model afterwards.
 
     Frozen is what the end of the stage before depends on, in the graph and not in the order of the layers.
-    BatchNormalization is frozen everywhere: that alone keeps it in inference mode, with its pretrained statistics.
     What a model loaded from a `.keras` file would train depends on Keras' backend: call this again.
 
     Args:
@@ -368,6 +376,9 @@ def unfreeze(model: keras.Model, name: str | None = None, from_stage: str | None
         name: The backbone it was built with, a key of `BACKBONES`; None for a network of `tlkit.builders`, whose layers
             bear the stages' names.
         from_stage: First stage to train, for example `stage4`; by default everything.
+        batch_normalization: Of what is trained. `inference` normalizes by the pretrained statistics, which stay, and
+            learns scale and offset, as Keras' guide has it. `train` normalizes by each batch and moves the statistics.
+            `freeze-affine` is `inference` with scale and offset left as they are. Frozen stages always have the latter.
 
     Raises:
         InvalidInput: the backbone has no such stage, or is not the model's.
@@ -394,8 +405,12 @@ def unfreeze(model: keras.Model, name: str | None = None, from_stage: str | None
         for layer in keras.Model(backbone.input, layers[below].output).layers:
             layer.trainable = False
     for layer in backbone.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
+        if not isinstance(layer, keras.layers.BatchNormalization) or not layer.trainable:
+            continue
+        layer.trainable = batch_normalization == "train"  # alone keeps it in inference mode, whatever `fit` says
+        for variable in (layer.gamma, layer.beta) if batch_normalization == "inference" else ():
+            if variable is not None:
+                variable.trainable = True
 
 
 def split(model: keras.Model, name: str, from_stage: str) -> tuple[keras.Model, keras.Model]:

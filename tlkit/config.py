@@ -36,6 +36,8 @@ class Data:
         test_fraction: Share of the photos kept for the test where no split is given at all.
         val_as_test: Make the given `val` the test split and take the validation split out of `train`.
         strict: Stop at a photo or sound that cannot be decoded instead of setting it aside.
+        separator: Of source `csv`, where an example may have several labels or none: what stands between them, such as
+            `|`. In a file of source `npz` such labels have a column of zeros and ones for each class.
     """
 
     source: Literal["auto", "embedded", "folder", "csv", "npz", "tfds"] = "auto"
@@ -48,9 +50,12 @@ class Data:
     test_fraction: float = 0.15
     val_as_test: bool = False
     strict: bool = False
+    separator: str | None = None
 
     def __post_init__(self) -> None:
         source = self.origin
+        _require(self.separator != "", "data.separator", self.separator, "it must have a character or more")
+        _require(self.separator is None or source == "csv", "data.separator", self.separator, "it goes with source csv")
         if source in ("folder", "csv", "npz"):
             _require(bool(self.path), "data.path", self.path, f"data.source {source} needs --data.path")
         else:
@@ -150,6 +155,15 @@ class Augment:
         shift: Largest move along each axis, as a share of the side.
         brightness: Largest change of brightness, as a share of white.
         contrast: Largest change of contrast, as a share.
+        crop: Least share of a photo's area that a random crop keeps, which is then resized, as for ImageNet; 0.08 is
+            usual there, 0.5 is gentle, 1 is no crop.
+        policy: `randaugment` changes each photo by two operations of one strength (arXiv:1909.13719), `trivialaugment`
+            by one of random strength (arXiv:2103.10158), after the changes above.
+        magnitude: Of `randaugment`, from 0 to 30.
+        erasing: Share of the photos in which a rectangle is replaced by noise (arXiv:1708.04896).
+        mixup: Blend pairs of examples and their labels; the parameter alpha of arXiv:1710.09412, 0.2 is usual.
+        cutmix: Paste a rectangle of one photo into another, labels in proportion; alpha of arXiv:1905.04899, 1 is
+            usual. With `mixup` too, half of the batches have the one, half the other.
     """
 
     flip: bool | list[int] | None = None
@@ -158,6 +172,12 @@ class Augment:
     shift: float = 0.1
     brightness: float = 0.1
     contrast: float = 0.2
+    crop: float = 1.0
+    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
+    magnitude: float = 9.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         _require(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "it must be from 0 to 180 degrees")
@@ -165,6 +185,12 @@ class Augment:
             _require(
                 0 <= getattr(self, name) < 1, f"augment.{name}", getattr(self, name), "it must be from 0 to below 1"
             )
+        _require(0 < self.crop <= 1, "augment.crop", self.crop, "it must be above 0, and 1 at the most")
+        _require(0 <= self.magnitude <= 30, "augment.magnitude", self.magnitude, "it must be from 0 to 30")
+        _require(0 <= self.erasing <= 1, "augment.erasing", self.erasing, "it must be from 0 to 1")
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            _require(0 <= value < float("inf"), f"augment.{name}", value, "it must be 0 or more, and finite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +291,10 @@ class Steady:
     def __post_init__(self) -> None:
         phase = "head" if isinstance(self, Head) else "full"
         _require(self.epochs >= 0, f"{phase}.epochs", self.epochs, "it must be 0 or more")
-        _require(self.learning_rate > 0, f"{phase}.learning_rate", self.learning_rate, "it must be above 0")
+        automatic = isinstance(self.learning_rate, str)
+        _require(
+            automatic or self.learning_rate > 0, f"{phase}.learning_rate", self.learning_rate, "it must be above 0"
+        )
         _require(self.patience >= 1, f"{phase}.patience", self.patience, "it must be 1 or more")
 
 
@@ -275,13 +304,16 @@ class Phase(Steady):
 
     Args:
         epochs: Most passes over the training photos; 0 leaves the phase out.
-        learning_rate: Largest rate: reached after the warm-up, then lowered to zero along a cosine.
+        learning_rate: Largest rate; `auto` looks for it by a range test before the phase.
         warmup: Share of the phase's steps in which the rate rises from zero.
+        schedule: What follows: `cosine` falls to zero, `step` to a tenth after each third of the steps, `constant`
+            stays; `one_cycle` rises and falls along cosines (fastai's, its warm-up a quarter of the steps).
     """
 
     epochs: int = 30
-    learning_rate: float = 1e-3
+    learning_rate: float | Literal["auto"] = 1e-3  # type: ignore[assignment]  # wider than a steady one
     warmup: float = 0.1
+    schedule: Literal["cosine", "one_cycle", "step", "constant"] = "cosine"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -306,27 +338,44 @@ class Head(Phase):
 
 @dataclasses.dataclass(frozen=True)
 class Full(Phase):
-    """The second phase: the backbone learns too, slowly; its BatchNormalization stays in inference mode.
+    """The second phase: the backbone learns too, slowly.
 
     Args:
-        unfreeze_from: First stage that learns, for example `stage4`; by default the whole backbone does.
+        unfreeze_from: First stage that learns, for example `stage4`; by default the whole backbone does. Several, such
+            as `[stage4, stage2]`, are unfrozen one after the other, each with its share of the epochs.
         stored: Learn from stored activations of the frozen stages; by default where it saves time. It needs
             `unfreeze_from`, and photos that are the same in each epoch: no augmentation, or `augment.views`. What is
             random in frozen stages (EfficientNet's stochastic depth) is then off.
         layer_decay: Factor by which each stage learns more slowly than the one above it; 0.75 is usual, 1 is none.
+        learning_rates: Of stages by their names, such as `{stage4: 1e-4, head: 1e-3}`, in place of `layer_decay`;
+            others have `learning_rate`.
+        batch_normalization: Of the stages that learn: `inference` normalizes by the pretrained statistics and learns
+            scale and offset; `train` normalizes by each batch, and moves the statistics; `freeze-affine` leaves all of
+            it as it was pretrained.
     """
 
     epochs: int = 10
-    learning_rate: float = 1e-4
-    unfreeze_from: str | None = None
+    learning_rate: float | Literal["auto"] = 1e-4
+    unfreeze_from: str | list[str] | None = None
     stored: bool | None = None
     layer_decay: float = 1.0
+    learning_rates: dict[str, float] | None = None
+    batch_normalization: Literal["inference", "train", "freeze-affine"] = "inference"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(
             0 < self.layer_decay <= 1, "full.layer_decay", self.layer_decay, "it must be above 0, and 1 at the most"
         )
+        for stage, rate in (self.learning_rates or {}).items():
+            _require(rate > 0, f"full.learning_rates.{stage}", rate, "it must be above 0")
+        both = self.learning_rates and self.layer_decay != 1
+        _require(
+            not both, "full.layer_decay", self.layer_decay, "full.learning_rates takes its place: give one of them"
+        )
+        auto = self.learning_rates and self.learning_rate == "auto"
+        _require(not auto, "full.learning_rate", self.learning_rate, "beside full.learning_rates it must be a number")
+        _require(self.unfreeze_from != [], "full.unfreeze_from", self.unfreeze_from, "it must name a stage or more")
         wanted = self.stored and self.unfreeze_from is None
         _require(not wanted, "full.stored", self.stored, "it goes with --full.unfreeze_from, else no stage is frozen")
 
@@ -397,23 +446,57 @@ class Training(Recipe):
     """What every recipe that trains a classifier by steps has.
 
     Args:
-        batch_size: Photos in a step.
+        batch_size: Photos in a step. `auto` is the largest that fits on a GPU and leaves an epoch 20 steps, 32 or what
+            fits on a CPU; learning rates grow from those of 32 in proportion to it with `sgd`, to its square root with
+            others.
+        optimizer: Most of keras.optimizers, by their names: `adamw`, `lion`, or `sgd` with Nesterov's momentum of 0.9.
         label_smoothing: Share of the label spread over all classes.
-        weight_decay: Decoupled decay of the weights (AdamW), times the learning rate.
+        focal_gamma: Of the focal loss, which counts what is already right for less (arXiv:1708.02002); 2 is usual
+            there, 0 is plain cross-entropy.
+        balance: For classes of unequal size: `weights` makes each class count alike in the loss, `sampling` draws them
+            alike often.
+        weight_decay: Decoupled decay of the weights, times the learning rate; not of biases and normalization.
+        global_clipnorm: Largest norm of the gradient of all weights together, as in Keras; by default any.
+        gradient_accumulation_steps: Batches whose gradients make one step, as in Keras.
+        ema_momentum: Of the moving average of the weights, which is then what is evaluated and saved; 0.99 or 0.999 are
+            usual, by default there is none.
+        remat: Compute most activations anew in the backward pass in place of keeping them: slower, in less memory.
+        tta: Random views of each test photo, changed as in training, whose mean prediction is scored beside the plain
+            one; 0 is none.
+        resume: Go on with a run that was interrupted: `auto` is the last one of this command in this folder, if there
+            is one; or a run's id or name.
         register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
             beats the present one on the same test split, at most the `challenger` otherwise.
     """
 
-    batch_size: int = 32
+    batch_size: int | Literal["auto"] = 32
+    optimizer: str = "adamw"
     label_smoothing: float = 0.1
+    focal_gamma: float = 0.0
+    balance: Literal["none", "weights", "sampling"] = "none"
     weight_decay: float = 1e-4
+    global_clipnorm: float | None = None
+    gradient_accumulation_steps: int = 1
+    ema_momentum: float | None = None
+    remat: bool = False
+    tta: int = 0
+    resume: str | None = None
     register: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         epochs = sum(getattr(self, phase).epochs for phase in ("head", "full") if hasattr(self, phase))
         _require(epochs >= 1, "the number of epochs", epochs, "it must be 1 or more over all phases")
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "it must be 1 or more")
+        size = self.batch_size
+        _require(isinstance(size, str) or size >= 1, "batch_size", size, "it must be 1 or more, or auto")
+        _require(self.focal_gamma >= 0, "focal_gamma", self.focal_gamma, "it must be 0 or more")
+        clip = self.global_clipnorm
+        _require(clip is None or clip > 0, "global_clipnorm", clip, "it must be above 0")
+        steps = self.gradient_accumulation_steps
+        _require(steps >= 1, "gradient_accumulation_steps", steps, "it must be 1 or more")
+        ema = self.ema_momentum
+        _require(ema is None or 0 < ema < 1, "ema_momentum", ema, "it must lie between 0 and 1, both excluded")
+        _require(self.tta >= 0, "tta", self.tta, "it must be 0 or more")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "it must be from 0 to below 1")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "it must be 0 or more")
 
@@ -435,6 +518,50 @@ class Finetune(Training):
     head: Head = dataclasses.field(default_factory=Head)
     augment: Views = dataclasses.field(default_factory=Views)
     full: Full = dataclasses.field(default_factory=Full)
+
+
+@dataclasses.dataclass(frozen=True)
+class FindLr(Finetune):
+    """Look for a learning rate by a range test (arXiv:1506.01186); all other settings are those of `finetune`.
+
+    Args:
+        phase: Whose rate it is.
+        lowest: First rate.
+        highest: Last rate; the test ends sooner where the loss explodes.
+        steps: Of the test; the rate grows by the same factor from each to the next.
+    """
+
+    phase: Literal["head", "full"] = "full"
+    lowest: float = 1e-7
+    highest: float = 10.0
+    steps: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 < self.lowest < self.highest, "lowest", self.lowest, f"it must be above 0 and below {self.highest}")
+        _require(self.highest < float("inf"), "highest", self.highest, "it must be finite")
+        _require(self.steps >= 10, "steps", self.steps, "it must be 10 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preview(Finetune):
+    """Draw what the network sees of the training photos; all other settings are those of `finetune`.
+
+    Args:
+        photos: How many, a row each.
+        views: Of each photo, beside the photo as it is.
+        output: Picture to write; it is not overwritten.
+    """
+
+    photos: int = 4
+    views: int = 7
+    output: str = "preview.png"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("photos", "views"):
+            _require(1 <= getattr(self, name) <= 50, name, getattr(self, name), "it must be from 1 to 50")
+        _require(bool(self.output), "output", self.output, "it must be the path of a file")
 
 
 @dataclasses.dataclass(frozen=True)

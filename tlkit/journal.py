@@ -90,6 +90,7 @@ class Journal:
         self._failing = ""
         self._steps = 0  # that sending has taken
         self.tables: list[dict[str, str]] = []  # that the run has, as MLflow's tag for them says
+        self.known: set[tuple[str, int]] = set()  # metrics and steps that are not to be logged once more
         self._thread: threading.Thread | None = None
 
     @property

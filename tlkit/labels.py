@@ -1,12 +1,29 @@
-"""Class names inside a `.keras` file: one more member of the zip, so that plain Keras still loads it."""
+"""Class names inside a `.keras` file: one more member of the zip, so that plain Keras still loads it. And in texts."""
 
 from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 MEMBER = "tlkit.json"
+SEPARATOR = "|"
+"""What stands between the labels of an example that may have several."""
+
+
+def joined(there: Sequence[object], classes: Sequence[str], separator: str = SEPARATOR) -> str:
+    """Name the labels of one example that may have several, or none: an empty text.
+
+    Args:
+        there: For each class, whether the example has it.
+        classes: Their names.
+        separator: What stands between two of them.
+
+    >>> joined([1, 0, 1], ["cat", "dog", "sofa"])
+    'cat|sofa'
+    """
+    return separator.join(name for name, has in zip(classes, there, strict=True) if has)
 
 
 def write(path: str | Path, classes: list[str]) -> None:

@@ -98,17 +98,23 @@ def ranking(
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
     """Draw how often each class (row) was taken for each other (column): counts, shaded by the share of the row.
 
+    Where an example may have several labels, no label is taken for another: a row is then the matrix of one label, how
+    many examples that have it were given it, or not, and how many that do not have it; shaded by the share of each two.
+
     Args:
-        confusion: Counts, shape (classes, classes).
+        confusion: Counts, shape (classes, classes); or (classes, 2, 2), of each label that is not (0) or is (1) there.
         classes: Their names.
         title: Above the picture.
     """
-    count = len(classes)
+    count, columns = len(classes), len(classes)
     side = float(np.clip(1.8 + 0.45 * count, 4, 24))
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    shares = confusion / np.maximum(confusion.sum(axis=-1, keepdims=True), 1)
+    if several := confusion.ndim == 3:
+        confusion, shares = (part[:, ::-1, ::-1].reshape(count, 4) for part in (confusion, shares))
+        columns = 4
+    figure = Figure(figsize=(5 if several else side + 0.6, side), layout="constrained")
     axes = figure.subplots()
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto" if several else "equal")
     if count <= 30:
         for (row, column), number in np.ndenumerate(confusion):
             if number:
@@ -116,29 +122,45 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str =
                 axes.text(column, row, str(number), ha="center", va="center", color=color, fontsize=9)
     short = [name if len(name) <= 24 else f"{name[:23]}…" for name in classes]
     plain = {"parse_math": False}  # a class may be called $_$
-    turned = 0 if max(map(len, short)) <= 2 else 90
-    axes.set_xticks(range(count), short, rotation=turned, **plain)
+    turned = 0 if several or max(map(len, short)) <= 2 else 90
+    across = ["found", "missed", "wrongly said", "rightly not"] if several else short
+    axes.set_xticks(range(columns), across, rotation=turned, **plain)
     axes.set_yticks(range(count), short, **plain)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
+    axes.set(
+        xlabel="has the label | does not" if several else "predicted",
+        ylabel="label" if several else "true",
+        title=title,
+    )
+    if several:
+        axes.axvline(1.5, color="white", lw=3)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
 
 
 def class_scores(
-    confusion: np.ndarray, classes: Sequence[str], intervals: Sequence[tuple[float, float]], title: str = ""
+    confusion: np.ndarray,
+    classes: Sequence[str],
+    intervals: Sequence[tuple[float, float]],
+    title: str = "",
+    average_precision: np.ndarray | None = None,
 ) -> Figure:
     """Draw recall with its interval, precision and F1 of each class, the class with the lowest F1 on top.
 
     Classes without examples have no recall and are left out. Of more than 30 classes the 30 worst are drawn.
 
     Args:
-        confusion: Counts, shape (classes, classes): the true label is the row, the predicted one the column.
+        confusion: Counts, shape (classes, classes): the true label is the row, the predicted one the column. Or
+            (classes, 2, 2), of each label that is not (0) or is (1) there, where an example may have several.
         classes: Their names.
         intervals: Lower and upper bound of each class's recall; of one without examples, anything.
         title: Above the picture.
+        average_precision: Of each class, to be drawn too.
     """
-    right, true, said = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    if confusion.ndim == 3:
+        right, true, said = confusion[:, 1, 1], confusion[:, 1].sum(axis=1), confusion[:, :, 1].sum(axis=1)
+    else:
+        right, true, said = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     present = np.flatnonzero(true)
     f1 = 2 * right / np.maximum(true + said, 1)
     drawn = present[np.argsort(f1[present], kind="stable")][:MOST_CLASSES]
@@ -156,6 +178,8 @@ def class_scores(
     hollow: dict[str, Any] = {"mfc": "none", "mec": ORANGE, "mew": 1.4, "ms": 8.5}
     marks = axes.plot(precision, places[told], "D", label="precision", **hollow)
     marks += axes.plot(f1[drawn], places, "|", color="black", ms=13, mew=1.4, label="F1")
+    if average_precision is not None:
+        marks += axes.plot(average_precision[drawn], places, "x", color=GRAY, ms=6, mew=1.4, label="average precision")
     axes.set_yticks(places, names, parse_math=False)
     axes.hlines(places, 0, 1, color=GRAY, lw=0.5, alpha=0.35, zorder=0)
     axes.set(xlim=(-0.02, 1.02), ylim=(max(len(drawn), 1) - 0.5, -0.5))
@@ -165,7 +189,7 @@ def class_scores(
     axes.set_xlabel(f"classes (examples): {shown}, by F1{without}")
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    figure.legend(handles=[bars, *marks], loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(handles=[bars, *marks], loc="outside upper center", ncols=len(marks) + 1, frameon=False)
     axes.set_title(title, parse_math=False)
     return figure
 
@@ -178,8 +202,9 @@ def mistakes(
     kind: str = "photos",
     names: Sequence[str] | None = None,
     most: int = 24,
+    losses: Sequence[float] | np.ndarray | None = None,
 ) -> Figure:
-    """Draw what was classified wrongly on one sheet, the most confident mistakes first.
+    """Draw what was classified wrongly on one sheet, the most confident mistakes first, or those of the highest loss.
 
     Sounds are drawn as waveforms; of arrays on three axes of space, the middle slice along the first.
 
@@ -192,9 +217,15 @@ def mistakes(
         kind: `photos` (values from 0 to 255), `sounds` or `arrays`.
         names: Of the examples' files.
         most: Mistakes to draw.
+        losses: Of each example, to be sorted by and written in place of probabilities: where it may have several
+            labels, of which any may be wrong.
     """
     wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predicted))
-    order = wrong[np.argsort(-np.asarray(probabilities)[wrong], kind="stable")][:most]
+    shares: Sequence[float] | np.ndarray = probabilities if losses is None else losses
+    what, first = ("probability", "most confident") if losses is None else ("loss", "most costly")
+    if losses is not None:
+        labels, predicted = ([name or "(no label)" for name in some] for some in (labels, predicted))
+    order = wrong[np.argsort(-np.asarray(shares)[wrong], kind="stable")][:most]
     if not len(order):
         figure = Figure(figsize=(5, 1), layout="constrained")
         figure.text(0.5, 0.5, f"no mistakes among {len(labels):,} {kind}", ha="center", va="center", fontsize=12)
@@ -208,15 +239,15 @@ def mistakes(
     for axes, index, example in zip(panels.flat, order.tolist(), read(order), strict=False):
         _example(axes, np.asarray(example), kind)
         axes.set_title(shortened(labels[index], 21), fontsize=8, pad=14, parse_math=False)
-        said = f"{shortened(predicted[index], 15)} ({probabilities[index]:.2f})"
+        said = f"{shortened(predicted[index], 15)} ({shares[index]:.2f})"
         style = {"ha": "center", "fontsize": 8, "color": ORANGE, "parse_math": False}
         axes.annotate(said, (0.5, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", **style)
         if names is not None:
             axes.set_xlabel(_end(names[index], 32), fontsize=5.5, color=GRAY, parse_math=False)
     are = "is" if len(wrong) == 1 else "are"
     count = f"{len(wrong):,} of {len(labels):,} {kind} {are} classified wrongly"
-    shown = f"the {len(order)} most confident mistakes" if len(order) < len(wrong) else "the most confident first"
-    figure.suptitle(f"{count}: {shown}\nblack: the label; orange: what was predicted, with its probability", fontsize=9)
+    shown = f"the {len(order)} {first} mistakes" if len(order) < len(wrong) else f"the {first} first"
+    figure.suptitle(f"{count}: {shown}\nblack: the label; orange: what was predicted, with its {what}", fontsize=9)
     return figure
 
 
@@ -684,3 +715,88 @@ def _plain(value: float, rounded: str) -> str:
     mantissa, _, exponent = rounded.partition("e")
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     return (mantissa + (f"e{int(exponent)}" if exponent else "")).replace("-", "−")
+
+
+def lr_range(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    suggested: float | None = None,
+    given: float | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw the losses of a range test over the learning rate, with the rate that it suggests.
+
+    Args:
+        rates: Of each step, growing.
+        losses: Of each step's batch.
+        smoothed: Their running average.
+        suggested: The rate to train with, if there is one.
+        given: The rate that the settings have, if they have one.
+        title: What was tested.
+    """
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    axes = figure.subplots()
+    finite = np.isfinite(losses) & np.isfinite(smoothed)
+    x, raw, line = (np.asarray(values, np.float64)[finite] for values in (rates, losses, smoothed))
+    axes.plot(x, raw, ".", color=BLUE, alpha=0.35, ms=5, mew=0, label="each batch")
+    axes.plot(x, line, color=BLUE, lw=2.2, label="smoothed", solid_capstyle="round")
+    if len(line):
+        falling = int(np.argmin(line)) + 1
+        low, high = min(line.min(), raw[:falling].min()), max(line[:falling].max(), raw[:falling].max())
+        # Where it explodes it goes out of the picture: drawn whole, all that matters would be a flat line.
+        axes.set_ylim(low - 0.06 * (high - low), high + 0.35 * (high - low) + 1e-6)
+    if given is not None and len(x) and x[0] <= given <= x[-1]:
+        axes.axvline(given, color=GRAY, lw=1.2, ls=":", label=f"given: {_plain(given, f'{given:.2g}')}")
+    if suggested is not None:
+        said = _plain(suggested, f"{suggested:.2g}")
+        axes.axvline(suggested, color=ORANGE, lw=1.4, label=f"suggested: {said}")
+        at = float(np.interp(np.log(suggested), np.log(x), line))
+        axes.plot(suggested, at, "o", color=ORANGE, ms=9, mec="white", mew=1.5, zorder=5)
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axes.grid(axis="x", color="0.93", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.set_title(title, fontsize=11, parse_math=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", ncols=1)
+    return figure
+
+
+def sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    columns: Sequence[str],
+    captions: Sequence[Sequence[str]],
+    title: str = "",
+) -> Figure:
+    """Draw photos in rows, such as a photo and what training makes of it.
+
+    Args:
+        rows: Of photos, each (height, width, 1 | 3), uint8.
+        columns: What stands above each column.
+        captions: What stands below each photo.
+        title: Above all.
+    """
+    across, down = len(columns), len(rows)
+    height, width = rows[0][0].shape[:2]
+    side = min(1.7, 90 / max(across, down))  # inches; large sheets have small photos
+    tall = side * height / width
+    gap, below, above = 0.08, 0.24 * side / 1.7, 0.28 * side / 1.7
+    left, top = 0.15, 0.45 + above
+    size = (across * (side + gap) - gap + 2 * left, top + down * (tall + below + gap) + 0.05)
+    figure = Figure(figsize=size)
+    axes = figure.add_axes((0, 0, 1, 1))
+    text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8 * side / 1.7, "parse_math": False}
+    for row, (photos, said) in enumerate(zip(rows, captions, strict=True)):
+        y = size[1] - top - row * (tall + below + gap)
+        for column, (photo, caption) in enumerate(zip(photos, said, strict=True)):
+            x = left + column * (side + gap)
+            pixels = photo if photo.shape[-1] == 3 else photo[..., 0]
+            axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(x, x + side, y - tall, y), aspect="auto")
+            axes.text(x + side / 2, y - tall - below / 2, caption, color=GRAY if column else "black", **text)
+    for column, name in enumerate(columns):
+        x = left + column * (side + gap) + side / 2
+        axes.text(x, size[1] - top + above / 2, name, **text)
+    axes.text(size[0] / 2, size[1] - 0.24, title, ha="center", va="center", fontsize=11, parse_math=False)
+    axes.set(xlim=(0, size[0]), ylim=(0, size[1]))
+    axes.set_axis_off()
+    return figure

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tlkit.errors import InvalidInput
+from tlkit.labels import joined
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,10 +30,10 @@ class Predictions(NamedTuple):
         split: `test` or `validation`.
         files: Their names.
         digests: Content hashes: the same file has the same one in every run.
-        labels: The right classes, by name.
-        predicted: The most probable classes, by name.
-        probability_of_label: That the model gave to the right class.
-        correct: Whether the prediction is right.
+        labels: The right classes, by name; multi-label, all of an example's, with | between them.
+        predicted: The most probable classes, by name; multi-label, all whose probability is above 0.5.
+        probability_of_label: That the model gave to the right class; multi-label, see `of_labels`.
+        correct: Whether the prediction is right; multi-label, whether all of it is, an exact match.
     """
 
     split: str
@@ -75,9 +76,12 @@ def table(
         split: `test` or `validation`.
         names: Of the examples.
         hashes: Of their contents.
-        labels: Shape (examples,), the right class of each.
+        labels: Shape (examples,), the right class of each. Multi-label: (examples, classes), zeros and ones.
         probabilities: Shape (examples, classes).
         classes: Their names.
+
+    Multi-label, `label` and `predicted` name all classes of an example, with | between them, or none; a probability is
+    that of exactly these, see `of_labels`, and `correct` is an exact match.
 
     Raises:
         ValueError: the lengths disagree, or a probability is not finite.
@@ -95,17 +99,42 @@ def table(
         )
     if not np.isfinite(probabilities).all():
         raise ValueError("a probability is not a number: what such a model says is no prediction")
+    about = {"file": [_storable(name) for name in names], "digest": list(hashes), "split": [split] * count}
+    if labels.ndim == 2:
+        true, said = labels > 0.5, probabilities > 0.5
+        return {
+            **about,
+            "label": [_storable(joined(row, classes)) for row in true.tolist()],
+            "predicted": [_storable(joined(row, classes)) for row in said.tolist()],
+            "probability": of_labels(probabilities, said).tolist(),
+            "probability_of_label": of_labels(probabilities, true).tolist(),
+            "correct": (true == said).all(axis=1).tolist(),
+        }
     rows, best = np.arange(count), probabilities.argmax(axis=1)
     return {
-        "file": [_storable(name) for name in names],
-        "digest": list(hashes),
-        "split": [split] * count,
+        **about,
         "label": [_storable(classes[index]) for index in labels],
         "predicted": [_storable(classes[index]) for index in best],
         "probability": [float(share) for share in probabilities[rows, best]],
         "probability_of_label": [float(share) for share in probabilities[rows, labels]],
         "correct": [bool(right) for right in best == labels],
     }
+
+
+def of_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Give the probability that each example has exactly these labels, of a model that gives one for each label.
+
+    It is the product of the probabilities that each of them is there and that each other is not: given the example,
+    such a model takes labels for independent, and learns the logarithm of this. It falls as classes are added.
+
+    Shapes:
+        probabilities, labels: (examples, classes), labels being zeros and ones
+        returns: (examples,)
+
+    >>> of_labels(np.array([[0.9, 0.2], [0.9, 0.2]]), np.array([[1, 0], [0, 0]])).round(2).tolist()
+    [0.72, 0.08]
+    """
+    return np.where(labels, probabilities, 1 - probabilities.astype(np.float64)).prod(axis=1)
 
 
 def read(run_id: str, client: MlflowClient | None = None) -> Predictions | None:
@@ -171,6 +200,8 @@ def same_examples(first: Predictions, second: Predictions) -> bool:
 
 def paired(first: Predictions, second: Predictions) -> Paired:
     """Compare two models' predictions of the same examples, whatever their order, by McNemar's test.
+
+    Multi-label, what is compared is on which examples each has all labels right.
 
     Raises:
         InvalidInput: the examples differ.

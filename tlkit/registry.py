@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import os
 from typing import NamedTuple
 
 from tlkit import predictions
 from tlkit.errors import InvalidInput
+from tlkit.labels import SEPARATOR
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow loads; the user's own setting wins
 
@@ -89,10 +91,11 @@ def check_name(name: str) -> None:
 def register(model_uri: str, name: str, run_id: str, client: mlflow.MlflowClient | None = None) -> Registered:
     """Make a logged model a version of a registered model, and its champion if it beats the present one.
 
-    It does where it has more of the same test examples right and McNemar's exact test gives p < 0.05; the first version
-    is champion without a test. Any other becomes `challenger`, also one that cannot be compared, but gets no alias
-    where it is significantly worse or tells other things apart: takes sounds where the champion takes photos, or has
-    none of its labels. Doing it again, after an interruption too, makes no second version: what is missing is added.
+    It does where it has more of the same test examples right (all labels of each, where it may have several) and
+    McNemar's exact test gives p < 0.05; the first version is champion without a test. Any other becomes `challenger`,
+    also one that cannot be compared, but gets no alias where it is significantly worse or tells other things apart:
+    takes sounds where the champion takes photos, or has none of its labels. Doing it again, after an interruption too,
+    makes no second version: what is missing is added.
 
     Args:
         model_uri: Of the logged model, `models:/m-…`.
@@ -231,9 +234,13 @@ def _apart(
     """Say why two do not do the same thing; what is not known is no objection."""
     if our_kind and their_kind and our_kind != their_kind:
         return f"it takes {our_kind}, the champion {their_kind}"
-    if ours and theirs and not set(ours.labels) & set(theirs.labels):
+    if ours and theirs and not _classes(ours) & _classes(theirs):
         return "it tells other classes apart"
     return None
+
+
+def _classes(said: predictions.Predictions) -> set[str]:
+    return {name for label in set(said.labels.tolist()) for name in label.split(SEPARATOR) if name}
 
 
 def _incomparable(ours: predictions.Predictions | None, theirs: predictions.Predictions | None) -> str | None:
@@ -264,10 +271,11 @@ def _describe(client: mlflow.MlflowClient, version: ModelVersion, run: Run, deci
 def _description(run: Run, decided: Decision) -> str:
     metrics, tags = run.data.metrics, run.data.tags
     score = ""
-    for split in ("validation", "test"):
-        if (accuracy := metrics.get(f"{split}_accuracy")) is not None:
-            score = f"{accuracy:.3f} {split} accuracy"  # the number first: the page of all versions shows 20 letters
-            bounds = [metrics.get(f"{split}_accuracy_{bound}") for bound in ("low", "high")]
+    for split, name in itertools.product(("validation", "test"), ("accuracy", "map")):  # map: multi-label
+        if (value := metrics.get(f"{split}_{name}")) is not None:
+            called = "mAP" if name == "map" else name
+            score = f"{value:.3f} {split} {called}"  # the number first: the page of all versions shows 20 letters
+            bounds = [metrics.get(f"{split}_{name}_{bound}") for bound in ("low", "high")]
             if None not in bounds:
                 score += f" (95 % interval {bounds[0]:.3f} to {bounds[1]:.3f})"
     named = {"Recipe": "recipe", "Backbone": "backbone", "Data set": "dataset_digest"}

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit import labels
+from tlkit import labels, predictions
 from tlkit.data import images, sounds
 from tlkit.errors import InvalidInput
 
@@ -69,7 +69,8 @@ def save_model(
 
     Args:
         path: The folder, which does not exist yet.
-        model: From raw values, such as pixels from 0 to 255, to probabilities, shape (examples, classes).
+        model: From raw values, such as pixels from 0 to 255, to probabilities, shape (examples, classes); see also
+            `multi_label`.
         classes: Names of the outputs; two for a single sigmoid unit.
         kind: `photos`, `sounds`, `arrays` or `nodes`. Of nodes, `python_function` is MLflow's own, which takes tensors.
         rate: Samples in a second, of sounds.
@@ -155,6 +156,24 @@ def serving_example(content: bytes, kind: str = "photos") -> dict[str, Any]:
     return {"dataframe_split": {"columns": [COLUMNS[kind]], "data": [[base64.b64encode(content).decode()]]}}
 
 
+def multi_label(model: keras.Model) -> bool:
+    """Whether a model gives each example several labels, or none: it ends in two sigmoid units or more.
+
+    The model itself says so, also after it was saved by plain Keras, and no other file needs to.
+
+    >>> import keras
+    >>> layers = [keras.Input((4,)), keras.layers.Dense(3, activation="sigmoid")]
+    >>> multi_label(keras.Sequential(layers))
+    True
+    """
+    import keras
+
+    last = model.layers[-1]
+    while isinstance(last, keras.Model):
+        last = last.layers[-1]
+    return model.output_shape[-1] > 1 and getattr(last, "activation", None) is keras.activations.sigmoid
+
+
 def ranked(probabilities: np.ndarray, classes: Sequence[str], count: int = TOP) -> list[tuple[str, float]]:
     """Give the most probable classes of one example, the most probable first.
 
@@ -167,6 +186,28 @@ def ranked(probabilities: np.ndarray, classes: Sequence[str], count: int = TOP) 
     shares = probabilities if len(probabilities) > 1 else np.array([1 - probabilities[0], probabilities[0]])
     best = np.argsort(-shares, kind="stable")[:count]
     return [(classes[index], float(shares[index])) for index in best]
+
+
+def said(
+    probabilities: np.ndarray, classes: Sequence[str], several: bool = False
+) -> tuple[str, float, list[tuple[str, float]]]:
+    """Give the label of one example, its probability, and the most probable classes.
+
+    Args:
+        probabilities: Of the example, shape (classes,).
+        classes: Their names.
+        several: Whether it may have several labels, or none: `multi_label`. The label then names all whose probability
+            is above 0.5, with | between them, the probability is that of exactly these, and the list has all classes.
+
+    >>> said(np.array([0.9, 0.2, 0.5]), ["cat", "dog", "sofa"], several=True)
+    ('cat', 0.36000000000000004, [('cat', 0.9), ('sofa', 0.5), ('dog', 0.2)])
+    """
+    if not several:
+        best = ranked(probabilities, classes)
+        return *best[0], best
+    there = probabilities > 0.5
+    share = float(predictions.of_labels(probabilities[None], there[None])[0])
+    return labels.joined(there.tolist(), classes), share, ranked(probabilities, classes, len(classes))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -182,6 +223,7 @@ class Classifier:
             give it, or `mlflow.pyfunc.load_model`, `model_config={"output": "label"}`.
         lock: Held while examples are decoded and predicted. The scoring server calls from many threads, Keras builds
             what it predicts with on the way, and one huge image decoded at a time is enough.
+        several: Whether an example may have several labels, or none; see `multi_label`.
     """
 
     model: keras.Model
@@ -190,6 +232,7 @@ class Classifier:
     rate: int | None = None
     output: str = "table"
     lock: Any = dataclasses.field(default_factory=threading.Lock)
+    several: bool = False
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame | pd.Series:
         """Classify the rows of a table.
@@ -200,7 +243,8 @@ class Classifier:
             params: Not used.
 
         Returns:
-            Columns `label`, `probability`, and `top`: lists of up to five {"label", "probability"}. Or labels alone.
+            Columns `label`, `probability`, and `top`: lists of up to five {"label", "probability"}; see `said` for a
+            model that gives several. Or labels alone.
 
         Raises:
             MlflowException: a row cannot be used; the scoring server answers 400.
@@ -219,14 +263,14 @@ class Classifier:
                     values = np.stack([self._value(content, name, trusted) for name, content in read.items()])
                     values = values.astype(np.float32)  # one type, for which one function is built
                     probabilities = self.model.predict_on_batch(values)
-                rows += [ranked(row, self.classes) for row in probabilities]
+                rows += [said(row, self.classes, self.several) for row in probabilities]
         except InvalidInput as error:
             raise MlflowException.invalid_parameter_value(f"{error}; {_allowed(self.kind, trusted)}") from error
         table = pd.DataFrame(
             {
-                "label": [best[0][0] for best in rows],
-                "probability": [best[0][1] for best in rows],
-                "top": [[{"label": label, "probability": share} for label, share in best] for best in rows],
+                "label": [label for label, _, _ in rows],
+                "probability": [share for _, share, _ in rows],
+                "top": [[{"label": label, "probability": share} for label, share in best] for _, _, best in rows],
             },
             index=index,
         )
@@ -275,7 +319,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Class
     options = Model.load(path).flavors["python_function"]
     # The first prediction builds the function for all others: here, and not while someone waits for an answer.
     model.predict_on_batch(np.zeros((1, *(length or 1 for length in model.input_shape[1:])), np.float32))
-    return Classifier(model, classes, options["kind"], options.get("rate"), output)
+    return Classifier(model, classes, options["kind"], options.get("rate"), output, several=multi_label(model))
 
 
 def _tensors(model: keras.Model) -> ModelSignature:

@@ -178,7 +178,18 @@ def log_metrics(values: Mapping[str, float], step: int = 0) -> None:
     if not _opened():  # a run that the caller began without us
         mlflow.log_metrics(dict(values), step=step)
         return
-    _opened()[-1].add("metrics", values={name: float(value) for name, value in values.items()}, step=step, time=_now())
+    known = _opened()[-1].known
+    kept = {name: float(value) for name, value in values.items() if (name, step) not in known}
+    if kept:
+        _opened()[-1].add("metrics", values=kept, step=step, time=_now())
+
+
+def log_nothing_twice() -> None:
+    """Leave out from now on what the innermost run has already, of a part before that is done again in part."""
+    kept, client = _opened()[-1], mlflow.MlflowClient()
+    with _store_errors():
+        for name in client.get_run(kept.run_id).data.metrics:
+            kept.known |= {(name, entry.step) for entry in client.get_metric_history(kept.run_id, name)}
 
 
 def set_tags(tags: Mapping[str, str]) -> None:

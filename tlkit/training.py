@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
+import signal
 import sys
+import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +15,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tlkit import atomic, runtime
-from tlkit.data import Photos, batches, readable_errors
+from tlkit import checkpoints, finder, losses, memory, optimizers, runtime, schedules
+from tlkit.data import Photos, View, batches, readable_errors
 from tlkit.data.graph import Graph
 from tlkit.errors import InvalidInput
-from tlkit.layers import is_stage
-from tlkit.optimizers import LayerwiseAdamW
 from tlkit.progress import CLEAR, duration
 
 COLUMNS = {"loss": 9, "accuracy": 10, "val_loss": 10, "val_accuracy": 14}  # of the progress table, and their widths
@@ -30,15 +29,25 @@ class Settings(NamedTuple):
 
     Args:
         epochs: Most passes over the training photos.
-        learning_rate: Largest rate, reached after the warm-up, then lowered to zero along a cosine.
+        learning_rate: Largest rate.
         warmup: Share of the steps in which the rate rises from zero.
         patience: Epochs without a lower validation loss after which the phase ends.
         batch_size: Photos in a step.
         label_smoothing: Share of the label spread over all classes.
-        weight_decay: Decoupled decay (AdamW), times the rate; not on biases and normalization.
-        steady: Whether the rate stays what it is, without warm-up and cosine.
+        weight_decay: Decoupled decay, times the rate; not on biases and normalization.
+        steady: Whether the rate stays what it is, without warm-up and schedule.
         layer_decay: Factor by which each stage learns more slowly than the one above it, in `fit_full`; see
-            `stage_factors`.
+            `optimizers.stage_factors`.
+        schedule: Of the rate; see `schedules.build`.
+        optimizer: A name of keras.optimizers; see `optimizers.build`.
+        focal_gamma: Of the focal loss; see `losses.crossentropy`.
+        class_weights: Of each class in the loss.
+        balanced: Whether classes are drawn alike often; see `data.batches`.
+        global_clipnorm: Largest norm of the gradient.
+        gradient_accumulation_steps: Batches whose gradients make one step.
+        ema_momentum: Of the moving average of the weights, with which the model is validated and left.
+        learning_rates: Of stages, by their names, in place of `layer_decay`.
+        remat: Whether activations are computed anew in the backward pass of `fit_full`, in place of being kept.
     """
 
     epochs: int
@@ -50,6 +59,16 @@ class Settings(NamedTuple):
     weight_decay: float = 0.0
     steady: bool = False
     layer_decay: float = 1.0
+    schedule: str = "cosine"
+    optimizer: str = "adamw"
+    focal_gamma: float = 0.0
+    class_weights: list[float] | None = None
+    balanced: bool = False
+    global_clipnorm: float | None = None
+    gradient_accumulation_steps: int = 1
+    ema_momentum: float | None = None
+    learning_rates: dict[str, float] | None = None
+    remat: bool = False
 
 
 class History(NamedTuple):
@@ -68,8 +87,28 @@ class History(NamedTuple):
         return sum(epoch["seconds"] for epoch in self.epochs)
 
 
+class Keeping(NamedTuple):
+    """Where a phase's state is kept, so that it can go on.
+
+    Args:
+        path: Of the file: the phase goes on from it where it exists, then in place of what came before.
+        on_the_way: Whether it is written in the middle of epochs too, every ten seconds or more, so that little is lost
+            when the process is killed. A first interrupt then waits for the step that is under way.
+    """
+
+    path: Path
+    on_the_way: bool = False
+
+
 def fit_head(
-    model: keras.Model, train: Any, val: Any, settings: Settings, *, seed: int = 0, callbacks: Sequence[Any] = ()
+    model: keras.Model,
+    train: Any,
+    val: Any,
+    settings: Settings,
+    *,
+    seed: int = 0,
+    keeping: Keeping | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> History:
     """Train the head of `backbones.classifier`'s model on features of the frozen backbone.
 
@@ -81,29 +120,15 @@ def fit_head(
         train: The training photos' pooled features, `tlkit.features.Features`.
         val: The same of the validation photos.
         settings: Of the phase.
-        seed: Of the order of features that are too many to be held in memory.
+        seed: Of the order of the features.
+        keeping: See `fit_full`.
         callbacks: Keras callbacks.
 
     Returns:
         One entry an epoch; the model has the weights of the best one.
     """
-    inputs = keras.Input(train.shape)
-    logits = keras.Model(inputs, model.get_layer("head")(model.get_layer("dropout")(inputs)))
-    seen = [features.array() for features in (train, val)]
-    given: dict[str, Any] = {"x": seen[0], "y": train.labels, "batch_size": settings.batch_size, "shuffle": True}
-    validation: Any = (seen[1], val.labels)
-    if not all(isinstance(values, np.ndarray) for values in seen):  # larger than is good to have in memory
-        given = {"x": batches(train, settings.batch_size, shuffle=True, seed=seed), "shuffle": False}
-        validation = batches(val, settings.batch_size)
-    return _fit(
-        logits,
-        given,
-        validation,
-        steps=math.ceil(len(train) / settings.batch_size),
-        phase="head",
-        settings=settings,
-        callbacks=callbacks,
-    )
+    logits = _head_of(model, train)
+    return _fit_batches(logits, train, val, settings, phase="head", seed=seed, keeping=keeping, callbacks=callbacks)
 
 
 def fit_full(
@@ -117,10 +142,13 @@ def fit_full(
     before: History | None = None,
     stages: Mapping[str, str] | None = None,
     until: int | None = None,
-    checkpoint: Path | None = None,
+    keeping: Keeping | None = None,
+    phase: str = "full",
     callbacks: Sequence[Any] = (),
 ) -> History:
     """Train whatever is trainable of `backbones.classifier`'s model on the photos themselves.
+
+    Where a batch does not fit into memory, it is halved, and as many more make a step.
 
     Args:
         model: From raw pixels to probabilities, or the upper of the two that `backbones.split` makes of it.
@@ -129,42 +157,41 @@ def fit_full(
         val: The validation photos, never augmented; or the same of them.
         settings: Of the phase.
         seed: Of the order of the photos and of the augmentation.
-        augment: Arguments of `data.augment`, or None.
+        augment: What `data.batches` takes, or None.
         before: The epochs of the phase before; the model keeps its weights unless this phase finds better ones.
-        stages: Of `settings.layer_decay`; see `stage_factors`.
+        stages: For rates that differ by stage; see `optimizers.stage_factors`.
         until: Stop after so many of the phase's epochs, those that a checkpoint holds included; the learning rate's
             schedule stays that of all `settings.epochs`.
-        checkpoint: File where the phase's state is kept: it goes on from the file where that exists, then in place of
-            `before`, and writes its state there at the end. On one machine and with the same data, settings and seed,
-            it gives what the phase would have given in one go. A phase that has ended for lack of patience stays so.
+        keeping: Where its state is kept at the end, and on the way if so wanted. On one machine and with the same data,
+            settings and seed, a phase that goes on gives what it would have given in one go. A phase that has ended for
+            lack of patience stays so.
+        phase: Its name.
         callbacks: Keras callbacks.
 
     Returns:
         All epochs, those of `before` too; the model has the weights of the best one.
 
     Raises:
-        InvalidInput: `until` is below 1, or the checkpoint is damaged, or of another model or other settings.
+        InvalidInput: `until` is below 1, or the checkpoint is damaged, or of another model or other settings, or the
+            loss became nan before there were weights to fall back on.
+        KeyboardInterrupt: the process is asked to end, after the state was written.
     """
     if until is not None and until < 1:
         raise InvalidInput(f"until is {until}: 1 or more epochs of the phase")
-    state = _load(checkpoint, settings) if checkpoint and checkpoint.exists() else None
-    whole = model.layers[-1].name != "head"
-    logits = keras.Model(model.inputs, model.get_layer("head").output) if whole else model
-    done = len(state.epochs) - state.before if state else 0
-    given: dict[str, Any] = {"shuffle": True, "seed": seed, "augment": augment, "first_epoch": done}
-    return _fit(
+    logits, factors = _learner(model, settings, stages)
+    return _fit_batches(
         logits,
-        {"x": batches(train, settings.batch_size, **given), "shuffle": False},
-        batches(val, settings.batch_size),
-        steps=math.ceil(len(train.labels) / settings.batch_size),
-        phase="full",
-        settings=settings,
-        callbacks=callbacks,
+        train,
+        val,
+        settings,
+        phase=phase,
+        seed=seed,
+        augment=augment,
         before=before,
-        factors=None if settings.layer_decay == 1 else stage_factors(logits, settings.layer_decay, stages),
+        factors=factors,
         until=until,
-        checkpoint=checkpoint,
-        state=state,
+        keeping=keeping,
+        callbacks=callbacks,
     )
 
 
@@ -185,7 +212,7 @@ def fit_graph(model: keras.Model, graph: Graph, settings: Settings, callbacks: S
     )
     return _fit(
         chosen,
-        {"x": train[0], "y": train[1], "batch_size": 1, "shuffle": False},
+        lambda *_: {"x": train[0], "y": train[1], "batch_size": 1},
         val,
         steps=1,
         phase="full",
@@ -194,89 +221,218 @@ def fit_graph(model: keras.Model, graph: Graph, settings: Settings, callbacks: S
     )
 
 
-def predict(model: keras.Model, photos: Photos, batch_size: int = 32) -> np.ndarray:
-    """Give the model's outputs for the photos, such as probabilities of shape (photos, classes)."""
-    with readable_errors():
-        return model.predict(batches(photos, batch_size, labels=False), verbose=0)
-
-
-def cosine(learning_rate: float, warmup: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Rise linearly to the rate over a share of the steps, then fall to zero along a cosine (arXiv:1608.03983).
-
-    >>> schedule = cosine(1.0, 0.5, 4)
-    >>> [round(float(schedule(step)), 2) for step in range(5)]
-    [0.0, 0.5, 1.0, 0.5, 0.0]
-    """
-    rising = min(round(warmup * steps), steps - 1)
-    falling = steps - rising
-    if rising == 0:
-        return keras.optimizers.schedules.CosineDecay(learning_rate, falling)
-    return keras.optimizers.schedules.CosineDecay(0.0, falling, warmup_target=learning_rate, warmup_steps=rising)
-
-
-def stage_factors(model: keras.Model, layer_decay: float, stages: Mapping[str, str] | None = None) -> dict[str, float]:
-    """Give the factor of each variable's learning rate where each stage learns more slowly than the one above it.
-
-    What lies above the last stage, such as the head, has 1, the last stage `layer_decay`, the one below its square, and
-    so on, counted as in BEiT (arXiv:2106.08254). A layer belongs to the first stage whose end depends on it.
+def predict(
+    model: keras.Model,
+    photos: Photos,
+    batch_size: int = 32,
+    *,
+    views: int = 0,
+    augment: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Give the model's outputs for the photos, such as probabilities of shape (photos, classes).
 
     Args:
-        model: The whole one, or the upper of the two that `backbones.split` makes of it.
-        layer_decay: The factor, above 0 and at most 1.
-        stages: Name of each stage, first to last, and of the layer that ends it, as in `backbones.Row`; by default the
-            layers that bear a stage's name, as those of `tlkit.builders` do.
-
-    Returns:
-        The factor, by the path of the variable, of all that is trainable in the stages.
-
-    Raises:
-        InvalidInput: the model has none of the stages.
-
-    >>> x = keras.layers.Dense(2, name="stem")(keras.Input((4,)))
-    >>> x = keras.layers.Dense(2, name="head")(keras.layers.Dense(2, name="stage1", use_bias=False)(x))
-    >>> stage_factors(keras.Model(keras.utils.get_source_inputs(x), x), 0.5)
-    {'stem/kernel': 0.25, 'stem/bias': 0.25, 'stage1/kernel': 0.5}
+        model: From raw pixels.
+        photos: What it looks at.
+        batch_size: Photos in a step.
+        views: Look at so many changed views of each photo too, and give the mean over these and the photo as it is.
+        augment: How they are changed: arguments of `data.augment`.
+        seed: Of the changes.
     """
-    layers = {layer.name: layer for layer in _flat(model)}
-    known = stages.values() if stages else [name for name in layers if is_stage(name)]
-    ends = [layers[name] for name in known if name in layers]
-    if not ends:
-        raise InvalidInput(f"layer_decay is {layer_decay}, but model {model.name} has none of the stages")
-    factors: dict[str, float] = {}
-    for number, end in enumerate(ends):
-        for layer in keras.Model(keras.utils.get_source_inputs(end.output), end.output).layers:
-            for variable in layer.trainable_variables:
-                factors.setdefault(variable.path, layer_decay ** (len(ends) - number))
-    return factors
+    seen: list[Any] = [photos, *(View(photos, augment or {}, seed, number) for number in range(views))]
+    with readable_errors():
+        outputs = [model.predict(batches(part, batch_size, labels=False), verbose=0) for part in seen]
+    return outputs[0] if views == 0 else np.mean(outputs, axis=0)
 
 
-def smoothed_crossentropy(label_smoothing: float) -> Callable[[Any, Any], Any]:
-    """Make the cross-entropy of integer labels and logits, in float32, with label smoothing (arXiv:1512.00567).
+HEAD_STEPS = 150  # of a head before the rates of the whole network are tested
 
-    One logit is that of a sigmoid, two or more are those of a softmax.
 
-    Shapes:
-        labels: (*shape) or (*shape, 1)
-        logits: (*shape, classes)
-        returns: (*shape)
+def range_test_head(
+    model: keras.Model, train: Any, settings: Settings, *, seed: int = 0, **more: Any
+) -> finder.RangeTest:
+    """Test learning rates of `fit_head`; the model is left as it was.
+
+    Args:
+        model: From raw pixels to probabilities.
+        train: The training photos' pooled features.
+        settings: Of the phase, the rate aside.
+        seed: Of the order of the features.
+        more: See `finder.range_test`.
     """
+    return _range_test(_head_of(model, train), train, settings, None, seed, None, more)
 
-    def crossentropy(labels: Any, logits: Any) -> Any:
-        if logits.shape[-1] == 1:
-            labels = keras.ops.cast(keras.ops.reshape(labels, (-1, 1)), "float32")
-            logits = keras.ops.cast(logits, "float32")
-            return keras.losses.binary_crossentropy(labels, logits, from_logits=True, label_smoothing=label_smoothing)
-        labels = keras.ops.reshape(labels, keras.ops.shape(logits)[:-1])
-        one_hot = keras.ops.one_hot(keras.ops.cast(labels, "int32"), logits.shape[-1])
-        logits = keras.ops.cast(logits, "float32")
-        return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True, label_smoothing=label_smoothing)
 
-    return crossentropy
+def range_test_full(
+    model: keras.Model,
+    train: Any,
+    settings: Settings,
+    *,
+    seed: int = 0,
+    augment: dict[str, Any] | None = None,
+    stages: Mapping[str, str] | None = None,
+    **more: Any,
+) -> finder.RangeTest:
+    """Test learning rates of `fit_full`; the model is left as it was. Call `train_head_a_little` before.
+
+    Args:
+        model: From raw pixels to probabilities.
+        train: The training photos.
+        settings: Of the phase, the rate aside.
+        seed: Of the order of the photos and of the augmentation.
+        augment: See `fit_full`.
+        stages: See `fit_full`.
+        more: See `finder.range_test`.
+    """
+    logits, factors = _learner(model, settings, stages)
+    return _range_test(logits, train, settings, factors, seed, augment, more)
+
+
+def train_head_a_little(model: keras.Model, train: Any, settings: Settings, seed: int = 0) -> None:
+    """Train a new head for some steps and no more: at its best, the loss falls at no rate of the whole network.
+
+    Args:
+        model: From raw pixels to probabilities.
+        train: The training photos' pooled features.
+        settings: Of phase head.
+        seed: Of the order of the features.
+    """
+    logits = _head_of(model, train)
+    compiled(logits, settings, settings.learning_rate, multi_label=train.labels.ndim == 2)
+    given = batches(train, settings.batch_size, shuffle=True, seed=seed)
+    epochs, steps = math.ceil(HEAD_STEPS * settings.batch_size / len(train)), None
+    if epochs == 1:
+        steps = min(HEAD_STEPS, math.ceil(len(train) / settings.batch_size))
+    logits.fit(given, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
+
+
+def _range_test(
+    logits: keras.Model,
+    train: Any,
+    settings: Settings,
+    factors: Mapping[str, float] | None,
+    seed: int,
+    augment: dict[str, Any] | None,
+    more: dict[str, Any],
+) -> finder.RangeTest:
+    compiled(logits, settings, 1e-3, factors, train.labels.ndim == 2)
+    given = batches(train, settings.batch_size, **_given(logits, settings, seed, augment))
+    with readable_errors():
+        return finder.range_test(logits, given, **more)
+
+
+def _given(logits: keras.Model, settings: Settings, seed: int, augment: dict[str, Any] | None) -> dict[str, Any]:
+    """How training examples are given, of `data.batches`."""
+    classes = logits.output.shape[-1]
+    return {"shuffle": True, "seed": seed, "augment": augment, "balanced": settings.balanced, "classes": classes}
+
+
+def _head_of(model: keras.Model, features: Any) -> keras.Model:
+    """The head alone, from pooled features to logits."""
+    inputs = keras.Input(features.shape)
+    return keras.Model(inputs, model.get_layer("head")(model.get_layer("dropout")(inputs)))
+
+
+def _learner(
+    model: keras.Model, settings: Settings, stages: Mapping[str, str] | None
+) -> tuple[keras.Model, dict[str, float] | None]:
+    """What learns in `fit_full`, and the factors of its variables' rates."""
+    logits, factors = to_logits(model), None
+    if settings.learning_rates:
+        by_name = {stage: rate / settings.learning_rate for stage, rate in settings.learning_rates.items()}
+        factors = optimizers.stage_factors(logits, 1.0, stages, by_name)
+    elif settings.layer_decay != 1:
+        factors = optimizers.stage_factors(logits, settings.layer_decay, stages)
+    return memory.remat(logits) if settings.remat else logits, factors
+
+
+def to_logits(model: keras.Model) -> keras.Model:
+    """Leave out what a model has behind its head; the layers are shared."""
+    whole = model.layers[-1].name != "head"
+    return keras.Model(model.inputs, model.get_layer("head").output) if whole else model
+
+
+def compiled(
+    logits: keras.Model,
+    settings: Settings,
+    rate: Any,
+    factors: Mapping[str, float] | None = None,
+    multi_label: bool = False,
+) -> None:
+    """Compile a model that ends in logits for a phase.
+
+    Args:
+        logits: The model.
+        settings: Of the phase.
+        rate: The learning rate, or its schedule.
+        factors: Of the rate, by the variable's path; see `optimizers.stage_factors`.
+        multi_label: Whether each example has any number of labels.
+    """
+    logits.compile(
+        optimizers.build(
+            settings.optimizer,
+            rate,
+            weight_decay=settings.weight_decay,
+            factors=factors,
+            global_clipnorm=settings.global_clipnorm,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            ema_momentum=settings.ema_momentum,
+        ),
+        loss=losses.crossentropy(
+            label_smoothing=settings.label_smoothing,
+            focal_gamma=settings.focal_gamma,
+            class_weights=settings.class_weights,
+            multi_label=multi_label,
+        ),
+        metrics=[losses.accuracy(multi_label)],
+        jit_compile=runtime.jit_compile(),
+    )
+
+
+def _fit_batches(
+    logits: keras.Model,
+    train: Any,
+    val: Any,
+    settings: Settings,
+    *,
+    phase: str,
+    seed: int,
+    augment: dict[str, Any] | None = None,
+    **more: Any,
+) -> History:
+    """Train on batches, smaller ones where these do not fit into memory."""
+    given = _given(logits, settings, seed, augment)
+    begun = _values(logits.variables)
+
+    def fit(settings: Settings) -> History:
+        return _fit(
+            logits,
+            lambda epoch, step: {"x": batches(train, settings.batch_size, first_epoch=epoch, first_step=step, **given)},
+            batches(val, settings.batch_size),
+            steps=math.ceil(len(train.labels) / settings.batch_size),
+            phase=phase,
+            settings=settings,
+            multi_label=train.labels.ndim == 2,
+            **more,
+        )
+
+    while True:
+        try:
+            return fit(settings)
+        except Exception as error:
+            if not memory.is_exhausted(error) or settings.batch_size == 1:
+                raise
+        half, more_steps = settings.batch_size // 2, settings.gradient_accumulation_steps * 2
+        print(f"{phase}: a batch of {settings.batch_size} does not fit into memory; {half}, {more_steps} for a step")
+        settings = settings._replace(batch_size=half, gradient_accumulation_steps=more_steps)
+        memory.release()
+        _assign(logits.variables, begun)
 
 
 def _fit(
     logits: keras.Model,
-    train: dict[str, Any],
+    train: Callable[[int, int], dict[str, Any]],
     val: Any,
     *,
     steps: int,
@@ -286,135 +442,155 @@ def _fit(
     before: History | None = None,
     factors: Mapping[str, float] | None = None,
     until: int | None = None,
-    checkpoint: Path | None = None,
-    state: _State | None = None,
+    keeping: Keeping | None = None,
+    multi_label: bool = False,
 ) -> History:
-    rate = (
-        settings.learning_rate
-        if settings.steady
-        else cosine(settings.learning_rate, settings.warmup, settings.epochs * steps)
-    )
-    optimizer = (
-        keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay)
-        if factors is None
-        else LayerwiseAdamW(rate, settings.weight_decay, factors)
-    )
-    single = logits.output.shape[-1] == 1
-    accuracy = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0) if single else "accuracy"
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    logits.compile(
-        optimizer,
-        loss=smoothed_crossentropy(settings.label_smoothing),
-        metrics=[accuracy],
-        jit_compile=runtime.jit_compile(),
-    )
+    """Train a phase, or what is left of it.
+
+    Args:
+        logits: What is trained.
+        train: Gives the arguments of `fit` that hold the training data, from an epoch and a step of it on.
+        val: The validation data, as `fit` takes it.
+        steps: Batches in an epoch.
+        phase: Its name.
+        settings: Of the phase.
+        callbacks: Keras callbacks.
+        before: The epochs of the phase before.
+        factors: Of the learning rate, by the variable's path.
+        until: Epochs of the phase after which it stops for now.
+        keeping: Where its state is kept.
+        multi_label: Whether each example has any number of labels.
+    """
+    state = None
+    if keeping and checkpoints.exists(keeping.path):
+        state, split = checkpoints.load(keeping.path, settings._asdict())
+        settings = settings._replace(**split)
+    updates = max(1, settings.epochs * steps // settings.gradient_accumulation_steps)
+    rate: Any = settings.learning_rate
+    if not settings.steady:
+        rate = schedules.build(settings.schedule, settings.learning_rate, updates, settings.warmup)
+    compiled(logits, settings, rate, factors, multi_label)
     history = History(list(state.epochs if state else before.epochs if before else []))
     first = state.before if state else len(history.epochs)
-    best = _BestEpoch(settings.patience, history.best["val_loss"] if history.epochs else math.inf)
-    if state and checkpoint:
-        _restore(state, logits, best, checkpoint)
+    best = _BestEpoch(settings, logits, history.best["val_loss"] if history.epochs else math.inf)
+    keeper = _Keeper(keeping, history, first, settings, best)
+    if state and keeping:
+        _restore(state, logits, best, keeping.path)
     last = first + min(until or settings.epochs, settings.epochs)
+    done, step = len(history.epochs) - first, state.step if state else 0
+    record = _Record(history, phase, state.seconds if state else 0.0)
+    table = _Progress(history, phase, first, last - first, steps, step)
+    average = [_Average()] if settings.ema_momentum else []
+    watching = [_Guard(), record, *average, best, table, *callbacks, keeper]
     if not best.ended and len(history.epochs) < last:
-        with readable_errors():
-            logits.fit(
-                **train,
-                validation_data=val,
-                initial_epoch=len(history.epochs),
-                epochs=last,
-                callbacks=[
-                    _Record(history, phase),
-                    *([_Checkpoint(checkpoint, history, first, settings, best, state)] if checkpoint else []),
-                    best,
-                    _Progress(history, phase, first, last - first, steps),
-                    *callbacks,
-                ],
-                verbose=0,
-            )
-    else:  # nothing is left to train
-        logits.set_weights(best.weights)
-    if math.isnan(history.best["val_loss"]):
-        raise InvalidInput(f"the loss became nan in phase {phase}; lower --{phase}.learning_rate")
+        keeper.state = state
+        try:
+            with readable_errors(), keeper.interruptible():
+                if step:  # an epoch by itself, because its first batches are left out
+                    if keras.backend.backend() == "tensorflow":  # else its metrics come to be in the first step
+                        logits.test_on_batch(*next(iter(val)))
+                    _epochs(logits, train(done, step), val, first + done, first + done + 1, watching)
+                    done += 1
+                if not best.ended and first + done < last:
+                    _epochs(logits, train(done, 0), val, first + done, last, watching)
+        except _Diverged as error:
+            best.ended = True
+            _tell_diverged(error, history, phase, settings)
+        keeper.keep()
+    logits.set_weights(best.weights)
+    if not history.epochs or math.isnan(history.best["val_loss"]):
+        raise InvalidInput(f"the loss became nan in phase {phase}: {_advice(phase, settings)}")
     return history
 
 
-def _flat(model: keras.Model) -> Iterator[Any]:
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from _flat(layer)
+def _epochs(logits: keras.Model, data: dict[str, Any], val: Any, first: int, last: int, callbacks: list[Any]) -> None:
+    logits.fit(
+        **data,
+        shuffle=False,
+        validation_data=val,
+        initial_epoch=first,
+        epochs=last,
+        callbacks=callbacks,
+        verbose=0,
+    )
 
 
-def _save(path: Path, state: _State, settings: Settings) -> None:
-    """Write a checkpoint: NumPy's .npz with JSON in it, all of it or nothing."""
-    told = {**state._asdict(), "settings": settings._asdict(), "arrays": {k: len(v) for k, v in state.arrays.items()}}
-    arrays: dict[str, Any] = {
-        f"{name}_{i}": value for name, values in state.arrays.items() for i, value in enumerate(values)
-    }
-    with atomic.writing(path) as file:
-        np.savez(file, told=np.array(json.dumps(told)), **arrays)
+def _advice(phase: str, settings: Settings) -> str:
+    phase = "head" if phase == "head" else "full"
+    return (
+        f"lower --{phase}.learning_rate (it is {settings.learning_rate:g}), or give --global_clipnorm 1 or "
+        "--precision float32"
+    )
 
 
-def _load(path: Path, settings: Settings) -> _State:
-    try:
-        # Without pickle, which could run a stranger's program. NumPy leaves a file that it opens itself open on errors.
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            told = json.loads(str(file["told"]))
-            begun = Settings(**told.pop("settings"))
-            arrays = {name: [file[f"{name}_{i}"] for i in range(n)] for name, n in told.pop("arrays").items()}
-            state = _State(**told, arrays=arrays)
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"{path} is no checkpoint of a phase, or is damaged: delete it or give another") from error
-    for name, value in settings._asdict().items():
-        if value != getattr(begun, name):
-            raise InvalidInput(f"{path} was begun with {name} {getattr(begun, name)}, not {value}: give another file")
-    return state
+def _tell_diverged(error: _Diverged, history: History, phase: str, settings: Settings) -> None:
+    if not history.epochs:
+        return  # `_fit` raises
+    kept = f"the weights of epoch {history.best['epoch']} are kept"
+    print(f"{phase}: {error}; {kept}. {_advice(phase, settings).capitalize()}", file=sys.stderr, flush=True)
 
 
-def _restore(state: _State, model: keras.Model, best: _BestEpoch, path: Path) -> None:
-    """Put the model, its optimizer, and what is known of the best epoch where they were after the last one."""
+def _restore(state: checkpoints.State, model: keras.Model, best: _BestEpoch, path: Path) -> None:
+    """Put the model, its optimizer, and what is known of the best epoch where they were."""
     model.optimizer.build(model.trainable_variables)
     variables = {"last": model.variables, "optimizer": model.optimizer.variables, "best": model.weights}
-    wanted = {name: [tuple(variable.shape) for variable in values] for name, values in variables.items()}
-    if wanted != {name: [array.shape for array in state.arrays.get(name, [])] for name in wanted}:
-        raise InvalidInput(f"{path} does not fit this model, or what of it is trained: give another file")
+    checkpoints.fits(path, state, {name: [tuple(v.shape) for v in values] for name, values in variables.items()})
     for name in ("last", "optimizer"):
-        for variable, value in zip(variables[name], state.arrays[name], strict=True):
-            variable.assign(value)
+        _assign(variables[name], state.arrays[name])
     best.weights, best.waited, best.ended = state.arrays["best"], state.waited, state.ended
 
 
-def _generators() -> list[np.ndarray]:
-    """States of PyTorch's generators, which Keras draws dropout from; on other backends variables have all of it."""
-    if keras.backend.backend() != "torch":
-        return []
-    import torch
-
-    return [state.numpy() for state in (torch.get_rng_state(), *torch.cuda.get_rng_state_all())]
+def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
-def _set_generators(states: list[np.ndarray]) -> None:
-    if keras.backend.backend() != "torch" or not states:
-        return
-    import torch
+def _values(variables: Sequence[Any]) -> list[np.ndarray]:
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
-    cpu, *gpus = [torch.from_numpy(state) for state in states]
-    torch.set_rng_state(cpu)
-    if len(gpus) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(gpus)
+
+class _Diverged(Exception):
+    """The loss is no number any more."""
+
+
+class _Guard(keras.callbacks.Callback):
+    """Ends training at the first loss that is no number, before the next step.
+
+    It comes first, and looks at each loss in a thread of Keras: on JAX the next step need not wait for it.
+    """
+
+    async_safe = True
+    seen: str | None = None
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            self.seen = self.seen or f"the loss became {loss} in step {batch + 1} of epoch {self.epoch + 1}"
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.seen:
+            raise _Diverged(self.seen)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self.seen:
+            raise _Diverged(self.seen)
 
 
 class _Record(keras.callbacks.Callback):
     """Keeps Keras' logs with their phase and seconds, and adds the learning rate for the callbacks after it too."""
 
-    def __init__(self, history: History, phase: str):
+    def __init__(self, history: History, phase: str, spent: float):
         super().__init__()
-        self.history, self.phase = history, phase
+        self.history, self.phase, self.spent = history, phase, spent
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        seconds = time.perf_counter() - self.started
+        seconds, self.spent = self.spent + time.perf_counter() - self.started, 0.0
         logs = {} if logs is None else logs  # in place, as Keras' own LearningRateScheduler does
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         values = {name: float(value) for name, value in logs.items()}
@@ -422,21 +598,17 @@ class _Record(keras.callbacks.Callback):
 
 
 class _BestEpoch(keras.callbacks.Callback):
-    """Stops when the validation loss no longer falls and puts the best weights back.
+    """Stops when the validation loss no longer falls, and keeps the best weights; `_fit` puts them back.
 
     Keras' EarlyStopping cannot start from the loss of an earlier phase: it would keep this phase's best epoch even
     where it is worse than what the phase began with.
     """
 
-    def __init__(self, patience: int, best_loss: float):
+    def __init__(self, settings: Settings, model: keras.Model, best_loss: float):
         super().__init__()
-        self.patience, self.best_loss = patience, best_loss
-        self.weights: list[np.ndarray] = []
+        self.patience, self.averaged, self.best_loss = settings.patience, bool(settings.ema_momentum), best_loss
+        self.weights: list[np.ndarray] = model.get_weights()
         self.waited, self.ended = 0, False
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if not self.weights:  # else they come from a checkpoint
-            self.weights = self.model.get_weights()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         loss = (logs or {})["val_loss"]
@@ -445,82 +617,158 @@ class _BestEpoch(keras.callbacks.Callback):
             return
         if loss < self.best_loss:
             self.best_loss, self.waited = loss, 0
-            self.weights = self.model.get_weights()
+            self.weights = _averaged_weights(self.model) if self.averaged else self.model.get_weights()
             return
         self.waited += 1
         self.model.stop_training = self.ended = self.waited >= self.patience
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.model.set_weights(self.weights)
+
+def _averaged_weights(model: keras.Model) -> list[np.ndarray]:
+    """The model's weights, those that are trained in their moving average."""
+    averages = {id(v): a for v, a in zip(model.trainable_weights, optimizers.averages(model.optimizer), strict=True)}
+    return _values([averages.get(id(variable), variable) for variable in model.weights])
 
 
-class _State(NamedTuple):
-    """Where a phase stands, as a checkpoint holds it.
+class _Average(keras.callbacks.Callback):
+    """Validates the moving average of the weights, and puts the weights back to train on."""
 
-    Args:
-        epochs: Of the history, those of the phase before too.
-        before: How many of them are of the phase before.
-        waited: Epochs since the validation loss last fell.
-        ended: Whether that was too long.
-        arrays: Values of the model's variables after the last epoch, of the optimizer's, the best epoch's weights, and
-            what `_generators` gives.
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        model = self.model
+        self.kept = _values(model.trainable_weights)
+        _assign(model.trainable_weights, _values(optimizers.averages(model.optimizer)))
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        _assign(self.model.trainable_weights, self.kept)
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Writes where the phase stands: at its end, and on the way if so wanted, before a step or after an epoch.
+
+    It comes last: what an epoch gave must be logged before it counts as done. Nothing is done after a step, for which
+    Keras on JAX would have to wait for the step's numbers.
     """
 
-    epochs: list[dict[str, Any]]
-    before: int
-    waited: int
-    ended: bool
-    arrays: dict[str, list[np.ndarray]]
-
-
-class _Checkpoint(keras.callbacks.Callback):
-    """Writes where the phase stands; it comes before `_BestEpoch`, which then puts the best weights back."""
-
     def __init__(
-        self, path: Path, history: History, first: int, settings: Settings, best: _BestEpoch, state: _State | None
+        self,
+        keeping: Keeping | None,
+        history: History,
+        first: int,
+        settings: Settings,
+        best: _BestEpoch,
     ):
         super().__init__()
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.history, self.first, self.settings, self.best = path, history, first, settings, best
-        self.generators = state.arrays.get("generators", []) if state else []
+        self.keeping, self.history, self.first, self.settings, self.best = keeping, history, first, settings, best
+        self.on_the_way = keeping is not None and keeping.on_the_way
+        self.due = time.perf_counter() + checkpoints.SECONDS
+        self.asked = threading.Event()
+        self.warned = False
+        self.state: checkpoints.State | None = None  # from which the next call of `fit` goes on
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        _set_generators(self.generators)  # here: `fit` has drawn from them before it begins
+        if self.state:
+            checkpoints.set_generators(self.state.arrays["generators"])  # here: `fit` has drawn from them before
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        variables = {"last": self.model.variables, "optimizer": self.model.optimizer.variables}
-        arrays = {name: [keras.ops.convert_to_numpy(value) for value in values] for name, values in variables.items()}
-        arrays |= {"best": self.best.weights, "generators": _generators()}
-        state = _State(self.history.epochs, self.first, self.best.waited, self.best.ended, arrays)
-        _save(self.path, state, self.settings)
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.started, self.offset, self.spent = time.perf_counter(), 0, 0.0
+        if self.state and self.state.step:
+            self.offset, self.spent = self.state.step, self.state.seconds
+            _assign(self.model.metrics_variables, self.state.arrays["metrics"])
+        self.state = None
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        asked = self.asked.is_set()
+        if self.on_the_way and (asked or (batch and time.perf_counter() >= self.due)):
+            self.keep(self.offset + batch)
+        if asked:
+            raise KeyboardInterrupt
+
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.asked.is_set():
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.on_the_way and (self.asked.is_set() or time.perf_counter() >= self.due):
+            self.keep()
+        if self.asked.is_set():
+            raise KeyboardInterrupt
+
+    def keep(self, step: int = 0) -> None:
+        """Write the state, after `step` batches of the epoch under way or, at 0, between epochs."""
+        if self.keeping is None:
+            return
+        began, model = time.perf_counter(), self.model
+        arrays = {"last": _values(model.variables), "optimizer": _values(model.optimizer.variables)}
+        arrays |= {"best": self.best.weights, "generators": checkpoints.generators()}
+        arrays["metrics"] = _values(model.metrics_variables) if step else []
+        spent = self.spent + began - self.started if step else 0.0
+        best = self.best
+        state = checkpoints.State(self.history.epochs, self.first, best.waited, best.ended, step, spent, arrays)
+        try:
+            checkpoints.save(self.keeping.path, state, self.settings._asdict(), rotate=self.on_the_way)
+        except OSError as error:
+            if not self.on_the_way:
+                raise
+            if not self.warned:
+                print(f"no checkpoint could be written: {error}; training goes on", file=sys.stderr, flush=True)
+            self.warned = True
+        now = time.perf_counter()
+        self.due = now + checkpoints.pause(now - began)
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let a first Ctrl-C, or SIGTERM, wait for the step under way and for the state to be written."""
+        if not self.on_the_way or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(*_: object) -> None:
+            if self.asked.is_set():
+                raise KeyboardInterrupt
+            self.asked.set()
+
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+        for number in handlers:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 class _Progress(keras.callbacks.Callback):
     """Prints a row an epoch with the time left in the phase, and on a terminal the step within the epoch."""
 
-    def __init__(self, history: History, phase: str, first: int, epochs: int, steps: int):
+    def __init__(self, history: History, phase: str, first: int, epochs: int, steps: int, step: int):
         super().__init__()
         self.history, self.phase, self.first, self.epochs, self.steps = history, phase, first, epochs, steps
-        self.live = sys.stdout.isatty()
+        self.offset = step  # of the first epoch
+        self.live, self.headed = sys.stdout.isatty(), False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        print(f"\n{'epoch':>14}" + "".join(f"{name:>{width}}" for name, width in COLUMNS.items()) + "  time left")
+        if not self.headed:
+            print(f"\n{'epoch':>14}" + "".join(f"{name:>{width}}" for name, width in COLUMNS.items()) + "  time left")
+        self.headed = True
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.started = self.shown = time.perf_counter()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         now = time.perf_counter()
-        if not self.live or now - self.shown < 0.5:
+        if not self.live or not batch or now - self.shown < 0.5:
             return
-        self.shown = now
-        left = (now - self.started) / (batch + 1) * (self.steps - batch - 1)
-        print(f"{CLEAR}{self.phase}  step {batch + 1}/{self.steps}, {duration(left)} left in epoch", end="", flush=True)
+        self.shown, done = now, self.offset + batch
+        left = (now - self.started) / batch * (self.steps - done)
+        print(f"{CLEAR}{self.phase}  step {done}/{self.steps}, {duration(left)} left in epoch", end="", flush=True)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.offset = 0
         last, done = self.history.epochs[-1], epoch + 1 - self.first
         recent = [entry["seconds"] for entry in self.history.epochs[-done:]]
         left = float(np.median(recent)) * (self.epochs - done)
-        numbers = "".join(f"{last[name]:>{width}.4f}" for name, width in COLUMNS.items())
+        numbers = "".join(
+            f"{last[name]:>{width}.{'4f' if last[name] < 1e4 else '3g'}}" for name, width in COLUMNS.items()
+        )
         number = f"{done}/{self.epochs}"
         print(f"{CLEAR if self.live else ''}{self.phase:<5}{number:>9}{numbers}  {duration(left)}", flush=True)

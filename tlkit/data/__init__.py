@@ -5,7 +5,7 @@
 (2, 32, 32, 1)
 """
 
-from tlkit.data.augmentation import augment, augment_array, augment_sound
+from tlkit.data.augmentation import augment, augment_array, augment_sound, mix, switched_on
 from tlkit.data.images import decode
 from tlkit.data.photos import Photos, Splits, load
 from tlkit.data.pipeline import View, Views, batches, readable_errors
@@ -13,5 +13,5 @@ from tlkit.data.sources import Examples, load_source
 
 __all__ = [
     "Examples", "Photos", "Splits", "View", "Views", "augment", "augment_array", "augment_sound", "batches", "decode",
-    "load", "load_source", "readable_errors",
+    "load", "load_source", "mix", "readable_errors", "switched_on",
 ]  # fmt: skip

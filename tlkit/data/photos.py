@@ -20,7 +20,7 @@ import numpy as np
 from tlkit.data import sounds
 from tlkit.data.images import Content, decode
 from tlkit.data.sources import Examples, few, load_source
-from tlkit.data.split import content_hash, divide
+from tlkit.data.split import content_hash, divide, named
 from tlkit.errors import InvalidInput, Undecodable
 from tlkit.progress import Progress
 
@@ -37,7 +37,7 @@ class Photos:
 
     names: list[str]
     hashes: list[str]
-    labels: np.ndarray  # (n,), int32: positions in the classes
+    labels: np.ndarray  # (n,), int32: positions in the classes; or multi-label: (n, classes), float32, zeros and ones
     shape: tuple[int, ...]  # of each: (*space, channels), such as (height, width, channels) or (samples, channels)
     stored: np.ndarray | list[Content]  # values (n or more, *shape), or what to decode
     rows: np.ndarray  # (n,), int: where each photo stands in `stored`
@@ -87,7 +87,7 @@ class Photos:
 
         Shapes:
             images: (n, *space, channels), uint8 or float32
-            labels: (n,)
+            labels: (n,), or (n, classes), zeros and ones
 
         uint8 with 1 or 3 channels behind two axes of space are photos, all else arrays.
 
@@ -99,7 +99,7 @@ class Photos:
             kind="photos" if photos else "arrays",
             names=list(names) if names else [str(i) for i in range(len(images))],
             hashes=[content_hash(image) for image in images],
-            labels=np.asarray(labels, np.int32),
+            labels=_as_array(labels),
             shape=images.shape[1:],
             stored=images,
             rows=np.arange(len(images)),
@@ -115,6 +115,10 @@ class Row(NamedTuple):
     split: str
 
 
+def _as_array(labels: Sequence[int] | np.ndarray) -> np.ndarray:
+    return np.asarray(labels, np.int32 if np.ndim(labels) == 1 else np.float32)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
     """What a run trains on, chooses by and is tested on."""
@@ -127,13 +131,19 @@ class Splits:
     warnings: list[str]  # what else the user should know, one line each
     kind: str = "photos"  # or "sounds" or "arrays"
     rate: int | None = None  # of sounds: samples in a second
+    separator: str | None = None  # in the manifest, between the labels of an example that may have several
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an example may have several labels, or none; `labels` are then (n, classes)."""
+        return self.train.labels.ndim == 2
 
     def manifest(self) -> list[Row]:
         """One row for each photo that is used, sorted."""
         rows = []
         for split, photos in (("train", self.train), ("val", self.val), ("test", self.test)):
             if photos:
-                names = [self.classes[label] for label in photos.labels]
+                names = named(photos.labels, self.classes, self.separator)
                 rows += [Row(*values, split) for values in zip(photos.hashes, photos.names, names, strict=True)]
         return sorted(rows)
 
@@ -152,7 +162,10 @@ class Splits:
         return hashlib.sha256(_csv(self.manifest())).hexdigest()
 
     def write_manifest(self, path: str | Path) -> None:
-        """Write the manifest as a CSV file. In the folder of the photos, source `csv` reads the same splits from it."""
+        """Write the manifest as a CSV file. In the folder of the photos, source `csv` reads the same splits from it.
+
+        Where examples may have several labels, give it the same separator.
+        """
         Path(path).write_bytes(_csv(self.manifest()))
 
 
@@ -168,6 +181,7 @@ def load(
     path: str | Path | None = None,
     name: str | None = None,
     data_dir: str | None = None,
+    separator: str | None = None,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     seconds: float | None = None,
@@ -187,6 +201,7 @@ def load(
         path: The folder of source `folder`, or the file of source `csv` or `npz`.
         name: The data set of source `tfds`.
         data_dir: Where tensorflow-datasets keeps its prepared data.
+        separator: Of source `csv`, where an example may have several labels or none: what stands between them.
         size: Height and width in pixels that photos are resized to; needed for photos in files, whose sizes differ.
         channels: 1 for grayscale, 3 for RGB; by default those of photos that are pixels already, else 3.
         seconds: Length that sounds are cut or filled up to; see `tlkit.data.sounds.frame` for the default.
@@ -207,7 +222,9 @@ def load(
     >>> len(splits.train), len(splits.val), len(splits.test)
     (1246, 272, 279)
     """
-    examples = load_source(source, path=path, name=name, data_dir=data_dir) if isinstance(source, str) else source
+    examples = source
+    if isinstance(examples, str):
+        examples = load_source(examples, path=path, name=name, data_dir=data_dir, separator=separator)
     kind = examples.kind
     shape, rate = _shape(examples, size, channels, seconds)
     stored: np.ndarray | list[Content] = examples.contents
@@ -225,9 +242,10 @@ def load(
     good = [i for i, h in enumerate(hashes) if h]
     if not good:
         raise InvalidInput(f"none of the {len(hashes)} {kind} can be decoded: {few(set_aside, 3)}")
+    labels = _as_array(examples.labels)
     division = divide(
         [hashes[i] for i in good],
-        [examples.labels[i] for i in good],
+        labels[good],
         [examples.names[i] for i in good],
         [examples.splits[i] for i in good],
         examples.classes,
@@ -235,6 +253,7 @@ def load(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         val_as_test=val_as_test,
+        separator=examples.separator,
     )
     warnings = examples.notes + division.warnings
     _say(*warnings)
@@ -244,7 +263,7 @@ def load(
         return Photos(
             names=[examples.names[i] for i in rows],
             hashes=[hashes[i] for i in rows],
-            labels=np.array([examples.labels[i] for i in rows], np.int32),
+            labels=labels[rows],
             shape=shape,
             stored=stored,
             rows=np.array(rows, int),
@@ -260,6 +279,7 @@ def load(
         warnings=warnings,
         kind=kind,
         rate=rate,
+        separator=examples.separator,
     )
 
 

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlkit.data.augmentation import augmentation
+from tlkit.data.augmentation import augmentation, mix, switched_on
 from tlkit.data.photos import Photos
 from tlkit.errors import InvalidInput
 
-AUGMENTATION = 1  # raise it when a view begins to be changed otherwise: stored features are found by it
+AUGMENTATION = 2  # raise it when a view begins to be changed otherwise: stored features are found by it
+MIXING = ("mixup", "cutmix")  # changes that need a whole batch
 AHEAD = 3  # batches prepared while the network computes
 _unreadable: list[InvalidInput] = []  # what `readable_errors` raises; TensorFlow's threads keep only its text
 
@@ -35,7 +36,7 @@ class View:
     """
 
     photos: Photos
-    augment: Mapping[str, Any]  # arguments of `tlkit.data.augment`
+    augment: Mapping[str, Any]  # arguments of `tlkit.data.augment`; mixup and cutmix, which need a batch, do nothing
     seed: int
     number: int
 
@@ -44,7 +45,7 @@ class View:
 
     @property
     def labels(self) -> np.ndarray:
-        """Of the photos: (n,), int32."""
+        """Of the photos: (n,), int32, or (n, classes), float32."""
         return self.photos.labels
 
     @property
@@ -62,19 +63,23 @@ class View:
         """Of the photos."""
         return self.photos.kind
 
+    @property
+    def _changes(self) -> dict[str, Any]:
+        return {name: value for name, value in switched_on(self.augment).items() if name not in MIXING}
+
     @functools.cached_property
     def hashes(self) -> list[str]:
         """SHA-256 of each photo's own hash and of how it is changed."""
-        change = json.dumps([AUGMENTATION, dict(self.augment), self.seed, self.number], sort_keys=True)
+        change = json.dumps([AUGMENTATION, self._changes, self.seed, self.number], sort_keys=True)
         return [hashlib.sha256(f"{hash_} {change}".encode()).hexdigest() for hash_ in self.photos.hashes]
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """The changed photos at `indices`, (k, *shape)."""
         images = self.photos.read(indices)
-        change = augmentation(self.kind)
+        change, changes = augmentation(self.kind), self._changes
         for image, index in zip(images, indices, strict=True):
             rng = np.random.default_rng((self.seed, self.number, int(self.photos.hashes[index][:16], 16)))
-            image[...] = change(image, rng, **self.augment)
+            image[...] = change(image, rng, **changes)
         return images
 
 
@@ -92,9 +97,10 @@ class Views:
             raise AttributeError(f"Views have no {name}")
         return getattr(self.views[0], name)
 
-    def draw(self, indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-        """The photos at `indices`, each in the view that `epoch` has drawn for it."""
-        drawn = np.random.default_rng((seed, epoch, 0, 1)).integers(len(self.views), size=len(self))[indices]
+    def draw(self, indices: np.ndarray, seed: int, epoch: int, places: np.ndarray | None = None) -> np.ndarray:
+        """The photos at `indices`, each in the view that `epoch` has drawn for it, or for its place in the order."""
+        drawn = np.random.default_rng((seed, epoch, 0, 1)).integers(len(self.views), size=len(self))
+        drawn = drawn[indices if places is None else places]
         values = np.empty((len(indices), *self.shape), self.dtype)
         for number in np.unique(drawn):
             here = drawn == number
@@ -103,7 +109,10 @@ class Views:
 
 
 class Plan(NamedTuple):
-    """What each batch holds; all that is random in it follows from the seed, the epoch and the photo's position."""
+    """What each batch holds; all that is random in it follows from the seed, the epoch and the photo's position.
+
+    What the epoch draws has a place in its order, and `step` numbers the batches of the whole epoch.
+    """
 
     photos: Any
     batch_size: int
@@ -112,34 +121,73 @@ class Plan(NamedTuple):
     augment: Mapping[str, Any] | None
     labels: np.ndarray | None
     first_epoch: int = 0
+    first_step: int = 0
+    classes: int | None = None
+    balanced: bool = False
+
+    @property
+    def mixing(self) -> dict[str, float]:
+        """The changes that mix the examples of a batch."""
+        return {name: value for name, value in switched_on(self.augment or {}).items() if name in MIXING}
 
     @property
     def steps(self) -> int:
         """Batches in an epoch."""
-        return -(-len(self.photos) // self.batch_size)
+        return -(-len(self.photos) // self.batch_size) - self.first_step
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """The positions of the photos in each batch of an epoch."""
         n = len(self.photos)
-        order = np.random.default_rng((self.seed, epoch)).permutation(n) if self.shuffle else np.arange(n)
-        return np.split(order, range(self.batch_size, n, self.batch_size))
+        rng = np.random.default_rng((self.seed, epoch))
+        if self.balanced:
+            order = _alike(self.photos.labels, rng)
+        else:
+            order = rng.permutation(n) if self.shuffle else np.arange(n)
+        return np.split(order, range(self.batch_size, n, self.batch_size))[self.first_step :]
 
-    def images(self, epoch: int, indices: np.ndarray) -> np.ndarray:
-        """The photos at `indices`, augmented as in `epoch`: (k, *space, channels), uint8 or float32."""
+    def images(self, epoch: int, indices: np.ndarray, step: int = 0) -> np.ndarray:
+        """The photos at `indices`, each augmented as in `epoch`: (k, *space, channels), uint8 or float32."""
+        places = step * self.batch_size + np.arange(len(indices)) if self.balanced else None
         try:
             if isinstance(self.photos, Views):
-                return self.photos.draw(indices, self.seed, int(epoch))
+                return self.photos.draw(indices, self.seed, int(epoch), places)
             images = self.photos.read(indices)
         except InvalidInput as error:
             _unreadable.append(error)
             raise
-        if self.augment:
+        changes = {name: value for name, value in switched_on(self.augment or {}).items() if name not in MIXING}
+        if changes:
             change = augmentation(self.photos.kind)
-            for image, index in zip(images, indices, strict=True):
+            for number, (image, index) in enumerate(zip(images, indices, strict=True)):
                 # + 1: NumPy seeds (seed, epoch, 0) and (seed, epoch) alike, and that is what the order is drawn from
-                rng = np.random.default_rng((self.seed, int(epoch), int(index) + 1))
-                image[...] = change(image, rng, **self.augment)
+                drawn = [self.seed, int(epoch), int(index) + 1]
+                if places is not None:  # the same photo may stand in several
+                    drawn.append(int(places[number]) + 1)
+                image[...] = change(image, np.random.default_rng(drawn), **changes)
         return images
+
+    def batch(self, epoch: int, indices: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The photos at `indices`, augmented and mixed as in `epoch`, and their labels, if any."""
+        images = self.images(epoch, indices, step)
+        labels = None if self.labels is None else self.labels[indices]
+        if not self.mixing:
+            return images, labels
+        if labels is not None and labels.ndim == 1 and self.classes:
+            labels = np.eye(self.classes, dtype=np.float32)[labels]
+        rng = np.random.default_rng((self.seed, int(epoch), 0, 2, int(step) + 1))
+        return mix(images, labels, rng, **self.mixing)
+
+
+def _alike(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many positions as there are labels, those of each class alike often, none again before all of its class."""
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    counts = np.full(len(members), len(labels) // len(members))
+    counts[rng.permutation(len(members))[: len(labels) % len(members)]] += 1
+    drawn = [
+        np.concatenate([rng.permutation(those) for _ in range(-(-count // len(those)))])[:count]
+        for those, count in zip(members, counts.tolist(), strict=True)
+    ]
+    return rng.permutation(np.concatenate(drawn))
 
 
 def batches(
@@ -151,6 +199,9 @@ def batches(
     augment: Mapping[str, Any] | None = None,
     labels: bool = True,
     first_epoch: int = 0,
+    first_step: int = 0,
+    classes: int | None = None,
+    balanced: bool = False,
 ) -> Any:
     """Batches for `fit`, `evaluate` and `predict`: a `tf.data.Dataset` on TensorFlow, else a `keras.utils.PyDataset`.
 
@@ -166,22 +217,46 @@ def batches(
         shuffle: Draw a new order for every epoch.
         seed: 0 or more. Order and augmentation depend on it, the epoch and the photo's position alone.
         augment: Arguments of `tlkit.data.augment`, such as `{"flip": True, "rotation": 10}`; those of `augment_sound`
-            or `augment_array` where that is what the photos are.
+            or `augment_array` where that is what the photos are. `mixup` and `cutmix` may be there too; see
+            `tlkit.data.mix`. For `Views`, which are changed already, there may be no others.
         labels: Give (images, labels); without, images alone.
         first_epoch: Number of the first epoch, above 0 where training goes on that was begun with other batches.
+        first_step: Batches that are left out at the beginning of every epoch, to go on within one.
+        classes: How many there are; what mixes integer labels needs it.
+        balanced: Draw the photos of every class alike often, as many in an epoch as there are, in random order: of a
+            large class it leaves some out, those of a small one come back, each time changed anew.
 
     Shapes:
         images: (batch, *space, channels), uint8 or float32
-        labels: (batch,), int32
+        labels: (batch,), int32, or (batch, classes), float32, as those of the photos; the latter where they are mixed
+
+    Raises:
+        InvalidInput: there are no photos, or what is asked for cannot be had of these.
     """
     if not len(photos):
         raise InvalidInput("there are no photos to make batches of")
     if batch_size < 1:
         raise InvalidInput(f"batch_size is {batch_size!r}: 1 or more")
-    plan = Plan(photos, batch_size, shuffle, seed, augment, photos.labels if labels else None, first_epoch)
+    given = photos.labels if labels else None
+    plan = Plan(photos, batch_size, shuffle, seed, augment, given, first_epoch, first_step, classes, balanced)
+    if balanced and photos.labels.ndim > 1:
+        raise InvalidInput("balanced is true, but photos with several labels each cannot be drawn so: leave it out")
+    if plan.mixing:
+        _check_mixing(plan)
     import keras
 
     return _tf_data(plan) if keras.backend.backend() == "tensorflow" else py_dataset(plan)
+
+
+def _check_mixing(plan: Plan) -> None:
+    names, kind = " and ".join(plan.mixing), plan.photos.kind
+    possible = {"photos": MIXING, "arrays": MIXING, "sounds": ("mixup",)}.get(kind, ())
+    if not set(plan.mixing) <= set(possible):
+        raise InvalidInput(f"augment has {names}; {kind} can have {' and '.join(possible) or 'neither'}")
+    if plan.labels is not None and plan.labels.ndim == 1:
+        most = int(plan.labels.max())
+        if plan.classes is None or plan.classes <= most:
+            raise InvalidInput(f"classes is {plan.classes}; for {names} of labels up to {most} give {most + 1} or more")
 
 
 @contextmanager
@@ -212,18 +287,25 @@ def _tf_data(plan: Plan) -> Any:
 
     epochs = itertools.count(plan.first_epoch)
 
-    def steps() -> Iterator[tuple[int, np.ndarray]]:
+    def steps() -> Iterator[tuple[int, int, np.ndarray]]:
         # This body runs at the first `next`, not when an iterator is made: Keras makes two in each epoch and uses one.
         epoch = next(epochs)
-        for indices in plan.order(epoch):
-            yield epoch, indices
+        for step, indices in enumerate(plan.order(epoch), plan.first_step):
+            yield epoch, step, indices
 
-    def read(epoch: Any, indices: Any) -> Any:
-        images = tf.numpy_function(plan.images, [epoch, indices], plan.photos.dtype, stateful=False)
+    def read(epoch: Any, step: Any, indices: Any) -> Any:
+        if plan.labels is not None and plan.mixing:
+            kinds = (plan.photos.dtype, np.float32)
+            images, labels = tf.numpy_function(plan.batch, [epoch, indices, step], kinds, stateful=False)
+            labels.set_shape((None, plan.classes if plan.labels.ndim == 1 else plan.labels.shape[1]))
+        else:
+            alone = lambda *given: plan.batch(*given)[0]  # noqa: E731
+            images = tf.numpy_function(alone, [epoch, indices, step], plan.photos.dtype, stateful=False)
+            labels = None if plan.labels is None else tf.gather(plan.labels, indices)
         images.set_shape((None, *plan.photos.shape))
-        return images if plan.labels is None else (images, tf.gather(plan.labels, indices))
+        return images if labels is None else (images, labels)
 
-    signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64))
+    signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64))
     dataset = tf.data.Dataset.from_generator(steps, output_signature=signature)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(plan.steps))
     return dataset.map(read, num_parallel_calls=2, deterministic=True).prefetch(AHEAD)
@@ -252,12 +334,11 @@ def py_dataset(plan: Plan) -> Any:
                 self.order, self.ahead = (epoch, plan.order(epoch)), {}
             for later in range(step, min(step + 1 + AHEAD, plan.steps)):
                 if later not in self.ahead:
-                    self.ahead[later] = _threads().submit(plan.images, epoch, self.order[1][later])
-            images = self.ahead.pop(step).result()
+                    which = (epoch, self.order[1][later], plan.first_step + later)
+                    self.ahead[later] = _threads().submit(plan.batch, *which)
+            images, labels = self.ahead.pop(step).result()
             self.asked += 1
-            if plan.labels is None:
-                return images
-            return images, plan.labels[self.order[1][step]]
+            return images if labels is None else (images, labels)
 
         def __iter__(self) -> Iterator[Any]:
             yield from (self[step] for step in range(plan.steps))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tlkit import labels as names_of_labels
 from tlkit.data import images, sounds
 from tlkit.data.images import Content
 from tlkit.errors import InvalidInput, Unavailable, first_line
@@ -27,18 +28,36 @@ class Examples(NamedTuple):
     """Labelled photos or sounds, not decoded yet, or arrays."""
 
     names: list[str]  # what the user knows a photo by, such as its path below the folder given
-    labels: list[int]  # positions in `classes`
+    labels: list[int] | np.ndarray  # positions in `classes`; where there may be several, (n, classes) zeros and ones
     classes: list[str]
     splits: list[str | None]  # "train", "val" or "test" where the source says so
     contents: list[Content] | np.ndarray  # of arrays: (n, *space, channels), uint8 or float32
     notes: list[str]  # what the user should know, one line each
     kind: str = "photos"  # or "sounds" or "arrays"
+    separator: str | None = None  # between the labels of one example, where each may have several or none
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an example may have several labels, or none."""
+        return self.separator is not None
 
 
 def load_source(
-    source: str = "embedded", *, path: str | Path | None = None, name: str | None = None, data_dir: str | None = None
+    source: str = "embedded",
+    *,
+    path: str | Path | None = None,
+    name: str | None = None,
+    data_dir: str | None = None,
+    separator: str | None = None,
 ) -> Examples:
     """List what `source` holds: `embedded`, `folder`, `csv` and `npz` (with `path`), or `tfds` (with `name`).
+
+    Args:
+        source: One of these.
+        path: The folder, or the file.
+        name: The data set.
+        data_dir: Where tensorflow-datasets keeps its prepared data.
+        separator: Of source `csv`; see `csv_file`.
 
     Raises:
         InvalidInput: the source, or what it needs, is missing or cannot be used.
@@ -52,6 +71,8 @@ def load_source(
     if source in (by_path := {"folder": folder, "csv": csv_file, "npz": npz}):
         if path is None:
             raise InvalidInput(f"data.path is None: data.source {source} needs it")
+        if source == "csv":
+            return csv_file(path, separator)
         return by_path[source](path)
     if source == "tfds":
         if name is None:
@@ -160,11 +181,16 @@ def _kind(where: str, names: Sequence[str]) -> str:
     return "sounds" if first["sounds"] else "photos"
 
 
-def csv_file(path: str | Path) -> Examples:
+def csv_file(path: str | Path, separator: str | None = None) -> Examples:
     """The photos, or the sounds, listed in a CSV file (UTF-8) with the columns path, label and, if wanted, split.
 
     Paths are relative to the CSV file's folder. The split is train, val or test in every row, or there is no such
     column. Other columns are ignored.
+
+    Args:
+        path: Of the file.
+        separator: Where an example may have several labels or none: what stands between them in the column, which may
+            then be called labels too. Blanks around a label, and a label that is there twice, are taken out.
 
     Raises:
         InvalidInput: the file, a column, a photo or a value is missing or wrong, and the message names the line; or
@@ -174,15 +200,18 @@ def csv_file(path: str | Path) -> Examples:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = list(reader.fieldnames or [])
-            for column in ("path", "label"):
+            said = "labels" if separator and "label" not in columns and "labels" in columns else "label"
+            for column in ("path", said):
                 if column not in columns:
                     raise InvalidInput(
                         f"{path}, line 1: no column {column!r} among {columns}: give a header path,label[,split]"
                     )
-            for column in ("path", "label", "split"):
+            for column in ("path", said, "split"):
                 if columns.count(column) > 1:
                     raise InvalidInput(f"{path}, line 1: {columns.count(column)} columns {column!r}: keep one")
-            rows = [_csv_row(f"{path}, line {reader.line_num}", Path(path).parent, row) for row in reader]
+            rows = [
+                _csv_row(f"{path}, line {reader.line_num}", Path(path).parent, row, said, separator) for row in reader
+            ]
     except OSError as error:
         raise InvalidInput(f"data.path is {str(path)!r}: {error.strerror}; data.source csv needs a file") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -190,18 +219,45 @@ def csv_file(path: str | Path) -> Examples:
     if not rows:
         raise InvalidInput(f"{path}: no photo is listed")
     names, values, splits = (list(column) for column in zip(*rows, strict=True))
-    classes = sorted(set(values))
+    classes = sorted(set().union(*values))
+    if not classes:
+        raise InvalidInput(f"{path}: no photo has a label: give two different ones or more")
     if len(classes) < 2:
         raise InvalidInput(f"{path}: a single class, {classes[0]!r}: give two or more")
     contents: list[Content] = [Path(path).parent / name for name in names]
     position = {value: i for i, value in enumerate(classes)}
     kind = _kind(str(path), names)
-    return Examples(names, [position[value] for value in values], classes, splits, contents, [], kind)
+    labels: list[int] | np.ndarray
+    if separator is None:
+        labels = [position[value] for (value,) in values]
+        notes = _forgotten_separator(classes)
+    else:
+        labels = np.zeros((len(names), len(classes)), np.float32)
+        for row, several in enumerate(values):
+            labels[row, [position[value] for value in several]] = 1
+        notes = _one_each(labels, "leave data.separator out")
+    return Examples(names, labels, classes, splits, contents, notes, kind, separator)
 
 
-def _csv_row(where: str, parent: Path, row: dict[str, str | None]) -> tuple[str, str, str | None]:
-    name, label = row["path"] or "", (row["label"] or "").strip()
-    if not label:
+def _forgotten_separator(classes: Sequence[str]) -> list[str]:
+    odd = [name for name in classes if names_of_labels.SEPARATOR in name]
+    meant = f"if that stands between several labels, give data.separator {names_of_labels.SEPARATOR!r}"
+    return [f"classes with {names_of_labels.SEPARATOR} in their names ({few(odd, 3)}): {meant}"] if odd else []
+
+
+def _one_each(labels: np.ndarray, instead: str) -> list[str]:
+    """A note where labels that could be several are not, as with classes that exclude each other, encoded one-hot."""
+    if not (labels.sum(axis=1) == 1).all():
+        return []
+    return [f"every example has exactly one label: if no example can have two, {instead}, for better probabilities"]
+
+
+def _csv_row(
+    where: str, parent: Path, row: dict[str, str | None], column: str, separator: str | None
+) -> tuple[str, set[str], str | None]:
+    name, text = row["path"] or "", row[column] or ""
+    label = {part.strip() for part in (text.split(separator) if separator else [text])} - {""}
+    if not label and separator is None:
         raise InvalidInput(f"{where}: the label is empty")
     try:
         found = (parent / name).is_file()
@@ -222,9 +278,10 @@ def npz(path: str | Path) -> Examples:
     """The arrays of a NumPy file in MedMNIST's layout: `train_images`, `train_labels`, and the same for val and test.
 
     A split but train may be left out. Images are volumes, photos or signals, (n, *space) or (n, *space, channels): a
-    last axis of up to 4 behind one of space is that of channels. Labels are integers, (n,) or (n, 1); what they mean
-    the file does not say, so a class is called by its number. Photos, uint8 with 1 or 3 channels, are what those of
-    other sources are, and can be resized; all else stays as it is, float numbers and signals as float32.
+    last axis of up to 4 behind one of space is that of channels. Labels are integers, (n,) or (n, 1), or, where an
+    example may have several or none, zeros and ones, (n, classes). What they mean the file does not say, so a class is
+    called by its number, or by that of its column, from 0. Photos, uint8 with 1 or 3 channels, are what those of other
+    sources are, and can be resized; all else stays as it is, float numbers and signals as float32.
 
     Raises:
         InvalidInput: the file, or an array of it, is missing, damaged or of another kind; the message names it.
@@ -244,19 +301,30 @@ def npz(path: str | Path) -> Examples:
         if arrays[-1].shape[1:] != arrays[0].shape[1:] or arrays[-1].dtype != arrays[0].dtype:
             both = [f"{array.dtype} {array.shape[1:]}" for array in (arrays[0], arrays[-1])]
             raise InvalidInput(f"{path}: {split}_images holds {both[1]}, train_images {both[0]}: give one kind")
-    values, positions = np.unique(np.concatenate(labels), return_inverse=True)
-    if len(values) < 2:
-        raise InvalidInput(f"{path}: a single class, {values[0]}: give two or more")
+    wide = {part.shape[1:] for part in labels}
+    if len(wide) > 1:
+        shapes = few([f"{split}_labels {part.shape}" for split, part in zip(splits, labels, strict=True)])
+        raise InvalidInput(f"{path}: {shapes}: give the same columns in every split")
+    multi_label, given, notes = labels[0].ndim == 2, np.concatenate(labels), []
+    if multi_label:
+        classes, positions = [str(column) for column in range(given.shape[1])], given
+        notes = _one_each(given, "give integers, (n,)")
+    else:
+        values, positions = np.unique(given, return_inverse=True)
+        classes, positions = [str(value) for value in values], positions.tolist()
+        if len(classes) < 2:
+            raise InvalidInput(f"{path}: a single class, {classes[0]}: give two or more")
     together = np.concatenate(arrays)
     photos = together.dtype == np.uint8 and together.ndim == 4 and together.shape[-1] in (1, 3)
     return Examples(
         names=[f"{split}/{i:06}" for split, part in zip(splits, arrays, strict=True) for i in range(len(part))],
-        labels=positions.tolist(),
-        classes=[str(value) for value in values],
+        labels=positions,
+        classes=classes,
         splits=[split for split, part in zip(splits, arrays, strict=True) for _ in part],
         contents=list(together) if photos else together,
-        notes=[],
+        notes=notes,
         kind="photos" if photos else "arrays",
+        separator=names_of_labels.SEPARATOR if multi_label else None,
     )
 
 
@@ -300,11 +368,21 @@ def _npz_images(where: str, images: np.ndarray) -> np.ndarray:
 def _npz_labels(where: str, labels: np.ndarray, count: int) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.dtype.kind not in "ui" or labels.ndim != 1:
-        raise InvalidInput(f"{where} is {labels.dtype} {labels.shape}: give one integer for each, (n,) or (n, 1)")
+    several = labels.ndim == 2 and labels.dtype.kind in "buif" and labels.size > 0
+    if several and not np.isin(labels, (0, 1)).all():
+        odd = labels[~np.isin(labels, (0, 1))][0]
+        raise InvalidInput(
+            f"{where} is {labels.dtype} {labels.shape} and holds {odd}: give one integer for each, (n,) or (n, 1), or, "
+            "where each may have several labels, zeros and ones, (n, classes)"
+        )
+    if (labels.dtype.kind not in "ui" or labels.ndim != 1) and not (several and labels.any()):
+        raise InvalidInput(
+            f"{where} is {labels.dtype} {labels.shape}: give one integer for each, (n,) or (n, 1), or, where each may "
+            "have several labels, zeros and ones, (n, classes), not zeros alone"
+        )
     if len(labels) != count:
         raise InvalidInput(f"{where} has {len(labels):,} labels for {count:,} images: give one for each")
-    return labels.astype(np.int64)
+    return labels.astype(np.float32 if several else np.int64)
 
 
 def tfds(name: str, data_dir: str | None = None) -> Examples:
@@ -338,8 +416,9 @@ def tfds(name: str, data_dir: str | None = None) -> Examples:
     decoding = tensorflow_datasets.decode.PartialDecoding(
         {image: True, label: True}, decoders={image: tensorflow_datasets.decode.SkipDecoding()}
     )
+    labels: list[int] = []
     contents: list[Content] = []
-    examples = Examples([], [], list(builder.info.features[label].names), [], contents, notes)
+    examples = Examples([], labels, list(builder.info.features[label].names), [], contents, notes)
     for split, theirs in given.items():
         dataset = builder.as_dataset(split=theirs, decoders=decoding, shuffle_files=False)
         for i, example in enumerate(dataset.as_numpy_iterator()):
@@ -347,7 +426,7 @@ def tfds(name: str, data_dir: str | None = None) -> Examples:
                 notes.append(f"{name}: left out the split {theirs}: its photos have no label")
                 break
             examples.names.append(f"{theirs}/{i:06}")
-            examples.labels.append(int(example[label]))
+            labels.append(int(example[label]))
             examples.splits.append(split if len(given) > 1 else None)
             contents.append(example[image])
     return examples

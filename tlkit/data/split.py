@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tlkit.data.sources import few
 from tlkit.errors import InvalidInput
+from tlkit.labels import SEPARATOR, joined
 
 
 class Division(NamedTuple):
@@ -53,9 +54,23 @@ def split_of(content_hash: str, val_fraction: float, test_fraction: float) -> st
     return "val" if place < test_fraction + val_fraction else "train"
 
 
+def named(labels: Sequence[int] | np.ndarray, classes: Sequence[str], separator: str | None = None) -> list[str]:
+    """Name the label of each photo, or the labels, with what stands between them.
+
+    Shapes:
+        labels: (n,) positions in the classes; or (n, classes), zeros and ones
+
+    >>> named([1, 0], ["cat", "dog"]), named(np.array([[1, 1], [0, 0]]), ["cat", "dog"], "|")
+    (['dog', 'cat'], ['cat|dog', ''])
+    """
+    if np.ndim(labels) == 2:
+        return [joined(row, classes, separator or SEPARATOR) for row in np.asarray(labels).tolist()]
+    return [classes[label] for label in labels]
+
+
 def divide(
     hashes: Sequence[str],
-    labels: Sequence[int],
+    labels: Sequence[int] | np.ndarray,
     names: Sequence[str],
     given: Sequence[str | None],
     classes: Sequence[str],
@@ -64,16 +79,22 @@ def divide(
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     val_as_test: bool = False,
+    separator: str | None = None,
 ) -> Division:
     """Put every photo into a split: the given one where there is one, else by its hash (see `split_of`).
 
     What is given decides: train, val and test stay as they are; from train and test, validation is taken out of train
     by hash; with train and val, there is no test, unless `val_as_test` makes val the test and validation is taken out
     of train by hash; train alone counts as nothing given. A photo that stands in several given splits is kept in one,
-    the test before val before train. Warnings and errors call the photos by `kind`, such as sounds.
+    the test before val before train. Warnings and errors call the photos by `kind`, such as sounds, and put `separator`
+    between the labels of one that has several.
+
+    Shapes:
+        labels: (n,) positions in the classes; or (n, classes), zeros and ones, where each may have several or none
 
     Raises:
-        InvalidInput: a fraction or the given splits cannot be used, or a class is left without a photo to train on.
+        InvalidInput: a fraction or the given splits cannot be used; a class is left without a photo to train on, or,
+            where each may have several labels, a split without any.
 
     >>> divide(["ff" * 32, "fe" * 32, "30" * 32, "11" * 32], [0, 1, 0, 1], list("abcd"), [None] * 4, "xy").splits
     ['train', 'train', 'val', 'test']
@@ -81,7 +102,8 @@ def divide(
     for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 < share < 1 or val_fraction + test_fraction >= 1:
             raise InvalidInput(f"data.{name} is {share!r}: above 0, and both fractions together below 1")
-    splits, warnings = list(given), _contradictions(hashes, labels, names, classes, kind)
+    odd = "whose copies have other labels" if np.ndim(labels) == 2 else "with several labels"
+    splits, warnings = list(given), _contradictions(hashes, named(labels, classes, separator), names, f"{kind} {odd}")
     present = {str(split) for split in given if split}
     if present not in (set(), {"train"}, {"train", "val"}, {"train", "test"}, {"train", "val", "test"}):
         raise InvalidInput(f"the data has only the splits {few(sorted(present))}: give train too, or no splits")
@@ -100,7 +122,8 @@ def divide(
     if present == {"train", "test"}:
         drawn = [split_of(h, val_fraction, 0) for h in hashes]
         splits = [d if s == "train" else s for s, d in zip(splits, drawn, strict=True)]
-    return Division(splits, warnings + _gaps(splits, labels, classes, kind) + _copies(splits, hashes, kind))
+    gaps = _gaps if np.ndim(labels) == 1 else _unlabelled
+    return Division(splits, warnings + gaps(splits, labels, classes, kind) + _copies(splits, hashes, kind))
 
 
 def _remove_leaks(splits: list[str | None], hashes: Sequence[str], names: Sequence[str], kind: str) -> list[str]:
@@ -120,17 +143,15 @@ def _remove_leaks(splits: list[str | None], hashes: Sequence[str], names: Sequen
     return warnings
 
 
-def _contradictions(
-    hashes: Sequence[str], labels: Sequence[int], names: Sequence[str], classes: Sequence[str], kind: str
-) -> list[str]:
+def _contradictions(hashes: Sequence[str], labels: Sequence[str], names: Sequence[str], what: str) -> list[str]:
     same = defaultdict(list)
     for i, h in enumerate(hashes):
         same[h].append(i)
     odd = [found for found in same.values() if len({labels[i] for i in found}) > 1]
     if not odd:
         return []
-    shown = [" = ".join(f"{names[i]} ({classes[labels[i]]})" for i in found) for found in odd]
-    return [f"{kind} with several labels ({len(odd)}): {few(shown)}"]
+    shown = [" = ".join(f"{names[i]} ({labels[i]})" for i in found) for found in odd]
+    return [f"{what} ({len(odd)}): {few(shown)}"]
 
 
 def _copies(splits: Sequence[str | None], hashes: Sequence[str], kind: str) -> list[str]:
@@ -139,7 +160,7 @@ def _copies(splits: Sequence[str | None], hashes: Sequence[str], kind: str) -> l
     return [f"exact copies of {kind} in the same split, which counts them each time: {copies}"] if copies else []
 
 
-def _gaps(splits: Sequence[str | None], labels: Sequence[int], classes: Sequence[str], kind: str) -> list[str]:
+def _gaps(splits: Sequence[str | None], labels: Any, classes: Sequence[str], kind: str) -> list[str]:
     """A warning for each split that lacks classes; an error where it is train, or where nothing validates."""
     count = Counter((split, classes[label]) for split, label in zip(splits, labels, strict=True))
     warnings = []
@@ -153,6 +174,26 @@ def _gaps(splits: Sequence[str | None], labels: Sequence[int], classes: Sequence
             raise InvalidInput(f"no {kind[:-1]} falls into val: add {kind}, raise data.val_fraction or give the splits")
         if lacking and (split != "test" or "test" in splits):
             warnings.append(f"{split} has no {kind[:-1]} of {few(lacking)}: its score says nothing about them")
-    if "test" not in splits:
-        warnings.append("there is no test split: scores are those of val, by which training picks its epoch")
-    return warnings
+    return warnings + _no_test(splits)
+
+
+def _unlabelled(splits: Sequence[str | None], labels: Any, classes: Sequence[str], kind: str) -> list[str]:
+    """A warning for each split that lacks a label that examples may have; an error where it has none of them."""
+    place, warnings = np.array([split or "" for split in splits]), []
+    for split in ("train", "val", "test"):
+        here = np.asarray(labels)[place == split]
+        if not len(here) and split != "test":
+            raise InvalidInput(f"no {kind[:-1]} falls into {split}: add {kind}, change data.val_fraction or the splits")
+        lacking = [name for name, there in zip(classes, here.any(axis=0), strict=True) if not there]
+        if len(here) and len(lacking) == len(classes):
+            raise InvalidInput(f"no {kind[:-1]} of {split} has a label: add {kind}, or change the splits")
+        if len(here) and lacking:
+            so = "they cannot be learnt" if split == "train" else "its score says nothing about them"
+            warnings.append(f"{split} has no {kind[:-1]} of {few(lacking)}: {so}")
+    return warnings + _no_test(splits)
+
+
+def _no_test(splits: Sequence[str | None]) -> list[str]:
+    if "test" in splits:
+        return []
+    return ["there is no test split: scores are those of val, by which training picks its epoch"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from tlkit import data, evaluation, features, probes, registry, store, tracking, training
+    from tlkit import checkpoints, data, evaluation, features, probes, registry, store, tracking, training
     from tlkit.data import graph
 
 EXAMPLES = {"photos": "example.png", "sounds": "example.wav", "arrays": "example.npy"}
@@ -36,6 +36,7 @@ MODE = "workflowType=machine_learning"  # else the MLflow UI shows what it has f
 
 AnyConfig = configs.Recipe | configs.TrainGraph
 Config = TypeVar("Config", bound=AnyConfig)
+AnyTraining = TypeVar("AnyTraining", configs.Finetune, configs.Train)
 
 
 class Fit(NamedTuple):
@@ -290,7 +291,9 @@ def listed(config: configs.Data) -> data.Examples:
     """List what the source holds; no file is opened yet."""
     from tlkit import data
 
-    return data.load_source(config.origin, path=config.path, name=config.name, data_dir=config.data_dir)
+    return data.load_source(
+        config.origin, path=config.path, name=config.name, data_dir=config.data_dir, separator=config.separator
+    )
 
 
 def photos(config: configs.Data) -> data.Examples:
@@ -302,6 +305,12 @@ def photos(config: configs.Data) -> data.Examples:
             "network of your own with python -m tlkit.recipes.train"
         )
     return examples
+
+
+def one_label(examples: data.Examples, recipe: str) -> None:
+    """Refuse examples that may have several labels, or none."""
+    if examples.multi_label:
+        raise InvalidInput(f"{recipe} takes one label an example, and these may have several: use finetune")
 
 
 def splits(
@@ -329,20 +338,141 @@ def counted(found: data.Splits) -> str:
     return f"{found.kind}: {said}; {len(found.classes)} classes"
 
 
-def settings(config: configs.Training, phase: configs.Phase) -> training.Settings:
+def settings(
+    config: configs.Training, phase: configs.Phase, class_weights: list[float] | None = None
+) -> training.Settings:
     """Put the settings of one phase and those of the whole run together."""
     from tlkit import training
 
     return training.Settings(
         epochs=phase.epochs,
-        learning_rate=phase.learning_rate,
+        learning_rate=1e-3 if phase.learning_rate == "auto" else phase.learning_rate,  # of what looks for it
         warmup=phase.warmup,
         patience=phase.patience,
-        batch_size=config.batch_size,
+        batch_size=batch_size(config),
         label_smoothing=config.label_smoothing,
         weight_decay=config.weight_decay,
         layer_decay=phase.layer_decay if isinstance(phase, configs.Full) else 1.0,
+        schedule=phase.schedule,
+        optimizer=config.optimizer,
+        focal_gamma=config.focal_gamma,
+        class_weights=class_weights,
+        balanced=config.balance == "sampling",
+        global_clipnorm=config.global_clipnorm,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        ema_momentum=config.ema_momentum,
+        learning_rates=phase.learning_rates if isinstance(phase, configs.Full) else None,
+        remat=config.remat,
     )
+
+
+def batch_size(config: configs.Training) -> int:
+    """Give the batch, before it is found out too."""
+    return 32 if config.batch_size == "auto" else config.batch_size
+
+
+def class_weights(config: configs.Training, splits: data.Splits) -> list[float] | None:
+    """Give the weight of each class in the loss, where classes are to be balanced by weights."""
+    from tlkit import losses
+
+    return losses.balanced(splits.train.labels, len(splits.classes)) if config.balance == "weights" else None
+
+
+def with_batch_size(config: AnyTraining, model: keras.Model, splits: data.Splits) -> AnyTraining:
+    """Find out the batch where it is `auto`, and bring learning rates that are numbers in proportion to it."""
+    if config.batch_size != "auto":
+        return config
+    from tlkit import memory, training
+
+    logits = training.to_logits(model)
+    logits = memory.remat(logits) if config.remat else logits
+    training.compiled(logits, settings(config, config.full), 1e-3, multi_label=splits.multi_label)
+    found = memory.batch_size(
+        logits, splits.train.shape, len(splits.classes), len(splits.train), multi_label=splits.multi_label
+    )
+    examples = found * config.gradient_accumulation_steps
+    changed: dict[str, Any] = {"batch_size": found}
+    for name in ("head", "full"):
+        part = getattr(config, name, None)
+        if part and part.learning_rate != "auto":
+            rate = memory.scaled_rate(part.learning_rate, examples, config.optimizer)
+            changed[name] = dataclasses.replace(part, learning_rate=rate)
+    print(f"batch_size: {found}", flush=True)
+    return dataclasses.replace(config, **changed)
+
+
+def with_rates(config: Any, model: keras.Model, splits: data.Splits, seen: Any = None, stage: str | None = None) -> Any:
+    """Find out learning rates that are `auto`, by range tests after which the model is as it was.
+
+    Args:
+        config: Of the recipe.
+        model: Whose backbone, where it has one, is trainable as in phase full.
+        splits: The photos.
+        seen: Pooled features of the training photos, where there is a phase head.
+        stage: First stage that learns in phase full.
+    """
+    from tlkit import backbones, training
+
+    weights = class_weights(config, splits)
+    finetune = isinstance(config, configs.Finetune)
+    before = model.get_weights()
+    if finetune and seen is not None:
+        backbones.freeze(model)
+        if config.head.learning_rate == "auto":
+            found = training.range_test_head(model, seen, settings(config, config.head, weights), seed=config.seed)
+            config = dataclasses.replace(config, head=_with_rate(config.head, found.suggested, "head"))
+        if config.full.learning_rate == "auto":
+            training.train_head_a_little(model, seen, settings(config, config.head, weights), config.seed)
+    if config.full.learning_rate == "auto":
+        stages = None
+        if finetune:
+            backbones.unfreeze(model, config.backbone.name, stage, config.full.batch_normalization)
+            stages = backbones.row(config.backbone.name).stages
+        phase = settings(config, config.full, weights)
+        augment = changes(config.augment) or None
+        found = training.range_test_full(model, splits.train, phase, seed=config.seed, augment=augment, stages=stages)
+        config = dataclasses.replace(config, full=_with_rate(config.full, found.suggested, "full"))
+    model.set_weights(before)
+    return config
+
+
+def _with_rate(phase: Any, found: float | None, name: str) -> Any:
+    rate = found or type(phase)().learning_rate
+    why = "by a range test" if found else "the default, as in a range test the loss fell at no rate"
+    print(f"{name}: learning rate {rate:.2g}, {why}", flush=True)
+    return dataclasses.replace(phase, learning_rate=rate)
+
+
+def changes(augment: configs.Augment) -> dict[str, Any]:
+    """Give what `data.batches` takes to change training examples; nothing where augmentation is off."""
+    from tlkit import data
+
+    return data.switched_on({name: value for name, value in dataclasses.asdict(augment).items() if name != "views"})
+
+
+def with_tta(
+    config: configs.Training, model: keras.Model, splits: data.Splits, augment: dict[str, Any], fit: Fit
+) -> Fit:
+    """Score the mean over random views of each test photo too, where that is asked for."""
+    if not config.tta:
+        return fit
+    from tlkit import evaluation, training
+
+    alone = {name: value for name, value in augment.items() if name not in ("mixup", "cutmix")}
+    split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
+    probabilities = training.predict(
+        model,
+        part,
+        batch_size(config),
+        views=config.tta,
+        augment=alone,
+        seed=config.seed,
+    )
+    scores = evaluation.score(split, probabilities, part.labels).metrics()
+    fit.metrics.update({f"{name}_tta": value for name, value in scores.items()})
+    accuracy = scores[f"{split}_accuracy"]
+    fit.said.append(f"tta   {split} accuracy {accuracy:.4f}, the mean of {config.tta} views of each and itself")
+    return fit
 
 
 def admit(model: keras.Model, trial: Trial | None) -> None:
@@ -377,13 +507,24 @@ def callbacks(trial: Trial | None) -> list[Any]:
 
 @contextlib.contextmanager
 def tracked(
-    recipe: str, config: AnyConfig, splits: data.Splits | graph.Graph, trial: Trial | None = None
+    recipe: str,
+    config: AnyConfig,
+    splits: data.Splits | graph.Graph,
+    trial: Trial | None = None,
+    begun: Begun | None = None,
 ) -> Iterator[tracking.Run]:
     """Track the block as an MLflow run that begins with its config, split manifest and environment.
 
     A trial joins the run that is active, and adds no more than its config and what differs between trials.
+
+    Args:
+        recipe: Its name.
+        config: Its settings, complete.
+        splits: What it learns from.
+        trial: Where the run is one of a search.
+        begun: Where the run can be gone on with after an interruption: what `resumed` gave.
     """
-    from tlkit import tracking
+    from tlkit import checkpoints, tracking
 
     described = {**tags(recipe, network(config)), **data_tags(splits)}
     if trial:
@@ -394,10 +535,126 @@ def tracked(
                 tracking.log_text(text, "config.yaml")
             yield started
         return
+    if begun and begun.kept:
+        if begun.kept.told["digest"] != splits.digest:
+            raise InvalidInput(
+                f"the data are not those that run {begun.kept.run_id} was begun with: put them back, or begin a new run"
+            )
+        with (
+            checkpoints.held(begun.kept),
+            tracking.run(config.experiment, params={}, tags=described, run_id=begun.kept.run_id) as started,
+        ):
+            tracking.log_nothing_twice()
+            with _told_how_to_go_on(recipe, begun.kept):
+                yield started
+            checkpoints.finished(begun.kept)
+        return
     with tracking.run(config.experiment, run_name=config.run_name, params=params(config), tags=described) as started:
         log_config(config)
         log_data(config.data, splits)
-        yield started
+        if begun is None:
+            yield started
+            return
+        told = {"recipe": recipe, "asked": begun.asked, "config": dataclasses.asdict(config), "digest": splits.digest}
+        kept = checkpoints.begun(started.run_id, **told)
+        with checkpoints.held(kept), _told_how_to_go_on(recipe, kept):
+            yield started
+        checkpoints.finished(kept)
+
+
+class Begun(NamedTuple):
+    """A run that can be gone on with after an interruption.
+
+    Args:
+        asked: Its settings as the user gave them.
+        kept: Where it was interrupted before: what there is of it.
+    """
+
+    asked: dict[str, Any]
+    kept: checkpoints.Begun | None
+
+
+def resumed(recipe: str, config: AnyTraining) -> tuple[AnyTraining, Begun]:
+    """Find the run that is to be gone on with, and take its settings; else the config is left as it is.
+
+    Raises:
+        InvalidInput: there is no such run, or it was begun with other settings.
+    """
+    from tlkit import checkpoints, cli
+
+    asked = {**dataclasses.asdict(config), "resume": None}
+    if config.resume is None:
+        return config, Begun(asked, None)
+    runs = [run for run in checkpoints.unfinished() if run.told.get("recipe") == recipe]
+    if config.resume == "auto":
+        free = [run for run in runs if run.told["asked"] == asked and not checkpoints.running(run)]
+        if not free:
+            print("no interrupted run of this command in this folder: a new one begins")
+            return config, Begun(asked, None)
+        kept = free[0]
+    else:
+        kept = _named_run(config.resume, runs, recipe)
+        plain = {**dataclasses.asdict(type(config)()), "resume": None}
+        differ = [name for name, value in _flat(asked).items() if value != _flat(kept.told["asked"]).get(name)]
+        if asked != plain and differ:
+            was = _flat(kept.told["asked"]).get(differ[0])
+            raise InvalidInput(
+                f"{differ[0]} is {_flat(asked)[differ[0]]!r}, but run {config.resume} was begun with {was!r}: "
+                "leave settings out to go on with its own, or begin a new run without resume"
+            )
+    print(f"going on with run {kept.run_id}")
+    return cli.from_settings(type(config), kept.told["config"]), Begun(kept.told["asked"], kept)
+
+
+def _named_run(name: str, runs: list[checkpoints.Begun], recipe: str) -> checkpoints.Begun:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from tlkit import tracking
+
+    tracking.open_store()
+    for run in runs:
+        if run.run_id == name:
+            return run
+        with contextlib.suppress(MlflowException):
+            if mlflow.get_run(run.run_id).info.run_name == name:
+                return run
+    there = ", ".join(run.run_id for run in runs[:3]) or "none"
+    raise InvalidInput(
+        f"resume is {name!r}; no such run of {recipe} was interrupted in this folder. Those that were: {there}"
+    )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict) and name != "learning_rates"
+        found |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
+
+
+@contextlib.contextmanager
+def _told_how_to_go_on(recipe: str, kept: checkpoints.Begun) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if any(kept.folder.glob("*.npz")):
+            how = f"{program('python')} -m tlkit.recipes.{recipe} --resume {kept.run_id}"
+            print(f"\nto go on from the last checkpoint: {how}", file=sys.stderr, flush=True)
+        elif not isinstance(error, KeyboardInterrupt):
+            from tlkit import checkpoints
+
+            checkpoints.finished(kept)
+        raise
+
+
+def keeping(started: tracking.Run, phase: str, trial: Trial | None = None) -> training.Keeping | None:
+    """Say where a phase's state is kept: of a run on the way too, of a trial where it may go on later."""
+    from tlkit import checkpoints, training
+
+    if trial:
+        return training.Keeping(trial.checkpoint) if trial.checkpoint else None
+    return training.Keeping(checkpoints.FOLDER / started.run_id / f"{phase}.npz", on_the_way=True)
 
 
 def data_tags(splits: data.Splits | graph.Graph) -> dict[str, str]:
@@ -445,7 +702,7 @@ def dataset_name(config: configs.Data | configs.Graph) -> str:
 
 def params(config: AnyConfig) -> dict[str, Any]:
     """Give the settings that are a run's parameters: all but where it is kept and what it is called."""
-    names = ("experiment", "run_name", "register")
+    names = ("experiment", "run_name", "register", "resume")
     return {name: value for name, value in configs.flatten(config).items() if name not in names}
 
 
@@ -546,6 +803,7 @@ def finish(
         told["probability"],
         splits.kind,
         told["file"],
+        losses=evaluation.binary_crossentropy(probabilities, part.labels) if splits.multi_label else None,
     )
     example = part.read([0])[0]
     content = _example(example, splits)
@@ -614,11 +872,13 @@ def log_result(
         }
     )  # all at step 0, not at an epoch, so that MLflow compares runs by them as bars
     tracking.log_table(told, predictions.FILE)
-    title = f"{scores.split} accuracy {scores.accuracy:.3f}, {scores.photos} {kind}"
+    headline, score, _ = scores.headline
+    title = f"{scores.split} {headline} {score:.3f}, {scores.photos} {kind}"
+    recalls, areas = evaluation.recalls(scores.confusion), scores.average_precision if scores.multi_label else None
     pictures = {
         **fit.pictures,
         "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
-        "class_scores.png": plots.class_scores(scores.confusion, classes, evaluation.recalls(scores.confusion), title),
+        "class_scores.png": plots.class_scores(scores.confusion, classes, recalls, title, areas),
     }
     for name, picture in pictures.items():
         tracking.log_figure(picture, name)
@@ -651,7 +911,7 @@ def describe(
     """Describe a run for whoever opens it: what was trained on what, how well it does, and how to use it."""
     from tlkit.progress import duration
 
-    kind, (low, high) = splits.kind, scores.interval
+    kind, (headline, score, (low, high)) = splits.kind, scores.headline
     name = dataset_name(config.data)
     counts = {split: count for split, (count, _) in splits.parts.items()}
     said = ", ".join(f"{counts[split]:,} for {word}" for split, word in PURPOSES.items() if split in counts)
@@ -666,9 +926,9 @@ def describe(
         f"**{network(config)}**, {model.count_params():,} parameters, by `{recipe}` on {kind} of **{name}**: "
         f"{said}; {len(splits.classes)} classes ({classes}).",
         "",
-        f"**{scores.split.capitalize()} accuracy {scores.accuracy:.3f}** (95 % interval {low:.3f} to {high:.3f}, "
-        f"{scores.photos:,} {kind}), F1 {scores.f1:.3f}, loss {scores.loss:.3f}; trained in "
-        f"{duration(fit.seconds)}.{chosen}",
+        f"**{scores.split.capitalize()} {headline} {score:.3f}** (95 % interval {low:.3f} to {high:.3f}, "
+        f"{scores.photos:,} {kind}), F1 {scores.f1:.3f}, loss {scores.loss:.3f}{_also(scores, splits.classes)}; "
+        f"trained in {duration(fit.seconds)}.{chosen}",
         "",
         "To use it:",
         "",
@@ -680,6 +940,18 @@ def describe(
         f"Where it is wrong: {mistakes}`predictions.json`. `config.yaml` repeats the run.",
     ]
     return "\n".join(lines)
+
+
+def _also(scores: evaluation.Scores, classes: Sequence[str]) -> str:
+    """Say what else is asked of several labels an example, and of two classes, of which the second is the positive."""
+    found = {name.removeprefix(f"{scores.split}_"): value for name, value in scores.metrics().items()}
+    if scores.multi_label:
+        said = {"micro F1": "f1_micro", "labels right": "accuracy", "all labels of an example right": "exact_match"}
+    elif len(classes) == 2:
+        said = {f"`{classes[1]}`: precision": "precision", "recall": "recall", "average precision": "average_precision"}
+    else:
+        said = {}
+    return "".join(f", {text} {found[name]:.3f}" for text, name in said.items() if name in found)
 
 
 def _flatters(fit: Fit, scores: evaluation.Scores) -> bool:
@@ -712,14 +984,19 @@ def summarize(recipe: str, config: AnyConfig, result: Result, started: tracking.
     model = shown(folder / "data" / "model.keras") if folder else result.model_uri
     uri = mlflow.get_tracking_uri()
     name = f"{mlflow.get_run(result.run_id).info.run_name} ({result.run_id})" if there else result.run_id
-    low, high = scores.interval
+    headline, score, (low, high) = scores.headline
     print(f"\n{recipe}: {network(config)}, {result.model.count_params():,} parameters")
-    spread = f"95 % interval {low:.3f} to {high:.3f}, {scores.photos} {result.kind}"
-    print(f"  {scores.split} accuracy  {scores.accuracy:.4f}  ({spread})")
+    drawn = "bootstrap " if scores.multi_label else ""
+    spread = f"95 % {drawn}interval {low:.3f} to {high:.3f}, {scores.photos} {result.kind}"
+    print(f"  {scores.split} {headline:<8}  {score:.4f}  ({spread})")
     if _flatters(result.fit, scores):
         print("                     it chose the epoch, so it is not a test score")
     if scores.auc is not None:
         print(f"  {scores.split} AUC       {scores.auc:.4f}")
+    if scores.multi_label:
+        print(f"  {scores.split} F1        {scores.f1:.4f}  (mean of the labels, at probabilities above 0.5)")
+        exact = f"of labels; all labels of an example are right: {scores.exact_match:.4f}"
+        print(f"  {scores.split} accuracy  {scores.accuracy:.4f}  ({exact})")
     for line in result.fit.said:
         print(f"  {line}")
     print(f"  time  {duration(result.fit.seconds)} of training, {duration(time.perf_counter() - began)} in all")
@@ -859,6 +1136,29 @@ def program(name: str) -> str:
     """Name a program of this environment so that it runs when it is copied into this shell."""
     path = Path(sys.executable).with_name(name)
     return name if shutil.which(name) == str(path) else shown(path)
+
+
+def command(verb: str, without: Sequence[str] = (), **more: str) -> str:
+    """Write the command of another recipe with the flags that this process was called with.
+
+    Args:
+        verb: The other recipe.
+        without: Settings that it does not have.
+        more: Settings to add, or in place of those given.
+
+    >>> command("finetune", **{"full.learning_rate": "3e-4"}).partition(" -m ")[2]
+    'tlkit.recipes.finetune --config FILE --full.learning_rate 3e-4'
+    """
+    called = Path(sys.argv[0])
+    given = sys.argv[1:] if called.parent == Path(__file__).parent else ["--config", "FILE"]
+    kept, dropped = [], False
+    for word in given:
+        if word.startswith("--"):
+            dropped = word[2:].partition("=")[0] in (*without, *more)
+        if not dropped:
+            kept.append(shlex.quote(word))
+    added = [f"--{name} {shlex.quote(value)}" for name, value in more.items()]
+    return " ".join([program("python"), "-m", f"tlkit.recipes.{verb}", *kept, *added])
 
 
 def shown(path: Path) -> str:

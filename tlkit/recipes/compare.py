@@ -167,11 +167,12 @@ def _called(one: Run) -> str:
 
 
 def _score(one: Run) -> tuple[str, float] | None:
-    """The split that a run was scored on, and its accuracy."""
+    """The split that a run was scored on, and its accuracy; of several labels an example, how many match exactly."""
     for split in ("test", "validation"):
-        accuracy = one.data.metrics.get(f"{split}_accuracy", math.nan)
-        if math.isfinite(accuracy):
-            return split, accuracy
+        for name in ("exact_match", "accuracy"):
+            score = one.data.metrics.get(f"{split}_{name}", math.nan)
+            if math.isfinite(score):
+                return split, score
     return None
 
 
@@ -194,6 +195,7 @@ def _row(one: Run, said: predictions.Predictions | None) -> Row:
         "high": high,
         "interval": kind,
         **{name: value if value is not None and math.isfinite(value) else None for name, value in logged.items()},
+        "map": metrics.get(f"{split}_map"),  # of several labels an example; `accuracy` then is of all together
     }
 
 
@@ -208,7 +210,9 @@ def _interval(
             return *predictions.bootstrap(said.correct), "bootstrap"
         return *evaluation.wilson(right, count), "Wilson"  # all draws are alike: the bootstrap would claim certainty
     low, high = (metrics.get(f"{split}_accuracy_{end}") for end in ("low", "high"))
-    return (None, None, "") if low is None or high is None else (low, high, "Wilson")
+    if low is None or high is None or f"{split}_exact_match" in metrics:
+        return None, None, ""
+    return low, high, "Wilson"
 
 
 def _pairs(rows: list[Row], said: dict[str, predictions.Predictions | None]) -> list[Row]:
@@ -256,12 +260,15 @@ def _settings(runs: list[Run]) -> dict[str, list[str]]:
 
 
 def _print_rows(rows: list[Row], width: int) -> None:
-    numbers = [["accuracy (95 %)", "params", "MB", "ex/s", "train s"]]
+    several = any(row["map"] is not None for row in rows)
+    score = "exact match" if several else "accuracy"
+    numbers = [[*(["mAP"] if several else []), f"{score} (95 %)", "params", "MB", "ex/s", "train s"]]
     for row in rows:
         interval = "" if row["low"] is None else f" ({row['low']:.3f}-{row['high']:.3f})"
         megabytes, seconds = row["model_megabytes"], row["training_seconds"]
         numbers.append(
             [
+                *([_number(row["map"])] if several else []),
                 f"{row['accuracy']:.3f}{interval}{_mark(row)}",
                 _number(row["parameters"]),
                 "-" if megabytes is None else f"{megabytes:.1f}",
@@ -283,7 +290,10 @@ def _print_rows(rows: list[Row], width: int) -> None:
     said += f" ({', '.join(wilson)}: Wilson's)" if wilson else ""
     on = "test examples" if test else "validation examples"
     print()
-    _print_note(f"accuracy: of the {on}{said}; ex/s: examples a second", width)
+    of = "share of the" if several else "of the"
+    more = "; mAP: mean average precision of the labels" if several else ""
+    all_of = " that have all labels right" if several else ""
+    _print_note(f"{score}: {of} {on}{all_of}{said}{more}; ex/s: examples a second", width)
     if any(row["chose_epoch"] for row in rows):
         _print_note(
             "*: of the validation examples, which chose the epoch or the trial too: it promises too much", width
@@ -397,7 +407,8 @@ def _log(rows: list[Row], pairs: list[Row], settings: dict[str, list[str]]) -> N
     names = [f"{plots.shortened(row['name'], 32)}  {row['letter']}" for row in rows]
     bounds = [(row["accuracy"], row["low"], row["high"]) for row in rows]
     intervals = [(score, score) if low is None else (low, high) for score, low, high in bounds]
-    tracking.log_figure(plots.ranking(names, [score for score, *_ in bounds], intervals, "accuracy"), "comparison.png")
+    called = "accuracy" if all(row["map"] is None for row in rows) else "exact match"
+    tracking.log_figure(plots.ranking(names, [score for score, *_ in bounds], intervals, called), "comparison.png")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def run(config: FeatureExtraction) -> _steps.Result:
     runtime.prepare(config.seed, config.precision)
     tracking.open_store(config.experiment)
     examples = _steps.photos(config.data)
+    _steps.one_label(examples, "feature_extraction")
     model = backbones.classifier(_steps.backbone(config), len(examples.classes))
     extractor = _steps.extractor(config, features.pooled(model), "pooled")
     extracting = time.perf_counter()

@@ -17,7 +17,7 @@ from tlkit.recipes import _steps
 if TYPE_CHECKING:
     import keras
 
-    from tlkit import data, features
+    from tlkit import data, features, training
 
 
 def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | _steps.Tried:
@@ -28,10 +28,12 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
         trial: Where the run is one of a search.
     """
     began = _steps.begin()
-    from tlkit import backbones, features, runtime, tracking, training
+    from tlkit import backbones, checkpoints, features, optimizers, runtime, tracking, training
 
+    config, begun = _steps.resumed("finetune", config)
     config = _steps.complete(config)
     check(config)
+    optimizers.check(config.optimizer)
     runtime.prepare(config.seed, config.precision)
     tracking.open_store(config.experiment)
     examples = _steps.photos(config.data)
@@ -39,14 +41,18 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
     backbone = _steps.backbone(config)
     height, width, channels = backbone.input_shape[1:]
     splits = _steps.splits(config.data, examples, (height, width), channels)
-    model = backbones.classifier(backbone, len(splits.classes), config.head.dropout)
-    backbones.unfreeze(model, config.backbone.name, config.full.unfreeze_from)  # refuses a stage it does not have
+    model = backbones.classifier(backbone, len(splits.classes), config.head.dropout, multi_label=splits.multi_label)
+    stages = _stages(config)
+    for stage in stages:
+        backbones.unfreeze(model, config.backbone.name, stage)  # refuses a stage it does not have
     _steps.admit(model, trial)
+    config = _steps.with_batch_size(config, model, splits)
+    weights = _steps.class_weights(config, splits)
     goes_on = trial is not None and trial.checkpoint is not None and trial.checkpoint.exists()
     seen: list[features.Features] = []
-    network, train, val, augment = model, splits.train, splits.val, None
+    network, train, val, augment = model, splits.train, splits.val, _steps.changes(config.augment) or None
     extracting = time.perf_counter()
-    if config.full.epochs:
+    if config.full.epochs and len(stages) == 1:
         runs = trial.runs if trial else 1.0
         network, train, val, augment, extractor = _learn_from(config, model, splits, runs)
         config = dataclasses.replace(config, full=dataclasses.replace(config.full, stored=network is not model))
@@ -56,64 +62,92 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
         seen = _steps.extracted(extractor, splits.train, splits.val)
         config = _steps.with_engine(config, extractor)
     extracting = time.perf_counter() - extracting
-    with _steps.tracked("finetune", config, splits, trial) as tracked:
+    config = _steps.with_rates(config, model, splits, seen[0] if seen else None, stages[0])
+    with _steps.tracked("finetune", config, splits, trial, begun) as tracked:
+        phases = [f"full{number}" for number in range(1, len(stages) + 1)] if len(stages) > 1 else ["full"]
+        kept = [_steps.keeping(tracked, phase, trial) for phase in phases]
+        # A phase is over where a later one has a checkpoint, which holds all that it learnt.
+        done = max(
+            (number for number, keeping in enumerate(kept) if keeping and checkpoints.exists(keeping.path)), default=-1
+        )
         history = training.History([])
-        if seen:
+        if seen and done < 0:
             backbones.freeze(model)
             history = training.fit_head(
                 model,
                 seen[0],
                 seen[1],
-                _steps.settings(config, config.head),
+                _steps.settings(config, config.head, weights),
                 seed=config.seed,
+                keeping=None if trial else _steps.keeping(tracked, "head"),
                 callbacks=_steps.callbacks(trial),
             )
-        if config.full.epochs:
-            backbones.unfreeze(model, config.backbone.name, config.full.unfreeze_from)
+        for number, (phase, stage) in enumerate(zip(phases, stages, strict=True)):
+            if not config.full.epochs or number < done:
+                continue
+            backbones.unfreeze(model, config.backbone.name, stage, config.full.batch_normalization)
             history = training.fit_full(
                 network,
                 train,
                 val,
-                _steps.settings(config, config.full),
+                _share(_steps.settings(config, config.full, weights), number, len(stages)),
                 seed=config.seed,
                 augment=augment,
                 before=history,
                 stages=backbones.row(config.backbone.name).stages,
                 until=trial and trial.until,
-                checkpoint=trial and trial.checkpoint,
+                keeping=kept[number],
+                phase=phase,
                 callbacks=_steps.callbacks(trial),
             )
         if trial:
             return _steps.Tried(model, history, time.perf_counter() - building)
-        predicted = training.predict(model, splits.test or splits.val, config.batch_size)
-        result = _steps.finish(
-            "finetune",
-            config,
-            tracked,
-            model,
-            _steps.trained(history, extracting),
-            splits,
-            predicted,
-            config.register,
+        predicted = training.predict(model, splits.test or splits.val, _steps.batch_size(config))
+        fit = _steps.with_tta(
+            config, model, splits, _steps.changes(config.augment), _steps.trained(history, extracting)
         )
+        result = _steps.finish("finetune", config, tracked, model, fit, splits, predicted, config.register)
     return _steps.summarize("finetune", config, result, tracked, began)
 
 
-def _changes(config: Finetune) -> dict[str, Any]:
-    """How training photos are changed; nothing where augmentation is off."""
-    changes = {name: value for name, value in dataclasses.asdict(config.augment).items() if name != "views"}
-    return changes if any(changes.values()) else {}
+def _stages(config: Finetune) -> list[str | None]:
+    """From which stage on the network learns, phase by phase."""
+    given = config.full.unfreeze_from
+    return list(given) if isinstance(given, list) else [given]
+
+
+def _share(settings: training.Settings, number: int, phases: int) -> training.Settings:
+    """Give a phase its part of the epochs; what cannot be shared evenly goes to the last ones."""
+    epochs = settings.epochs
+    return settings._replace(epochs=epochs * (number + 1) // phases - epochs * number // phases)
 
 
 def check(config: Finetune) -> None:
     """Refuse settings that contradict each other.
 
     Raises:
-        InvalidInput: stored activations are wanted of photos that each epoch changes anew, or views of unchanged ones.
+        InvalidInput: stored activations are wanted of photos that each epoch changes anew or of several stages, or
+            views of unchanged photos or of blended ones, or more phases than epochs.
     """
-    if config.augment.views and not _changes(config):
+    stages = _stages(config)
+    if len(stages) > 1 and config.full.stored:
+        raise InvalidInput(
+            f"full.stored is true, but full.unfreeze_from names {len(stages)} stages: give one, or leave stored out"
+        )
+    if len(stages) > max(config.full.epochs, 1):
+        raise InvalidInput(
+            f"full.unfreeze_from names {len(stages)} stages, each for an epoch or more, but full.epochs is "
+            f"{config.full.epochs}: give more epochs"
+        )
+    blended = [name for name in ("mixup", "cutmix") if getattr(config.augment, name)]
+    if blended and config.augment.views:
+        raise InvalidInput(
+            f"augment.{blended[0]} blends other photos in each epoch, but augment.views is {config.augment.views}: "
+            "leave one of them out"
+        )
+    if config.augment.views and not _steps.changes(config.augment):
         raise InvalidInput(f"augment.views is {config.augment.views}, but all of --augment is off: leave views out")
-    if config.full.stored and _changes(config) and not config.augment.views:
+    if config.full.stored and _steps.changes(config.augment) and not config.augment.views:
         raise InvalidInput(
             "full.stored is true, but each epoch changes the photos anew: give --augment.views, such as 8, or switch "
             "all of --augment off"
@@ -132,23 +166,23 @@ def _learn_from(
     from tlkit import backbones, features
     from tlkit.data import View, Views
 
-    changes, views = _changes(config), config.augment.views
+    changes, views, stage = _steps.changes(config.augment), config.augment.views, _stages(config)[0]
     if changes and not views:
         anew = model, splits.train, splits.val, changes, None
-        if config.full.unfreeze_from is None or config.full.stored is False:
+        if stage is None or config.full.stored is False:
             return anew
         return _say(anew, "as each epoch changes the photos anew (--augment.views 4 makes four of each, once)")
     seen = [View(splits.train, changes, config.seed, n) for n in range(views or 1)] if changes else [splits.train]
     through = model, Views(seen) if changes else splits.train, splits.val, None, None
-    if config.full.unfreeze_from is None or config.full.stored is False:
+    if stage is None or config.full.stored is False:
         return through
     try:
-        lower, upper = backbones.split(model, config.backbone.name, config.full.unfreeze_from)
+        lower, upper = backbones.split(model, config.backbone.name, stage)
     except InvalidInput as error:
         if config.full.stored:
             raise
         return _say(through, str(error))
-    extractor = _steps.extractor(config, lower, f"below {config.full.unfreeze_from}", "float16")
+    extractor = _steps.extractor(config, lower, f"below {stage}", "float16")
     if config.full.stored is None:
         passes = round(runs * config.full.epochs * (len(splits.train) + len(splits.val)))
         gain = features.estimate(extractor, [*seen, splits.val], passes)

@@ -1,5 +1,7 @@
 """Print the most probable labels of photos, by a model that a recipe has trained.
 
+Where a photo may have several labels, those with a probability above 0.5 are all printed and marked with *.
+
 python -m tlkit.recipes.predict models:/m-0123456789abcdef photo.jpg another.png
 """
 
@@ -20,7 +22,10 @@ BATCH = 32  # photos in memory at a time
 
 
 def run(config: Predict) -> list[list[tuple[str, float]]]:
-    """Print and return, for each photo, the labels with the highest probabilities."""
+    """Print and return, for each photo, the labels with the highest probabilities.
+
+    Where a photo may have several, all whose probability is above 0.5 are among them.
+    """
     missing = [photo for photo in config.photos if not Path(photo).is_file()]
     if missing:
         raise InvalidInput(f"there is no photo {missing[0]!r}; give the path of an image file")
@@ -31,14 +36,17 @@ def run(config: Predict) -> list[list[tuple[str, float]]]:
     from tlkit.data import images
 
     model, classes = load(config.model)
+    several = serving.multi_label(model)
     height, width, channels = model.input_shape[1:]
     answers = []
     for start in range(0, len(config.photos), BATCH):
         chunk = config.photos[start : start + BATCH]
         pixels = np.stack([images.decode(Path(photo), (height, width), channels) for photo in chunk])
         for photo, row in zip(chunk, model.predict(pixels, verbose=0), strict=True):
-            answers.append(serving.ranked(row, classes, config.top))
-            print(f"{photo}  " + "  ".join(f"{name} {share:.4f}" for name, share in answers[-1]))
+            count = max(config.top, int((row > 0.5).sum())) if several else config.top
+            answers.append(serving.ranked(row, classes, count))
+            shares = [f"{name}{'*' if several and share > 0.5 else ''} {share:.4f}" for name, share in answers[-1]]
+            print(f"{photo}  " + "  ".join(shares))
     return answers
 
 

@@ -186,12 +186,12 @@ def table(rows: dict[str, list[Score]], shots: Sequence[int] = SHOTS) -> list[st
 def _compile(classifier: keras.Model, config: Pretrain) -> None:
     import keras
 
-    from tlkit import runtime, training
+    from tlkit import losses, runtime, schedules
 
     steps = config.epochs * -(-config.letters // config.batch_size)
     classifier.compile(
-        keras.optimizers.AdamW(training.cosine(config.learning_rate, 0.1, steps), weight_decay=config.weight_decay),
-        training.smoothed_crossentropy(config.label_smoothing),
+        keras.optimizers.AdamW(schedules.cosine(config.learning_rate, 0.1, steps), weight_decay=config.weight_decay),
+        losses.crossentropy(label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         jit_compile=runtime.jit_compile(),
     )

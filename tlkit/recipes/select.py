@@ -32,6 +32,7 @@ def run(config: Select) -> list[Ranked]:
     runtime.prepare(config.seed, each[0].precision)
     tracking.open_store(config.experiment)
     examples = _steps.photos(config.data)
+    _steps.one_label(examples, "select")
     params = {name: value for name, value in _steps.params(each[0]).items() if not name.startswith("backbone.")}
     params["backbones"] = ", ".join(_steps.named(one.backbone) for one in each)
     ranked, absent = [], []

@@ -37,10 +37,12 @@ def run(config: Train, trial: _steps.Trial | None = None) -> _steps.Result | _st
         trial: Where the run is one of a search.
     """
     began = _steps.begin()
-    from tlkit import runtime, tracking, training
+    from tlkit import optimizers, runtime, tracking, training
 
+    config, begun = _steps.resumed("train", config)
     config = _steps.complete(config)
     row = _row(config.builder.name)
+    optimizers.check(config.optimizer)
     runtime.prepare(config.seed, config.precision)
     tracking.open_store(config.experiment)
     examples = _steps.listed(config.data)
@@ -54,24 +56,25 @@ def run(config: Train, trial: _steps.Trial | None = None) -> _steps.Result | _st
     building = time.perf_counter()
     model = build(config, splits)
     _steps.admit(model, trial)
-    with _steps.tracked("train", config, splits, trial) as tracked:
+    config = _steps.with_rates(_steps.with_batch_size(config, model, splits), model, splits)
+    augment = _steps.changes(config.augment)
+    with _steps.tracked("train", config, splits, trial, begun) as tracked:
         history = training.fit_full(
             model,
             splits.train,
             splits.val,
-            _steps.settings(config, config.full),
+            _steps.settings(config, config.full, _steps.class_weights(config, splits)),
             seed=config.seed,
-            augment={name: value for name, value in dataclasses.asdict(config.augment).items() if value},
+            augment=augment,
             until=trial and trial.until,
-            checkpoint=trial and trial.checkpoint,
+            keeping=_steps.keeping(tracked, "full", trial),
             callbacks=_steps.callbacks(trial),
         )
         if trial:
             return _steps.Tried(model, history, time.perf_counter() - building)
-        predicted = training.predict(model, splits.test or splits.val, config.batch_size)
-        result = _steps.finish(
-            "train", config, tracked, model, _steps.trained(history), splits, predicted, config.register
-        )
+        predicted = training.predict(model, splits.test or splits.val, _steps.batch_size(config))
+        fit = _steps.with_tta(config, model, splits, augment, _steps.trained(history))
+        result = _steps.finish("train", config, tracked, model, fit, splits, predicted, config.register)
     return _steps.summarize("train", config, result, tracked, began)
 
 
@@ -114,6 +117,8 @@ def build(config: Train, splits: data.Splits) -> keras.Model:
     x = layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalization")(x)
     weights = None if chosen.weights == "none" else chosen.weights
     given: dict[str, Any] = {"input_tensor": x, "classes": len(splits.classes), "weights": weights}
+    if splits.multi_label:
+        given["classifier_activation"] = "sigmoid"
     if chosen.dropout is not None:
         given["dropout"] = chosen.dropout
     if chosen.name == "cnn":
@@ -195,17 +200,17 @@ def _augment(augment: Augment, examples: data.Examples, embedded: bool) -> Augme
         raise InvalidInput(f"augment.flip is {augment.flip}; for these {examples.kind} it must be {which}")
     if examples.kind == "photos":
         return dataclasses.replace(augment, flip=not embedded if augment.flip is None else augment.flip)
-    possible = ("shift", "contrast") if examples.kind == "sounds" else ("flip", "shift")
+    possible = ("shift", "contrast", "mixup") if examples.kind == "sounds" else ("flip", "shift", "mixup", "cutmix")
     none: dict[str, Any] = {}
     for field in dataclasses.fields(augment):
         value = getattr(augment, field.name)
         if field.name in possible:
             continue
         if value and value != field.default:
-            raise InvalidInput(
-                f"augment.{field.name} is {value}; {examples.kind} like these can have {' and '.join(possible)} only"
-            )
-        none[field.name] = type(value)() if value is not None else False
+            some = f"{', '.join(possible[:-1])} and {possible[-1]}"
+            raise InvalidInput(f"augment.{field.name} is {value}; {examples.kind} like these can have {some} only")
+        if field.name not in ("crop", "policy", "magnitude"):  # their defaults change nothing
+            none[field.name] = type(value)() if value is not None else False
     return dataclasses.replace(augment, **{"flip": augment.flip or False, **none})
 
 

@@ -1,0 +1,353 @@
+"""What is interrupted at any step goes on as if nothing had happened: the same weights, and each metric once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+
+from tlkit import builders, checkpoints, training
+from tlkit.data import Photos
+from tlkit.errors import InvalidInput
+
+STEPS = 3  # batches in an epoch
+PHASE = training.Settings(
+    epochs=4,
+    learning_rate=0.02,
+    batch_size=16,
+    weight_decay=0.01,
+    schedule="one_cycle",
+    gradient_accumulation_steps=2,
+    ema_momentum=0.8,
+    global_clipnorm=5.0,
+)
+
+
+class Killed(BaseException):
+    """Ends the process's work at once: nothing of ours catches it."""
+
+
+class Kill(keras.callbacks.Callback):
+    """After so many steps."""
+
+    def __init__(self, after: int):
+        super().__init__()
+        self.left = after
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+class Logged(keras.callbacks.Callback):
+    """What the tracking store gets of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[tuple[int, float, float]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs
+        self.epochs.append((epoch, logs["loss"], logs["val_loss"]))
+
+
+@pytest.fixture(scope="module")
+def photos() -> Photos:
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    pixels = rng.integers(0, 100, (40, 16, 16, 1)) + labels[:, None, None, None] * 100
+    return Photos.of(pixels.astype(np.uint8), labels)
+
+
+@pytest.fixture
+def at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "pause", lambda cost: 0.0)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+
+
+def learner(seed: int) -> keras.Model:
+    """A small network with dropout, and batch statistics that move."""
+    keras.utils.set_random_seed(seed)
+    return builders.cnn((16, 16, 1), filters=(2, 3), norm=True, dense=(), classes=2, dropout=0.3, padding="same")
+
+
+def fit(model: keras.Model, photos: Photos, path: Path, callbacks: list[Any], **changed: Any) -> training.History:
+    return training.fit_full(
+        model,
+        photos,
+        photos,
+        PHASE._replace(**changed),
+        seed=3,
+        augment={"brightness": 0.3, "mixup": 0.4},
+        keeping=training.Keeping(path, on_the_way=True),
+        callbacks=callbacks,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, training.History, Logged]:
+    model, logged = learner(0), Logged()
+    return model, fit(model, photos, tmp_path_factory.mktemp("whole") / "full.npz", [logged]), logged
+
+
+def numbers(history: training.History) -> list[tuple[Any, ...]]:
+    return [tuple(value for name, value in entry.items() if name != "seconds") for entry in history.epochs]
+
+
+@pytest.mark.usefixtures("at_each_step")
+@pytest.mark.parametrize("kills", [(1,), (2, 2, 2, 2), (3, 4), (5,), (7, 1), (11,)], ids=str)
+def test_a_phase_that_was_killed_gives_the_same_weights(
+    kills: tuple[int, ...], photos: Photos, whole: Any, tmp_path: Path
+):
+    at_once, history, logged = whole
+    path, again = tmp_path / "full.npz", Logged()
+    for number, after in enumerate(kills):
+        with pytest.raises(Killed):
+            fit(learner(number), photos, path, [again, Kill(after)])
+    # A learner with other weights and another seed of its dropout, but where the first process wrote nothing yet.
+    model = learner(9 if checkpoints.exists(path) else 0)
+    found = fit(model, photos, path, [again])
+    assert numbers(found) == numbers(history)
+    for a, b in zip(model.variables, at_once.variables, strict=True):
+        if "seed" not in a.path:
+            np.testing.assert_array_equal(np.array(a), np.array(b), err_msg=a.path)
+    # Only an epoch whose end was not written yet is told twice, and alike.
+    assert sorted(set(again.epochs)) == logged.epochs
+
+
+@pytest.mark.usefixtures("at_each_step")
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_waits_for_the_step_and_the_state(asked: int, photos: Photos, whole: Any, tmp_path: Path):
+    class Ask(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            if self.model.optimizer.iterations == 2:
+                os.kill(os.getpid(), asked)
+
+    path, handler = tmp_path / "full.npz", signal.getsignal(asked)
+    with pytest.raises(KeyboardInterrupt):
+        fit(learner(0), photos, path, [Ask()])
+    assert signal.getsignal(asked) is handler
+    state, _ = checkpoints.load(path, PHASE._asdict())
+    assert (len(state.epochs), state.step) == (1, 1)  # the fourth batch, whose gradient makes the second update
+    model = learner(1)
+    assert numbers(fit(model, photos, path, [])) == numbers(whole[1])
+    for a, b in zip(model.get_weights(), whole[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("at_each_step")
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(photos: Photos, whole: Any, tmp_path: Path):
+    path = tmp_path / "full.npz"
+    with pytest.raises(Killed):
+        fit(learner(0), photos, path, [Kill(6)])
+    path.write_bytes(path.read_bytes()[:1000])
+    model = learner(1)
+    assert numbers(fit(model, photos, path, [])) == numbers(whole[1])
+    for a, b in zip(model.get_weights(), whole[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("at_each_step")
+def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
+    photos: Photos, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    assert numbers(fit(learner(0), photos, tmp_path / "full.npz", [])) == numbers(whole[1])
+    assert capsys.readouterr().err.count("no checkpoint could be written: no space left on device") == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
+    photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    class Wreck(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            if self.epoch == 2 and batch == 1:
+                self.model.get_layer("head").kernel.assign(np.full((3, 2), np.nan))
+
+        def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            self.epoch = epoch
+
+    model, good = learner(0), learner(0)
+    history = fit(model, photos, tmp_path / "a.npz", [Wreck()])
+    assert len(history.epochs) == 2
+    said = capsys.readouterr().err
+    assert "the loss became nan in step 2 of epoch 3; the weights of epoch" in said
+    assert "Lower --full.learning_rate (it is 0.02)" in said
+    training.fit_full(good, photos, photos, PHASE, seed=3, augment={"brightness": 0.3, "mixup": 0.4}, until=2)
+    for a, b in zip(model.get_weights(), good.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(InvalidInput, match=r"the loss became nan in phase full: lower --full\.learning_rate"):
+        training.fit_full(learner(0), photos, photos, PHASE._replace(learning_rate=1e30, global_clipnorm=None))
+
+
+@pytest.mark.parametrize("places", [0, 1])
+def test_the_moving_average_is_what_is_validated_and_kept(places: int, photos: Photos):
+    """Whatever other callbacks do before or after ours."""
+
+    class Look(keras.callbacks.Callback):
+        raw: list[np.ndarray]
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            self.raw = self.model.get_weights()
+
+    model, look = learner(0), Look()
+    settings = PHASE._replace(epochs=1, gradient_accumulation_steps=1)
+    history = training.fit_full(model, photos, photos, settings, callbacks=[look, *[Logged()] * places])
+    outputs = training.predict(model, photos)
+    loss = -np.log(outputs[np.arange(40), photos.labels]).mean()
+    assert loss == pytest.approx(history.best["val_loss"], abs=1e-4)
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(look.raw, model.get_weights(), strict=True))
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    class Small(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            if sizes[-1] > 10:
+                raise MemoryError
+
+    sizes: list[int] = []
+    original = training.batches
+
+    def noted(given: Any, size: int, **more: Any) -> Any:
+        sizes.append(size)
+        return original(given, size, **more)
+
+    def plain() -> keras.Model:
+        keras.utils.set_random_seed(0)
+        return builders.cnn((16, 16, 1), filters=(2,), norm=False, dense=(), classes=2, padding="same")
+
+    settings = training.Settings(2, 0.01, batch_size=40, steady=True)
+    expected = plain()
+    training.fit_full(expected, photos, photos, settings)
+    monkeypatch.setattr(training, "batches", noted)
+    model = plain()
+    training.fit_full(model, photos, photos, settings, callbacks=[Small()])
+    assert sizes[-1] == 10
+    assert "a batch of 20 does not fit into memory; 10, 4 for a step" in capsys.readouterr().out
+    for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+COMMAND = (
+    *("--head.epochs", "3", "--full.epochs", "3", "--batch_size", "64", "--ema_momentum", "0.9"),
+    *("--augment.mixup", "0.2", "--full.batch_normalization", "train"),
+)
+DRIVER = """
+import os, signal, sys
+from tlkit import checkpoints, cli, config, training
+from tlkit.recipes import _steps, finetune
+
+checkpoints.pause = lambda cost: 0.2
+checkpoints.SECONDS = 0.2
+left = int(os.environ.get("KILL_AFTER") or 0)
+original = _steps.callbacks
+
+
+def callbacks(trial):
+    import keras
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            global left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return [*original(trial), Kill()]
+
+
+_steps.callbacks = callbacks
+sys.exit(cli.call(config.Finetune, finetune.run))
+"""
+
+
+def recipe(folder: Path, *flags: str, kill_after: int = 0) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "KILL_AFTER": str(kill_after), "TLKIT_CACHE": str(folder.parent / "cache")}
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        environment.pop(name, None)
+    command = [sys.executable, str(folder.parent / "driver.py"), *COMMAND, *flags]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def result(folder: Path) -> tuple[dict[str, list[tuple[int, float]]], list[np.ndarray], list[Any]]:
+    """The metrics of the only run, its model's weights, and its parameters, data sets and status."""
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    timed = ("seconds", "system/", "per_second", "megabytes")
+    metrics = {
+        name: [(entry.step, entry.value) for entry in client.get_metric_history(run.info.run_id, name)]
+        for name in run.data.metrics
+        if not any(word in name for word in timed)
+    }
+    (file,) = folder.glob("mlruns/*/models/*/artifacts/data/model.keras")
+    weights = keras.saving.load_model(file, compile=False).get_weights()
+    datasets = [(entry.dataset.name, entry.dataset.digest) for entry in run.inputs.dataset_inputs]
+    return metrics, weights, [run.info.status, run.data.params, datasets]
+
+
+@pytest.mark.slow
+def test_ten_runs_that_are_killed_at_random_steps_end_alike(tmp_path: Path):
+    """By SIGKILL, twice some of them; then `--resume auto`, in the same run."""
+    (tmp_path / "driver.py").write_text(DRIVER)
+    (tmp_path / "whole").mkdir()
+    done = recipe(tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    metrics, weights, about = result(tmp_path / "whole")
+    rng = np.random.default_rng(int(os.environ.get("TLKIT_KILL_SEED", "0")))
+    for number in range(10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for _ in range(1 + number % 2):
+            killed = recipe(folder, "--resume", "auto", kill_after=int(rng.integers(1, 50)))
+            assert killed.returncode == -signal.SIGKILL, killed.stderr
+        done = recipe(folder, "--resume", "auto")
+        assert done.returncode == 0, done.stderr
+        assert "going on with run" in done.stdout
+        found = result(folder)
+        assert found[0] == metrics
+        assert all(np.array_equal(a, b) for a, b in zip(found[1], weights, strict=True))
+        assert found[2] == about
+        assert not (folder / "mlruns" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_what_resume_refuses_is_one_line(tmp_path: Path):
+    (tmp_path / "driver.py").write_text(DRIVER)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    assert recipe(folder, kill_after=30).returncode == -signal.SIGKILL
+    (begun,) = (folder / "mlruns" / "checkpoints").iterdir()
+    for flags, says in (
+        (
+            ("--resume", "nonsense"),
+            f"no such run of finetune was interrupted in this folder. Those that were: {begun.name}",
+        ),
+        (("--resume", begun.name, "--seed", "5"), f"seed is 5, but run {begun.name} was begun with 0"),
+    ):
+        refused = recipe(folder, *flags)
+        assert refused.returncode == 2
+        assert says in refused.stderr.splitlines()[-1]
+        assert "Traceback" not in refused.stderr
+    told = json.loads((begun / "run.json").read_text())
+    (begun / "run.json").write_text(json.dumps({**told, "digest": "0" * 64}))
+    changed = recipe(folder, "--resume", begun.name)
+    assert changed.returncode == 2
+    assert f"the data are not those that run {begun.name} was begun with" in changed.stderr.splitlines()[-1]
+    (begun / "run.json").write_text(json.dumps(told))
+    assert recipe(folder, "--resume", begun.name).returncode == 0

@@ -1,0 +1,145 @@
+"""Look for a learning rate: train a little while the rate grows, and watch the loss; the network is not kept.
+
+python -m tlkit.recipes.find_lr --config recipes/finetune/digits_letternet.yaml --phase full
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from tlkit import cli
+from tlkit.config import FindLr
+from tlkit.errors import InvalidInput
+from tlkit.recipes import _steps
+
+if TYPE_CHECKING:
+    import keras
+
+    from tlkit import data, finder, tracking
+
+PICTURE = "lr_range.png"
+
+
+def run(config: FindLr) -> finder.RangeTest:
+    """Test, log and draw the learning rates of a phase; see `config.FindLr` for the settings.
+
+    Phase full begins with a head that has been trained for a little.
+    """
+    began = _steps.begin()
+    from tlkit import backbones, optimizers, runtime, tracking
+
+    check(config)
+    config = _steps.complete(config)
+    optimizers.check(config.optimizer)
+    runtime.prepare(config.seed, config.precision)
+    tracking.open_store(config.experiment)
+    examples = _steps.photos(config.data)
+    backbone = _steps.backbone(config)
+    height, width, channels = backbone.input_shape[1:]
+    splits = _steps.splits(config.data, examples, (height, width), channels)
+    model = backbones.classifier(backbone, len(splits.classes), config.head.dropout, multi_label=splits.multi_label)
+    backbones.unfreeze(model, config.backbone.name, _stage(config))  # refuses a stage it does not have
+    config = _steps.with_batch_size(config, model, splits)  # type: ignore[assignment]
+    with _steps.tracked("find_lr", config, splits) as tracked:
+        testing = time.perf_counter()
+        seen = _test(config, model, splits)
+        _log(config, seen, time.perf_counter() - testing)
+    _summarize(config, seen, tracked, began)
+    return seen
+
+
+def check(config: FindLr) -> None:
+    """Refuse a phase that has no one rate, or is left out.
+
+    Raises:
+        InvalidInput: it is so.
+    """
+    if config.phase == "full" and config.full.learning_rates:
+        raise InvalidInput("full.learning_rates gives stages rates of their own; a test finds one: leave it out")
+    if not getattr(config, config.phase).epochs:
+        raise InvalidInput(f"{config.phase}.epochs is 0, so that there is no such phase: give more, or another --phase")
+
+
+def _stage(config: FindLr) -> str | None:
+    """The lowest stage that learns at last; where stages are unfrozen one by one, that phase is the most delicate."""
+    given = config.full.unfreeze_from
+    return given[-1] if isinstance(given, list) else given
+
+
+def _test(config: FindLr, model: keras.Model, splits: data.Splits) -> finder.RangeTest:
+    """Test the rates of the phase; for phase full with a head that has been trained for a little."""
+    import keras
+
+    from tlkit import backbones, features, training
+    from tlkit.progress import Progress
+
+    weights = _steps.class_weights(config, splits)
+    head, full = _steps.settings(config, config.head, weights), _steps.settings(config, config.full, weights)
+    seen = []
+    if config.head.epochs:
+        seen = _steps.extracted(_steps.extractor(config, features.pooled(model), "pooled"), splits.train)
+    with Progress("learning rates", config.steps, "steps") as progress:
+        told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: progress.advance())
+        more: dict[str, Any] = {name: getattr(config, name) for name in ("seed", "lowest", "highest", "steps")}
+        more["callbacks"] = [told]
+        if config.phase == "head":
+            backbones.freeze(model)
+            return training.range_test_head(model, seen[0], head, **more)
+        if seen:
+            backbones.freeze(model)
+            training.train_head_a_little(model, seen[0], head, config.seed)
+        backbones.unfreeze(model, config.backbone.name, _stage(config), config.full.batch_normalization)
+        stages = backbones.row(config.backbone.name).stages
+        augment = _steps.changes(config.augment) or None
+        return training.range_test_full(model, splits.train, full, augment=augment, stages=stages, **more)
+
+
+def _log(config: FindLr, seen: finder.RangeTest, seconds: float) -> None:
+    from tlkit import plots, tracking
+
+    for step, (rate, loss, smoothed) in enumerate(zip(seen.rates, seen.losses, seen.smoothed, strict=True)):
+        if math.isfinite(loss):
+            tracking.log_metrics({"learning_rate": rate, "loss": loss, "smoothed_loss": smoothed}, step)
+    found = {"suggested_learning_rate": seen.suggested} if seen.suggested else {}
+    tracking.log_metrics({"training_seconds": seconds, **found})
+    title = f"{_steps.named(config.backbone)} on {_steps.dataset_name(config.data)}, phase {config.phase}"
+    given = getattr(config, config.phase).learning_rate
+    picture = plots.lr_range(
+        seen.rates, seen.losses, seen.smoothed, seen.suggested, None if given == "auto" else given, title
+    )
+    tracking.log_figure(picture, PICTURE)
+    tracking.deliver()
+
+
+def _summarize(config: FindLr, seen: finder.RangeTest, started: tracking.Run, began: float) -> None:
+    """Print the rate, where its picture is, and what to do next."""
+    from tlkit import tracking
+    from tlkit.progress import duration
+
+    setting = f"{config.phase}.learning_rate"
+    given = getattr(config, config.phase).learning_rate
+    folder = tracking.run_folder(started.run_id)
+    print(f"\nfind_lr: {_steps.named(config.backbone)}, phase {config.phase}")
+    ended = "" if len(seen.rates) == config.steps else f", where the loss exploded at {seen.rates[-1]:.1e}"
+    print(f"  tested     {seen.rates[0]:.1e} to {seen.rates[-1]:.1e}: {len(seen.rates)} steps{ended}")
+    if seen.suggested:
+        print(f"  suggested  {seen.suggested:.1e} (now {given}): a tenth of the rate at which the loss is least")
+    else:
+        print("  suggested  none: the loss never fell; see the picture, then try a lower --lowest or more --steps")
+    print(f"  picture    {_steps.shown(folder / PICTURE) if folder else f'{PICTURE} of run {started.run_id}'}")
+    print(f"  time       {duration(time.perf_counter() - began)} in all")
+    print("\nNext:")
+    if seen.suggested:
+        more = {setting: f"{seen.suggested:.1e}"}
+        own = [
+            field.name for field in dataclasses.fields(FindLr) if field.name in ("phase", "lowest", "highest", "steps")
+        ]
+        print(f"  {_steps.command('finetune', without=own, **more)}")
+    _steps.print_links(started)
+
+
+if __name__ == "__main__":
+    cli.main(FindLr, run)
