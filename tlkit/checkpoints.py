@@ -169,9 +169,10 @@ class Begun(NamedTuple):
 
 
 def begun(run_id: str, **told: Any) -> Begun:
-    """Make the folder of a run's checkpoints; files of it can then be written."""
+    """Make the folder of a run's checkpoints, empty, where another part of the same run left some."""
     folder = FOLDER / run_id
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     with atomic.writing(folder / "run.json") as file:
         file.write(json.dumps(told).encode())
     return Begun(run_id, folder, told)

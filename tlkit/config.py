@@ -329,6 +329,7 @@ class Head(Phase):
         dropout: Share of the pooled features dropped in training, before the head; in the second phase too.
     """
 
+    learning_rate: float | Literal["auto"] = 3e-3
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -355,7 +356,7 @@ class Full(Phase):
     """
 
     epochs: int = 10
-    learning_rate: float | Literal["auto"] = 1e-4
+    learning_rate: float | Literal["auto"] = 3e-4
     unfreeze_from: str | list[str] | None = None
     stored: bool | None = None
     layer_decay: float = 1.0
