@@ -71,6 +71,7 @@ ABLATION: dict[str, dict[str, dict[str, Any]]] = {  # what equals the defaults i
         "`optimizer adam`": {"optimizer": "adam"},
     },
     "rate": {
+        "`head.learning_rate 1e-3`": {"head.learning_rate": 1e-3},
         "`full.learning_rate 3e-5`": {"full.learning_rate": 3e-5},
         "`full.learning_rate 1e-4`": {"full.learning_rate": 1e-4},
         "`full.learning_rate 3e-4`": {"full.learning_rate": 3e-4},

@@ -145,6 +145,51 @@ def test_a_signal_waits_for_the_step_and_the_state(asked: int, photos: Photos, w
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_signal_in_validation_goes_back_to_the_last_batch(photos: Photos, whole: Any, tmp_path: Path):
+    class Ask(keras.callbacks.Callback):
+        def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+            if self.model.optimizer.iterations == 3:  # of the second epoch
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    path = tmp_path / "full.npz"
+    with pytest.raises(KeyboardInterrupt):
+        fit(learner(0), photos, path, [Ask()])
+    state, _ = checkpoints.load(path, PHASE._asdict())
+    assert (len(state.epochs), state.step) == (1, STEPS - 1)
+    model = learner(1)
+    assert numbers(fit(model, photos, path, [])) == numbers(whole[1])
+    for a, b in zip(model.get_weights(), whole[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("at_each_step")
+def test_a_halved_batch_stays_halved_when_it_goes_on(photos: Photos, tmp_path: Path):
+    class Small(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            if self.model.optimizer.gradient_accumulation_steps == 2:
+                raise MemoryError
+
+    at_once = learner(0)
+    history = fit(at_once, photos, tmp_path / "whole.npz", [Small()])
+    path = tmp_path / "full.npz"
+    with pytest.raises(Killed):
+        fit(learner(0), photos, path, [Small(), Kill(8)])
+    model = learner(1)
+    assert numbers(fit(model, photos, path, [])) == numbers(history)  # now there would be memory
+    for a, b in zip(model.get_weights(), at_once.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_average_of_no_update_yet_is_the_weights(photos: Photos):
+    model = learner(0)
+    before = model.get_weights()
+    settings = training.Settings(1, 0.01, batch_size=40, gradient_accumulation_steps=4, ema_momentum=0.9)
+    training.fit_full(model, photos, photos, settings)
+    for a, b, weight in zip(model.get_weights(), before, model.weights, strict=True):
+        if "moving" not in weight.path:
+            np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.usefixtures("at_each_step")
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(photos: Photos, whole: Any, tmp_path: Path):
     path = tmp_path / "full.npz"
@@ -239,7 +284,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(
     model = plain()
     training.fit_full(model, photos, photos, settings, callbacks=[Small()])
     assert sizes[-1] == 10
-    assert "a batch of 20 does not fit into memory; 10, 4 for a step" in capsys.readouterr().out
+    assert "a batch of 20 does not fit into memory: 10 at a time, 4 times a step" in capsys.readouterr().out
     for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 

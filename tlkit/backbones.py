@@ -299,7 +299,7 @@ def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2, multi_
 
     The layers are `pixels`, `backbone` (the model given, preprocessing included), `pool`, `dropout`, `head` (the
     logits) and `probabilities`; from `pool` on they compute in float32. Say with `freeze` or `unfreeze` what to train:
-    both keep the backbone's BatchNormalization in inference mode, with the statistics it was pretrained with.
+    both keep the statistics that the backbone's BatchNormalization was pretrained with, unless told otherwise.
 
     Args:
         backbone: A model of `build`, or of `tlkit.builders` without top; its layers are shared, not copied.
@@ -387,7 +387,7 @@ def unfreeze(
     >>> unfreeze(model, "MobileNet", "stage4")
     >>> model.trainable_weights[0].path
     'conv_dw_12/kernel'
-    >>> any("gamma" in weight.path for weight in model.trainable_weights)
+    >>> any("moving" in weight.path for weight in model.trainable_weights)  # the statistics
     False
     """
     backbone = _backbone(model)
@@ -416,7 +416,7 @@ def unfreeze(
 def split(model: keras.Model, name: str, from_stage: str) -> tuple[keras.Model, keras.Model]:
     """Cut a model of `classifier` in front of a stage, to train what is above on what the lower part gives.
 
-    The layers are shared: what the upper model learns, the whole one has learnt. Like BatchNormalization, what is
+    The layers are shared: what the upper model learns, the whole one has learnt. Like BatchNormalization there, what is
     random in the lower part in training (EfficientNet's stochastic depth) is switched off by that.
 
     Args:

@@ -7,11 +7,12 @@ until the run has finished. They are NumPy's .npz with JSON in it: nothing in th
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +39,8 @@ class State(NamedTuple):
         ended: Whether the phase is over.
         step: Batches that the network has seen of the epoch under way; 0 between epochs.
         seconds: That these took.
-        arrays: Values of the model's variables, of the optimizer's (its schedule's place, loss scale and moving average
-            too) and, within an epoch, of the metrics'; the best epoch's weights; what `generators` gives.
+        arrays: Values of the model's variables and of the optimizer's (its schedule's place, loss scale and moving
+            average too); the best epoch's weights; within an epoch those of the metrics, and what `generators` gives.
     """
 
     epochs: list[dict[str, Any]]
@@ -73,6 +74,12 @@ def save(path: Path, state: State, settings: Mapping[str, Any], rotate: bool = F
 
 def _previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def delete(path: Path) -> None:
+    """Delete a checkpoint, and the one before it."""
+    for file in (path, _previous(path)):
+        file.unlink(missing_ok=True)
 
 
 def exists(path: Path) -> bool:
@@ -142,6 +149,13 @@ def generators() -> list[np.ndarray]:
     return [state.numpy() for state in (torch.get_rng_state(), *torch.cuda.get_rng_state_all())]
 
 
+def seed_generators(key: str) -> None:
+    """Seed PyTorch's generators by a text."""
+    import torch
+
+    torch.manual_seed(int(hashlib.sha256(key.encode()).hexdigest()[:15], 16))
+
+
 def set_generators(states: list[np.ndarray]) -> None:
     """Put PyTorch's generators where they were."""
     if keras.backend.backend() != "torch" or not states:
@@ -181,47 +195,42 @@ def begun(run_id: str, **told: Any) -> Begun:
 def unfinished() -> list[Begun]:
     """Give the runs in the working folder that can be gone on with, the last first; damaged ones are left out."""
     found = []
+    kinds = {"recipe": str, "asked": dict, "config": dict, "digest": str}
     for file in FOLDER.glob("*/run.json"):
         with contextlib.suppress(OSError, ValueError):
             told = json.loads(file.read_text())
-            if isinstance(told, dict) and not file.parent.is_symlink():
+            whole = isinstance(told, dict) and all(isinstance(told.get(name), kind) for name, kind in kinds.items())
+            if whole and not file.parent.is_symlink():
                 found.append((file.stat().st_mtime, Begun(file.parent.name, file.parent, told)))
     return [one for _, one in sorted(found, key=lambda entry: entry[0], reverse=True)]
 
 
 def finished(run: Begun) -> None:
-    """Delete the checkpoints of a run that has finished."""
+    """Delete the checkpoints of a run that has finished, so that it cannot be gone on with."""
+    (run.folder / "run.json").unlink(missing_ok=True)  # first: a part of the rest is worse than none
     shutil.rmtree(run.folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         FOLDER.rmdir()
 
 
-@contextlib.contextmanager
-def held(run: Begun) -> Iterator[None]:
-    """Keep other processes from going on with a run.
+def hold(run: Begun) -> filelock.BaseFileLock | None:
+    """Keep other processes from going on with a run, until the lock is released or this process ends.
 
-    Raises:
-        InvalidInput: one does.
+    Returns:
+        None where another process holds it, or it has finished by now.
     """
     lock = filelock.FileLock(run.folder / "lock")
     try:
         lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise InvalidInput(f"run {run.run_id} is being trained by another process: wait for it, or stop it") from None
-    try:
-        yield
-    finally:
+    except (filelock.Timeout, OSError):
+        return None
+    if not (run.folder / "run.json").exists():  # it finished while we looked
         lock.release()
-
-
-def running(run: Begun) -> bool:
-    """Whether a process trains the run now."""
-    lock = filelock.FileLock(run.folder / "lock")
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
+        finished(run)
+        return None
+    for left in run.folder.glob(".*.part"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
+    return lock
 
 
 def pause(cost: float) -> float:

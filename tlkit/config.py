@@ -207,6 +207,8 @@ class Views(Augment):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.views is None or self.views >= 1, "augment.views", self.views, "it must be 1 or more")
+        blended = self.views and (self.mixup or self.cutmix)
+        _require(not blended, "augment.views", self.views, "mixup and cutmix blend others in each epoch: leave one out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -462,8 +464,8 @@ class Training(Recipe):
         ema_momentum: Of the moving average of the weights, which is then what is evaluated and saved; 0.99 or 0.999 are
             usual, by default there is none.
         remat: Compute most activations anew in the backward pass in place of keeping them: slower, in less memory.
-        tta: Random views of each test photo, changed as in training, whose mean prediction is scored beside the plain
-            one; 0 is none.
+        tta: Random views of each test photo, changed as in training; the mean prediction over these and the photo
+            itself is scored beside the plain one. 0 is none.
         resume: Go on with a run that was interrupted: `auto` is the last one of this command in this folder, if there
             is one; or a run's id or name.
         register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
@@ -539,6 +541,7 @@ class FindLr(Finetune):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(self.resume is None, "resume", self.resume, "a range test is not gone on with: leave it out")
         _require(0 < self.lowest < self.highest, "lowest", self.lowest, f"it must be above 0 and below {self.highest}")
         _require(self.highest < float("inf"), "highest", self.highest, "it must be finite")
         _require(self.steps >= 10, "steps", self.steps, "it must be 10 or more")
@@ -560,6 +563,7 @@ class Preview(Finetune):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(self.resume is None, "resume", self.resume, "a picture is not gone on with: leave it out")
         for name in ("photos", "views"):
             _require(1 <= getattr(self, name) <= 50, name, getattr(self, name), "it must be from 1 to 50")
         _require(bool(self.output), "output", self.output, "it must be the path of a file")

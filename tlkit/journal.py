@@ -91,6 +91,7 @@ class Journal:
         self._steps = 0  # that sending has taken
         self.tables: list[dict[str, str]] = []  # that the run has, as MLflow's tag for them says
         self.known: set[tuple[str, int]] = set()  # metrics and steps that are not to be logged once more
+        self.adopted = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -103,6 +104,11 @@ class Journal:
         """What the model was registered as, once it is."""
         found = self._state.get("registered")
         return registry.Registered(**found) if found else None
+
+    def adopt(self, model_id: str | None) -> None:
+        """Take a model that the run has already for its model."""
+        if model_id:
+            self._state["model_uri"], self.adopted = f"models:/{model_id}", True
 
     @property
     def waiting(self) -> int:

@@ -37,6 +37,8 @@ def is_exhausted(error: BaseException) -> bool:
     >>> is_exhausted(MemoryError()), is_exhausted(ValueError("RESOURCE_EXHAUSTED"))
     (True, False)
     """
+    if error.__context__ and is_exhausted(error.__context__):  # what came of it hides it, as on JAX
+        return True
     kinds = {(kind.__module__.split(".")[0], kind.__name__) for kind in type(error).__mro__}
     if kinds & {("builtins", "MemoryError"), ("torch", "OutOfMemoryError"), ("tensorflow", "ResourceExhaustedError")}:
         return True

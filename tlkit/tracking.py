@@ -188,8 +188,11 @@ def log_nothing_twice() -> None:
     """Leave out from now on what the innermost run has already, of a part before that is done again in part."""
     kept, client = _opened()[-1], mlflow.MlflowClient()
     with _store_errors():
-        for name in client.get_run(kept.run_id).data.metrics:
+        run = client.get_run(kept.run_id)
+        for name in run.data.metrics:
             kept.known |= {(name, entry.step) for entry in client.get_metric_history(kept.run_id, name)}
+        outputs = run.outputs.model_outputs if run.outputs else []
+        kept.adopt(next((output.model_id for output in outputs), None))
 
 
 def set_tags(tags: Mapping[str, str]) -> None:
@@ -259,12 +262,16 @@ def log_model(save: Callable[[Path], None], name: str = "model", step: int = 0) 
         name: Of the model.
         step: At which the run's metrics are the model's too.
 
+    A run that goes on, and logged its model before, keeps that.
+
     Returns:
         The folder where it lies until the store has it.
     """
     kept = _opened()[-1]
     with kept.file(name) as path:
         save(path)
+        if kept.adopted:
+            return path
         kept.add("model", file=str(path.relative_to(kept.folder)), name=name, step=step, key=secrets.token_hex(8))
     return path
 
@@ -379,8 +386,11 @@ def epoch_logger(prefix: str = "", after: int = 0) -> Any:
     import keras
 
     class EpochLogger(keras.callbacks.Callback):
+        logged = after  # epochs; a phase that memory ran out in is done again
+
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            if epoch >= after:
+            if epoch >= self.logged:
+                self.logged = epoch + 1
                 values = {f"{prefix}{name}": float(value) for name, value in (logs or {}).items()}
                 log_metrics(values, step=epoch + 1)
 

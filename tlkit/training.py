@@ -404,6 +404,9 @@ def _fit_batches(
     """Train on batches, smaller ones where these do not fit into memory."""
     given = _given(logits, settings, seed, augment)
     begun = _values(logits.variables)
+    keeping = more.get("keeping")
+    if keeping and checkpoints.exists(keeping.path):  # with a batch that is smaller than what was asked for
+        settings = settings._replace(**checkpoints.load(keeping.path, settings._asdict())[1])
 
     def fit(settings: Settings) -> History:
         return _fit(
@@ -414,6 +417,7 @@ def _fit_batches(
             phase=phase,
             settings=settings,
             multi_label=train.labels.ndim == 2,
+            seed=seed,
             **more,
         )
 
@@ -424,10 +428,13 @@ def _fit_batches(
             if not memory.is_exhausted(error) or settings.batch_size == 1:
                 raise
         half, more_steps = settings.batch_size // 2, settings.gradient_accumulation_steps * 2
-        print(f"{phase}: a batch of {settings.batch_size} does not fit into memory; {half}, {more_steps} for a step")
+        said = f"a batch of {settings.batch_size} does not fit into memory: {half} at a time, {more_steps} times a step"
+        print(f"{phase}: {said}", flush=True)
         settings = settings._replace(batch_size=half, gradient_accumulation_steps=more_steps)
         memory.release()
         _assign(logits.variables, begun)
+        if keeping:
+            checkpoints.delete(keeping.path)
 
 
 def _fit(
@@ -444,6 +451,7 @@ def _fit(
     until: int | None = None,
     keeping: Keeping | None = None,
     multi_label: bool = False,
+    seed: int = 0,
 ) -> History:
     """Train a phase, or what is left of it.
 
@@ -460,20 +468,23 @@ def _fit(
         until: Epochs of the phase after which it stops for now.
         keeping: Where its state is kept.
         multi_label: Whether each example has any number of labels.
+        seed: Of dropout on PyTorch.
     """
     state = None
     if keeping and checkpoints.exists(keeping.path):
-        state, split = checkpoints.load(keeping.path, settings._asdict())
-        settings = settings._replace(**split)
+        state, _ = checkpoints.load(keeping.path, settings._asdict())
     updates = max(1, settings.epochs * steps // settings.gradient_accumulation_steps)
     rate: Any = settings.learning_rate
     if not settings.steady:
         rate = schedules.build(settings.schedule, settings.learning_rate, updates, settings.warmup)
     compiled(logits, settings, rate, factors, multi_label)
+    if settings.ema_momentum:  # from the weights as they are: Keras begins with zeros
+        logits.optimizer.build(logits.trainable_variables)
+        _assign(optimizers.averages(logits.optimizer), _values(logits.trainable_variables))
     history = History(list(state.epochs if state else before.epochs if before else []))
     first = state.before if state else len(history.epochs)
     best = _BestEpoch(settings, logits, history.best["val_loss"] if history.epochs else math.inf)
-    keeper = _Keeper(keeping, history, first, settings, best)
+    keeper = _Keeper(keeping, history, first, settings, best, steps)
     if state and keeping:
         _restore(state, logits, best, keeping.path)
     last = first + min(until or settings.epochs, settings.epochs)
@@ -481,26 +492,38 @@ def _fit(
     record = _Record(history, phase, state.seconds if state else 0.0)
     table = _Progress(history, phase, first, last - first, steps, step)
     average = [_Average()] if settings.ema_momentum else []
-    watching = [_Guard(), record, *average, best, table, *callbacks, keeper]
+    draws = [_Draws(seed, phase, state)] if keras.backend.backend() == "torch" else []
+    watching = [_Guard(), record, *average, best, table, *callbacks, *draws, keeper]
     if not best.ended and len(history.epochs) < last:
         keeper.state = state
-        try:
-            with readable_errors(), keeper.interruptible():
+        with readable_errors(), keeper.interruptible():
+            try:
+                if not isinstance(val, tuple) and (step or steps == 1):
+                    # On TensorFlow the metrics, which are to be restored, come to be in the first step; elsewhere Keras
+                    # takes a first look at the data, which batches cannot tell from an epoch where there is but one.
+                    logits.test_on_batch(*next(iter(val)))
                 if step:  # an epoch by itself, because its first batches are left out
-                    if keras.backend.backend() == "tensorflow":  # else its metrics come to be in the first step
-                        logits.test_on_batch(*next(iter(val)))
                     _epochs(logits, train(done, step), val, first + done, first + done + 1, watching)
                     done += 1
                 if not best.ended and first + done < last:
                     _epochs(logits, train(done, 0), val, first + done, last, watching)
-        except _Diverged as error:
-            best.ended = True
-            _tell_diverged(error, history, phase, settings)
-        keeper.keep()
+            except _Diverged as error:
+                best.ended = True
+                _tell_diverged(error, history, phase, settings)
+            if _good(history):
+                keeper.keep()
+        if keeper.asked.is_set():  # too late for any callback
+            raise KeyboardInterrupt
     logits.set_weights(best.weights)
-    if not history.epochs or math.isnan(history.best["val_loss"]):
+    if not _good(history):
+        if keeping:
+            checkpoints.delete(keeping.path)  # there is nothing to go on with
         raise InvalidInput(f"the loss became nan in phase {phase}: {_advice(phase, settings)}")
     return history
+
+
+def _good(history: History) -> bool:
+    return bool(history.epochs) and not math.isnan(history.best["val_loss"])
 
 
 def _epochs(logits: keras.Model, data: dict[str, Any], val: Any, first: int, last: int, callbacks: list[Any]) -> None:
@@ -641,6 +664,30 @@ class _Average(keras.callbacks.Callback):
         _assign(self.model.trainable_weights, self.kept)
 
 
+class _Draws(keras.callbacks.Callback):
+    """Seeds PyTorch's generators, which Keras draws dropout from, in each epoch, or puts them where they were in it.
+
+    On other backends variables of the model have all of it. Not sooner than at the first batch: that the data begin
+    has drawn from them too.
+    """
+
+    def __init__(self, seed: int, phase: str, state: checkpoints.State | None):
+        super().__init__()
+        self.seed, self.phase, self.state, self.fresh = seed, phase, state, True
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch, self.fresh = epoch, True
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self.fresh:
+            return
+        if self.state and self.state.step:
+            checkpoints.set_generators(self.state.arrays["generators"])
+        else:
+            checkpoints.seed_generators(f"{self.seed} {self.phase} {self.epoch}")
+        self.fresh, self.state = False, None
+
+
 class _Keeper(keras.callbacks.Callback):
     """Writes where the phase stands: at its end, and on the way if so wanted, before a step or after an epoch.
 
@@ -655,18 +702,17 @@ class _Keeper(keras.callbacks.Callback):
         first: int,
         settings: Settings,
         best: _BestEpoch,
+        steps: int,
     ):
         super().__init__()
         self.keeping, self.history, self.first, self.settings, self.best = keeping, history, first, settings, best
+        self.steps = steps
+        self.latest: checkpoints.State | None = None  # before the last batch of the epoch, for while it is validated
         self.on_the_way = keeping is not None and keeping.on_the_way
         self.due = time.perf_counter() + checkpoints.SECONDS
         self.asked = threading.Event()
         self.warned = False
         self.state: checkpoints.State | None = None  # from which the next call of `fit` goes on
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self.state:
-            checkpoints.set_generators(self.state.arrays["generators"])  # here: `fit` has drawn from them before
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.started, self.offset, self.spent = time.perf_counter(), 0, 0.0
@@ -677,16 +723,23 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         asked = self.asked.is_set()
+        step = self.offset + batch
         if self.on_the_way and (asked or (batch and time.perf_counter() >= self.due)):
-            self.keep(self.offset + batch)
+            self.keep(step)
         if asked:
             raise KeyboardInterrupt
+        if self.on_the_way and step == self.steps - 1:
+            with contextlib.suppress(MemoryError):
+                self.latest = self._state(step)
 
     def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.asked.is_set():
+            if self.latest:
+                self._write(self.latest)
             raise KeyboardInterrupt
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.latest = None
         if self.on_the_way and (self.asked.is_set() or time.perf_counter() >= self.due):
             self.keep()
         if self.asked.is_set():
@@ -694,18 +747,25 @@ class _Keeper(keras.callbacks.Callback):
 
     def keep(self, step: int = 0) -> None:
         """Write the state, after `step` batches of the epoch under way or, at 0, between epochs."""
-        if self.keeping is None:
-            return
-        began, model = time.perf_counter(), self.model
+        if self.keeping:
+            self._write(step)
+
+    def _state(self, step: int) -> checkpoints.State:
+        model, best = self.model, self.best
         arrays = {"last": _values(model.variables), "optimizer": _values(model.optimizer.variables)}
-        arrays |= {"best": self.best.weights, "generators": checkpoints.generators()}
+        arrays["best"] = best.weights
         arrays["metrics"] = _values(model.metrics_variables) if step else []
-        spent = self.spent + began - self.started if step else 0.0
-        best = self.best
-        state = checkpoints.State(self.history.epochs, self.first, best.waited, best.ended, step, spent, arrays)
+        arrays["generators"] = checkpoints.generators() if step else []
+        spent = self.spent + time.perf_counter() - self.started if step else 0.0
+        return checkpoints.State(list(self.history.epochs), self.first, best.waited, best.ended, step, spent, arrays)
+
+    def _write(self, what: int | checkpoints.State) -> None:
+        assert self.keeping is not None  # noqa: S101  # else nothing is kept
+        began = time.perf_counter()
         try:
+            state = self._state(what) if isinstance(what, int) else what
             checkpoints.save(self.keeping.path, state, self.settings._asdict(), rotate=self.on_the_way)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             if not self.on_the_way:
                 raise
             if not self.warned:

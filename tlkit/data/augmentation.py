@@ -194,7 +194,7 @@ def switched_on(changes: Mapping[str, Any]) -> dict[str, Any]:
     {'flip': True}
     """
     off = {"crop": 1, "policy": "none"}
-    left = {name: value for name, value in changes.items() if value and value != off.get(name)}
+    left = {name: value for name, value in changes.items() if name == "magnitude" or (value and value != off.get(name))}
     if left.get("policy") != "randaugment":
         left.pop("magnitude", None)
     return left

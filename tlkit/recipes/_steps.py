@@ -395,8 +395,11 @@ def with_batch_size(config: AnyTraining, model: keras.Model, splits: data.Splits
     for name in ("head", "full"):
         part = getattr(config, name, None)
         if part and part.learning_rate != "auto":
-            rate = memory.scaled_rate(part.learning_rate, examples, config.optimizer)
-            changed[name] = dataclasses.replace(part, learning_rate=rate)
+            scale = memory.scaled_rate(1.0, examples, config.optimizer)
+            changed[name] = dataclasses.replace(part, learning_rate=part.learning_rate * scale)
+            if rates := getattr(part, "learning_rates", None):
+                by_stage = {stage: rate * scale for stage, rate in rates.items()}
+                changed[name] = dataclasses.replace(changed[name], learning_rates=by_stage)
     print(f"batch_size: {found}", flush=True)
     return dataclasses.replace(config, **changed)
 
@@ -411,11 +414,14 @@ def with_rates(config: Any, model: keras.Model, splits: data.Splits, seen: Any =
         seen: Pooled features of the training photos, where there is a phase head.
         stage: First stage that learns in phase full.
     """
+    import keras
+    import numpy as np
+
     from tlkit import backbones, training
 
     weights = class_weights(config, splits)
     finetune = isinstance(config, configs.Finetune)
-    before = model.get_weights()
+    before = [(variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in model.variables]
     if finetune and seen is not None:
         backbones.freeze(model)
         if config.head.learning_rate == "auto":
@@ -432,7 +438,8 @@ def with_rates(config: Any, model: keras.Model, splits: data.Splits, seen: Any =
         augment = changes(config.augment) or None
         found = training.range_test_full(model, splits.train, phase, seed=config.seed, augment=augment, stages=stages)
         config = dataclasses.replace(config, full=_with_rate(config.full, found.suggested, "full"))
-    model.set_weights(before)
+    for variable, value in before:  # the seeds of dropout too
+        variable.assign(value)
     return config
 
 
@@ -448,6 +455,12 @@ def changes(augment: configs.Augment) -> dict[str, Any]:
     from tlkit import data
 
     return data.switched_on({name: value for name, value in dataclasses.asdict(augment).items() if name != "views"})
+
+
+def check_tta(config: configs.Training) -> None:
+    """Refuse views of test photos that are all the photo itself."""
+    if config.tta and not set(changes(config.augment)) - {"mixup", "cutmix"}:  # type: ignore[attr-defined]
+        raise InvalidInput(f"tta is {config.tta}, but no change of single photos is on in --augment: leave tta out")
 
 
 def with_tta(
@@ -535,31 +548,32 @@ def tracked(
                 tracking.log_text(text, "config.yaml")
             yield started
         return
-    if begun and begun.kept:
-        if begun.kept.told["digest"] != splits.digest:
-            raise InvalidInput(
-                f"the data are not those that run {begun.kept.run_id} was begun with: put them back, or begin a new run"
-            )
-        with (
-            checkpoints.held(begun.kept),
-            tracking.run(config.experiment, params={}, tags=described, run_id=begun.kept.run_id) as started,
-        ):
-            tracking.log_nothing_twice()
-            with _told_how_to_go_on(recipe, begun.kept):
-                yield started
-            checkpoints.finished(begun.kept)
-        return
-    with tracking.run(config.experiment, run_name=config.run_name, params=params(config), tags=described) as started:
-        log_config(config)
-        log_data(config.data, splits)
-        if begun is None:
-            yield started
-            return
-        told = {"recipe": recipe, "asked": begun.asked, "config": dataclasses.asdict(config), "digest": splits.digest}
-        kept = checkpoints.begun(started.run_id, **told)
-        with checkpoints.held(kept), _told_how_to_go_on(recipe, kept):
-            yield started
+    kept, lock = (begun.kept, begun.lock) if begun else (None, None)
+    try:
+        if kept:
+            with tracking.run(config.experiment, params={}, tags=described, run_id=kept.run_id) as started:
+                tracking.log_nothing_twice()
+                with _told_how_to_go_on(recipe, kept):
+                    yield started
+        else:
+            with tracking.run(
+                config.experiment, run_name=config.run_name, params=params(config), tags=described
+            ) as started:
+                log_config(config)
+                log_data(config.data, splits)
+                if begun is None:
+                    yield started
+                    return
+                plain = dataclasses.asdict(config)
+                told = {"recipe": recipe, "asked": begun.asked, "config": plain, "digest": splits.digest}
+                kept = checkpoints.begun(started.run_id, **told)
+                lock = checkpoints.hold(kept)
+                with _told_how_to_go_on(recipe, kept):
+                    yield started
         checkpoints.finished(kept)
+    finally:
+        if lock:
+            lock.release()
 
 
 class Begun(NamedTuple):
@@ -568,10 +582,19 @@ class Begun(NamedTuple):
     Args:
         asked: Its settings as the user gave them.
         kept: Where it was interrupted before: what there is of it.
+        lock: Of its folder, held.
     """
 
     asked: dict[str, Any]
-    kept: checkpoints.Begun | None
+    kept: checkpoints.Begun | None = None
+    lock: Any = None
+
+    def check(self, splits: data.Splits) -> None:
+        """Refuse data that are not those of the interrupted run."""
+        if self.kept and self.kept.told["digest"] != splits.digest:
+            raise InvalidInput(
+                f"the data are not those that run {self.kept.run_id} was begun with: put them back, or begin a new run"
+            )
 
 
 def resumed(recipe: str, config: AnyTraining) -> tuple[AnyTraining, Begun]:
@@ -584,26 +607,34 @@ def resumed(recipe: str, config: AnyTraining) -> tuple[AnyTraining, Begun]:
 
     asked = {**dataclasses.asdict(config), "resume": None}
     if config.resume is None:
-        return config, Begun(asked, None)
-    runs = [run for run in checkpoints.unfinished() if run.told.get("recipe") == recipe]
+        return config, Begun(asked)
+    import mlflow
+
+    if mlflow.active_run():
+        raise InvalidInput(f"resume is {config.resume!r}, but an MLflow run is active: end it, or leave resume out")
+    runs = [run for run in checkpoints.unfinished() if run.told["recipe"] == recipe]
     if config.resume == "auto":
-        free = [run for run in runs if run.told["asked"] == asked and not checkpoints.running(run)]
-        if not free:
-            print("no interrupted run of this command in this folder: a new one begins")
-            return config, Begun(asked, None)
-        kept = free[0]
+        held = ((run, checkpoints.hold(run)) for run in runs if run.told["asked"] == asked)
+        kept, lock = next(((run, lock) for run, lock in held if lock), (None, None))
+        if kept is None:
+            print("no interrupted run of this command in this folder: a new one begins", flush=True)
+            return config, Begun(asked)
     else:
         kept = _named_run(config.resume, runs, recipe)
+        given, begun = _flat(asked), _flat(kept.told["asked"])
         plain = {**dataclasses.asdict(type(config)()), "resume": None}
-        differ = [name for name, value in _flat(asked).items() if value != _flat(kept.told["asked"]).get(name)]
+        differ = [name for name, value in given.items() if value != begun.get(name)]
         if asked != plain and differ:
-            was = _flat(kept.told["asked"]).get(differ[0])
+            name = differ[0]
             raise InvalidInput(
-                f"{differ[0]} is {_flat(asked)[differ[0]]!r}, but run {config.resume} was begun with {was!r}: "
-                "leave settings out to go on with its own, or begin a new run without resume"
+                f"{name} is {given[name]!r}, but run {config.resume} was begun with {begun.get(name)!r}: leave "
+                "settings out to go on with its own, or begin a new run without resume"
             )
-    print(f"going on with run {kept.run_id}")
-    return cli.from_settings(type(config), kept.told["config"]), Begun(kept.told["asked"], kept)
+        lock = checkpoints.hold(kept)
+        if lock is None:
+            raise InvalidInput(f"run {kept.run_id} is being trained by another process: wait for it, or stop it")
+    print(f"going on with run {kept.run_id}", flush=True)
+    return cli.from_settings(type(config), kept.told["config"]), Begun(kept.told["asked"], kept, lock)
 
 
 def _named_run(name: str, runs: list[checkpoints.Begun], recipe: str) -> checkpoints.Begun:

@@ -41,7 +41,8 @@ def run(config: FindLr) -> finder.RangeTest:
     height, width, channels = backbone.input_shape[1:]
     splits = _steps.splits(config.data, examples, (height, width), channels)
     model = backbones.classifier(backbone, len(splits.classes), config.head.dropout, multi_label=splits.multi_label)
-    backbones.unfreeze(model, config.backbone.name, _stage(config))  # refuses a stage it does not have
+    mode = config.full.batch_normalization
+    backbones.unfreeze(model, config.backbone.name, _stage(config), mode)  # refuses a stage it does not have
     config = _steps.with_batch_size(config, model, splits)  # type: ignore[assignment]
     with _steps.tracked("find_lr", config, splits) as tracked:
         testing = time.perf_counter()
@@ -121,7 +122,8 @@ def _summarize(config: FindLr, seen: finder.RangeTest, started: tracking.Run, be
 
     setting = f"{config.phase}.learning_rate"
     given = getattr(config, config.phase).learning_rate
-    folder = tracking.run_folder(started.run_id)
+    there = not tracking.journal_of(started.run_id).unsent
+    folder = tracking.run_folder(started.run_id) if there else None
     print(f"\nfind_lr: {_steps.named(config.backbone)}, phase {config.phase}")
     ended = "" if len(seen.rates) == config.steps else f", where the loss exploded at {seen.rates[-1]:.1e}"
     print(f"  tested     {seen.rates[0]:.1e} to {seen.rates[-1]:.1e}: {len(seen.rates)} steps{ended}")
@@ -134,11 +136,14 @@ def _summarize(config: FindLr, seen: finder.RangeTest, started: tracking.Run, be
     print("\nNext:")
     if seen.suggested:
         more = {setting: f"{seen.suggested:.1e}"}
+        if config.batch_size != FindLr().batch_size:
+            more["batch_size"] = str(config.batch_size)  # not `auto`, which would bring the rate in proportion
         own = [
             field.name for field in dataclasses.fields(FindLr) if field.name in ("phase", "lowest", "highest", "steps")
         ]
         print(f"  {_steps.command('finetune', without=own, **more)}")
-    _steps.print_links(started)
+    if there:
+        _steps.print_links(started)
 
 
 if __name__ == "__main__":

@@ -41,10 +41,16 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
     backbone = _steps.backbone(config)
     height, width, channels = backbone.input_shape[1:]
     splits = _steps.splits(config.data, examples, (height, width), channels)
+    begun.check(splits)
     model = backbones.classifier(backbone, len(splits.classes), config.head.dropout, multi_label=splits.multi_label)
     stages = _stages(config)
+    if trial and trial.until and len(stages) > 1:
+        raise InvalidInput(
+            f"full.unfreeze_from names {len(stages)} stages, which hyperband cannot stop between: give one, or another "
+            "--algorithm"
+        )
     for stage in stages:
-        backbones.unfreeze(model, config.backbone.name, stage)  # refuses a stage it does not have
+        backbones.unfreeze(model, config.backbone.name, stage, config.full.batch_normalization)  # refuses unknown ones
     _steps.admit(model, trial)
     config = _steps.with_batch_size(config, model, splits)
     weights = _steps.class_weights(config, splits)
@@ -54,7 +60,7 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
     extracting = time.perf_counter()
     if config.full.epochs and len(stages) == 1:
         runs = trial.runs if trial else 1.0
-        network, train, val, augment, extractor = _learn_from(config, model, splits, runs)
+        network, train, val, augment, extractor = _learn_from(config, model, splits, runs, begun.kept is not None)
         config = dataclasses.replace(config, full=dataclasses.replace(config.full, stored=network is not model))
         config = _steps.with_engine(config, extractor) if extractor else config
     if config.head.epochs and not goes_on:
@@ -62,7 +68,7 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
         seen = _steps.extracted(extractor, splits.train, splits.val)
         config = _steps.with_engine(config, extractor)
     extracting = time.perf_counter() - extracting
-    config = _steps.with_rates(config, model, splits, seen[0] if seen else None, stages[0])
+    config = _steps.with_rates(config, model, splits, seen[0] if seen else None, stages[-1])
     with _steps.tracked("finetune", config, splits, trial, begun) as tracked:
         phases = [f"full{number}" for number in range(1, len(stages) + 1)] if len(stages) > 1 else ["full"]
         kept = [_steps.keeping(tracked, phase, trial) for phase in phases]
@@ -127,7 +133,7 @@ def check(config: Finetune) -> None:
 
     Raises:
         InvalidInput: stored activations are wanted of photos that each epoch changes anew or of several stages, or
-            views of unchanged photos or of blended ones, or more phases than epochs.
+            views of unchanged photos, or more phases than epochs, or rates of stages that are frozen.
     """
     stages = _stages(config)
     if len(stages) > 1 and config.full.stored:
@@ -139,12 +145,8 @@ def check(config: Finetune) -> None:
             f"full.unfreeze_from names {len(stages)} stages, each for an epoch or more, but full.epochs is "
             f"{config.full.epochs}: give more epochs"
         )
-    blended = [name for name in ("mixup", "cutmix") if getattr(config.augment, name)]
-    if blended and config.augment.views:
-        raise InvalidInput(
-            f"augment.{blended[0]} blends other photos in each epoch, but augment.views is {config.augment.views}: "
-            "leave one of them out"
-        )
+    _steps.check_tta(config)
+    _check_rates(config)
     if config.augment.views and not _steps.changes(config.augment):
         raise InvalidInput(f"augment.views is {config.augment.views}, but all of --augment is off: leave views out")
     if config.full.stored and _steps.changes(config.augment) and not config.augment.views:
@@ -154,8 +156,19 @@ def check(config: Finetune) -> None:
         )
 
 
+def _check_rates(config: Finetune) -> None:
+    from tlkit import backbones
+
+    known, lowest = list(backbones.row(config.backbone.name).stages), _stages(config)[-1]
+    for stage in config.full.learning_rates or {}:
+        if stage in known and lowest in known and known.index(stage) < known.index(lowest):
+            raise InvalidInput(
+                f"full.learning_rates has {stage}, which is frozen: full.unfreeze_from is {lowest}; leave one out"
+            )
+
+
 def _learn_from(
-    config: Finetune, model: keras.Model, splits: data.Splits, runs: float
+    config: Finetune, model: keras.Model, splits: data.Splits, runs: float, goes_on: bool
 ) -> tuple[keras.Model, Any, Any, dict[str, Any] | None, features.Extractor | None]:
     """Choose what the full phase trains, on what: the photos, or stored activations of the frozen stages.
 
@@ -192,6 +205,8 @@ def _learn_from(
     try:
         *given, val = _steps.extracted(extractor, *seen, splits.val)
     except Unavailable as error:
+        if goes_on and config.full.stored:  # its checkpoints are of the upper stages alone
+            raise
         return _say(through, str(error))
     return upper, Views(given) if changes else given[0], val, None, extractor
 

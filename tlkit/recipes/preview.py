@@ -86,8 +86,10 @@ def _sheet(config: Preview, splits: data.Splits) -> tuple[list[list[np.ndarray]]
     from tlkit.progress import Progress
 
     train, changes = splits.train, _steps.changes(config.augment)
-    size = 32 if config.batch_size == "auto" else config.batch_size
+    size = _steps.batch_size(config)
     classes, sampled = len(splits.classes), config.balance == "sampling"
+    if sampled and splits.multi_label:
+        raise InvalidInput("balance is 'sampling'; examples that have several labels cannot be drawn so: leave it out")
     plan = Plan(train, size, True, config.seed, changes, train.labels, classes=classes, balanced=sampled)
     count = min(config.views, config.augment.views or config.views)
     chosen = _chosen(train.labels, config.photos, config.seed)
@@ -116,7 +118,10 @@ def _chosen(labels: np.ndarray, count: int, seed: int) -> list[int]:
     if labels.ndim == 2:
         return order[:count].tolist()
     of_class = labels[order]
-    rank = np.array([(of_class[:place] == label).sum() for place, label in enumerate(of_class)])
+    rank = np.zeros(len(of_class), int)
+    for label in np.unique(of_class):
+        here = of_class == label
+        rank[here] = np.arange(here.sum())
     return order[np.argsort(rank, kind="stable")][:count].tolist()
 
 

@@ -47,9 +47,11 @@ def run(config: Train, trial: _steps.Trial | None = None) -> _steps.Result | _st
     tracking.open_store(config.experiment)
     examples = _steps.listed(config.data)
     config = _complete(config, examples, row)
+    _steps.check_tta(config)
     size = config.data.image_size
     channels = row.channels if row and size and config.data.source in FILES else None
     splits = _steps.splits(config.data, examples, (size, size) if size else None, channels)
+    begun.check(splits)
     if splits.rate:
         seconds = splits.train.shape[0] / splits.rate
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, seconds=seconds))
