@@ -133,6 +133,7 @@ def test_other_errors_are_not_of_memory(said: str):
         assert not memory.is_exhausted(kind(said))
 
 
+@pytest.mark.slow
 def test_no_other_framework_is_imported():
     code = f"""
         import sys
@@ -191,6 +192,7 @@ def test_the_batch_is_the_largest_power_of_two_below_the_limit(limit: int):
         np.testing.assert_array_equal(new, old)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpu")
 def test_no_batch_fits():
     model = compiled(keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]))
@@ -199,6 +201,7 @@ def test_no_batch_fits():
         memory.batch_size(model, SHAPE, 3, 1280)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpu")
 def test_an_epoch_has_20_steps_or_the_batch_is_32():
     model = compiled(keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]))
