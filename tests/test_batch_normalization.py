@@ -42,7 +42,7 @@ def test_what_moves_in_a_stage_that_learns(mode: str, loaded: bool, photos: Phot
         model = keras.saving.load_model(tmp_path / "model.keras")
     backbones.unfreeze(model, None, "stage1", mode)
     before = weights(model)
-    training.fit_full(model, photos, photos, training.Settings(1, 0.01, batch_size=8, steady=True))
+    training.fit_full(model, photos, photos, training.Settings(1, 0.01, batch_size=8, schedule="constant", warmup=0.0))
     after = weights(model)
     assert {path for path in before if not np.array_equal(before[path], after[path])} == MOVES[mode]
     outputs = model.predict(photos.read(range(16)), verbose=0)
@@ -58,7 +58,9 @@ def test_the_statistics_that_move_are_keras_own(photos: Photos):
     backbones.unfreeze(model, None, None, "train")
     norm, before = model.get_layer("stem_norm1"), weights(model)
     seen = keras.Model(model.input, norm.input).predict(photos.read(range(16)), verbose=0)
-    training.fit_full(model, photos, photos, training.Settings(1, 1e-12, batch_size=16, steady=True))
+    training.fit_full(
+        model, photos, photos, training.Settings(1, 1e-12, batch_size=16, schedule="constant", warmup=0.0)
+    )
     for statistic, value in (("moving_mean", seen.mean((0, 1, 2))), ("moving_variance", seen.var((0, 1, 2)))):
         path = f"{norm.name}/{statistic}"
         expected = before[path] * norm.momentum + value * (1 - norm.momentum)

@@ -22,9 +22,10 @@ FLOORS = [
         "space",
     },
     {"cli", "runtime", "data", "plots", "letternet", "layers", "probes", "store", "weightfiles"}
-    | {"checkpoints", "importance", "losses", "registry", "schedules"},
+    | {"checkpoints", "importance", "losses", "registry", "schedules", "variables"},
     {"anatomy", "backbones", "builders", "engines", "finder", "journal", "memory", "optimizers", "serving"},
-    {"evaluation", "features", "tracking", "training", "tuning"},
+    {"evaluation", "features", "phases", "tracking", "tuning"},
+    {"training"},
     {"recipes"},
 ]
 FRAMEWORKS = {"keras", "tensorflow", "jax", "torch", "mlflow", "sklearn", "matplotlib", "keras_tuner"}

@@ -281,7 +281,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(
         keras.utils.set_random_seed(0)
         return builders.cnn((16, 16, 1), filters=(2,), norm=False, dense=(), classes=2, padding="same")
 
-    settings = training.Settings(2, 0.01, batch_size=40, steady=True)
+    settings = training.Settings(2, 0.01, batch_size=40, schedule="constant", warmup=0.0)
     expected = plain()
     training.fit_full(expected, photos, photos, settings)
     monkeypatch.setattr(training, "batches", noted)

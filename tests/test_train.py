@@ -338,7 +338,7 @@ def test_only_the_training_nodes_labels_are_learned_from(ring: Path):
     def loss(nodes: np.ndarray) -> float:
         return -np.log(probabilities[nodes, loaded.labels[nodes]]).mean() + penalty
 
-    history = training.fit_graph(made, loaded, training.Settings(1, 1e-9, steady=True))
+    history = training.fit_graph(made, loaded, training.Settings(1, 1e-9, schedule="constant", warmup=0.0))
     assert history.best["loss"] == pytest.approx(loss(loaded.train), rel=1e-5)
     assert history.best["val_loss"] == pytest.approx(loss(loaded.val), rel=1e-5)
     right = probabilities.argmax(-1) == loaded.labels

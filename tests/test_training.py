@@ -138,7 +138,7 @@ def test_the_layer_decay_reaches_the_optimizer(photos: Photos):
     model = classifier()
     backbones.unfreeze(model, "LetterNet")
     begun = [np.array(variable) for variable in model.trainable_variables]
-    settings = training.Settings(1, 0.01, batch_size=40, steady=True, layer_decay=0.5)
+    settings = training.Settings(1, 0.01, batch_size=40, schedule="constant", warmup=0.0, layer_decay=0.5)
     training.fit_full(model, photos, photos, settings, stages=backbones.row("LetterNet").stages)
     factors = optimizers.stage_factors(model, 0.5, backbones.row("LetterNet").stages)
     assert set(factors.values()) == {0.5, 0.25, 0.125, 0.0625}

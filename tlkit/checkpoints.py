@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -158,8 +157,6 @@ def seed_generators(key: str) -> None:
 
 def set_generators(states: list[np.ndarray]) -> None:
     """Put PyTorch's generators where they were."""
-    if keras.backend.backend() != "torch" or not states:
-        return
     import torch
 
     cpu, *gpus = [torch.from_numpy(state) for state in states]
@@ -239,4 +236,4 @@ def pause(cost: float) -> float:
     >>> pause(0.1), pause(1.0)
     (10.0, 50.0)
     """
-    return max(SECONDS, math.ceil(cost / SHARE * 1e6) / 1e6)
+    return max(SECONDS, cost / SHARE)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from tlkit import variables
 from tlkit.errors import InvalidInput
 
 SMOOTHING = 0.9  # of the average; fastai's 0.98 is for losses from which their batches' own is not taken away
@@ -113,13 +114,14 @@ def _paired(
     for first in range(0, len(rates), TOGETHER):
         part = rates[first : first + TOGETHER]
         batches = [[next(given) for _ in range(count)] for _ in part]
-        now = _values(model)
+        held = _held(model)
+        now = variables.values(held)
         for variable in model.weights:  # random generators go on from where they are, so that both draw alike
             variable.assign(start[id(variable)])
         optimizer.learning_rate = UNMOVED * rates[0]
         with _generators_kept():
             own = [_train(model, each) for each in batches]
-        _assign(now)
+        variables.assign(held, now)
         yield from zip(part, batches, own, strict=True)
 
 
@@ -178,7 +180,8 @@ def _as_before(model: keras.Model) -> Iterator[tuple[Any, dict[int, np.ndarray]]
     if not outer.built:
         outer.build(model.trainable_variables)
     optimizer = getattr(outer, "inner_optimizer", outer)  # of a LossScaleOptimizer
-    kept = _values(model)
+    held = _held(model)
+    kept = variables.values(held)
     rate = optimizer._learning_rate
     scheduled = not isinstance(rate, keras.Variable)
     if scheduled:  # no public way: Keras' setter refuses a number in place of a schedule; to set it is to track it
@@ -186,26 +189,20 @@ def _as_before(model: keras.Model) -> Iterator[tuple[Any, dict[int, np.ndarray]]
     model.train_function = None  # as compiled, it may hold the schedule
     try:
         with _generators_kept():
-            yield optimizer, {id(variable): value for variable, value in kept}
+            yield optimizer, {id(variable): value for variable, value in zip(held, kept, strict=True)}
     finally:
         if scheduled:
             optimizer._untrack_variable(optimizer._learning_rate)
             optimizer._learning_rate = rate
         model.train_function = None
         model.reset_metrics()  # those that the test has built
-        _assign(kept)
+        variables.assign(held, kept)
 
 
-def _values(model: keras.Model) -> list[tuple[Any, np.ndarray]]:
+def _held(model: keras.Model) -> list[Any]:
+    """All variables that a step may change."""
     metrics = [variable for metric in model.metrics for variable in metric.variables]
-    variables = [*model.variables, *model.optimizer.variables, *metrics]
-    # Copies: on JAX a step takes the memory of what it updates.
-    return [(variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in variables]
-
-
-def _assign(values: Sequence[tuple[Any, np.ndarray]]) -> None:
-    for variable, value in values:
-        variable.assign(value)
+    return [*model.variables, *model.optimizer.variables, *metrics]
 
 
 def _generators_kept() -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit import arithmetic, runtime
+from tlkit import arithmetic, runtime, variables
 from tlkit.data.photos import available_memory
 from tlkit.errors import Unavailable
 
@@ -111,13 +111,12 @@ def _largest(model: keras.Model, shape: Sequence[int], classes: int, most: int, 
     """The largest power of two, up to `most`, whose steps run; 0 where none does."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    variables = {id(variable): variable for variable in [*model.variables, *model.optimizer.variables]}.values()
+    held = [*model.variables, *model.optimizer.variables]
     # On the host, and not for tidiness alone: where a step fails, JAX has given away the arrays it was to update.
-    before = [np.array(variable) for variable in variables]
+    before = variables.values(held)
 
     def restore() -> None:
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
+        variables.assign(held, before)
         model.reset_metrics()
 
     rng = np.random.default_rng(0)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from tlkit import checkpoints, data, evaluation, features, probes, registry, store, tracking, training
+    from tlkit import checkpoints, data, evaluation, features, finder, probes, registry, store, tracking, training
     from tlkit.data import graph
 
 EXAMPLES = {"photos": "example.png", "sounds": "example.wav", "arrays": "example.npy"}
@@ -287,6 +287,11 @@ def parts(found: data.Splits) -> list[data.Photos]:
     return [part for part in (found.train, found.val, found.test) if part is not None]
 
 
+def scored(found: data.Splits) -> tuple[str, data.Photos]:
+    """The split that a model is scored on, and its name: the test split, else the validation split."""
+    return ("test", found.test) if found.test else ("validation", found.val)
+
+
 def listed(config: configs.Data) -> data.Examples:
     """List what the source holds; no file is opened yet."""
     from tlkit import data
@@ -404,7 +409,7 @@ def with_batch_size(config: AnyTraining, model: keras.Model, splits: data.Splits
     return dataclasses.replace(config, **changed)
 
 
-def with_rates(config: Any, model: keras.Model, splits: data.Splits, seen: Any = None, stage: str | None = None) -> Any:
+def with_rates(config: Any, model: keras.Model, splits: data.Splits, seen: Any = None) -> Any:
     """Find out learning rates that are `auto`, by range tests after which the model is as it was.
 
     Args:
@@ -412,35 +417,67 @@ def with_rates(config: Any, model: keras.Model, splits: data.Splits, seen: Any =
         model: Whose backbone, where it has one, is trainable as in phase full.
         splits: The photos.
         seen: Pooled features of the training photos, where there is a phase head.
-        stage: First stage that learns in phase full.
     """
-    import keras
-    import numpy as np
+    from tlkit import variables
 
+    before = variables.values(model.variables)
+    for name in ("head", "full"):
+        phase = getattr(config, name, None)
+        if phase is None or not phase.epochs or (name == "head" and seen is None):
+            continue  # there is no such phase
+        if phase.learning_rate == "auto":
+            found = range_test(config, name, model, splits, seen)
+            config = dataclasses.replace(config, **{name: _with_rate(phase, found.suggested, name)})
+            variables.assign(model.variables, before)  # the seeds of dropout too
+    return config
+
+
+def range_test(
+    config: Any, phase: str, model: keras.Model, splits: data.Splits, seen: Any = None, **more: Any
+) -> finder.RangeTest:
+    """Test the learning rates of a phase; for phase full with a head that has been trained for a little.
+
+    Args:
+        config: Of the recipe.
+        phase: `head` or `full`.
+        model: The network; its head may be another afterwards.
+        splits: The photos.
+        seen: Pooled features of the training photos, where there is a phase head.
+        more: See `finder.range_test`.
+    """
     from tlkit import backbones, training
 
-    weights = class_weights(config, splits)
-    finetune = isinstance(config, configs.Finetune)
-    before = [(variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in model.variables]
-    if finetune and seen is not None:
+    weights, stages = class_weights(config, splits), None
+    tested = settings(config, getattr(config, phase), weights)
+    if seen is not None:
         backbones.freeze(model)
-        if config.head.learning_rate == "auto":
-            found = training.range_test_head(model, seen, settings(config, config.head, weights), seed=config.seed)
-            config = dataclasses.replace(config, head=_with_rate(config.head, found.suggested, "head"))
-        if config.full.learning_rate == "auto":
-            training.train_head_a_little(model, seen, settings(config, config.head, weights), config.seed)
-    if config.full.learning_rate == "auto":
-        stages = None
-        if finetune:
-            backbones.unfreeze(model, config.backbone.name, stage, config.full.batch_normalization)
-            stages = backbones.row(config.backbone.name).stages
-        phase = settings(config, config.full, weights)
-        augment = changes(config.augment) or None
-        found = training.range_test_full(model, splits.train, phase, seed=config.seed, augment=augment, stages=stages)
-        config = dataclasses.replace(config, full=_with_rate(config.full, found.suggested, "full"))
-    for variable, value in before:  # the seeds of dropout too
-        variable.assign(value)
-    return config
+        if phase == "head":
+            return training.range_test_head(model, seen, tested, seed=config.seed, **more)
+        training.train_head_a_little(model, seen, settings(config, config.head, weights), config.seed)
+    if isinstance(config, configs.Finetune):
+        name = config.backbone.name
+        backbones.unfreeze(model, name, stages_of(config)[-1], config.full.batch_normalization)
+        stages = backbones.row(name).stages
+    augment = changes(config.augment) or None
+    return training.range_test_full(
+        model, splits.train, tested, seed=config.seed, augment=augment, stages=stages, **more
+    )
+
+
+def stages_of(config: configs.Finetune) -> list[str | None]:
+    """From which stage on the network learns, phase by phase."""
+    given = config.full.unfreeze_from
+    return list(given) if isinstance(given, list) else [given]
+
+
+def classifier(config: configs.Finetune, backbone: keras.Model, splits: data.Splits) -> keras.Model:
+    """Put a head on the backbone, and make trainable what phase full trains at last; an unknown stage is refused."""
+    from tlkit import backbones
+
+    model = backbones.classifier(backbone, len(splits.classes), config.head.dropout, multi_label=splits.multi_label)
+    for stage in stages_of(config):
+        backbones.unfreeze(model, config.backbone.name, stage, config.full.batch_normalization)
+    return model
 
 
 def _with_rate(phase: Any, found: float | None, name: str) -> Any:
@@ -472,7 +509,7 @@ def with_tta(
     from tlkit import evaluation, training
 
     alone = {name: value for name, value in augment.items() if name not in ("mixup", "cutmix")}
-    split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
+    split, part = scored(splits)
     probabilities = training.predict(
         model,
         part,
@@ -824,7 +861,7 @@ def finish(
     """Score what the model says of the test split, else the validation split, and log it with all that shows it."""
     from tlkit import evaluation, plots, predictions, tracking
 
-    split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
+    split, part = scored(splits)
     scores = evaluation.score(split, probabilities, part.labels)
     told = predictions.table(split, part.names, part.hashes, part.labels, probabilities, splits.classes)
     fit.pictures["worst_mistakes.png"] = plots.mistakes(

@@ -29,7 +29,7 @@ def run(config: FindLr) -> finder.RangeTest:
     Phase full begins with a head that has been trained for a little.
     """
     began = _steps.begin()
-    from tlkit import backbones, optimizers, runtime, tracking
+    from tlkit import optimizers, runtime, tracking
 
     check(config)
     config = _steps.complete(config)
@@ -40,9 +40,7 @@ def run(config: FindLr) -> finder.RangeTest:
     backbone = _steps.backbone(config)
     height, width, channels = backbone.input_shape[1:]
     splits = _steps.splits(config.data, examples, (height, width), channels)
-    model = backbones.classifier(backbone, len(splits.classes), config.head.dropout, multi_label=splits.multi_label)
-    mode = config.full.batch_normalization
-    backbones.unfreeze(model, config.backbone.name, _stage(config), mode)  # refuses a stage it does not have
+    model = _steps.classifier(config, backbone, splits)
     config = _steps.with_batch_size(config, model, splits)  # type: ignore[assignment]
     with _steps.tracked("find_lr", config, splits) as tracked:
         testing = time.perf_counter()
@@ -64,38 +62,20 @@ def check(config: FindLr) -> None:
         raise InvalidInput(f"{config.phase}.epochs is 0, so that there is no such phase: give more, or another --phase")
 
 
-def _stage(config: FindLr) -> str | None:
-    """The lowest stage that learns at last; where stages are unfrozen one by one, that phase is the most delicate."""
-    given = config.full.unfreeze_from
-    return given[-1] if isinstance(given, list) else given
-
-
 def _test(config: FindLr, model: keras.Model, splits: data.Splits) -> finder.RangeTest:
-    """Test the rates of the phase; for phase full with a head that has been trained for a little."""
+    """Test the rates, and tell how far it is."""
     import keras
 
-    from tlkit import backbones, features, training
+    from tlkit import features
     from tlkit.progress import Progress
 
-    weights = _steps.class_weights(config, splits)
-    head, full = _steps.settings(config, config.head, weights), _steps.settings(config, config.full, weights)
-    seen = []
+    seen = None
     if config.head.epochs:
-        seen = _steps.extracted(_steps.extractor(config, features.pooled(model), "pooled"), splits.train)
+        (seen,) = _steps.extracted(_steps.extractor(config, features.pooled(model), "pooled"), splits.train)
     with Progress("learning rates", config.steps, "steps") as progress:
         told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: progress.advance())
-        more: dict[str, Any] = {name: getattr(config, name) for name in ("seed", "lowest", "highest", "steps")}
-        more["callbacks"] = [told]
-        if config.phase == "head":
-            backbones.freeze(model)
-            return training.range_test_head(model, seen[0], head, **more)
-        if seen:
-            backbones.freeze(model)
-            training.train_head_a_little(model, seen[0], head, config.seed)
-        backbones.unfreeze(model, config.backbone.name, _stage(config), config.full.batch_normalization)
-        stages = backbones.row(config.backbone.name).stages
-        augment = _steps.changes(config.augment) or None
-        return training.range_test_full(model, splits.train, full, augment=augment, stages=stages, **more)
+        more: dict[str, Any] = {name: getattr(config, name) for name in ("lowest", "highest", "steps")}
+        return _steps.range_test(config, config.phase, model, splits, seen, callbacks=[told], **more)
 
 
 def _log(config: FindLr, seen: finder.RangeTest, seconds: float) -> None:

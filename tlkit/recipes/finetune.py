@@ -42,15 +42,12 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
     height, width, channels = backbone.input_shape[1:]
     splits = _steps.splits(config.data, examples, (height, width), channels)
     begun.check(splits)
-    model = backbones.classifier(backbone, len(splits.classes), config.head.dropout, multi_label=splits.multi_label)
-    stages = _stages(config)
+    model, stages = _steps.classifier(config, backbone, splits), _steps.stages_of(config)
     if trial and trial.until and len(stages) > 1:
         raise InvalidInput(
             f"full.unfreeze_from names {len(stages)} stages, which hyperband cannot stop between: give one, or another "
             "--algorithm"
         )
-    for stage in stages:
-        backbones.unfreeze(model, config.backbone.name, stage, config.full.batch_normalization)  # refuses unknown ones
     _steps.admit(model, trial)
     config = _steps.with_batch_size(config, model, splits)
     weights = _steps.class_weights(config, splits)
@@ -68,7 +65,7 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
         seen = _steps.extracted(extractor, splits.train, splits.val)
         config = _steps.with_engine(config, extractor)
     extracting = time.perf_counter() - extracting
-    config = _steps.with_rates(config, model, splits, seen[0] if seen else None, stages[-1])
+    config = _steps.with_rates(config, model, splits, seen[0] if seen else None)
     with _steps.tracked("finetune", config, splits, trial, begun) as tracked:
         phases = [f"full{number}" for number in range(1, len(stages) + 1)] if len(stages) > 1 else ["full"]
         kept = [_steps.keeping(tracked, phase, trial) for phase in phases]
@@ -116,12 +113,6 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
     return _steps.summarize("finetune", config, result, tracked, began)
 
 
-def _stages(config: Finetune) -> list[str | None]:
-    """From which stage on the network learns, phase by phase."""
-    given = config.full.unfreeze_from
-    return list(given) if isinstance(given, list) else [given]
-
-
 def _share(settings: training.Settings, number: int, phases: int) -> training.Settings:
     """Give a phase its part of the epochs; what cannot be shared evenly goes to the last ones."""
     epochs = settings.epochs
@@ -135,7 +126,7 @@ def check(config: Finetune) -> None:
         InvalidInput: stored activations are wanted of photos that each epoch changes anew or of several stages, or
             views of unchanged photos, or more phases than epochs, or rates of stages that are frozen.
     """
-    stages = _stages(config)
+    stages = _steps.stages_of(config)
     if len(stages) > 1 and config.full.stored:
         raise InvalidInput(
             f"full.stored is true, but full.unfreeze_from names {len(stages)} stages: give one, or leave stored out"
@@ -159,7 +150,7 @@ def check(config: Finetune) -> None:
 def _check_rates(config: Finetune) -> None:
     from tlkit import backbones
 
-    known, lowest = list(backbones.row(config.backbone.name).stages), _stages(config)[-1]
+    known, lowest = list(backbones.row(config.backbone.name).stages), _steps.stages_of(config)[-1]
     for stage in config.full.learning_rates or {}:
         if stage in known and lowest in known and known.index(stage) < known.index(lowest):
             raise InvalidInput(
@@ -179,7 +170,7 @@ def _learn_from(
     from tlkit import backbones, features
     from tlkit.data import View, Views
 
-    changes, views, stage = _steps.changes(config.augment), config.augment.views, _stages(config)[0]
+    changes, views, stage = _steps.changes(config.augment), config.augment.views, _steps.stages_of(config)[0]
     if changes and not views:
         anew = model, splits.train, splits.val, changes, None
         if stage is None or config.full.stored is False:

@@ -40,7 +40,7 @@ def run(config: TrainGraph) -> _steps.Result:
         kernel_regularizer=keras.regularizers.L2(config.l2 / 2) if config.l2 else None,
     )
     with _steps.tracked("train_graph", config, loaded) as tracked:
-        settings = training.Settings(**dataclasses.asdict(config.full), steady=True)
+        settings = training.Settings(**dataclasses.asdict(config.full), schedule="constant", warmup=0.0)
         history = training.fit_graph(model, loaded, settings, [tracking.epoch_logger()])
         probabilities = model.predict([loaded.features[None], loaded.edges[None]], verbose=0)[0]
         scores = evaluation.score("test", probabilities[loaded.test], loaded.labels[loaded.test])
