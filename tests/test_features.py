@@ -708,7 +708,7 @@ def test_two_processes_at_once_one_of_them_killed_compute_nothing_twice(tmp_path
 def test_activations_are_worth_their_disk_where_they_save_seconds_and_fit(
     network: keras.Model, monkeypatch: pytest.MonkeyPatch, rate: float, passes: int, free: float, worth: bool
 ):
-    monkeypatch.setattr(engines, "timed", lambda *_: (rate, None))
+    monkeypatch.setattr(engines, "timed", lambda *_: rate)
     monkeypatch.setattr(features, "_free", lambda folder: free)
     found = features.estimate(engine(network, Store(), dtype="float16"), [photos(60), photos(40, seed=1)], passes)
     assert found.worth == worth
@@ -742,7 +742,7 @@ def test_code_that_is_not_keras_own_is_part_of_the_identity(tmp_path):
 
 
 def test_activations_that_are_stored_already_cost_nothing(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(engines, "timed", lambda *_: (10.0, None))
+    monkeypatch.setattr(engines, "timed", lambda *_: 10.0)
     some, more = photos(40), photos(60, seed=1)
     engine(network, Store(), dtype="float16").extract(some)
     extractor = engine(network, Store(), dtype="float16")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import importlib
 import re
 import shutil
@@ -24,6 +26,7 @@ def prepare(seed: int, precision: str = "auto") -> str:
     Returns:
         The precision that was set, never `auto`.
     """
+    _keep_imports()
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         importlib.import_module("tensorflow").config.experimental.enable_op_determinism()
@@ -32,6 +35,12 @@ def prepare(seed: int, precision: str = "auto") -> str:
     chosen = best_precision() if precision == "auto" else precision
     keras.config.set_dtype_policy(chosen)
     return chosen
+
+
+@functools.cache  # once: what runs leave behind is to be collected
+def _keep_imports() -> None:
+    """Look for garbage no more among what imports have made, which took 0.4 s each time with TensorFlow and MLflow."""
+    gc.freeze()
 
 
 def best_precision() -> Literal["float32", "mixed_float16", "mixed_bfloat16"]:
