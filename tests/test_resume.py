@@ -130,6 +130,30 @@ def test_a_phase_that_was_killed_gives_the_same_weights(
 
 
 @pytest.mark.usefixtures("at_each_step")
+def test_a_rate_that_fell_on_a_plateau_stays_so(photos: Photos, tmp_path: Path):
+    changed = {
+        "schedule": "plateau",
+        "learning_rate": 0.5,
+        "patience": 3,
+        "epochs": 5,
+        "gradient_accumulation_steps": 1,
+    }
+    at_once = learner(0)
+    history = fit(at_once, photos, tmp_path / "whole" / "full.npz", [], **changed)
+    rates = [epoch["learning_rate"] for epoch in history.epochs]
+    assert len(set(rates)) > 1
+    fell = next(number for number in range(len(rates)) if rates[number] < rates[0])
+    path = tmp_path / "full.npz"
+    for seed, after in enumerate((STEPS * fell - 1, 2)):  # before the epoch that lowers it has ended, and after
+        with pytest.raises(Killed):
+            fit(learner(seed), photos, path, [Kill(after)], **changed)
+    model = learner(2)
+    assert numbers(fit(model, photos, path, [], **changed)) == numbers(history)
+    for a, b in zip(model.get_weights(), at_once.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("at_each_step")
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_waits_for_the_step_and_the_state(asked: int, photos: Photos, whole: Any, tmp_path: Path):
     class Ask(keras.callbacks.Callback):

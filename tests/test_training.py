@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import backbones, builders, config, features, optimizers, training
+from tlkit import backbones, builders, config, features, optimizers, phases, training
 from tlkit.data import Photos, batches
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _steps
@@ -77,6 +77,23 @@ def test_early_stopping_waits_for_its_patience(photos: Photos):
     history = training.fit_head(model, *seen(model, photos, photos), settings)
     best = history.best["epoch"]
     assert len(history.epochs) == best + 3 < 20
+
+
+class Scripted(keras.callbacks.Callback):
+    """Makes the validation losses what is written here."""
+
+    losses = (3.0, 2.0, 1.0, 1.5, 1.5, 1.5, 0.5, 1.0, 1.0, 1.0, 1.0)
+
+    def on_epoch_end(self, epoch: int, logs=None):
+        logs["val_loss"] = self.losses[epoch]
+
+
+def test_on_a_plateau_the_rate_falls_to_a_tenth(photos: Photos, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(phases, "_Guard", Scripted)  # the first to hear
+    settings = training.Settings(11, 0.1, patience=6, batch_size=40, schedule="plateau")
+    history = training.fit_full(learner(0), photos, photos, settings)
+    rates = [round(epoch["learning_rate"], 6) for epoch in history.epochs]
+    assert rates == [0.1] * 5 + [0.01] * 4 + [0.001] * 2
 
 
 def test_batch_statistics_stay_in_an_unfrozen_backbone(photos: Photos):

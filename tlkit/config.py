@@ -309,13 +309,14 @@ class Phase(Steady):
         learning_rate: Largest rate; `auto` looks for it by a range test before the phase.
         warmup: Share of the phase's steps in which the rate rises from zero.
         schedule: What follows: `cosine` falls to zero, `step` to a tenth after each third of the steps, `constant`
-            stays; `one_cycle` rises and falls along cosines (fastai's, its warm-up a quarter of the steps).
+            stays; `one_cycle` rises and falls along cosines (fastai's, its warm-up a quarter of the steps); `plateau`
+            falls to a tenth whenever the validation loss has not fallen for a third of `patience`, without warm-up.
     """
 
     epochs: int = 30
     learning_rate: float | Literal["auto"] = 1e-3  # type: ignore[assignment]  # wider than a steady one
     warmup: float = 0.1
-    schedule: Literal["cosine", "one_cycle", "step", "constant"] = "cosine"
+    schedule: Literal["cosine", "one_cycle", "step", "constant", "plateau"] = "cosine"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ from keras.optimizers import schedules
 
 from tlkit.errors import InvalidInput
 
-KINDS = ("cosine", "one_cycle", "step", "constant")
+KINDS = ("cosine", "one_cycle", "step", "constant", "plateau")
 
 
 def build(kind: str, learning_rate: float, steps: int, warmup: float = 0.1) -> float | schedules.LearningRateSchedule:
@@ -19,7 +19,8 @@ def build(kind: str, learning_rate: float, steps: int, warmup: float = 0.1) -> f
 
     Args:
         kind: `cosine` rises linearly, then falls to zero along a cosine; `one_cycle` is `OneCycle`; `step` rises
-            linearly, then falls to a tenth after each third of what follows; `constant` rises linearly, then stays.
+            linearly, then falls to a tenth after each third of what follows; `constant` rises linearly, then stays;
+            `plateau` is no function of the step: it has no warm-up, and training lowers it.
         learning_rate: The largest rate.
         steps: Of the phase: updates of the weights, not batches, where several batches make one update.
         warmup: Share of the steps in which the rate rises from zero; `one_cycle` has its own.
@@ -38,6 +39,8 @@ def build(kind: str, learning_rate: float, steps: int, warmup: float = 0.1) -> f
         return cosine(learning_rate, warmup, steps)
     if kind == "one_cycle":
         return OneCycle(learning_rate, steps)
+    if kind == "plateau":
+        return learning_rate
     rising = _rising(warmup, steps)
     if kind == "step":
         return Step(learning_rate, steps, rising)

@@ -271,7 +271,7 @@ def _learner(
 def to_logits(model: keras.Model) -> keras.Model:
     """Leave out what a model has behind its head; the layers are shared."""
     whole = model.layers[-1].name != "head"
-    return keras.Model(model.inputs, model.get_layer("head").output) if whole else model
+    return keras.Model(model.input, model.get_layer("head").output) if whole else model
 
 
 def _fit_batches(
