@@ -31,7 +31,6 @@ FAMILIES = (
     "MobileNet",
     "MobileNetV2",
     "MobileNetV3Small",
-    "NASNetMobile",
     "ResNet50",
     "ResNet50V2",
     "VGG16",

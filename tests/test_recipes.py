@@ -164,6 +164,7 @@ def result_names() -> list[str]:
     return Path(manifest).read_text().splitlines()[1:]
 
 
+@pytest.mark.slow
 def test_finetune_learns_from_stored_activations(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
     stage = ["--full.unfreeze_from", "stage2", "--head.epochs", "0"]
     off = [f"--augment.{name}=0" for name in ("rotation", "zoom", "shift", "brightness", "contrast")]
@@ -424,6 +425,7 @@ def test_a_model_from_a_stranger_runs_no_code(folder: Path, capsys: pytest.Captu
     assert "Keras cannot load 'stranger.keras'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_is_terminated_ends_killed_within_seconds(folder: Path):
     command = [sys.executable, "-m", "tlkit.recipes.finetune", *QUICK, "--full.epochs", "1000"]
     # As in a shell's background, where SIGINT is ignored.

@@ -86,6 +86,7 @@ def create(path: str) -> None:
     tracking._create_database(Path(path))
 
 
+@pytest.mark.slow
 def test_four_processes_create_one_store(tmp_path: Path):
     path = tmp_path / "mlflow.db"
     context = multiprocessing.get_context("spawn")

@@ -56,6 +56,7 @@ def repeats_bit_for_bit(config_class: type, recipe) -> mlflow.entities.Run:
     return first
 
 
+@pytest.mark.slow
 def test_sounds_leave_a_run_that_repeats_bit_for_bit(folder: Path, capsys: pytest.CaptureFixture):
     root = write_sounds(folder / "sounds", {"high": 40, "low": 40})
     assert call("--data.source", "folder", "--data.path", str(root), "--seed", "3") == 0

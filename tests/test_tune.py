@@ -86,6 +86,7 @@ def trials(folder: Path) -> dict[str, tuple]:
     }
 
 
+@pytest.mark.slow
 def test_a_search_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture):
     # On 8 x 8 pixels two parts with batch normalization have 4 * 9 * 4 + ... parameters: some are turned down.
     assert call(folder, "--max_parameters", "150", "--executions", "2") == 0
