@@ -2,7 +2,7 @@
 
 python benchmarks/augmentation.py                  # on smooth noise
 python benchmarks/augmentation.py --data flowers   # on up to 256 *.jpg below this folder
-python benchmarks/augmentation.py --sizes 224 --only default mixup
+python benchmarks/augmentation.py --sizes 224 --only usual mixup
 
 How to read it: the first columns are photos a second, of tlkit in one thread and through `tlkit.data.batches` (which
 reads, changes and collects them in several), then of Keras' layers and of TensorFlow's ops in a `tf.data` map over
@@ -11,7 +11,7 @@ gives: the medians of ratios of measurements that follow each other, as other pr
 machine. "-" is where there are no such ops. Photos are decoded already; the last lines are two limits: photos a second
 that one thread copies, which no change can beat, and that it decodes from JPEG, which come before in the first epoch.
 
-The changes are those of the rows in `ROWS`; `default` is what `finetune` does unless told otherwise, one affine
+The changes are those of the rows in `ROWS`; `usual` is what `finetune` does unless told otherwise, one affine
 resample and one table in tlkit, six layers in Keras. Two things are not equal: Keras' layers give float32, four times
 the memory, where tlkit's photos stay uint8, and its `all` has neither crop nor CutMix.
 
@@ -41,17 +41,17 @@ from PIL import Image
 COUNT, BATCH, CLASSES = 256, 32, 5
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 GEOMETRY = {"flip": True, "rotation": 10.0, "zoom": 0.2, "shift": 0.1}
-DEFAULT = {**GEOMETRY, "brightness": 0.1, "contrast": 0.2}
+USUAL = {**GEOMETRY, "brightness": 0.1, "contrast": 0.2}
 ROWS: dict[str, dict[str, Any]] = {
     "flip": {"flip": True},
-    "default": DEFAULT,
+    "usual": USUAL,
     "crop": {"crop": 0.3},
     "randaugment": {"policy": "randaugment"},
     "trivialaugment": {"policy": "trivialaugment"},
     "erasing": {"erasing": 0.25},
     "mixup": {"mixup": 0.2},
     "cutmix": {"cutmix": 1.0},
-    "all": {**DEFAULT, "crop": 0.3, "policy": "randaugment", "erasing": 0.25, "mixup": 0.2, "cutmix": 1.0},
+    "all": {**USUAL, "crop": 0.3, "policy": "randaugment", "erasing": 0.25, "mixup": 0.2, "cutmix": 1.0},
 }
 
 
@@ -184,7 +184,7 @@ def keras_layers(name: str, size: int) -> Any:
     """The same changes by Keras' layers, of batches."""
     from keras import layers
 
-    default = [
+    usual = [
         layers.RandomFlip("horizontal"),
         layers.RandomRotation(10 / 360),
         layers.RandomZoom(0.2),
@@ -193,14 +193,14 @@ def keras_layers(name: str, size: int) -> Any:
         layers.RandomContrast(0.2, value_range=(0, 255)),
     ]
     photo = {
-        "flip": default[:1],
-        "default": default,
+        "flip": usual[:1],
+        "usual": usual,
         "randaugment": [layers.RandAugment(num_ops=2, factor=0.3)],
         "erasing": [layers.RandomErasing(0.25)],
     }.get(name)
     mixing = {"mixup": layers.MixUp(0.2), "cutmix": layers.CutMix(1.0)}.get(name)
     if name == "all":
-        photo = [*default, layers.RandAugment(num_ops=2, factor=0.3), layers.RandomErasing(0.25)]
+        photo = [*usual, layers.RandAugment(num_ops=2, factor=0.3), layers.RandomErasing(0.25)]
         mixing = layers.MixUp(0.2)
     if not photo and not mixing:
         return None
@@ -223,7 +223,7 @@ def tensorflow_ops(name: str, size: int) -> tuple[Any, bool]:
     def flip(image: Any, label: Any) -> Any:
         return tf.image.random_flip_left_right(image), label
 
-    def default(image: Any, label: Any) -> Any:
+    def usual(image: Any, label: Any) -> Any:
         image = tf.image.random_flip_left_right(image)
         angle, scale = tf.random.uniform((), -1, 1) * math.radians(10), 1 + tf.random.uniform((), -0.2, 0.2)
         cos, sin = tf.cos(angle) / scale, tf.sin(angle) / scale
@@ -269,7 +269,7 @@ def tensorflow_ops(name: str, size: int) -> tuple[Any, bool]:
         share = 1 - tf.reduce_mean(tf.cast(pasted, tf.float32))
         return tf.where(pasted, images[::-1], images), share * labels + (1 - share) * labels[::-1]
 
-    alone = {"flip": flip, "default": default, "crop": crop, "erasing": erasing}
+    alone = {"flip": flip, "usual": usual, "crop": crop, "erasing": erasing}
     return alone.get(name) or {"mixup": mixup, "cutmix": cutmix}.get(name), name not in alone
 
 

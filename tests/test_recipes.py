@@ -179,6 +179,8 @@ def test_finetune_learns_from_stored_activations(folder: Path, photos: Path, cap
     assert tune(*small(photos), *stage, "--augment.views", "2", "--full.stored", "true") == 0
     assert tune(*argv) == 0
     assert "full phase: " in capsys.readouterr().out  # what was decided, and why
+    assert tune(*small(photos), *stage, *off, "--full.stored", "true") == 0  # each photo as it is, and mirrored
+    assert "features of 94 photos (" in capsys.readouterr().out
     assert tune(*small(photos), *stage, "--full.stored", "true") == 2
     assert "each epoch changes the photos anew: give --augment.views" in capsys.readouterr().err
     assert tune(*small(photos), "--full.stored", "true") == 2

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit.data import Photos, View, Views, batches
+from tlkit.data import Mirrored, Photos, View, Views, batches
 from tlkit.data.augmentation import augment, mix
 from tlkit.data.pipeline import Plan, py_dataset
 
@@ -41,6 +41,20 @@ def test_a_view_is_augment_with_its_own_draws():
     np.testing.assert_array_equal(given.read(EVERY), before)  # the photos themselves stay
     assert (len(view), view.shape, view.dtype, view.kind) == (20, (8, 10, 3), np.uint8, "photos")
     np.testing.assert_array_equal(view.labels, given.labels)
+
+
+def test_flips_alone_make_two_views_of_which_each_epoch_draws():
+    given = photos()
+    as_they_are = given.read(EVERY)
+    mirrored = Mirrored(given)
+    np.testing.assert_array_equal(mirrored.read(EVERY), as_they_are[:, :, ::-1])
+    assert not set(mirrored.hashes) & {*given.hashes, *View(given, {"flip": True}, 0, 0).hashes}
+    np.testing.assert_array_equal(mirrored.labels, given.labels)
+    both = Views([given, mirrored])
+    drawn = np.array([both.draw(EVERY, 0, epoch) for epoch in range(40)])
+    same = (drawn == as_they_are).all(axis=(2, 3, 4))
+    assert (same | (drawn == as_they_are[:, :, ::-1]).all(axis=(2, 3, 4))).all()
+    assert 0.4 < same.mean() < 0.6
 
 
 def test_a_view_does_not_depend_on_what_other_photos_there_are():

@@ -348,8 +348,8 @@ class Full(Phase):
         unfreeze_from: First stage that learns, for example `stage4`; by default the whole backbone does. Several, such
             as `[stage4, stage2]`, are unfrozen one after the other, each with its share of the epochs.
         stored: Learn from stored activations of the frozen stages; by default where it saves time. It needs
-            `unfreeze_from`, and photos that are the same in each epoch: no augmentation, or `augment.views`. What is
-            random in frozen stages (EfficientNet's stochastic depth) is then off.
+            `unfreeze_from`, and photos that are not new ones in each epoch: none or mirrored, or `augment.views`. What
+            is random in frozen stages (EfficientNet's stochastic depth) is then off.
         layer_decay: Factor by which each stage learns more slowly than the one above it; 0.75 is usual, 1 is none.
         learning_rates: Of stages by their names, such as `{stage4: 1e-4, head: 1e-3}`, in place of `layer_decay`;
             others have `learning_rate`.

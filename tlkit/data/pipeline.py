@@ -83,11 +83,27 @@ class View:
         return images
 
 
+class Mirrored(View):
+    """Photos, all mirrored left to right: with the photos as they are, all that mirroring some of them can give."""
+
+    def __init__(self, photos: Photos):
+        super().__init__(photos, {"flip": True}, 0, 0)
+
+    @functools.cached_property
+    def hashes(self) -> list[str]:
+        """SHA-256 of each photo's own hash, and that it is mirrored."""
+        return [hashlib.sha256(f"{hash_} mirrored".encode()).hexdigest() for hash_ in self.photos.hashes]
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The mirrored photos at `indices`, (k, height, width, channels)."""
+        return np.ascontiguousarray(self.photos.read(indices)[:, :, ::-1])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Views:
     """Several views of the same photos, or their features: `batches` draws one for each photo in each epoch."""
 
-    views: Sequence[Any]  # `View`, or `tlkit.features.Features`
+    views: Sequence[Any]  # `Photos`, `View`, or `tlkit.features.Features`
 
     def __len__(self) -> int:
         return len(self.views[0])

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tlkit import data, features, training
 
+FLIPS = {"flip": True}  # alone: there are two of each photo, and not new ones in each epoch
+
 
 def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | _steps.Tried:
     """Train, score and log a classifier; see `config.Finetune` for the settings.
@@ -140,10 +142,10 @@ def check(config: Finetune) -> None:
     _check_rates(config)
     if config.augment.views and not _steps.changes(config.augment):
         raise InvalidInput(f"augment.views is {config.augment.views}, but all of --augment is off: leave views out")
-    if config.full.stored and _steps.changes(config.augment) and not config.augment.views:
+    if config.full.stored and _steps.changes(config.augment) not in ({}, FLIPS) and not config.augment.views:
         raise InvalidInput(
             "full.stored is true, but each epoch changes the photos anew: give --augment.views, such as 8, or switch "
-            "all of --augment off"
+            "off all of --augment but the flip"
         )
 
 
@@ -168,16 +170,17 @@ def _learn_from(
         activations, if they are.
     """
     from tlkit import backbones, features
-    from tlkit.data import View, Views
+    from tlkit.data import Mirrored, View, Views
 
     changes, views, stage = _steps.changes(config.augment), config.augment.views, _steps.stages_of(config)[0]
-    if changes and not views:
-        anew = model, splits.train, splits.val, changes, None
-        if stage is None or config.full.stored is False:
-            return anew
-        return _say(anew, "as each epoch changes the photos anew (--augment.views 4 makes four of each, once)")
-    seen = [View(splits.train, changes, config.seed, n) for n in range(views or 1)] if changes else [splits.train]
-    through = model, Views(seen) if changes else splits.train, splits.val, None, None
+    seen: list[Any] = [View(splits.train, changes, config.seed, number) for number in range(views or 0)]
+    through = model, Views(seen) if views else splits.train, splits.val, None if views else changes or None, None
+    if changes == FLIPS and not views:
+        seen = [splits.train, Mirrored(splits.train)]
+    elif changes and not views and stage is not None and config.full.stored is not False:
+        return _say(through, "as each epoch changes the photos anew (--augment.views 4 makes four of each, once)")
+    elif not changes:
+        seen = [splits.train]
     if stage is None or config.full.stored is False:
         return through
     try:
@@ -199,7 +202,7 @@ def _learn_from(
         if goes_on and config.full.stored:  # its checkpoints are of the upper stages alone
             raise
         return _say(through, str(error))
-    return upper, Views(given) if changes else given[0], val, None, extractor
+    return upper, Views(given) if len(given) > 1 else given[0], val, None, extractor
 
 
 def _say(through: Any, reason: str) -> Any:
