@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import backbones, memory, runtime
+from tlkit import backbones, checkpoints, memory, runtime
 from tlkit.errors import Unavailable
 
 BACKEND = keras.backend.backend()
@@ -412,11 +412,12 @@ def test_a_restored_scale_goes_on_as_if_nothing_had_happened():
     steps(whole, 0, 9)
     begun = scaled()
     steps(begun, 0, 5)
-    kept = values(begun)
+    kept, drawn = values(begun), checkpoints.generators()  # the latter are PyTorch's alone
     resumed = scaled()
     resumed.optimizer.build(resumed.trainable_variables)
     for variable, value in zip(variables(resumed), kept, strict=True):
         variable.assign(value)
+    checkpoints.set_generators(drawn)
     steps(resumed, 5, 9)
     assert float(whole.optimizer.dynamic_scale) == 2**14  # halved, doubled after 3 steps, halved again
     for expected, found in zip(values(whole), values(resumed), strict=True):

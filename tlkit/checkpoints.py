@@ -156,7 +156,9 @@ def seed_generators(key: str) -> None:
 
 
 def set_generators(states: list[np.ndarray]) -> None:
-    """Put PyTorch's generators where they were."""
+    """Put PyTorch's generators where they were; other backends gave no states."""
+    if not states:
+        return
     import torch
 
     cpu, *gpus = [torch.from_numpy(state) for state in states]
