@@ -346,8 +346,7 @@ class _Plateau(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         rates = [entry["learning_rate"] for entry in self.history.epochs[self.first :]]
         if min(self.best.waited, rates.count(rates[-1])) >= self.patience:
-            outer = self.model.optimizer
-            getattr(outer, "inner_optimizer", outer).learning_rate = rates[-1] / 10  # inner of a LossScaleOptimizer
+            self.model.optimizer.learning_rate = rates[-1] / 10
 
 
 def _averaged_weights(model: keras.Model) -> list[np.ndarray]:

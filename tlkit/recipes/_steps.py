@@ -435,12 +435,12 @@ def with_rates(config: Any, model: keras.Model, splits: data.Splits, seen: Any =
     """
     from tlkit import variables
 
-    before = variables.values(model.variables)
     for name in ("head", "full"):
         phase = getattr(config, name, None)
         if phase is None or not phase.epochs or (name == "head" and seen is None):
             continue  # there is no such phase
         if phase.learning_rate == "auto":
+            before = variables.values(model.variables)
             found = range_test(config, name, model, splits, seen)
             config = dataclasses.replace(config, **{name: _with_rate(phase, found.suggested, name)})
             variables.assign(model.variables, before)  # the seeds of dropout too

@@ -173,16 +173,16 @@ def _learn_from(
     from tlkit.data import Mirrored, View, Views
 
     changes, views, stage = _steps.changes(config.augment), config.augment.views, _steps.stages_of(config)[0]
-    seen: list[Any] = [View(splits.train, changes, config.seed, number) for number in range(views or 0)]
+    seen: list[Any] = [splits.train]  # all that epochs draw from; nothing where each makes photos of its own
+    if views:
+        seen = [View(splits.train, changes, config.seed, number) for number in range(views)]
+    elif changes:
+        seen = [splits.train, Mirrored(splits.train)] if changes == FLIPS else []
     through = model, Views(seen) if views else splits.train, splits.val, None if views else changes or None, None
-    if changes == FLIPS and not views:
-        seen = [splits.train, Mirrored(splits.train)]
-    elif changes and not views and stage is not None and config.full.stored is not False:
-        return _say(through, "as each epoch changes the photos anew (--augment.views 4 makes four of each, once)")
-    elif not changes:
-        seen = [splits.train]
     if stage is None or config.full.stored is False:
         return through
+    if not seen:
+        return _say(through, "as each epoch changes the photos anew (--augment.views 4 makes four of each, once)")
     try:
         lower, upper = backbones.split(model, config.backbone.name, stage)
     except InvalidInput as error:
