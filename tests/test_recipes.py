@@ -60,8 +60,10 @@ def test_finetune_leaves_a_run_with_everything_in_it(folder: Path, photos: Path,
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "worst_mistakes.png",
     }  # fmt: skip
     client = mlflow.MlflowClient()
-    for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
-        assert [metric.step for metric in client.get_metric_history(run.info.run_id, name)] == [1, 2]
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):  # of the solved head, and an epoch of each phase
+        assert [metric.step for metric in client.get_metric_history(run.info.run_id, name)] == [1, 2, 3]
+    rates = client.get_metric_history(run.info.run_id, "learning_rate")
+    assert [metric.step for metric in rates] == [2, 3]
     assert 0 <= run.data.metrics["test_accuracy_low"] <= run.data.metrics["test_accuracy"] <= 1
     assert {"test_loss", "test_f1", "best_epoch", "best_val_loss", "training_seconds"} <= set(run.data.metrics)
 
@@ -236,7 +238,7 @@ def test_without_a_test_split_the_score_is_called_validation(folder: Path, tmp_p
     assert not [name for name in run.data.metrics if name.startswith("test_")]
     assert 0 <= run.data.metrics["validation_accuracy_low"] <= run.data.metrics["validation_accuracy"] <= 1
     for name in ("val_loss", "val_accuracy"):  # the curve is Keras' own, a value an epoch
-        assert [metric.step for metric in mlflow.MlflowClient().get_metric_history(run.info.run_id, name)] == [1, 2]
+        assert [metric.step for metric in mlflow.MlflowClient().get_metric_history(run.info.run_id, name)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
@@ -404,9 +406,24 @@ def test_class_names_may_be_anything_a_folder_can_be_called(folder: Path):
 
 
 def test_a_loss_that_becomes_nan_is_one_line(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
-    assert tune(*small(photos), "--head.epochs", "0", "--full.epochs", "2", "--full.learning_rate", "1e38") == 2
+    none = ["--head.solved", "false", "--head.epochs", "0"]
+    assert tune(*small(photos), *none, "--full.epochs", "2", "--full.learning_rate", "1e38") == 2
     assert "the loss became nan in phase full: lower --full.learning_rate" in capsys.readouterr().err
     assert one_run().info.status == "FAILED"
+
+
+def test_how_the_head_is_found_is_decided_and_written_down(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
+    def run(*argv: str) -> int:
+        return cli.call(config.Finetune, finetune.run, [*QUICK[:4], *small(photos), "--full.epochs", "1", *argv])
+
+    assert run("--head.learning_rate", "0.1") == 2
+    assert "the head is solved and not trained: give --head.epochs too" in capsys.readouterr().err
+    asked = {(): ("True", "0"), ("--head.solved=false",): ("False", "30"), ("--head.epochs=2",): ("True", "2")}
+    for argv, found in asked.items():
+        assert run(*argv) == 0
+        params = mlflow.search_runs(search_all_experiments=True, output_format="list")[0].data.params
+        assert (params["head.solved"], params["head.epochs"]) == found
+        assert ("head: solved by logistic regression" in capsys.readouterr().out) == (found[0] == "True")
 
 
 def test_artifacts_that_cannot_be_written_are_one_line(folder: Path, photos: Path, capsys: pytest.CaptureFixture):

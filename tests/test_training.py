@@ -9,8 +9,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from sklearn import linear_model
 
-from tlkit import backbones, builders, config, features, optimizers, phases, training
+from tlkit import backbones, builders, config, features, optimizers, phases, probes, training
 from tlkit.data import Photos, batches
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _steps
@@ -59,6 +60,41 @@ def test_the_best_epochs_weights_are_kept_and_the_step_goes_on(photos: Photos):
     assert both.best["phase"] == "head"
     for a, b in zip(kept, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+class Told(keras.callbacks.Callback):
+    """Keeps what it is told of epochs."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs: list[tuple[int, dict[str, float]]] = []
+
+    def on_epoch_end(self, epoch: int, logs=None):
+        self.epochs.append((epoch, dict(logs)))
+
+
+def test_a_solved_head_is_a_logistic_regression_and_the_first_epoch(photos: Photos):
+    model, told = classifier(), Told()
+    train, val = seen(model, photos, Photos.of(photos.read(range(10)), photos.labels[:10]))
+    solved = training.solve_head(model, train, val, training.Settings(1, 0.5, label_smoothing=0.1), callbacks=[told])
+    (epoch,) = solved.epochs
+    probe = probes.logistic_regression(train[:], photos.labels, 2, groups=train.hashes)
+    theirs = linear_model.LogisticRegression(C=1 / (probe.l2 * len(train)), tol=1e-8, max_iter=10_000)
+    theirs.fit((train[:] - train[:].mean(0)) / np.sqrt(train[:].var(0).mean()), photos.labels)
+    probabilities = training.predict(model, photos)
+    scaled = (train[:] - train[:].mean(0)) / np.sqrt(train[:].var(0).mean())
+    np.testing.assert_allclose(probabilities, theirs.predict_proba(scaled), atol=1e-3)
+    targets = np.eye(2)[photos.labels] * 0.9 + 0.05
+    losses = -np.sum(targets * np.log(probabilities), -1)
+    assert epoch["loss"] == pytest.approx(losses.mean(), abs=1e-4)
+    assert epoch["val_loss"] == pytest.approx(losses[:10].mean(), abs=1e-4)
+    assert (epoch["epoch"], epoch["phase"], epoch["val_accuracy"]) == (1, "head", 1.0)
+    assert told.epochs == [(0, {name: epoch[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")})]
+    # A rate that wrecks the head: what was solved must be kept.
+    both = training.fit_head(model, train, val, training.Settings(2, 1e4, label_smoothing=0.1), before=solved)
+    assert [entry["epoch"] for entry in both.epochs] == [1, 2, 3]
+    assert both.best == epoch
+    np.testing.assert_array_equal(training.predict(model, photos), probabilities)
 
 
 def test_the_kept_weights_score_what_the_best_epoch_says(photos: Photos):

@@ -198,10 +198,20 @@ class Views(Augment):
     """Random changes of the training photos in phase `full`; validation, test and the saved model see none.
 
     Args:
+        rotation: Largest turn to either side, in degrees; 10 is usual.
+        zoom: Largest change of scale, as a share: 0.2 is 80 to 120 %.
+        shift: Largest move along each axis, as a share of the side; 0.1 is usual.
+        brightness: Largest change of brightness, as a share of white; 0.1 is usual.
+        contrast: Largest change of contrast, as a share; 0.2 is usual.
         views: Different changes of each photo, of which every epoch draws one; frozen layers then have to see no more
             than these. By default every epoch makes new ones.
     """
 
+    rotation: float = 0.0
+    zoom: float = 0.0
+    shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
     views: int | None = None
 
     def __post_init__(self) -> None:
@@ -292,7 +302,7 @@ class Steady:
 
     def __post_init__(self) -> None:
         phase = "head" if isinstance(self, Head) else "full"
-        _require(self.epochs >= 0, f"{phase}.epochs", self.epochs, "it must be 0 or more")
+        _require(self.epochs is None or self.epochs >= 0, f"{phase}.epochs", self.epochs, "it must be 0 or more")
         automatic = isinstance(self.learning_rate, str)
         _require(
             automatic or self.learning_rate > 0, f"{phase}.learning_rate", self.learning_rate, "it must be above 0"
@@ -326,12 +336,18 @@ class Phase(Steady):
 
 @dataclasses.dataclass(frozen=True)
 class Head(Phase):
-    """The first phase: the backbone is frozen, a new head learns on its features.
+    """The first phase: the backbone is frozen, a new head is found on its features.
 
     Args:
+        solved: Solve the head by logistic regression, as `feature_extraction` does, and not begin at random; by default
+            where each photo has one label and the head has no more than a million weights.
+        epochs: Most passes over the training photos, from the solution on where it is solved; by default none then,
+            and 30 where it is not.
         dropout: Share of the pooled features dropped in training, before the head; in the second phase too.
     """
 
+    solved: bool | None = None
+    epochs: int | None = None  # type: ignore[assignment]  # wider than that of other phases
     learning_rate: float | Literal["auto"] = 3e-3
     dropout: float = 0.2
 
@@ -489,8 +505,9 @@ class Training(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        epochs = sum(getattr(self, phase).epochs for phase in ("head", "full") if hasattr(self, phase))
-        _require(epochs >= 1, "the number of epochs", epochs, "it must be 1 or more over all phases")
+        epochs = [getattr(self, phase).epochs for phase in ("head", "full") if hasattr(self, phase)]
+        none = not any(one is None or one for one in epochs)
+        _require(not none, "the number of epochs", 0, "it must be 1 or more over all phases")
         size = self.batch_size
         _require(isinstance(size, str) or size >= 1, "batch_size", size, "it must be 1 or more, or auto")
         _require(self.focal_gamma >= 0, "focal_gamma", self.focal_gamma, "it must be 0 or more")
@@ -507,7 +524,7 @@ class Training(Recipe):
 
 @dataclasses.dataclass(frozen=True)
 class Finetune(Training):
-    """Train a new head on frozen features, then the backbone too, slowly.
+    """Find a new head on frozen features, then train the backbone too, slowly.
 
     Args:
         backbone: The network.
@@ -515,8 +532,12 @@ class Finetune(Training):
         head: The first phase.
         augment: Random changes of the training photos.
         full: The second phase.
+        label_smoothing: Share of the label spread over all classes; 0.1 is usual.
+        weight_decay: Decoupled decay of the weights, times the learning rate; not of biases and normalization.
     """
 
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.0
     backbone: Backbone = dataclasses.field(default_factory=Backbone)
     features: Features = dataclasses.field(default_factory=Features)
     head: Head = dataclasses.field(default_factory=Head)

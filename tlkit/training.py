@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from tlkit import checkpoints, finder, memory, optimizers, phases, variables
+from tlkit import backbones, checkpoints, finder, memory, optimizers, phases, probes, variables
 from tlkit.data import Photos, View, batches, readable_errors
 from tlkit.data.graph import Graph
 from tlkit.errors import InvalidInput
@@ -17,8 +18,53 @@ from tlkit.phases import History, Keeping, Settings, compiled
 
 __all__ = [
     "History", "Keeping", "Settings", "compiled", "fit_full", "fit_graph", "fit_head", "predict", "range_test_full",
-    "range_test_head", "to_logits", "train_head_a_little",
+    "range_test_head", "solve_head", "to_logits", "train_head_a_little",
 ]  # fmt: skip
+
+
+def solve_head(
+    model: keras.Model,
+    train: Any,
+    val: Any,
+    settings: Settings,
+    *,
+    seed: int = 0,
+    callbacks: Sequence[Any] = (),
+) -> History:
+    """Solve the head of `backbones.classifier`'s model: logistic regression on features of the frozen backbone.
+
+    Fine-tuning that begins with such a head changes good features less (Kumar et al. 2022, arXiv:2202.10054).
+
+    Args:
+        model: From raw pixels to probabilities, one of which is right.
+        train: The training photos' pooled features, `tlkit.features.Features`.
+        val: The same of the validation photos.
+        settings: Of the phase that follows, whose loss is given.
+        seed: Of the cross-validation that chooses the regularization.
+        callbacks: Keras callbacks, which are told of one epoch.
+
+    Returns:
+        That one, without a learning rate.
+
+    Raises:
+        InvalidInput: see `probes.logistic_regression`.
+    """
+    began = time.perf_counter()
+    logits = _head_of(model, train)
+    classes = logits.output.shape[-1]
+    probe = probes.logistic_regression(train.array(), train.labels, classes, groups=train.hashes, seed=seed)
+    backbones.set_head(model, probe.kernel, probe.bias)
+    compiled(logits, settings, settings.learning_rate)
+    parts = {"": train, "val_": val}
+    values = {
+        f"{prefix}{name}": float(value)
+        for prefix, part in parts.items()
+        for name, value in logits.evaluate(batches(part, 256), verbose=0, return_dict=True).items()
+    }
+    found = f"validation loss {values['val_loss']:.4f}, accuracy {values['val_accuracy']:.4f}"
+    print(f"head: solved by logistic regression, l2 {probe.l2:.2g}; {found}", flush=True)
+    keras.callbacks.CallbackList(list(callbacks), model=logits).on_epoch_end(0, values)
+    return History([{"epoch": 1, "phase": "head", **values, "seconds": time.perf_counter() - began}])
 
 
 def fit_head(
@@ -28,6 +74,7 @@ def fit_head(
     settings: Settings,
     *,
     seed: int = 0,
+    before: History | None = None,
     keeping: Keeping | None = None,
     callbacks: Sequence[Any] = (),
 ) -> History:
@@ -42,14 +89,17 @@ def fit_head(
         val: The same of the validation photos.
         settings: Of the phase.
         seed: Of the order of the features.
+        before: What `solve_head` gave; the model keeps its weights unless this phase finds better ones.
         keeping: See `fit_full`.
         callbacks: Keras callbacks.
 
     Returns:
-        One entry an epoch; the model has the weights of the best one.
+        One entry an epoch, that of `before` too; the model has the weights of the best one.
     """
     logits = _head_of(model, train)
-    return _fit_batches(logits, train, val, settings, phase="head", seed=seed, keeping=keeping, callbacks=callbacks)
+    return _fit_batches(
+        logits, train, val, settings, phase="head", seed=seed, before=before, keeping=keeping, callbacks=callbacks
+    )
 
 
 def fit_full(

@@ -56,6 +56,10 @@ def check(config: FindLr) -> None:
     Raises:
         InvalidInput: it is so.
     """
+    if config.phase == "head" and config.head.epochs is None:
+        raise InvalidInput(
+            "by default the head is solved and not trained: give --head.epochs, such as 30, or --phase full"
+        )
     if config.phase == "full" and config.full.learning_rates:
         raise InvalidInput("full.learning_rates gives stages rates of their own; a test finds one: leave it out")
     if not getattr(config, config.phase).epochs:
@@ -70,7 +74,7 @@ def _test(config: FindLr, model: keras.Model, splits: data.Splits) -> finder.Ran
     from tlkit.progress import Progress
 
     seen = None
-    if config.head.epochs:
+    if config.head.epochs != 0:
         (seen,) = _steps.extracted(_steps.extractor(config, features.pooled(model), "pooled"), splits.train)
     with Progress("learning rates", config.steps, "steps") as progress:
         told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: progress.advance())

@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained network: first a new head on frozen features, then the backbone too, slowly.
+"""Fine-tune a pretrained network: first a new head is solved on frozen features, then all learns, slowly.
 
 python -m tlkit.recipes.finetune --config recipes/finetune/digits_letternet.yaml --full.epochs 5
 """
@@ -6,19 +6,23 @@ python -m tlkit.recipes.finetune --config recipes/finetune/digits_letternet.yaml
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
-from tlkit.config import Finetune
+from tlkit.config import Finetune, Head
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _steps
 
 if TYPE_CHECKING:
     import keras
 
-    from tlkit import data, features, training
+    from tlkit import data, features, tracking, training
 
+EPOCHS = 30  # of a head that is not solved
+SOLVABLE = 10**6  # weights of a head: solving one of more takes gigabytes
 FLIPS = {"flip": True}  # alone: there are two of each photo, and not new ones in each epoch
 
 
@@ -51,6 +55,7 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
             "--algorithm"
         )
     _steps.admit(model, trial)
+    config = _with_head(config, model, splits)
     config = _steps.with_batch_size(config, model, splits)
     weights = _steps.class_weights(config, splits)
     goes_on = trial is not None and trial.checkpoint is not None and trial.checkpoint.exists()
@@ -62,7 +67,7 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
         network, train, val, augment, extractor = _learn_from(config, model, splits, runs, begun.kept is not None)
         config = dataclasses.replace(config, full=dataclasses.replace(config.full, stored=network is not model))
         config = _steps.with_engine(config, extractor) if extractor else config
-    if config.head.epochs and not goes_on:
+    if (config.head.epochs or config.head.solved) and not goes_on:
         extractor = _steps.extractor(config, features.pooled(model), "pooled")
         seen = _steps.extracted(extractor, splits.train, splits.val)
         config = _steps.with_engine(config, extractor)
@@ -77,16 +82,7 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
         )
         history = training.History([])
         if seen and done < 0:
-            backbones.freeze(model)
-            history = training.fit_head(
-                model,
-                seen[0],
-                seen[1],
-                _steps.settings(config, config.head, weights),
-                seed=config.seed,
-                keeping=None if trial else _steps.keeping(tracked, "head"),
-                callbacks=_steps.callbacks(trial),
-            )
+            history = _fit_head(config, model, seen, weights, tracked, trial)
         for number, (phase, stage) in enumerate(zip(phases, stages, strict=True)):
             if not config.full.epochs or number < done:
                 continue
@@ -113,6 +109,61 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
         )
         result = _steps.finish("finetune", config, tracked, model, fit, splits, predicted, config.register)
     return _steps.summarize("finetune", config, result, tracked, began)
+
+
+def _with_head(config: Finetune, model: keras.Model, splits: data.Splits) -> Finetune:
+    """Decide how the head is found, where that is left open.
+
+    Raises:
+        InvalidInput: a head of several labels is to be solved, or one that is not trained has a learning rate.
+    """
+    head = config.head
+    solved, epochs = head.solved, head.epochs
+    if solved is None:
+        solved = not splits.multi_label and math.prod(model.get_layer("head").kernel.shape) <= SOLVABLE
+    elif solved and splits.multi_label:
+        raise InvalidInput("head.solved is true, but a photo may have several labels: leave it out")
+    if epochs is None:
+        epochs = 0 if solved else EPOCHS
+        for name in ("learning_rate", "warmup", "patience", "schedule") if solved else ():
+            if (given := getattr(head, name)) != getattr(Head(), name):
+                raise InvalidInput(
+                    f"head.{name} is {given}, but the head is solved and not trained: give --head.epochs too, such as "
+                    f"{EPOCHS}, or leave it out"
+                )
+    return dataclasses.replace(config, head=dataclasses.replace(head, solved=solved, epochs=epochs))
+
+
+def _fit_head(
+    config: Finetune,
+    model: keras.Model,
+    seen: Sequence[features.Features],
+    weights: list[float] | None,
+    tracked: tracking.Run,
+    trial: _steps.Trial | None,
+) -> training.History:
+    """Solve the head, train it, or both."""
+    from tlkit import backbones, checkpoints, training
+
+    train, val = seen
+    settings = _steps.settings(config, config.head, weights)
+    keeping = None if trial else _steps.keeping(tracked, "head")
+    history = training.History([])
+    backbones.freeze(model)
+    if config.head.solved and not (keeping and checkpoints.exists(keeping.path)):
+        history = training.solve_head(model, train, val, settings, seed=config.seed, callbacks=_steps.callbacks(trial))
+    if config.head.epochs:
+        history = training.fit_head(
+            model,
+            train,
+            val,
+            settings,
+            seed=config.seed,
+            before=history,
+            keeping=keeping,
+            callbacks=_steps.callbacks(trial),
+        )
+    return history
 
 
 def _share(settings: training.Settings, number: int, phases: int) -> training.Settings:
