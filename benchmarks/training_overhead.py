@@ -53,7 +53,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4, help="of each part; one is left out")
     options = parser.parse_args()
-    off = dict.fromkeys(("rotation", "zoom", "shift", "brightness", "contrast"), 0.0)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         os.environ["TLKIT_CACHE"] = folder
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
@@ -61,10 +60,9 @@ def main() -> None:
         plain = config.Finetune(
             data=config.Data(path=str(source)),
             backbone=config.Backbone(name="MobileNet", alpha=0.25, weights="none"),
-            head=config.Head(epochs=0),
+            head=config.Head(solved=False, epochs=0),
             full=config.Full(epochs=options.epochs, patience=1000),
-            augment=dataclasses.replace(config.Finetune().augment, flip=False, **off),
-            label_smoothing=0.0,
+            augment=config.Views(flip=False),
         )
         digits = dataclasses.replace(
             plain, data=config.Data(), backbone=config.Backbone(name="LetterNet", weights="none")

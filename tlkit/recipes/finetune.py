@@ -177,7 +177,7 @@ def check(config: Finetune) -> None:
 
     Raises:
         InvalidInput: stored activations are wanted of photos that each epoch changes anew or of several stages, or
-            views of unchanged photos, or more phases than epochs, or rates of stages that are frozen.
+            views of photos that are mirrored at most, or more phases than epochs, or rates of stages that are frozen.
     """
     stages = _steps.stages_of(config)
     if len(stages) > 1 and config.full.stored:
@@ -191,9 +191,13 @@ def check(config: Finetune) -> None:
         )
     _steps.check_tta(config)
     _check_rates(config)
-    if config.augment.views and not _steps.changes(config.augment):
-        raise InvalidInput(f"augment.views is {config.augment.views}, but all of --augment is off: leave views out")
-    if config.full.stored and _steps.changes(config.augment) not in ({}, FLIPS) and not config.augment.views:
+    few = _steps.changes(config.augment) in ({}, FLIPS)  # different photos that are made of one: itself, or two
+    if config.augment.views and few:
+        raise InvalidInput(
+            f"augment.views is {config.augment.views}, but photos are mirrored at most: switch on more of --augment, "
+            "such as --augment.rotation 10, or leave views out"
+        )
+    if config.full.stored and not few and not config.augment.views:
         raise InvalidInput(
             "full.stored is true, but each epoch changes the photos anew: give --augment.views, such as 8, or switch "
             "off all of --augment but the flip"
