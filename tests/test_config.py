@@ -130,7 +130,10 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--full.layer_decay", "0"], "full.layer_decay is 0.0; it must be above 0, and 1 at the most"),
         (["--full.layer_decay", "1.1"], "full.layer_decay is 1.1; it must be above 0, and 1 at the most"),
         (["--head.patience", "0"], "head.patience is 0; it must be 1 or more"),
-        (["--head.epochs", "0", "--full.epochs", "0"], "the number of epochs is 0; it must be 1 or more"),
+        (
+            ["--head.solved", "false", "--head.epochs", "0", "--full.epochs", "0"],
+            "the number of epochs is 0; it must be 1 or more",
+        ),
         (["--batch_size", "0"], "batch_size is 0; it must be 1 or more"),
         (["--label_smoothing", "1"], "label_smoothing is 1.0; it must be from 0 to below 1"),
         (["--weight_decay", "-1"], "weight_decay is -1.0; it must be 0 or more"),

@@ -421,6 +421,7 @@ def test_how_the_head_is_found_is_decided_and_written_down(folder: Path, photos:
     assert run("--head.learning_rate", "0.1") == 2
     assert "the head is solved and not trained: give --head.epochs too" in capsys.readouterr().err
     asked = {(): ("True", "0"), ("--head.solved=false",): ("False", "30"), ("--head.epochs=2",): ("True", "2")}
+    asked["--full.epochs=0",] = ("True", "0")
     for argv, found in asked.items():
         assert run(*argv) == 0
         params = mlflow.search_runs(search_all_experiments=True, output_format="list")[0].data.params

@@ -505,9 +505,9 @@ class Training(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        epochs = [getattr(self, phase).epochs for phase in ("head", "full") if hasattr(self, phase)]
-        none = not any(one is None or one for one in epochs)
-        _require(not none, "the number of epochs", 0, "it must be 1 or more over all phases")
+        head, full = getattr(self, "head", None), self.full  # type: ignore[attr-defined]
+        learns = full.epochs or (head and (head.epochs or head.solved is not False))
+        _require(bool(learns), "the number of epochs", 0, "it must be 1 or more over all phases")
         size = self.batch_size
         _require(isinstance(size, str) or size >= 1, "batch_size", size, "it must be 1 or more, or auto")
         _require(self.focal_gamma >= 0, "focal_gamma", self.focal_gamma, "it must be 0 or more")
