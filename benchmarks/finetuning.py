@@ -71,6 +71,12 @@ ABLATION: dict[str, dict[str, dict[str, Any]]] = {  # what equals the defaults i
         "flips": FLIPS,
         "flips, turns, zoom, shifts, brightness, contrast": AUGMENTED,
         "`label_smoothing 0.1`": {"label_smoothing": 0.1},
+        "a trained head, all of that augmentation, `label_smoothing 0.1`, `weight_decay 1e-4`": {
+            "head.solved": False,
+            "label_smoothing": 0.1,
+            "weight_decay": 1e-4,
+            **AUGMENTED,
+        },
     },
     "rate": {
         "a trained head at 1e-3": {"head.solved": False, "head.learning_rate": 1e-3},
@@ -598,7 +604,7 @@ def ablation_table(found: Sequence[Line]) -> list[str]:
                 score(line, change, measure) - defaults[network][seed][measure]
                 for network, each in runs.items()
                 for seed, line in each.items()
-                if seed in defaults[network]
+                if seed in defaults[network] and (measure in line or "tta" in change)
             ]
             cells.append(interval(pairs) if change else "")
         rows.append(f"| {name} | {' | '.join(cells)} |")
