@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import mlflow
@@ -22,7 +23,7 @@ import yaml
 from conftest import write_photos
 from PIL import Image
 
-from tlkit import cli, config, data, features, labels, probes
+from tlkit import cli, config, data, errors, features, labels, probes
 from tlkit.recipes import feature_extraction, finetune, predict
 
 QUICK = ["--backbone.name", "LetterNet", "--backbone.weights", "none", "--head.epochs", "1"]
@@ -189,6 +190,20 @@ def test_finetune_learns_from_stored_activations(folder: Path, photos: Path, cap
     assert "each epoch changes the photos anew: give --augment.views" in capsys.readouterr().err
     assert tune(*small(photos), "--full.stored", "true") == 2
     assert "it goes with --full.unfreeze_from" in capsys.readouterr().err
+
+
+def test_views_and_stored_activations_need_photos_that_suit_them():
+    def check(**augment: Any) -> None:
+        stage = config.Full(unfreeze_from="stage2", stored=True)
+        views = config.Views(flip=True, **augment)
+        finetune.check(config.Finetune(backbone=config.Backbone("LetterNet"), full=stage, augment=views))
+
+    check()
+    check(rotation=10.0, views=2)
+    with pytest.raises(errors.InvalidInput, match="views is 2, but photos are mirrored at most"):
+        check(views=2)
+    with pytest.raises(errors.InvalidInput, match=r"each epoch changes the photos anew: give --augment\.views"):
+        check(rotation=10.0)
 
 
 def test_the_stored_config_repeats_the_run_bit_for_bit(folder: Path, photos: Path):
