@@ -11,7 +11,7 @@ gives: the medians of ratios of measurements that follow each other, as other pr
 machine. "-" is where there are no such ops. Photos are decoded already; the last lines are two limits: photos a second
 that one thread copies, which no change can beat, and that it decodes from JPEG, which come before in the first epoch.
 
-The changes are those of the rows in `ROWS`; `usual` is what `finetune` does unless told otherwise, one affine
+The changes are those of the rows in `ROWS`; `usual` is what `train` does unless told otherwise, one affine
 resample and one table in tlkit, six layers in Keras. Two things are not equal: Keras' layers give float32, four times
 the memory, where tlkit's photos stay uint8, and its `all` has neither crop nor CutMix.
 

@@ -13,7 +13,7 @@ written anew. Parts:
 - `defaults`: `finetune` with nothing but data, network and seed; a share of train/ validates. Its activation store is
   empty when it begins, as in all runs.
 - `ablation`: one change from the defaults each, in groups: `ablation/ingredients` takes from the defaults what
-  they have, the others change or add something: `/rate`, `/stages`, `/augmentation`, `/optimizer`.
+  they have, or adds what is usual elsewhere; others are `/rate`, `/stages`, `/augmentation`, `/optimizer`.
 - `few-shot`: a few photos of each class, of which the recipes that validate hold some back.
 
 The photos of val/ are the test. Times are without imports and without what is tested after each epoch for the curve;
@@ -54,8 +54,7 @@ NETWORKS = {"MobileNet 0.75": ("MobileNet", 0.75), "MobileNet 0.25": ("MobileNet
 CHEAP = ("MobileNet 0.25", "MobileNetV2 0.35")  # of the ablation, but for its ingredients
 FEW = (2, 6, 12, 29)  # photos of each class: 1, 5, 10 and 25 to learn from, the others validate
 FROZEN = {"full.epochs": 0}
-FLIPS = {"augment.flip": True}
-AUGMENTED = FLIPS | {"augment.rotation": 10.0, "augment.zoom": 0.2, "augment.shift": 0.1}
+AUGMENTED = {"augment.flip": True, "augment.rotation": 10.0, "augment.zoom": 0.2, "augment.shift": 0.1}
 AUGMENTED |= {"augment.brightness": 0.1, "augment.contrast": 0.2}
 ABLATION: dict[str, dict[str, dict[str, Any]]] = {  # what equals the defaults is left out
     "ingredients": {
@@ -68,7 +67,6 @@ ABLATION: dict[str, dict[str, dict[str, Any]]] = {  # what equals the defaults i
         "a constant rate, no warm-up": {"full.schedule": "constant", "full.warmup": 0.0},
         "`full.batch_normalization train`": {"full.batch_normalization": "train"},
         "no augmentation": {"augment.flip": False},
-        "flips": FLIPS,
         "flips, turns, zoom, shifts, brightness, contrast": AUGMENTED,
         "`label_smoothing 0.1`": {"label_smoothing": 0.1},
         "a trained head, all of that augmentation, `label_smoothing 0.1`, `weight_decay 1e-4`": {

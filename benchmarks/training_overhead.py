@@ -86,7 +86,7 @@ def compare(name: str, recipe: config.Finetune, rounds: int) -> None:
     backbones.unfreeze(model, recipe.backbone.name)
     logits = keras.Model(model.inputs, model.get_layer("head").output)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    logits.compile(keras.optimizers.AdamW(1e-4), loss, metrics=["accuracy"], jit_compile=False)
+    logits.compile(keras.optimizers.AdamW(1e-4, weight_decay=0.0), loss, metrics=["accuracy"], jit_compile=False)
     logits.optimizer.build(logits.trainable_variables)
     whole = len(photos) // BATCH  # without the smaller last batch, which would be traced again
 

@@ -75,7 +75,7 @@ def test_a_recipe_file_loads_and_begins_with_its_command_and_result(path: Path):
 @pytest.mark.parametrize(
     ("verb", "argv"),
     [
-        ("finetune", ["--backbone.name", "VGG16", "--head.learning_rate", "1e-4", "--augment.views", "4"]),
+        ("finetune", ["--backbone.name", "VGG16", "--augment.zoom", "0.1", "--augment.views", "4"]),
         ("feature_extraction", ["--backbone.name", "VGG16", "--features.engine", "keras", "--features.limit", "0.5"]),
         ("select", ["--backbones", "[VGG16, {name: MobileNet, alpha: 0.5}]", "--data.path", "photos"]),
         ("tune", ["--space", "{full: {epochs: {int: [1, 3]}}, head: {dropout: 0.1}}", "--algorithm", "grid"]),
@@ -134,6 +134,7 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
             ["--head.solved", "false", "--head.epochs", "0", "--full.epochs", "0"],
             "the number of epochs is 0; it must be 1 or more",
         ),
+        (["--augment.views", "4"], "augment.views is 4; photos are mirrored at most"),
         (["--batch_size", "0"], "batch_size is 0; it must be 1 or more"),
         (["--label_smoothing", "1"], "label_smoothing is 1.0; it must be from 0 to below 1"),
         (["--weight_decay", "-1"], "weight_decay is -1.0; it must be 0 or more"),

@@ -200,7 +200,7 @@ def test_views_and_stored_activations_need_photos_that_suit_them():
 
     check()
     check(rotation=10.0, views=2)
-    with pytest.raises(errors.InvalidInput, match="views is 2, but photos are mirrored at most"):
+    with pytest.raises(errors.InvalidInput, match="views is 2; photos are mirrored at most"):
         check(views=2)
     with pytest.raises(errors.InvalidInput, match=r"each epoch changes the photos anew: give --augment\.views"):
         check(rotation=10.0)
@@ -434,9 +434,13 @@ def test_how_the_head_is_found_is_decided_and_written_down(folder: Path, photos:
         return cli.call(config.Finetune, finetune.run, [*QUICK[:4], *small(photos), "--full.epochs", "1", *argv])
 
     assert run("--head.learning_rate", "0.1") == 2
-    assert "the head is solved and not trained: give --head.epochs too" in capsys.readouterr().err
+    assert "the head is solved and not trained: give --head.epochs 30 or" in capsys.readouterr().err
+    assert run("--head.solved", "true", "--balance", "weights") == 2
+    assert "balance is weights, which logistic regression does not know" in capsys.readouterr().err
+    assert run("--head.epochs", "0", "--full.epochs", "0", "--balance", "weights") == 2
+    assert "the head is not solved here, and the number of epochs is 0" in capsys.readouterr().err
     asked = {(): ("True", "0"), ("--head.solved=false",): ("False", "30"), ("--head.epochs=2",): ("True", "2")}
-    asked["--full.epochs=0",] = ("True", "0")
+    asked |= {("--full.epochs=0",): ("True", "0"), ("--balance=weights",): ("False", "30")}
     for argv, found in asked.items():
         assert run(*argv) == 0
         params = mlflow.search_runs(search_all_experiments=True, output_format="list")[0].data.params

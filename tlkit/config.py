@@ -204,7 +204,7 @@ class Views(Augment):
         brightness: Largest change of brightness, as a share of white; 0.1 is usual.
         contrast: Largest change of contrast, as a share; 0.2 is usual.
         views: Different changes of each photo, of which every epoch draws one; frozen layers then have to see no more
-            than these. By default every epoch makes new ones.
+            than these. It goes with others than the flip; by default every epoch makes new ones.
     """
 
     rotation: float = 0.0
@@ -217,6 +217,15 @@ class Views(Augment):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.views is None or self.views >= 1, "augment.views", self.views, "it must be 1 or more")
+        few = not any(
+            (self.rotation, self.zoom, self.shift, self.brightness, self.contrast, self.crop < 1, self.erasing)
+        )
+        _require(
+            not (self.views and few and self.policy == "none"),
+            "augment.views",
+            self.views,
+            "photos are mirrored at most: switch on more of --augment, such as --augment.rotation 10, or leave it out",
+        )
         blended = self.views and (self.mixup or self.cutmix)
         _require(not blended, "augment.views", self.views, "mixup and cutmix blend others in each epoch: leave one out")
 
@@ -340,10 +349,10 @@ class Head(Phase):
 
     Args:
         solved: Solve the head by logistic regression, as `feature_extraction` does, and not begin at random; by default
-            where each photo has one label and the head has no more than a million weights.
+            where each photo has one label, classes are not balanced, and the head has no more than a million weights.
         epochs: Most passes over the training photos, from the solution on where it is solved; by default none then,
             and 30 where it is not.
-        dropout: Share of the pooled features dropped in training, before the head; in the second phase too.
+        dropout: Share of the pooled features dropped where the head is trained, in both phases.
     """
 
     solved: bool | None = None
@@ -506,7 +515,7 @@ class Training(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         head, full = getattr(self, "head", None), self.full  # type: ignore[attr-defined]
-        learns = full.epochs or (head and (head.epochs or head.solved is not False))
+        learns = full.epochs or (head and (head.epochs is None or head.epochs or head.solved is not False))
         _require(bool(learns), "the number of epochs", 0, "it must be 1 or more over all phases")
         size = self.batch_size
         _require(isinstance(size, str) or size >= 1, "batch_size", size, "it must be 1 or more, or auto")

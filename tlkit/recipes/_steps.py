@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import gc
 import json
+import math
 import os
 import re
 import shlex
@@ -33,10 +34,13 @@ if TYPE_CHECKING:
 
 EXAMPLES = {"photos": "example.png", "sounds": "example.wav", "arrays": "example.npy"}
 PURPOSES = {"train": "training", "val": "validation", "test": "the test"}
+HEAD_EPOCHS = 30  # of a head that is not solved
+SOLVABLE = 10**6  # weights of a head: solving one of more takes gigabytes
 MODE = "workflowType=machine_learning"  # else the MLflow UI shows what it has for language models
 
 AnyConfig = configs.Recipe | configs.TrainGraph
 Config = TypeVar("Config", bound=AnyConfig)
+AnyFinetune = TypeVar("AnyFinetune", bound=configs.Finetune)
 AnyTraining = TypeVar("AnyTraining", configs.Finetune, configs.Train)
 
 
@@ -493,6 +497,40 @@ def classifier(config: configs.Finetune, backbone: keras.Model, splits: data.Spl
     for stage in stages_of(config):
         backbones.unfreeze(model, config.backbone.name, stage, config.full.batch_normalization)
     return model
+
+
+def check_head(config: configs.Finetune) -> None:
+    """Refuse settings of a head's training where it is not trained."""
+    head, plain = config.head, configs.Head()
+    if head.epochs is not None or head.solved is False:
+        return
+    for name in ("learning_rate", "warmup", "patience", "schedule"):
+        if (given := getattr(head, name)) != getattr(plain, name):
+            raise InvalidInput(
+                f"head.{name} is {given}, but the head is solved and not trained: give --head.epochs {HEAD_EPOCHS} or "
+                "--head.solved false too, or leave it out"
+            )
+
+
+def with_head(config: AnyFinetune, model: keras.Model, splits: data.Splits) -> AnyFinetune:
+    """Decide how the head is found, where that is left open.
+
+    Raises:
+        InvalidInput: it is to be solved, which cannot be; or nothing at all is to be done.
+    """
+    head, balanced = config.head, config.balance != "none"
+    solved, epochs = head.solved, head.epochs
+    if solved is None:
+        small = math.prod(model.get_layer("head").kernel.shape) <= SOLVABLE
+        solved = small and not splits.multi_label and not balanced
+    elif solved and (splits.multi_label or balanced):
+        why = "a photo may have several labels" if splits.multi_label else f"balance is {config.balance}"
+        raise InvalidInput(f"head.solved is true, but {why}, which logistic regression does not know: leave it out")
+    if epochs is None:
+        epochs = 0 if solved else HEAD_EPOCHS
+    if not (solved or epochs or config.full.epochs):
+        raise InvalidInput("the head is not solved here, and the number of epochs is 0: give --head.epochs")
+    return dataclasses.replace(config, head=dataclasses.replace(head, solved=solved, epochs=epochs))
 
 
 def _with_rate(phase: Any, found: float | None, name: str) -> Any:

@@ -41,6 +41,9 @@ def run(config: FindLr) -> finder.RangeTest:
     height, width, channels = backbone.input_shape[1:]
     splits = _steps.splits(config.data, examples, (height, width), channels)
     model = _steps.classifier(config, backbone, splits)
+    config = _steps.with_head(config, model, splits)
+    if config.phase == "head" and not config.head.epochs:
+        raise InvalidInput("the head is solved and not trained: give --head.solved false, or --phase full")
     config = _steps.with_batch_size(config, model, splits)  # type: ignore[assignment]
     with _steps.tracked("find_lr", config, splits) as tracked:
         testing = time.perf_counter()
@@ -56,13 +59,9 @@ def check(config: FindLr) -> None:
     Raises:
         InvalidInput: it is so.
     """
-    if config.phase == "head" and config.head.epochs is None:
-        raise InvalidInput(
-            "by default the head is solved and not trained: give --head.epochs, such as 30, or --phase full"
-        )
     if config.phase == "full" and config.full.learning_rates:
         raise InvalidInput("full.learning_rates gives stages rates of their own; a test finds one: leave it out")
-    if not getattr(config, config.phase).epochs:
+    if getattr(config, config.phase).epochs == 0:
         raise InvalidInput(f"{config.phase}.epochs is 0, so that there is no such phase: give more, or another --phase")
 
 
@@ -74,7 +73,7 @@ def _test(config: FindLr, model: keras.Model, splits: data.Splits) -> finder.Ran
     from tlkit.progress import Progress
 
     seen = None
-    if config.head.epochs != 0:
+    if config.head.epochs or config.head.solved:
         (seen,) = _steps.extracted(_steps.extractor(config, features.pooled(model), "pooled"), splits.train)
     with Progress("learning rates", config.steps, "steps") as progress:
         told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: progress.advance())

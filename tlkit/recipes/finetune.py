@@ -6,13 +6,12 @@ python -m tlkit.recipes.finetune --config recipes/finetune/digits_letternet.yaml
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
-from tlkit.config import Finetune, Head
+from tlkit.config import Finetune
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _steps
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     from tlkit import data, features, tracking, training
 
-EPOCHS = 30  # of a head that is not solved
-SOLVABLE = 10**6  # weights of a head: solving one of more takes gigabytes
 FLIPS = {"flip": True}  # alone: there are two of each photo, and not new ones in each epoch
 
 
@@ -55,7 +52,7 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
             "--algorithm"
         )
     _steps.admit(model, trial)
-    config = _with_head(config, model, splits)
+    config = _steps.with_head(config, model, splits)
     config = _steps.with_batch_size(config, model, splits)
     weights = _steps.class_weights(config, splits)
     goes_on = trial is not None and trial.checkpoint is not None and trial.checkpoint.exists()
@@ -111,29 +108,6 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
     return _steps.summarize("finetune", config, result, tracked, began)
 
 
-def _with_head(config: Finetune, model: keras.Model, splits: data.Splits) -> Finetune:
-    """Decide how the head is found, where that is left open.
-
-    Raises:
-        InvalidInput: a head of several labels is to be solved, or one that is not trained has a learning rate.
-    """
-    head = config.head
-    solved, epochs = head.solved, head.epochs
-    if solved is None:
-        solved = not splits.multi_label and math.prod(model.get_layer("head").kernel.shape) <= SOLVABLE
-    elif solved and splits.multi_label:
-        raise InvalidInput("head.solved is true, but a photo may have several labels: leave it out")
-    if epochs is None:
-        epochs = 0 if solved else EPOCHS
-        for name in ("learning_rate", "warmup", "patience", "schedule") if solved else ():
-            if (given := getattr(head, name)) != getattr(Head(), name):
-                raise InvalidInput(
-                    f"head.{name} is {given}, but the head is solved and not trained: give --head.epochs too, such as "
-                    f"{EPOCHS}, or leave it out"
-                )
-    return dataclasses.replace(config, head=dataclasses.replace(head, solved=solved, epochs=epochs))
-
-
 def _fit_head(
     config: Finetune,
     model: keras.Model,
@@ -143,14 +117,14 @@ def _fit_head(
     trial: _steps.Trial | None,
 ) -> training.History:
     """Solve the head, train it, or both."""
-    from tlkit import backbones, checkpoints, training
+    from tlkit import backbones, training
 
     train, val = seen
     settings = _steps.settings(config, config.head, weights)
     keeping = None if trial else _steps.keeping(tracked, "head")
     history = training.History([])
     backbones.freeze(model)
-    if config.head.solved and not (keeping and checkpoints.exists(keeping.path)):
+    if config.head.solved:
         history = training.solve_head(model, train, val, settings, seed=config.seed, callbacks=_steps.callbacks(trial))
     if config.head.epochs:
         history = training.fit_head(
@@ -177,7 +151,7 @@ def check(config: Finetune) -> None:
 
     Raises:
         InvalidInput: stored activations are wanted of photos that each epoch changes anew or of several stages, or
-            views of photos that are mirrored at most, or more phases than epochs, or rates of stages that are frozen.
+            more phases than epochs, or rates of stages that are frozen, or of a head that is not trained.
     """
     stages = _steps.stages_of(config)
     if len(stages) > 1 and config.full.stored:
@@ -191,13 +165,8 @@ def check(config: Finetune) -> None:
         )
     _steps.check_tta(config)
     _check_rates(config)
-    few = _steps.changes(config.augment) in ({}, FLIPS)  # different photos that are made of one: itself, or two
-    if config.augment.views and few:
-        raise InvalidInput(
-            f"augment.views is {config.augment.views}, but photos are mirrored at most: switch on more of --augment, "
-            "such as --augment.rotation 10, or leave views out"
-        )
-    if config.full.stored and not few and not config.augment.views:
+    _steps.check_head(config)
+    if config.full.stored and _steps.changes(config.augment) not in ({}, FLIPS) and not config.augment.views:
         raise InvalidInput(
             "full.stored is true, but each epoch changes the photos anew: give --augment.views, such as 8, or switch "
             "off all of --augment but the flip"
