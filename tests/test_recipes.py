@@ -435,6 +435,8 @@ def test_how_the_head_is_found_is_decided_and_written_down(folder: Path, photos:
 
     assert run("--head.learning_rate", "0.1") == 2
     assert "the head is solved and not trained: give --head.epochs 30 or" in capsys.readouterr().err
+    one = config.Finetune(balance="weights", backbone=config.Backbone("LetterNet"), head=config.Head(learning_rate=0.1))
+    finetune.check(one)  # its head is trained
     assert run("--head.solved", "true", "--balance", "weights") == 2
     assert "balance is weights, which logistic regression does not know" in capsys.readouterr().err
     assert run("--head.epochs", "0", "--full.epochs", "0", "--balance", "weights") == 2

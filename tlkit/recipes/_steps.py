@@ -502,7 +502,7 @@ def classifier(config: configs.Finetune, backbone: keras.Model, splits: data.Spl
 def check_head(config: configs.Finetune) -> None:
     """Refuse settings of a head's training where it is not trained."""
     head, plain = config.head, configs.Head()
-    if head.epochs is not None or head.solved is False:
+    if head.epochs is not None or head.solved is False or config.balance != "none":
         return
     for name in ("learning_rate", "warmup", "patience", "schedule"):
         if (given := getattr(head, name)) != getattr(plain, name):
