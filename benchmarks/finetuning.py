@@ -112,14 +112,8 @@ ABLATION: dict[str, dict[str, dict[str, Any]]] = {  # what equals the defaults i
         "`focal_gamma 2`": {"focal_gamma": 2.0},
         "`global_clipnorm 1`": {"global_clipnorm": 1.0},
         "`optimizer adamw`": {"optimizer": "adamw"},
-        "`optimizer sgd` at 0.01": {
-            "optimizer": "sgd",
-            "full.learning_rate": 0.01,
-        },
-        "`optimizer lion` at 3e-5": {
-            "optimizer": "lion",
-            "full.learning_rate": 3e-5,
-        },
+        "`optimizer sgd` at 0.01": {"optimizer": "sgd", "full.learning_rate": 0.01},
+        "`optimizer lion` at 3e-5": {"optimizer": "lion", "full.learning_rate": 3e-5},
     },
 }
 PARTS = ("guide", "defaults", *(f"ablation/{group}" for group in ABLATION), "few-shot")

@@ -80,9 +80,9 @@ def test_a_solved_head_is_a_logistic_regression_and_the_first_epoch(photos: Phot
     (epoch,) = solved.epochs
     probe = probes.logistic_regression(train[:], photos.labels, 2, groups=train.hashes)
     theirs = linear_model.LogisticRegression(C=1 / (probe.l2 * len(train)), tol=1e-8, max_iter=10_000)
-    theirs.fit((train[:] - train[:].mean(0)) / np.sqrt(train[:].var(0).mean()), photos.labels)
-    probabilities = training.predict(model, photos)
     scaled = (train[:] - train[:].mean(0)) / np.sqrt(train[:].var(0).mean())
+    theirs.fit(scaled, photos.labels)
+    probabilities = training.predict(model, photos)
     np.testing.assert_allclose(probabilities, theirs.predict_proba(scaled), atol=1e-3)
     targets = np.eye(2)[photos.labels] * 0.9 + 0.05
     losses = -np.sum(targets * np.log(probabilities), -1)

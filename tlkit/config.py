@@ -150,11 +150,11 @@ class Augment:
     Args:
         flip: Mirror half of the photos left to right; by default yes, but not for the embedded digits. Of volumes in
             `train`: half along each axis, or along those with these numbers, such as [0]; by default none.
-        rotation: Largest turn to either side, in degrees.
+        rotation: Largest turn to either side, in degrees; 10 is usual.
         zoom: Largest change of scale, as a share: 0.2 is 80 to 120 %.
-        shift: Largest move along each axis, as a share of the side.
-        brightness: Largest change of brightness, as a share of white.
-        contrast: Largest change of contrast, as a share.
+        shift: Largest move along each axis, as a share of the side; 0.1 is usual.
+        brightness: Largest change of brightness, as a share of white; 0.1 is usual.
+        contrast: Largest change of contrast, as a share; 0.2 is usual.
         crop: Least share of a photo's area that a random crop keeps, which is then resized, as for ImageNet; 0.08 is
             usual there, 0.5 is gentle, 1 is no crop.
         policy: `randaugment` changes each photo by two operations of one strength (arXiv:1909.13719), `trivialaugment`
@@ -198,11 +198,6 @@ class Views(Augment):
     """Random changes of the training photos in phase `full`; validation, test and the saved model see none.
 
     Args:
-        rotation: Largest turn to either side, in degrees; 10 is usual.
-        zoom: Largest change of scale, as a share: 0.2 is 80 to 120 %.
-        shift: Largest move along each axis, as a share of the side; 0.1 is usual.
-        brightness: Largest change of brightness, as a share of white; 0.1 is usual.
-        contrast: Largest change of contrast, as a share; 0.2 is usual.
         views: Different changes of each photo, of which every epoch draws one; frozen layers then have to see no more
             than these. It goes with others than the flip; by default every epoch makes new ones.
     """
@@ -479,7 +474,7 @@ class Training(Recipe):
             fits on a CPU; learning rates grow from those of 32 in proportion to it with `sgd`, to its square root with
             others.
         optimizer: Most of keras.optimizers, by their names: `adamw`, `lion`, or `sgd` with Nesterov's momentum of 0.9.
-        label_smoothing: Share of the label spread over all classes.
+        label_smoothing: Share of the label spread over all classes; 0.1 is usual.
         focal_gamma: Of the focal loss, which counts what is already right for less (arXiv:1708.02002); 2 is usual
             there, 0 is plain cross-entropy.
         balance: For classes of unequal size: `weights` makes each class count alike in the loss, `sampling` draws them
@@ -541,8 +536,6 @@ class Finetune(Training):
         head: The first phase.
         augment: Random changes of the training photos.
         full: The second phase.
-        label_smoothing: Share of the label spread over all classes; 0.1 is usual.
-        weight_decay: Decoupled decay of the weights, times the learning rate; not of biases and normalization.
     """
 
     label_smoothing: float = 0.0

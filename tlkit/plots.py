@@ -41,7 +41,7 @@ def learning_curves(epochs: Sequence[Mapping[str, Any]], best: int | None = None
         if best is not None:
             axes.axvline(best, color=GRAY, lw=1, ls=":", label=f"kept: epoch {best}")
         axes.set(xlabel="epoch", ylabel=name, xlim=(steps[0] - 0.5, steps[-1] + 0.5))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # a solved head may be all there is
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     return figure
