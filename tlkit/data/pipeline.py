@@ -299,32 +299,34 @@ def readable_errors() -> Iterator[None]:
 
 
 def _tf_data(plan: Plan) -> Any:
+    # Not by `from_generator`, whose every element costs as much Python again as reading it, and each iterator 10 ms.
     import tensorflow as tf
 
     epochs = itertools.count(plan.first_epoch)
+    order = functools.lru_cache(2)(plan.order)
+    kinds, shapes = [plan.photos.dtype], [plan.photos.shape]
+    if plan.labels is not None:
+        mixed = plan.mixing and plan.labels.ndim == 1
+        kinds.append(np.dtype(np.float32) if plan.mixing else plan.labels.dtype)
+        shapes.append((plan.classes,) if mixed else plan.labels.shape[1:])
 
-    def steps() -> Iterator[tuple[int, int, np.ndarray]]:
-        # This body runs at the first `next`, not when an iterator is made: Keras makes two in each epoch and uses one.
-        epoch = next(epochs)
-        for step, indices in enumerate(plan.order(epoch), plan.first_step):
-            yield epoch, step, indices
+    def batch(epoch: Any, step: Any) -> list[np.ndarray]:
+        indices = order(int(epoch))[int(step)]
+        return [part for part in plan.batch(epoch, indices, plan.first_step + step) if part is not None]
 
-    def read(epoch: Any, step: Any, indices: Any) -> Any:
-        if plan.labels is not None and plan.mixing:
-            kinds = (plan.photos.dtype, np.float32)
-            images, labels = tf.numpy_function(plan.batch, [epoch, indices, step], kinds, stateful=False)
-            labels.set_shape((None, plan.classes if plan.labels.ndim == 1 else plan.labels.shape[1]))
-        else:
-            alone = lambda *given: plan.batch(*given)[0]  # noqa: E731
-            images = tf.numpy_function(alone, [epoch, indices, step], plan.photos.dtype, stateful=False)
-            labels = None if plan.labels is None else tf.gather(plan.labels, indices)
-        images.set_shape((None, *plan.photos.shape))
-        return images if labels is None else (images, labels)
+    def counted(epoch: Any, step: Any) -> Any:
+        # In the first step and not when an iterator is made: Keras makes two in each epoch and uses one.
+        epoch = tf.cond(step == 0, lambda: tf.numpy_function(lambda: next(epochs), [], tf.int64), lambda: epoch)
+        return epoch, (epoch, step)
 
-    signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64))
-    dataset = tf.data.Dataset.from_generator(steps, output_signature=signature)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(plan.steps))
-    return dataset.map(read, num_parallel_calls=2, deterministic=True).prefetch(AHEAD)
+    def read(epoch: Any, step: Any) -> Any:
+        parts = tf.numpy_function(batch, [epoch, step], kinds, stateful=False)
+        for part, shape in zip(parts, shapes, strict=True):
+            part.set_shape((None, *shape))
+        return tuple(parts) if len(parts) > 1 else parts[0]
+
+    steps = tf.data.Dataset.range(plan.steps).scan(np.int64(-1), counted)
+    return steps.map(read, num_parallel_calls=2, deterministic=True).prefetch(AHEAD)
 
 
 def py_dataset(plan: Plan) -> Any:
