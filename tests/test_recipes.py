@@ -192,6 +192,36 @@ def test_finetune_learns_from_stored_activations(folder: Path, photos: Path, cap
     assert "it goes with --full.unfreeze_from" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("rotation", [0.0, 20.0])
+def test_tta_scores_the_mean_over_a_photo_and_its_views(folder: Path, rotation: float):
+    rng = np.random.default_rng(0)
+    for number in range(60):  # of noise, of which no network is sure
+        path = Path("noise", "ab"[number % 2], f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(path)
+    result = finetune.run(
+        config.Finetune(
+            data=config.Data(path="noise", image_size=16),
+            backbone=config.Backbone(name="LetterNet", weights="none"),
+            full=config.Full(epochs=1),
+            augment=config.Views(rotation=rotation),
+            tta=3,
+        )
+    )
+    test = data.load("folder", path="noise", size=(16, 16), channels=1).test
+    seen = [test.read(range(len(test)))]
+    if rotation:
+        views = [data.View(test, {"flip": True, "rotation": rotation}, 0, number) for number in range(3)]
+        seen += [view.read(range(len(test))) for view in views]
+    else:
+        seen += [seen[0][:, :, ::-1]]
+    mean = np.mean([result.model.predict(pixels.astype("float32"), verbose=0) for pixels in seen], axis=0)
+    assert result.fit.metrics["test_accuracy_tta"] == np.mean(mean.argmax(-1) == test.labels)
+    right = mean[np.arange(len(test)), test.labels]
+    assert result.fit.metrics["test_loss_tta"] == pytest.approx(-np.log(right).mean(), rel=1e-4)
+    assert result.fit.metrics["test_loss_tta"] != pytest.approx(result.scores.loss, rel=1e-3)
+
+
 def test_views_and_stored_activations_need_photos_that_suit_them():
     def check(**augment: Any) -> None:
         stage = config.Full(unfreeze_from="stage2", stored=True)

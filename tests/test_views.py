@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit.data import Mirrored, Photos, View, Views, batches
+from tlkit.data import Mirrored, Photos, View, Views, batches, changed
 from tlkit.data.augmentation import augment, mix
 from tlkit.data.pipeline import Plan, py_dataset
 
@@ -55,6 +55,16 @@ def test_flips_alone_make_two_views_of_which_each_epoch_draws():
     same = (drawn == as_they_are).all(axis=(2, 3, 4))
     assert (same | (drawn == as_they_are[:, :, ::-1]).all(axis=(2, 3, 4))).all()
     assert 0.4 < same.mean() < 0.6
+
+
+def test_photos_that_are_only_mirrored_can_be_changed_in_one_way():
+    given = photos()
+    (mirrored,) = changed(given, {"flip": True, "rotation": 0.0}, 8)
+    np.testing.assert_array_equal(mirrored.read(EVERY), given.read(EVERY)[:, :, ::-1])
+    several = [view.read(EVERY) for view in changed(given, CHANGES, 3, seed=5)]
+    assert len(several) == 3
+    np.testing.assert_array_equal(several[2], View(given, CHANGES, 5, 2).read(EVERY))
+    assert not (several[0] == several[1]).all()
 
 
 def test_a_view_does_not_depend_on_what_other_photos_there_are():

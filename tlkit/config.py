@@ -485,8 +485,8 @@ class Training(Recipe):
         ema_momentum: Of the moving average of the weights, which is then what is evaluated and saved; 0.99 or 0.999 are
             usual, by default there is none.
         remat: Compute most activations anew in the backward pass in place of keeping them: slower, in less memory.
-        tta: Random views of each test photo, changed as in training; the mean prediction over these and the photo
-            itself is scored beside the plain one. 0 is none.
+        tta: Views of each test photo, changed at random as in training; the mean prediction over these and the photo
+            itself is scored beside the plain one. Of photos that are only mirrored there is one. 0 is none.
         resume: Go on with a run that was interrupted: `auto` is the last one of this command in this folder, if there
             is one; or a run's id or name.
         register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tlkit import backbones, checkpoints, finder, memory, optimizers, phases, probes, variables
-from tlkit.data import Photos, View, batches, readable_errors
+from tlkit.data import batches, readable_errors
 from tlkit.data.graph import Graph
 from tlkit.errors import InvalidInput
 from tlkit.phases import History, Keeping, Settings, compiled
@@ -192,29 +192,16 @@ def fit_graph(model: keras.Model, graph: Graph, settings: Settings, callbacks: S
     )
 
 
-def predict(
-    model: keras.Model,
-    photos: Photos,
-    batch_size: int = 32,
-    *,
-    views: int = 0,
-    augment: Mapping[str, Any] | None = None,
-    seed: int = 0,
-) -> np.ndarray:
+def predict(model: keras.Model, photos: Any, batch_size: int = 32) -> np.ndarray:
     """Give the model's outputs for the photos, such as probabilities of shape (photos, classes).
 
     Args:
         model: From raw pixels.
-        photos: What it looks at.
+        photos: What it looks at: `data.Photos`, or a `data.View` of them.
         batch_size: Photos in a step.
-        views: Look at so many changed views of each photo too, and give the mean over these and the photo as it is.
-        augment: How they are changed: arguments of `data.augment`.
-        seed: Of the changes.
     """
-    seen: list[Any] = [photos, *(View(photos, augment or {}, seed, number) for number in range(views))]
     with readable_errors():
-        outputs = [model.predict(batches(part, batch_size, labels=False), verbose=0) for part in seen]
-    return outputs[0] if views == 0 else np.mean(outputs, axis=0)
+        return model.predict(batches(photos, batch_size, labels=False), verbose=0)
 
 
 HEAD_STEPS = 15  # of a head before the rates of the whole network are tested; after 30 the loss hardly falls any more

@@ -8,10 +8,10 @@
 from tlkit.data.augmentation import augment, augment_array, augment_sound, mix, switched_on
 from tlkit.data.images import decode
 from tlkit.data.photos import Photos, Splits, load
-from tlkit.data.pipeline import Mirrored, View, Views, batches, readable_errors
+from tlkit.data.pipeline import Mirrored, View, Views, batches, changed, readable_errors
 from tlkit.data.sources import Examples, load_source
 
 __all__ = [
     "Examples", "Mirrored", "Photos", "Splits", "View", "Views", "augment", "augment_array", "augment_sound", "batches",
-    "decode", "load", "load_source", "mix", "readable_errors", "switched_on",
+    "changed", "decode", "load", "load_source", "mix", "readable_errors", "switched_on",
 ]  # fmt: skip

@@ -99,6 +99,20 @@ class Mirrored(View):
         return np.ascontiguousarray(self.photos.read(indices)[:, :, ::-1])
 
 
+def changed(photos: Photos, augment: Mapping[str, Any], count: int, seed: int = 0) -> list[View]:
+    """Views of the photos beside the photos themselves, to look at each several times.
+
+    Args:
+        photos: What is changed.
+        augment: Arguments of `tlkit.data.augment`.
+        count: Of random views; where photos are only mirrored there is one, in which all are.
+        seed: Of the changes.
+    """
+    if photos.kind == "photos" and switched_on(augment) == {"flip": True}:
+        return [Mirrored(photos)]
+    return [View(photos, augment, seed, number) for number in range(count)]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Views:
     """Several views of the same photos, or their features: `batches` draws one for each photo in each epoch."""

@@ -553,28 +553,24 @@ def check_tta(config: configs.Training) -> None:
         raise InvalidInput(f"tta is {config.tta}, but no change of single photos is on in --augment: leave tta out")
 
 
-def with_tta(
-    config: configs.Training, model: keras.Model, splits: data.Splits, augment: dict[str, Any], fit: Fit
-) -> Fit:
-    """Score the mean over random views of each test photo too, where that is asked for."""
+def with_tta(config: configs.Training, model: keras.Model, splits: data.Splits, predicted: np.ndarray, fit: Fit) -> Fit:
+    """Score the mean over changed views of each test photo, and what is `predicted` of itself, where that is wanted."""
     if not config.tta:
         return fit
-    from tlkit import evaluation, training
+    import numpy as np
 
+    from tlkit import data, evaluation, training
+
+    augment = changes(config.augment)  # type: ignore[attr-defined]
     alone = {name: value for name, value in augment.items() if name not in ("mixup", "cutmix")}
     split, part = scored(splits)
-    probabilities = training.predict(
-        model,
-        part,
-        batch_size(config),
-        views=config.tta,
-        augment=alone,
-        seed=config.seed,
-    )
-    scores = evaluation.score(split, probabilities, part.labels).metrics()
+    views = data.changed(part, alone, config.tta, config.seed)
+    seen = [training.predict(model, view, batch_size(config)) for view in views]
+    scores = evaluation.score(split, np.mean([predicted, *seen], axis=0), part.labels).metrics()
     fit.metrics.update({f"{name}_tta": value for name, value in scores.items()})
+    views_said = "its mirror image" if isinstance(views[0], data.Mirrored) else f"{len(views)} views of it"
     accuracy = scores[f"{split}_accuracy"]
-    fit.said.append(f"tta   {split} accuracy {accuracy:.4f}, the mean of {config.tta} views of each and itself")
+    fit.said.append(f"tta   {split} accuracy {accuracy:.4f}, the mean of each and {views_said}")
     return fit
 
 

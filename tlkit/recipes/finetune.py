@@ -101,9 +101,7 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
         if trial:
             return _steps.Tried(model, history, time.perf_counter() - building)
         predicted = training.predict(model, splits.test or splits.val, _steps.batch_size(config))
-        fit = _steps.with_tta(
-            config, model, splits, _steps.changes(config.augment), _steps.trained(history, extracting)
-        )
+        fit = _steps.with_tta(config, model, splits, predicted, _steps.trained(history, extracting))
         result = _steps.finish("finetune", config, tracked, model, fit, splits, predicted, config.register)
     return _steps.summarize("finetune", config, result, tracked, began)
 

@@ -75,7 +75,7 @@ def run(config: Train, trial: _steps.Trial | None = None) -> _steps.Result | _st
         if trial:
             return _steps.Tried(model, history, time.perf_counter() - building)
         predicted = training.predict(model, splits.test or splits.val, _steps.batch_size(config))
-        fit = _steps.with_tta(config, model, splits, augment, _steps.trained(history))
+        fit = _steps.with_tta(config, model, splits, predicted, _steps.trained(history))
         result = _steps.finish("train", config, tracked, model, fit, splits, predicted, config.register)
     return _steps.summarize("train", config, result, tracked, began)
 
