@@ -20,7 +20,7 @@ import pytest
 from mlflow.entities.model_registry import ModelVersion
 from servers import mlflow_server
 
-from tlkit.recipes import _steps
+from tlkit.recipes import _links
 
 pytestmark = pytest.mark.slow
 
@@ -112,17 +112,17 @@ def see(page: Any, shots: Path, request: pytest.FixtureRequest) -> Iterator[Call
 
 
 def run_page(site: Site, name: str, tab: str = "") -> str:
-    return f"{site.uri}/#/experiments/{site.experiment_id}/runs/{site.runs[name]}{tab}?{_steps.MODE}"
+    return f"{site.uri}/#/experiments/{site.experiment_id}/runs/{site.runs[name]}{tab}?{_links.MODE}"
 
 
 def test_the_experiment_page_lists_the_runs(site: Site, see: Callable[..., None], page: Any):
-    see(_steps.runs_link(site.uri, site.experiment_id), *RUNS, "Run Name", "Created", "Duration", "Models")
+    see(_links.runs_link(site.uri, site.experiment_id), *RUNS, "Run Name", "Created", "Duration", "Models")
     see(None, "Dataset")
     assert page.get_by_text(re.compile(r"^digits")).count() >= len(RUNS)
 
 
 def test_the_chart_page_draws_the_metrics(site: Site, see: Callable[..., None], page: Any):
-    see(_steps.chart_link(site.uri, site.experiment_id), *RUNS, "best_val_accuracy", "learning_rate")
+    see(_links.chart_link(site.uri, site.experiment_id), *RUNS, "best_val_accuracy", "learning_rate")
     page.locator(".js-plotly-plot .scatterlayer").first.wait_for(state="visible")
     page.get_by_placeholder("Search metric charts").fill("test_accuracy")
     see(None, "test_accuracy", "test_accuracy_low")
@@ -158,20 +158,20 @@ def test_the_split_of_a_run_is_shown(site: Site, see: Callable[..., None]):
 
 
 def test_four_runs_are_compared(site: Site, see: Callable[..., None], page: Any):
-    see(_steps.compare_link(site.uri, list(site.runs.values()), site.experiment_id), "Comparing 4 Runs", *RUNS)
+    see(_links.compare_link(site.uri, list(site.runs.values()), site.experiment_id), "Comparing 4 Runs", *RUNS)
     see(None, "full.learning_rate", "test_accuracy")
     page.locator(".js-plotly-plot").first.wait_for(state="visible")
 
 
 def test_the_registry_has_the_model_with_its_alias(site: Site, see: Callable[..., None], page: Any):
-    see(f"{site.uri}/#/models?{_steps.MODE}", "digits", "Version 4", re.compile("champion|challenger"))  # one and "+1"
+    see(f"{site.uri}/#/models?{_links.MODE}", "digits", "Version 4", re.compile("champion|challenger"))  # one and "+1"
     page.keyboard.press("Escape")  # what MLflow has to say about its registry
 
 
 def test_the_versions_of_a_registered_model(site: Site, see: Callable[..., None]):
     versions = [f"Version {number}" for number in range(1, 5)]
     about = "beats the present champion on the same test examples"
-    see(f"{site.uri}/#/models/digits?{_steps.MODE}", "digits", about, "@ champion", "@ challenger", *versions)
+    see(f"{site.uri}/#/models/digits?{_links.MODE}", "digits", about, "@ champion", "@ challenger", *versions)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_version_of_a_registered_model(
     version = site.versions[name]
     assert version.tags["promotion"] == promotion
     assert version.tags["promotion_reason"].startswith(reason)
-    see(f"{site.uri}/#/models/digits/versions/{version.version}?{_steps.MODE}", name, "Source Run", "Inputs (1)")
+    see(f"{site.uri}/#/models/digits/versions/{version.version}?{_links.MODE}", name, "Source Run", "Inputs (1)")
     see(None, f"{said}: {version.tags['promotion_reason']}.", "test accuracy (95 % interval")
     see(None, *(f"@ {alias}" for alias in version.aliases))
     for tag in ("kind", "backbone", "dataset_digest", "promotion"):

@@ -328,12 +328,12 @@ COMMAND = (
 DRIVER = """
 import os, signal, sys
 from tlkit import checkpoints, cli, config, training
-from tlkit.recipes import _steps, finetune
+from tlkit.recipes import _runs, finetune
 
 checkpoints.pause = lambda cost: 0.2
 checkpoints.SECONDS = 0.2
 left = int(os.environ.get("KILL_AFTER") or 0)
-original = _steps.callbacks
+original = _runs.callbacks
 
 
 def callbacks(trial):
@@ -349,7 +349,7 @@ def callbacks(trial):
     return [*original(trial), Kill()]
 
 
-_steps.callbacks = callbacks
+_runs.callbacks = callbacks
 sys.exit(cli.call(config.Finetune, finetune.run))
 """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit import cli, config, space
-from tlkit.recipes import _steps, _worker
+from tlkit.recipes import _links, _results, _runs, _steps, _worker
 
 if TYPE_CHECKING:
     from tlkit import tracking
@@ -191,13 +191,13 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     if model_uri:  # from an end that was killed
         known = mlflow.get_run(parent.run_id).data.metrics
     else:
-        fit = _steps.trained(training.History(result["epochs"]))
+        fit = _results.trained(training.History(result["epochs"]))
         fit.metrics.update(result["metrics"])
         del fit.metrics[f"best_{search.objective}"]  # it is there, trial by trial
-        tracking.set_tags({**_steps.data_tags(splits), "backbone": _steps.network(completed)})
-        _steps.log_data(completed.data, splits)
+        tracking.set_tags({**_runs.data_tags(splits), "backbone": _runs.network(completed)})
+        _runs.log_data(completed.data, splits)
         predicted = training.predict(model, part, completed.batch_size)
-        finished = _steps.finish(search.recipe, completed, parent, model, fit, splits, predicted, search.register)
+        finished = _results.finish(search.recipe, completed, parent, model, fit, splits, predicted, search.register)
         known, model_uri = finished.scores.metrics(), tracking.deliver() or finished.model_uri
         registered = tracking.journal_of(parent.run_id).registered or ()
     for left in (folder / "trials").glob("*/checkpoint.npz"):
@@ -300,9 +300,9 @@ def _write_recipe(search: config.Tune, chosen: Any, best: Best, count: int, unti
         f"{search.objective} ({best.score:.4f})."
     )
     lines = [
-        f"python -m tlkit.recipes.{search.recipe} --config {_steps.shown(path)}",
+        f"python -m tlkit.recipes.{search.recipe} --config {_links.shown(path)}",
         "",
         *textwrap.wrap(expected, 118),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    tuning.write(path, "".join(f"# {line}".rstrip() + "\n" for line in lines) + _steps.as_yaml(nested))
+    tuning.write(path, "".join(f"# {line}".rstrip() + "\n" for line in lines) + _runs.as_yaml(nested))

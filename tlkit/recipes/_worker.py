@@ -21,7 +21,7 @@ from typing import Any
 
 from tlkit import cli, config, space
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _steps
+from tlkit.recipes import _runs, _steps
 
 TRIALS = 20  # by default, of `random` and `bayesian`
 TENFOLD = 10  # values that a grid has of a range without steps
@@ -62,7 +62,7 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
     recipe_config = _config(search, trials, values, folder)
     recipe = module(search)
     tracking.open_store(search.experiment)
-    tried: list[_steps.Tried] = []
+    tried: list[_runs.Tried] = []
     with (
         (folder / "log.txt").open("a") as log,
         contextlib.redirect_stdout(log),
@@ -72,7 +72,7 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
         known = mlflow.get_run(active.run_id).data.metrics
         for execution in range(1, search.executions + 1):
             keras.backend.clear_session()
-            attempt = _steps.Trial(
+            attempt = _runs.Trial(
                 params=space.parse(search.space).params(values),
                 folder=folder,
                 execution=execution,
@@ -183,7 +183,7 @@ def _logged(run_id: str, execution: int) -> int:
     return max((entry.step for entry in mlflow.MlflowClient().get_metric_history(run_id, name)), default=0)
 
 
-def _metrics(objective: str, tried: list[_steps.Tried], scores: list[float]) -> dict[str, float]:
+def _metrics(objective: str, tried: list[_runs.Tried], scores: list[float]) -> dict[str, float]:
     """What a trial's run has beside its epochs, under the names that a run of the recipe has; means of executions."""
     import numpy as np
 

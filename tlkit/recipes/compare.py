@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import cli
 from tlkit.config import Compare
 from tlkit.errors import InvalidInput, Unavailable, without_password
-from tlkit.recipes import _steps
+from tlkit.recipes import _links
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,7 +67,7 @@ def run(config: Compare) -> tuple[list[Row], list[Row]]:
     with tracking.run(config.experiment, run_name=config.run_name, params={}, tags=tags) as started:
         _log(rows, pairs, settings)
     print("\nNext:")
-    _steps.print_links(started, ids, "these runs side by side")
+    _links.print_links(started, ids, "these runs side by side")
     return rows, pairs
 
 

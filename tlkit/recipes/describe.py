@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import arithmetic, cli
 from tlkit.config import CNN, Describe
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _steps
+from tlkit.recipes import _links, _results, _steps
 
 if TYPE_CHECKING:
     import keras
@@ -51,7 +51,7 @@ def run(config: Describe) -> list[arithmetic.Row]:
         draw(config, model, found, f"{_name(config)}, {weights}")
     print("\nNext:")
     for line in _next(config):
-        print(f"  {_steps.program('python')} -m tlkit.recipes.{line}")
+        print(f"  {_links.program('python')} -m tlkit.recipes.{line}")
     return rows
 
 
@@ -146,7 +146,7 @@ def draw(config: Describe, model: keras.Model, found: Sequence[anatomy.Stage], t
     for file, figure in figures.items():
         with open(folder / file, "xb") as stream:
             figure.savefig(stream, format="png")
-        print(f"picture     {_steps.shown(folder / file)}")
+        print(f"picture     {_links.shown(folder / file)}")
 
 
 def sample(shape: Sequence[int], photo: str | None = None) -> np.ndarray:
@@ -208,7 +208,7 @@ def _check_files(config: Describe) -> None:
 def _model(config: Describe) -> tuple[keras.Model, Mapping[str, str] | None, str]:
     """The network, the layers that end its stages if they have other names, and what its weights are."""
     if config.model is not None:
-        return _steps.load(config.model)[0], None, "with its weights"
+        return _results.load(config.model)[0], None, "with its weights"
     from tlkit import backbones, builders
 
     chosen = config.builder

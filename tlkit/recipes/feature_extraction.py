@@ -9,10 +9,10 @@ import time
 
 from tlkit import cli
 from tlkit.config import FeatureExtraction
-from tlkit.recipes import _steps
+from tlkit.recipes import _results, _runs, _steps
 
 
-def run(config: FeatureExtraction) -> _steps.Result:
+def run(config: FeatureExtraction) -> _results.Result:
     """Solve, score and log a classifier; see `config.FeatureExtraction` for the settings."""
     began = _steps.begin()
     from tlkit import backbones, features, probes, runtime, tracking, training
@@ -28,7 +28,7 @@ def run(config: FeatureExtraction) -> _steps.Result:
     splits, (train, val, *test) = _steps.extract(config, examples, extractor)
     parts = {"features": time.perf_counter() - extracting}
     config = _steps.with_engine(config, extractor)
-    with _steps.tracked("feature_extraction", config, splits) as tracked:
+    with _runs.tracked("feature_extraction", config, splits) as tracked:
         solving = time.perf_counter()
         # No epoch is chosen, so where there is a test split the validation photos are free to be learnt from.
         known, scored = (features.Features.joined([train, val]), test[0]) if test else (train, val)
@@ -43,9 +43,9 @@ def run(config: FeatureExtraction) -> _steps.Result:
             predicted = training.predict(model, splits.test or splits.val)
         nearest = probes.nearest_neighbours(values, known.labels, groups=known.hashes, seed=config.seed)
         parts["solving"] = time.perf_counter() - solving
-        fit = _steps.solved(probe, nearest, parts, f"{len(known):,} photos")
-        result = _steps.finish("feature_extraction", config, tracked, model, fit, splits, predicted, config.register)
-    return _steps.summarize("feature_extraction", config, result, tracked, began)
+        fit = _results.solved(probe, nearest, parts, f"{len(known):,} photos")
+        result = _results.finish("feature_extraction", config, tracked, model, fit, splits, predicted, config.register)
+    return _results.summarize("feature_extraction", config, result, tracked, began)
 
 
 if __name__ == "__main__":

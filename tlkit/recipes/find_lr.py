@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import cli
 from tlkit.config import FindLr
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _steps
+from tlkit.recipes import _links, _runs, _steps
 
 if TYPE_CHECKING:
     import keras
@@ -45,7 +45,7 @@ def run(config: FindLr) -> finder.RangeTest:
     if config.phase == "head" and not config.head.epochs:
         raise InvalidInput("the head is solved and not trained: give --head.solved false, or --phase full")
     config = _steps.with_batch_size(config, model, splits)  # type: ignore[assignment]
-    with _steps.tracked("find_lr", config, splits) as tracked:
+    with _runs.tracked("find_lr", config, splits) as tracked:
         testing = time.perf_counter()
         seen = _test(config, model, splits)
         _log(config, seen, time.perf_counter() - testing)
@@ -89,7 +89,7 @@ def _log(config: FindLr, seen: finder.RangeTest, seconds: float) -> None:
             tracking.log_metrics({"learning_rate": rate, "loss": loss, "smoothed_loss": smoothed}, step)
     found = {"suggested_learning_rate": seen.suggested} if seen.suggested else {}
     tracking.log_metrics({"training_seconds": seconds, **found})
-    title = f"{_steps.named(config.backbone)} on {_steps.dataset_name(config.data)}, phase {config.phase}"
+    title = f"{_steps.named(config.backbone)} on {_runs.dataset_name(config.data)}, phase {config.phase}"
     given = getattr(config, config.phase).learning_rate
     picture = plots.lr_range(
         seen.rates, seen.losses, seen.smoothed, seen.suggested, None if given == "auto" else given, title
@@ -114,7 +114,7 @@ def _summarize(config: FindLr, seen: finder.RangeTest, started: tracking.Run, be
         print(f"  suggested  {seen.suggested:.1e} (now {given}): a tenth of the rate at which the loss is least")
     else:
         print("  suggested  none: the loss never fell; see the picture, then try a lower --lowest or more --steps")
-    print(f"  picture    {_steps.shown(folder / PICTURE) if folder else f'{PICTURE} of run {started.run_id}'}")
+    print(f"  picture    {_links.shown(folder / PICTURE) if folder else f'{PICTURE} of run {started.run_id}'}")
     print(f"  time       {duration(time.perf_counter() - began)} in all")
     print("\nNext:")
     if seen.suggested:
@@ -124,9 +124,9 @@ def _summarize(config: FindLr, seen: finder.RangeTest, started: tracking.Run, be
         own = [
             field.name for field in dataclasses.fields(FindLr) if field.name in ("phase", "lowest", "highest", "steps")
         ]
-        print(f"  {_steps.command('finetune', without=own, **more)}")
+        print(f"  {_links.command('finetune', without=own, **more)}")
     if there:
-        _steps.print_links(started)
+        _links.print_links(started)
 
 
 if __name__ == "__main__":

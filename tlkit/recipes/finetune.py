@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import cli
 from tlkit.config import Finetune
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _steps
+from tlkit.recipes import _results, _runs, _steps
 
 if TYPE_CHECKING:
     import keras
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FLIPS = {"flip": True}  # alone: there are two of each photo, and not new ones in each epoch
 
 
-def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | _steps.Tried:
+def run(config: Finetune, trial: _runs.Trial | None = None) -> _results.Result | _runs.Tried:
     """Train, score and log a classifier; see `config.Finetune` for the settings.
 
     Args:
@@ -33,7 +33,7 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
     began = _steps.begin()
     from tlkit import backbones, checkpoints, features, optimizers, runtime, tracking, training
 
-    config, begun = _steps.resumed("finetune", config)
+    config, begun = _runs.resumed("finetune", config)
     config = _steps.complete(config)
     check(config)
     optimizers.check(config.optimizer)
@@ -51,7 +51,7 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
             f"full.unfreeze_from names {len(stages)} stages, which hyperband cannot stop between: give one, or another "
             "--algorithm"
         )
-    _steps.admit(model, trial)
+    _runs.admit(model, trial)
     config = _steps.with_head(config, model, splits)
     config = _steps.with_batch_size(config, model, splits)
     weights = _steps.class_weights(config, splits)
@@ -70,9 +70,9 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
         config = _steps.with_engine(config, extractor)
     extracting = time.perf_counter() - extracting
     config = _steps.with_rates(config, model, splits, seen[0] if seen else None)
-    with _steps.tracked("finetune", config, splits, trial, begun) as tracked:
+    with _runs.tracked("finetune", config, splits, trial, begun) as tracked:
         phases = [f"full{number}" for number in range(1, len(stages) + 1)] if len(stages) > 1 else ["full"]
-        kept = [_steps.keeping(tracked, phase, trial) for phase in phases]
+        kept = [_runs.keeping(tracked, phase, trial) for phase in phases]
         # A phase is over where a later one has a checkpoint, which holds all that it learnt.
         done = max(
             (number for number, keeping in enumerate(kept) if keeping and checkpoints.exists(keeping.path)), default=-1
@@ -96,14 +96,14 @@ def run(config: Finetune, trial: _steps.Trial | None = None) -> _steps.Result | 
                 until=trial and trial.until,
                 keeping=kept[number],
                 phase=phase,
-                callbacks=_steps.callbacks(trial),
+                callbacks=_runs.callbacks(trial),
             )
         if trial:
-            return _steps.Tried(model, history, time.perf_counter() - building)
+            return _runs.Tried(model, history, time.perf_counter() - building)
         predicted = training.predict(model, splits.test or splits.val, _steps.batch_size(config))
-        fit = _steps.with_tta(config, model, splits, predicted, _steps.trained(history, extracting))
-        result = _steps.finish("finetune", config, tracked, model, fit, splits, predicted, config.register)
-    return _steps.summarize("finetune", config, result, tracked, began)
+        fit = _results.with_tta(config, model, splits, predicted, _results.trained(history, extracting))
+        result = _results.finish("finetune", config, tracked, model, fit, splits, predicted, config.register)
+    return _results.summarize("finetune", config, result, tracked, began)
 
 
 def _fit_head(
@@ -112,18 +112,18 @@ def _fit_head(
     seen: Sequence[features.Features],
     weights: list[float] | None,
     tracked: tracking.Run,
-    trial: _steps.Trial | None,
+    trial: _runs.Trial | None,
 ) -> training.History:
     """Solve the head, train it, or both."""
     from tlkit import backbones, training
 
     train, val = seen
     settings = _steps.settings(config, config.head, weights)
-    keeping = None if trial else _steps.keeping(tracked, "head")
+    keeping = None if trial else _runs.keeping(tracked, "head")
     history = training.History([])
     backbones.freeze(model)
     if config.head.solved:
-        history = training.solve_head(model, train, val, settings, seed=config.seed, callbacks=_steps.callbacks(trial))
+        history = training.solve_head(model, train, val, settings, seed=config.seed, callbacks=_runs.callbacks(trial))
     if config.head.epochs:
         history = training.fit_head(
             model,
@@ -133,7 +133,7 @@ def _fit_head(
             seed=config.seed,
             before=history,
             keeping=keeping,
-            callbacks=_steps.callbacks(trial),
+            callbacks=_runs.callbacks(trial),
         )
     return history
 

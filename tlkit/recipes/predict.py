@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import Predict
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _steps
+from tlkit.recipes import _results, _steps
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +59,7 @@ def load(model: str) -> tuple[keras.Model, list[str]]:
     Raises:
         InvalidInput: there is no such model, or it is not one that maps photos to classes.
     """
-    loaded, names = _steps.load(model)
+    loaded, names = _results.load(model)
     taken, given = loaded.input_shape, loaded.output_shape
     if (
         loaded.inputs[0].name == "values"

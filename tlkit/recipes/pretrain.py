@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import Pretrain
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _steps
+from tlkit.recipes import _links, _runs, _steps
 
 if TYPE_CHECKING:
     import keras
@@ -65,7 +65,7 @@ def run(config: Pretrain) -> keras.Model:
     classifier = with_head(network, len(glyphs.classes))
     _compile(classifier, config)
     params = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("experiment", "output")}
-    with tracking.run(config.experiment, params=params, tags=_steps.tags("pretrain", "LetterNet")) as tracked:
+    with tracking.run(config.experiment, params=params, tags=_runs.tags("pretrain", "LetterNet")) as tracked:
         _fit(classifier, glyphs, config)
         images, labels = letters.draw(glyphs, HELD_OUT, np.random.default_rng((config.seed, VALIDATION)))
         accuracy = float(classifier.evaluate(images, labels, batch_size=512, verbose=0, return_dict=True)["accuracy"])
@@ -80,9 +80,9 @@ def run(config: Pretrain) -> keras.Model:
         tracking.log_metrics({"val_accuracy": accuracy, **probed}, step=config.epochs)
         for file in (weights, card):
             tracking.log_artifact(file)
-    print(f"\n{_steps.shown(weights)}\n{_steps.shown(card)}\n\nNext:")
-    print(f"  {_steps.program('python')} -m tlkit.recipes.finetune --backbone.weights {_steps.shown(weights)}")
-    _steps.print_links(tracked)
+    print(f"\n{_links.shown(weights)}\n{_links.shown(card)}\n\nNext:")
+    print(f"  {_links.program('python')} -m tlkit.recipes.finetune --backbone.weights {_links.shown(weights)}")
+    _links.print_links(tracked)
     return network
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import cli
 from tlkit.config import Preview
 from tlkit.errors import InvalidInput, Undecodable
-from tlkit.recipes import _steps
+from tlkit.recipes import _links, _runs, _steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,14 +39,14 @@ def run(config: Preview) -> Path:
     if not _steps.changes(config.augment):
         raise InvalidInput("all of --augment is off: training sees the photos as they are")
     rows, columns, captions = _seen(config)
-    title = f"{_steps.dataset_name(config.data)} at {config.data.image_size} pixels: training photos as epochs see them"
+    title = f"{_runs.dataset_name(config.data)} at {config.data.image_size} pixels: training photos as epochs see them"
     path = Path(config.output)
     figure = plots.sheet(rows, columns, captions, title)
     with open(path, "xb") as file:
         figure.savefig(file, format="png", dpi=150)
-    print(f"picture  {_steps.shown(path.absolute())}")
+    print(f"picture  {_links.shown(path.absolute())}")
     print("\nNext, where the photos are still what their labels say:")
-    print(f"  {_steps.command('finetune', without=OWN)}")
+    print(f"  {_links.command('finetune', without=OWN)}")
     return path
 
 

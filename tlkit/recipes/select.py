@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _steps
+from tlkit.recipes import _links, _runs, _steps
 
 if TYPE_CHECKING:
     from tlkit import data, tracking
@@ -33,13 +33,13 @@ def run(config: Select) -> list[Ranked]:
     tracking.open_store(config.experiment)
     examples = _steps.photos(config.data)
     _steps.one_label(examples, "select")
-    params = {name: value for name, value in _steps.params(each[0]).items() if not name.startswith("backbone.")}
+    params = {name: value for name, value in _runs.params(each[0]).items() if not name.startswith("backbone.")}
     params["backbones"] = ", ".join(_steps.named(one.backbone) for one in each)
     ranked, absent = [], []
     with tracking.run(
-        config.experiment, run_name=config.run_name, params=params, tags=_steps.tags("select", "several")
+        config.experiment, run_name=config.run_name, params=params, tags=_runs.tags("select", "several")
     ) as parent:
-        _steps.log_config(config)
+        _runs.log_config(config)
         for number, one in enumerate(each, 1):
             print(f"\n{number} of {len(each)}: {_steps.named(one.backbone)}", flush=True)
             try:
@@ -82,8 +82,8 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     # The test split stays unseen: what is chosen by it could not be tested by it.
     splits, seen = _steps.extract(config, examples, extractor, test=False)
     known = features.Features.joined(seen if splits.test else seen[:1])
-    params = _steps.params(_steps.with_engine(config, extractor))
-    tags = _steps.tags("select", config.backbone.name) | _steps.data_tags(splits)
+    params = _runs.params(_steps.with_engine(config, extractor))
+    tags = _runs.tags("select", config.backbone.name) | _runs.data_tags(splits)
     with tracking.run(config.experiment, run_name=name, params=params, tags=tags, nested=True) as started:
         values, copies = known.array(), known.hashes
         probe = probes.logistic_regression(values, known.labels, len(splits.classes), groups=copies, seed=config.seed)
@@ -100,7 +100,7 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
             run_id=started.run_id,
         )
         tracking.log_metrics(_metrics(found))
-    tracking.set_tags(_steps.data_tags(splits))  # of the ranking, the active run now
+    tracking.set_tags(_runs.data_tags(splits))  # of the ranking, the active run now
     return found
 
 
@@ -151,8 +151,8 @@ def _summarize(config: Select, ranked: list[Ranked], absent: list[str], parent: 
         print(f"no clear winner: within the interval of {best.name} are also {', '.join(close)}")
     print(f"time  {duration(time.perf_counter() - began)} in all")
     print("\nNext:")
-    print(f"  {_steps.program('python')} -m tlkit.recipes.finetune {_flags(config, best.backbone)}")
-    _steps.print_links(parent)
+    print(f"  {_links.program('python')} -m tlkit.recipes.finetune {_flags(config, best.backbone)}")
+    _links.print_links(parent)
 
 
 def _flags(config: Select, backbone: Backbone) -> str:

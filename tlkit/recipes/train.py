@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import cli
 from tlkit.config import CNN, Augment, Train
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _steps
+from tlkit.recipes import _results, _runs, _steps
 
 if TYPE_CHECKING:
     import keras
@@ -29,7 +29,7 @@ LARGEST = 1e38  # what float32 can hold
 FRAME = 0.032  # seconds that each column of a spectrogram looks at, the usual compromise for speech
 
 
-def run(config: Train, trial: _steps.Trial | None = None) -> _steps.Result | _steps.Tried:
+def run(config: Train, trial: _runs.Trial | None = None) -> _results.Result | _runs.Tried:
     """Train, score and log a classifier; see `config.Train` for the settings.
 
     Args:
@@ -39,7 +39,7 @@ def run(config: Train, trial: _steps.Trial | None = None) -> _steps.Result | _st
     began = _steps.begin()
     from tlkit import optimizers, runtime, tracking, training
 
-    config, begun = _steps.resumed("train", config)
+    config, begun = _runs.resumed("train", config)
     config = _steps.complete(config)
     row = _row(config.builder.name)
     optimizers.check(config.optimizer)
@@ -57,10 +57,10 @@ def run(config: Train, trial: _steps.Trial | None = None) -> _steps.Result | _st
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, seconds=seconds))
     building = time.perf_counter()
     model = build(config, splits)
-    _steps.admit(model, trial)
+    _runs.admit(model, trial)
     config = _steps.with_rates(_steps.with_batch_size(config, model, splits), model, splits)
     augment = _steps.changes(config.augment)
-    with _steps.tracked("train", config, splits, trial, begun) as tracked:
+    with _runs.tracked("train", config, splits, trial, begun) as tracked:
         history = training.fit_full(
             model,
             splits.train,
@@ -69,15 +69,15 @@ def run(config: Train, trial: _steps.Trial | None = None) -> _steps.Result | _st
             seed=config.seed,
             augment=augment,
             until=trial and trial.until,
-            keeping=_steps.keeping(tracked, "full", trial),
-            callbacks=_steps.callbacks(trial),
+            keeping=_runs.keeping(tracked, "full", trial),
+            callbacks=_runs.callbacks(trial),
         )
         if trial:
-            return _steps.Tried(model, history, time.perf_counter() - building)
+            return _runs.Tried(model, history, time.perf_counter() - building)
         predicted = training.predict(model, splits.test or splits.val, _steps.batch_size(config))
-        fit = _steps.with_tta(config, model, splits, predicted, _steps.trained(history))
-        result = _steps.finish("train", config, tracked, model, fit, splits, predicted, config.register)
-    return _steps.summarize("train", config, result, tracked, began)
+        fit = _results.with_tta(config, model, splits, predicted, _results.trained(history))
+        result = _results.finish("train", config, tracked, model, fit, splits, predicted, config.register)
+    return _results.summarize("train", config, result, tracked, began)
 
 
 def check(config: Train) -> None:

@@ -9,10 +9,10 @@ import dataclasses
 
 from tlkit import cli
 from tlkit.config import TrainGraph
-from tlkit.recipes import _steps
+from tlkit.recipes import _results, _runs, _steps
 
 
-def run(config: TrainGraph) -> _steps.Result:
+def run(config: TrainGraph) -> _results.Result:
     """Train, score and log a graph convolutional network; see `config.TrainGraph` for the settings."""
     began = _steps.begin()
     import keras
@@ -39,7 +39,7 @@ def run(config: TrainGraph) -> _steps.Result:
         dropout=config.dropout,
         kernel_regularizer=keras.regularizers.L2(config.l2 / 2) if config.l2 else None,
     )
-    with _steps.tracked("train_graph", config, loaded) as tracked:
+    with _runs.tracked("train_graph", config, loaded) as tracked:
         settings = training.Settings(**dataclasses.asdict(config.full), schedule="constant", warmup=0.0)
         history = training.fit_graph(model, loaded, settings, [tracking.epoch_logger()])
         probabilities = model.predict([loaded.features[None], loaded.edges[None]], verbose=0)[0]
@@ -49,11 +49,11 @@ def run(config: TrainGraph) -> _steps.Result:
         told = predictions.table(
             "test", nodes, digests, loaded.labels[loaded.test], probabilities[loaded.test], loaded.classes
         )
-        fit = _steps.trained(history)
-        result = _steps.log_result(
+        fit = _results.trained(history)
+        result = _results.log_result(
             "train_graph", config, tracked, model, fit, scores, told, loaded, register=config.register
         )
-    return _steps.summarize("train_graph", config, result, tracked, began)
+    return _results.summarize("train_graph", config, result, tracked, began)
 
 
 if __name__ == "__main__":

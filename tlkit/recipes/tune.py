@@ -20,7 +20,7 @@ from typing import Any
 
 from tlkit import cli, config, space
 from tlkit.errors import InvalidInput, Unavailable, without_password
-from tlkit.recipes import _search, _steps, _worker
+from tlkit.recipes import _links, _results, _runs, _search, _steps, _worker
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 SHOWN, COMPARED = 5, 10  # trials in the table at the end, and in the link to MLflow's comparison
@@ -55,7 +55,7 @@ def run(search: config.Tune) -> _search.Best | None:
         with filelock.FileLock(folder / "lock", timeout=0):
             return _chief(search, found, configs, folder, (host or "127.0.0.1", int(port)), began)
     except filelock.Timeout as error:
-        raise Unavailable(f"another process is at the search in {_steps.shown(folder)}: wait, or end it") from error
+        raise Unavailable(f"another process is at the search in {_links.shown(folder)}: wait, or end it") from error
 
 
 def _check(search: config.Tune) -> tuple[space.Space, list[Any]]:
@@ -104,10 +104,10 @@ def _chief(
             known, before = state.get("best"), state.get("run_id")
             extra = {name: state[name] for name in extra}
         except (ValueError, KeyError, TypeError) as error:
-            raise InvalidInput(f"{_steps.shown(file)} is not the state of a search: give another --output") from error
+            raise InvalidInput(f"{_links.shown(file)} is not the state of a search: give another --output") from error
         if changed := space.difference(extra["search"], definition):
             raise InvalidInput(
-                f"the search in {_steps.shown(folder)} has other settings: {'; '.join(changed)}; give the old ones to "
+                f"the search in {_links.shown(folder)} has other settings: {'; '.join(changed)}; give the old ones to "
                 "go on with it, or another --output"
             )
     _steps.begin()
@@ -133,27 +133,27 @@ def _chief(
         seed=search.seed,
         extra=extra,
     )
-    tuning.write(folder / "search.yaml", _steps.as_yaml(search))
+    tuning.write(folder / "search.yaml", _runs.as_yaml(search))
     if known:
-        print(f"the search in {_steps.shown(folder)} has ended", flush=True)
+        print(f"the search in {_links.shown(folder)} has ended", flush=True)
         best = _search.Best(**known)
         _summarize(search, found, folder, oracle, best)
         return best
     ended = len(oracle.end_order)
     if ended:
-        print(f"going on in {_steps.shown(folder)}: {ended} trials have ended", flush=True)
+        print(f"going on in {_links.shown(folder)}: {ended} trials have ended", flush=True)
     params = _params(search)
-    tags = {**_steps.tags("tune", "several"), "search": extra["id"]}
+    tags = {**_runs.tags("tune", "several"), "search": extra["id"]}
     before = before or _search.known_run(search.experiment, extra["id"])
     with tracking.run(search.experiment, run_name=search.run_name, params=params, tags=tags, run_id=before) as parent:
         oracle.extra["run_id"] = parent.run_id
         oracle.save()
-        tracking.log_text(_steps.as_yaml(search.space), "space.yaml")
-        tracking.log_text(_steps.as_yaml(search), "config.yaml")
+        tracking.log_text(_runs.as_yaml(search.space), "space.yaml")
+        tracking.log_text(_runs.as_yaml(search), "config.yaml")
         oracle.begin = _search.Runs(parent).begin
         told = _search.Told(search, folder, oracle, time.perf_counter())
         count = f"{search.trials} trials" if search.trials else "trials"
-        logs = f"{_steps.shown(folder / 'trials')}/*/log.txt"
+        logs = f"{_links.shown(folder / 'trials')}/*/log.txt"
         print(f"{count} of {search.recipe}, {max(search.workers, 1)} at a time; each writes to {logs}", flush=True)
         try:
             with tuning.served(oracle, *address) as (port, heard):
@@ -163,7 +163,7 @@ def _chief(
                 tuning.supervise(oracle, heard, start, search.workers, told)
         except BaseException:
             _search.end_runs(parent, oracle, folder)
-            print(f"\nthe search is kept in {_steps.shown(folder)}: the same command goes on with it", file=sys.stderr)
+            print(f"\nthe search is kept in {_links.shown(folder)}: the same command goes on with it", file=sys.stderr)
             raise
         _search.end_runs(parent, oracle, folder)
         seconds = time.perf_counter() - told.began
@@ -255,7 +255,7 @@ def _work_elsewhere(search: config.Tune, folder: Path, name: str, host: str | No
     from tlkit import tuning
 
     start = _starter(search, folder, host, port)
-    print(f"{name} works for the chief at {host}:{port}; it writes to {_steps.shown(folder / 'workers')}", flush=True)
+    print(f"{name} works for the chief at {host}:{port}; it writes to {_links.shown(folder / 'workers')}", flush=True)
     processes: list[tuning.Process] = []
     deaths, working = 0, max(search.workers, 1)
     try:
@@ -321,13 +321,13 @@ def _summarize(
     if took:
         print(f"  time  {took}")
     print(f"  run   {_run_name(best)}{best.run_id} in {without_password(mlflow.get_tracking_uri())}")
-    _steps.print_registered(best.registered)
-    print(f"  recipe {_steps.shown(path)}")
+    _results.print_registered(best.registered)
+    print(f"  recipe {_links.shown(path)}")
     print("\nNext:")
-    print(f"  {_steps.program('python')} -m tlkit.recipes.{search.recipe} --config {_steps.shown(path)} --seed 1")
+    print(f"  {_links.program('python')} -m tlkit.recipes.{search.recipe} --config {_links.shown(path)} --seed 1")
     runs = [one.hyperparameters.values[tuning.RUN_ID] for one in ranked]
     heading = "its best trials side by side" if len(runs) > COMPARED else "its trials side by side"
-    _steps.print_links(tracking.Run(best.run_id, best.experiment_id), runs[:COMPARED], heading)
+    _links.print_links(tracking.Run(best.run_id, best.experiment_id), runs[:COMPARED], heading)
 
 
 def _run_name(best: _search.Best) -> str:

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tlkit import cli
 from tlkit.config import Ui
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
-from tlkit.recipes import _steps
+from tlkit.recipes import _links
 
 if TYPE_CHECKING:
     from tlkit import tracking
@@ -67,16 +67,16 @@ def print_links(server: str, experiment_id: str | None, last: tracking.Run | Non
     from tlkit import tracking
 
     if not (experiment_id and last):
-        print(f"no runs yet; the experiments:\n  {server}/#/experiments?{_steps.MODE}")
+        print(f"no runs yet; the experiments:\n  {server}/#/experiments?{_links.MODE}")
         return
     links = {
-        "all runs": _steps.runs_link(server, experiment_id),
-        "their charts": _steps.chart_link(server, experiment_id),
-        "the newest run": _steps.run_link(server, last),
+        "all runs": _links.runs_link(server, experiment_id),
+        "their charts": _links.chart_link(server, experiment_id),
+        "the newest run": _links.run_link(server, last),
     }
     finished = tracking.recent_runs(experiment_id, 4)
     if len(finished) > 1:
-        links[f"the last {len(finished)} finished, compared"] = _steps.compare_link(server, finished, experiment_id)
+        links[f"the last {len(finished)} finished, compared"] = _links.compare_link(server, finished, experiment_id)
     print("\n".join(f"{name}:\n  {link}" for name, link in links.items()), flush=True)
 
 

@@ -1,0 +1,346 @@
+"""A recipe's run in MLflow: how it begins, how it goes on after an interruption, and what it says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tlkit import config as configs
+from tlkit.errors import InvalidInput
+from tlkit.recipes import _links, _steps
+
+if TYPE_CHECKING:
+    import keras
+
+    from tlkit import checkpoints, data, tracking, training
+    from tlkit.data import graph
+
+
+class Trial(NamedTuple):
+    """What makes a recipe's run one trial of a search: the test photos stay unseen, and the model is not logged.
+
+    Args:
+        params: The settings that differ between trials, by their names in MLflow.
+        folder: For the trial's config and, where it may go on later, the state of its training.
+        execution: Which one of several with other seeds, from 1.
+        until: Epochs of phase full after which it stops for now; None for all.
+        max_parameters: Of the network; None for any.
+        max_multiply_adds: Of the network, for one photo.
+        after: Epochs that MLflow has already.
+        runs: In how many the frozen part of the network will be used, so that storing what it gives is worth more.
+    """
+
+    params: dict[str, Any]
+    folder: Path
+    execution: int = 1
+    until: int | None = None
+    max_parameters: int | None = None
+    max_multiply_adds: int | None = None
+    after: int = 0
+    runs: float = 1.0
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Where the state of its training is kept."""
+        return self.folder / "checkpoint.npz" if self.until else None
+
+
+class Tried(NamedTuple):
+    """What a trial leaves: the model with the weights of its best epoch, and how it came to them.
+
+    Args:
+        model: From raw pixels to probabilities.
+        history: Of its training.
+        seconds: For building and training it, and for the activations of frozen layers.
+    """
+
+    model: keras.Model
+    history: training.History
+    seconds: float
+
+
+def admit(model: keras.Model, trial: Trial | None) -> None:
+    """Turn down a network that is larger than a trial's may be, before it is trained.
+
+    Raises:
+        InvalidInput: it is.
+    """
+    if trial is None:
+        return
+    from tlkit import arithmetic
+
+    allowed = {"parameters": trial.max_parameters, "multiply_adds": trial.max_multiply_adds}
+    if not any(allowed.values()):
+        return
+    totals = arithmetic.totals(arithmetic.describe(model))
+    for name, most in allowed.items():
+        found = getattr(totals, name)
+        if most and found and found > most:
+            what = f"{found:,} {name.replace('_', '-')}"
+            raise InvalidInput(f"turned down: {what}, and max_{name} is {most:,}")
+
+
+def callbacks(trial: Trial | None) -> list[Any]:
+    """The callbacks of every phase: epochs go to MLflow."""
+    from tlkit import tracking
+
+    if trial is None:
+        return [tracking.epoch_logger()]
+    return [tracking.epoch_logger(f"execution{trial.execution}." if trial.execution > 1 else "", trial.after)]
+
+
+@contextlib.contextmanager
+def tracked(
+    recipe: str,
+    config: _steps.AnyConfig,
+    splits: data.Splits | graph.Graph,
+    trial: Trial | None = None,
+    begun: Begun | None = None,
+) -> Iterator[tracking.Run]:
+    """Track the block as an MLflow run that begins with its config, split manifest and environment.
+
+    A trial joins the run that is active, and adds no more than its config and what differs between trials.
+
+    Args:
+        recipe: Its name.
+        config: Its settings, complete.
+        splits: What it learns from.
+        trial: Where the run is one of a search.
+        begun: Where the run can be gone on with after an interruption: what `resumed` gave.
+    """
+    from tlkit import checkpoints, tracking
+
+    described = {**tags(recipe, network(config)), **data_tags(splits)}
+    if trial:
+        with tracking.run(config.experiment, params=trial.params, tags=described) as started:
+            if trial.execution == 1:
+                text = as_yaml(config)
+                (trial.folder / "config.yaml").write_text(text)
+                tracking.log_text(text, "config.yaml")
+            yield started
+        return
+    kept, lock = (begun.kept, begun.lock) if begun else (None, None)
+    try:
+        if kept:
+            with tracking.run(config.experiment, params={}, tags=described, run_id=kept.run_id) as started:
+                tracking.log_nothing_twice()
+                with _told_how_to_go_on(recipe, kept):
+                    yield started
+        else:
+            with tracking.run(
+                config.experiment, run_name=config.run_name, params=params(config), tags=described
+            ) as started:
+                log_config(config)
+                log_data(config.data, splits)
+                if begun is None:
+                    yield started
+                    return
+                plain = dataclasses.asdict(config)
+                told = {"recipe": recipe, "asked": begun.asked, "config": plain, "digest": splits.digest}
+                kept = checkpoints.begun(started.run_id, **told)
+                lock = checkpoints.hold(kept)
+                with _told_how_to_go_on(recipe, kept):
+                    yield started
+        checkpoints.finished(kept)
+    finally:
+        if lock:
+            lock.release()
+
+
+class Begun(NamedTuple):
+    """A run that can be gone on with after an interruption.
+
+    Args:
+        asked: Its settings as the user gave them.
+        kept: Where it was interrupted before: what there is of it.
+        lock: Of its folder, held.
+    """
+
+    asked: dict[str, Any]
+    kept: checkpoints.Begun | None = None
+    lock: Any = None
+
+    def check(self, splits: data.Splits) -> None:
+        """Refuse data that are not those of the interrupted run."""
+        if self.kept and self.kept.told["digest"] != splits.digest:
+            raise InvalidInput(
+                f"the data are not those that run {self.kept.run_id} was begun with: put them back, or begin a new run"
+            )
+
+
+def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining, Begun]:
+    """Find the run that is to be gone on with, and take its settings; else the config is left as it is.
+
+    Raises:
+        InvalidInput: there is no such run, or it was begun with other settings.
+    """
+    from tlkit import checkpoints, cli
+
+    asked = {**dataclasses.asdict(config), "resume": None}
+    if config.resume is None:
+        return config, Begun(asked)
+    import mlflow
+
+    if mlflow.active_run():
+        raise InvalidInput(f"resume is {config.resume!r}, but an MLflow run is active: end it, or leave resume out")
+    runs = [run for run in checkpoints.unfinished() if run.told["recipe"] == recipe]
+    if config.resume == "auto":
+        held = ((run, checkpoints.hold(run)) for run in runs if run.told["asked"] == asked)
+        kept, lock = next(((run, lock) for run, lock in held if lock), (None, None))
+        if kept is None:
+            print("no interrupted run of this command in this folder: a new one begins", flush=True)
+            return config, Begun(asked)
+    else:
+        kept = _named_run(config.resume, runs, recipe)
+        given, begun = _flat(asked), _flat(kept.told["asked"])
+        plain = {**dataclasses.asdict(type(config)()), "resume": None}
+        differ = [name for name, value in given.items() if value != begun.get(name)]
+        if asked != plain and differ:
+            name = differ[0]
+            raise InvalidInput(
+                f"{name} is {given[name]!r}, but run {config.resume} was begun with {begun.get(name)!r}: leave "
+                "settings out to go on with its own, or begin a new run without resume"
+            )
+        lock = checkpoints.hold(kept)
+        if lock is None:
+            raise InvalidInput(f"run {kept.run_id} is being trained by another process: wait for it, or stop it")
+    print(f"going on with run {kept.run_id}", flush=True)
+    return cli.from_settings(type(config), kept.told["config"]), Begun(kept.told["asked"], kept, lock)
+
+
+def _named_run(name: str, runs: list[checkpoints.Begun], recipe: str) -> checkpoints.Begun:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from tlkit import tracking
+
+    tracking.open_store()
+    for run in runs:
+        if run.run_id == name:
+            return run
+        with contextlib.suppress(MlflowException):
+            if mlflow.get_run(run.run_id).info.run_name == name:
+                return run
+    there = ", ".join(run.run_id for run in runs[:3]) or "none"
+    raise InvalidInput(
+        f"resume is {name!r}; no such run of {recipe} was interrupted in this folder. Those that were: {there}"
+    )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict) and name != "learning_rates"
+        found |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
+
+
+@contextlib.contextmanager
+def _told_how_to_go_on(recipe: str, kept: checkpoints.Begun) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if any(kept.folder.glob("*.npz")):
+            how = f"{_links.program('python')} -m tlkit.recipes.{recipe} --resume {kept.run_id}"
+            print(f"\nto go on from the last checkpoint: {how}", file=sys.stderr, flush=True)
+        elif not isinstance(error, KeyboardInterrupt):
+            from tlkit import checkpoints
+
+            checkpoints.finished(kept)
+        raise
+
+
+def keeping(started: tracking.Run, phase: str, trial: Trial | None = None) -> training.Keeping | None:
+    """Say where a phase's state is kept: of a run on the way too, of a trial where it may go on later."""
+    from tlkit import checkpoints, training
+
+    if trial:
+        return training.Keeping(trial.checkpoint) if trial.checkpoint else None
+    return training.Keeping(checkpoints.FOLDER / started.run_id / f"{phase}.npz", on_the_way=True)
+
+
+def data_tags(splits: data.Splits | graph.Graph) -> dict[str, str]:
+    """Give the tags by which runs on the same data are found."""
+    return {"kind": splits.kind, "dataset_digest": splits.digest}
+
+
+def log_data(config: configs.Data | configs.Graph, splits: data.Splits | graph.Graph) -> None:
+    """Log which example was in which split."""
+    from tlkit import tracking
+
+    tracking.log_inputs(datasets(config, splits))
+    with tracking.artifact("split_manifest.csv") as manifest:
+        splits.write_manifest(manifest)
+
+
+def datasets(config: configs.Data | configs.Graph, splits: data.Splits | graph.Graph) -> list[dict[str, str]]:
+    """Describe each split as MLflow describes data sets; its digest is of the manifest, so that no photo is read."""
+    origin, name = config.origin if isinstance(config, configs.Data) else "npz", dataset_name(config)
+    source = {"uri": config.path} if config.path else {"name": name}
+    columns = [{"type": "binary", "name": splits.kind.removesuffix("s")}, {"type": "string", "name": "label"}]
+    contexts = {"train": "training", "val": "validation", "test": "test"}
+    return [
+        {
+            "context": contexts[split],
+            "name": name,
+            "digest": digest[:16],
+            "source_type": origin,
+            "source": json.dumps(source),
+            "schema": json.dumps({"mlflow_colspec": columns}),
+            "profile": json.dumps({"num_rows": count, "num_classes": len(splits.classes)}),
+        }
+        for split, (count, digest) in splits.parts.items()
+    ]
+
+
+def dataset_name(config: configs.Data | configs.Graph) -> str:
+    """Name the data for a person.
+
+    >>> dataset_name(configs.Data(path="/home/ada/flowers"))
+    'flowers'
+    """
+    return (config.name if isinstance(config, configs.Data) else None) or Path(config.path or "digits").stem
+
+
+def params(config: _steps.AnyConfig) -> dict[str, Any]:
+    """Give the settings that are a run's parameters: all but where it is kept and what it is called."""
+    names = ("experiment", "run_name", "register", "resume")
+    return {name: value for name, value in configs.flatten(config).items() if name not in names}
+
+
+def log_config(config: _steps.AnyConfig) -> None:
+    """Log the config as the file from which the run can be repeated."""
+    from tlkit import tracking
+
+    tracking.log_text(as_yaml(config), "config.yaml")
+
+
+def as_yaml(settings: _steps.AnyConfig | dict[str, Any]) -> str:
+    """Write a config, or some of its settings, as a file that `--config` takes."""
+    import yaml
+
+    plain = settings if isinstance(settings, dict) else dataclasses.asdict(settings)
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def network(config: _steps.AnyConfig) -> str:
+    """Name the network of a config."""
+    if isinstance(config, configs.FeatureExtraction | configs.Finetune):
+        return config.backbone.name
+    return config.builder.name if isinstance(config, configs.Train) else "gcn"
+
+
+def tags(recipe: str, backbone: str) -> dict[str, str]:
+    """Give the tags by which `mlflow.search_runs` finds a run, and what its result depends on beside the config."""
+    from tlkit import runtime
+
+    return {
+        "recipe": recipe,
+        "backbone": backbone,
+        **{f"environment.{name}": value for name, value in runtime.environment().items()},
+    }
