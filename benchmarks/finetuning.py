@@ -104,7 +104,7 @@ ABLATION: dict[str, dict[str, dict[str, Any]]] = {  # what equals the defaults i
         "`augment.erasing 0.25`": {"augment.erasing": 0.25},
         "`augment.mixup 0.2`": {"augment.mixup": 0.2},
         "`augment.cutmix 1`": {"augment.cutmix": 1.0},
-        "`tta 8`": {"tta": 8},
+        "`tta 1`: each photo and its mirror image": {"tta": 1},
     },
     "optimizer": {
         "`ema_momentum 0.99`": {"ema_momentum": 0.99},

@@ -1,6 +1,8 @@
 """Batches repeat bit for bit, on every backend, whatever the threads do; augmentation moves what it should."""
 
 import dataclasses
+import subprocess
+import sys
 import time
 
 import keras
@@ -384,3 +386,33 @@ def test_the_pipeline_gives_batches_of_augmented_photos(photos):
     images = epochs(batches(photos, 37, seed=7, augment=AUGMENT))[0][0][0]
     assert np.array_equal(images[index], expected)
     assert pipeline.AHEAD > 0
+
+
+READ_AHEAD = """
+import time
+import numpy as np
+from tlkit import runtime
+from tlkit.data import Photos, batches
+from tlkit.data.pipeline import Plan
+
+runtime.prepare(0)  # operations are deterministic
+read, images = [], Plan.images
+
+def noted(plan, epoch, indices, step=0):
+    read.append(step)
+    return images(plan, epoch, indices, step)
+
+Plan.images = noted
+given = iter(batches(Photos.of(np.zeros((64, 4, 4, 1), np.uint8), [0] * 64), 4))
+next(given)
+until = time.monotonic() + 20
+while len(read) < 4 and time.monotonic() < until:
+    time.sleep(0.01)
+print(len(read))
+"""
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="elsewhere a PyDataset gives the batches")
+def test_batches_are_read_ahead_where_operations_are_deterministic():
+    done = subprocess.run([sys.executable, "-c", READ_AHEAD], capture_output=True, text=True, timeout=120)
+    assert int(done.stdout or 0) >= 4, done.stderr[-500:]

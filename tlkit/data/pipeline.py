@@ -104,13 +104,14 @@ def changed(photos: Photos, augment: Mapping[str, Any], count: int, seed: int = 
 
     Args:
         photos: What is changed.
-        augment: Arguments of `tlkit.data.augment`.
+        augment: Arguments of `tlkit.data.augment`; mixup and cutmix, which need a batch, do nothing.
         count: Of random views; where photos are only mirrored there is one, in which all are.
         seed: Of the changes.
     """
-    if photos.kind == "photos" and switched_on(augment) == {"flip": True}:
+    alone = {name: value for name, value in switched_on(augment).items() if name not in MIXING}
+    if photos.kind == "photos" and alone == {"flip": True}:
         return [Mirrored(photos)]
-    return [View(photos, augment, seed, number) for number in range(count)]
+    return [View(photos, alone, seed, number) for number in range(count)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -328,9 +329,15 @@ def _tf_data(plan: Plan) -> Any:
         indices = order(int(epoch))[int(step)]
         return [part for part in plan.batch(epoch, indices, plan.first_step + step) if part is not None]
 
+    def next_epoch(step: Any) -> np.int64:
+        return np.int64(next(epochs))
+
     def counted(epoch: Any, step: Any) -> Any:
-        # In the first step and not when an iterator is made: Keras makes two in each epoch and uses one.
-        epoch = tf.cond(step == 0, lambda: tf.numpy_function(lambda: next(epochs), [], tf.int64), lambda: epoch)
+        # In the first step and not when an iterator is made: Keras makes two in each epoch and uses one. It is called
+        # stateless, which it is not, and so has an argument: where operations are to be deterministic, TensorFlow
+        # reads nothing ahead and nothing in parallel in a pipeline with a stateful one.
+        begin = lambda: tf.ensure_shape(tf.numpy_function(next_epoch, [step], tf.int64, stateful=False), ())  # noqa: E731
+        epoch = tf.cond(step == 0, begin, lambda: epoch)
         return epoch, (epoch, step)
 
     def read(epoch: Any, step: Any) -> Any:

@@ -74,10 +74,8 @@ def with_tta(config: configs.Training, model: keras.Model, splits: data.Splits, 
 
     from tlkit import data, evaluation, training
 
-    augment = _steps.changes(config.augment)  # type: ignore[attr-defined]
-    alone = {name: value for name, value in augment.items() if name not in ("mixup", "cutmix")}
     split, part = _steps.scored(splits)
-    views = data.changed(part, alone, config.tta, config.seed)
+    views = data.changed(part, _steps.changes(config.augment), config.tta, config.seed)  # type: ignore[attr-defined]
     seen = [training.predict(model, view, _steps.batch_size(config)) for view in views]
     scores = evaluation.score(split, np.mean([predicted, *seen], axis=0), part.labels).metrics()
     fit.metrics.update({f"{name}_tta": value for name, value in scores.items()})
