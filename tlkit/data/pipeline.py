@@ -27,6 +27,11 @@ AHEAD = 3  # batches prepared while the network computes
 _unreadable: list[InvalidInput] = []  # what `readable_errors` raises; TensorFlow's threads keep only its text
 
 
+def _of_one(augment: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes of single photos among those of `data.augment`: all that are switched on but those of a batch."""
+    return {name: value for name, value in switched_on(augment).items() if name not in MIXING}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class View:
     """Photos, each changed once and for all; `number` tells one view of them from another.
@@ -65,7 +70,7 @@ class View:
 
     @property
     def _changes(self) -> dict[str, Any]:
-        return {name: value for name, value in switched_on(self.augment).items() if name not in MIXING}
+        return _of_one(self.augment)
 
     @functools.cached_property
     def hashes(self) -> list[str]:
@@ -108,10 +113,9 @@ def changed(photos: Photos, augment: Mapping[str, Any], count: int, seed: int = 
         count: Of random views; where photos are only mirrored there is one, in which all are.
         seed: Of the changes.
     """
-    alone = {name: value for name, value in switched_on(augment).items() if name not in MIXING}
-    if photos.kind == "photos" and alone == {"flip": True}:
+    if photos.kind == "photos" and _of_one(augment) == {"flip": True}:
         return [Mirrored(photos)]
-    return [View(photos, alone, seed, number) for number in range(count)]
+    return [View(photos, augment, seed, number) for number in range(count)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,8 +190,7 @@ class Plan(NamedTuple):
         except InvalidInput as error:
             _unreadable.append(error)
             raise
-        changes = {name: value for name, value in switched_on(self.augment or {}).items() if name not in MIXING}
-        if changes:
+        if changes := _of_one(self.augment or {}):
             change = augmentation(self.photos.kind)
             for number, (image, index) in enumerate(zip(images, indices, strict=True)):
                 # + 1: NumPy seeds (seed, epoch, 0) and (seed, epoch) alike, and that is what the order is drawn from
