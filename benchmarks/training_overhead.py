@@ -1,19 +1,22 @@
-"""What tlkit adds to a step of training: bare Keras on arrays in memory, Keras' fit, and the recipe finetune.
+"""What tlkit adds to a step of training: Keras' bare train_step on arrays in memory, its fit, and the recipe finetune.
 
 python benchmarks/training_overhead.py
 python benchmarks/training_overhead.py --data data/flowers --rounds 9
 
 All train the same network on the same decoded photos, unchanged, in batches of 32, all of its weights:
 
-- `bare`: one tf.function with the gradient and the optimizer, on arrays in memory; no loop can be faster.
+- `train_step`: Keras' own, in a tf.function and nothing around it, on arrays in memory.
+- `gradient`: the same without Keras' metrics, by the gradient and the optimizer alone; no loop can be faster.
 - `fit`: Keras' `fit` on arrays in memory.
 - `finetune`: the recipe's second phase as the command runs it, with its pipeline, its table, its checkpoints and
   MLflow in an SQLite file. Its epochs are counted from the beginning of one to the beginning of the next, less the
-  validation, so that all is in it that an epoch does; the first, which traces the network, is left out.
+  validation, so that all is in it that an epoch does; the first, which traces the network, is left out. There are so
+  many that checkpoints are written among them, which come ten seconds apart.
 
-They take turns in one process, and each ratio is to the `bare` steps right before and after it, so that a machine that
-slows down for a while does not count. Small steps are the worst case: LetterNet on the digits. Below: what reading
-photos costs beside it, from photos that are decoded already, from files, and changed at random.
+They take turns in one process, and each ratio is to the `train_step` right before and after it, so that a machine that
+slows down for a while does not count. Processor time, of all threads, stands beside it: what others on the machine take
+does not count there. Small steps are the worst case: LetterNet on the digits. Below: what reading photos costs beside
+it, from photos that are decoded already, from files, and changed at random.
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -44,6 +47,23 @@ from tlkit import backbones, config, data, runtime, tracking
 from tlkit.recipes import _steps, finetune
 
 BATCH = 32
+BARE = 3  # epochs of bare steps at a time
+
+
+class Seconds(NamedTuple):
+    """Of the clock on the wall, and of the processor, all threads together."""
+
+    wall: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> Seconds:
+        """What both clocks show."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, before: Seconds, parts: float = 1) -> Seconds:
+        """What has passed, divided by a number of parts."""
+        return Seconds((self.wall - before.wall) / parts, (self.processor - before.processor) / parts)
 
 
 def main() -> None:
@@ -51,7 +71,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of photos for MobileNet; by default 320 that are made up")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=4, help="of each part; one is left out")
+    parser.add_argument("--epochs", type=int, default=14, help="of finetune; the first is left out")
+    parser.add_argument("--only", help="a part of the name of a network")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         os.environ["TLKIT_CACHE"] = folder
@@ -61,7 +82,7 @@ def main() -> None:
             data=config.Data(path=str(source)),
             backbone=config.Backbone(name="MobileNet", alpha=0.25, weights="none"),
             head=config.Head(solved=False, epochs=0),
-            full=config.Full(epochs=options.epochs, patience=1000),
+            full=config.Full(epochs=options.epochs, patience=1000, batch_normalization="inference"),
             augment=config.Views(flip=False),
         )
         digits = dataclasses.replace(
@@ -69,16 +90,23 @@ def main() -> None:
         )
         runtime.prepare(0)
         tracking.open_store("benchmark")
-        print(f"{'ms a step of 32':<34}{'median':>9}{'x bare':>9}{'quartiles':>15}", flush=True)
+        print(f"{'':<34}{'':>9}{'x train_step':>24}{'processor time':>24}")
+        print(
+            f"{'ms a step of 32':<34}{'median':>9}{'median':>9}{'quartiles':>15}{'median':>9}{'quartiles':>15}",
+            flush=True,
+        )
         for name, recipe in {"LetterNet, 32 x 32": digits, "MobileNet 0.25, 224 x 224": plain}.items():
-            compare(name, recipe, options.rounds)
+            if (options.only or "").lower() in name.lower():
+                compare(name, recipe, options.rounds)
+        if options.only:
+            return
         print(f"\n{'ms a photo, all cores':<34}{'median':>9}")
         for name, milliseconds in reading(plain, options.rounds).items():
             print(f"{name:<34}{milliseconds:>9.3f}")
 
 
 def compare(name: str, recipe: config.Finetune, rounds: int) -> None:
-    """Let the three take turns and print their rows."""
+    """Let all take turns and print their rows."""
     splits = loaded(recipe.data, recipe.backbone.name)
     photos, labels = splits.train.read(range(len(splits.train))), splits.train.labels
     network = backbones.build(recipe.backbone.name, photos.shape[1:], "none", recipe.backbone.alpha)
@@ -88,74 +116,86 @@ def compare(name: str, recipe: config.Finetune, rounds: int) -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     logits.compile(keras.optimizers.AdamW(1e-4, weight_decay=0.0), loss, metrics=["accuracy"], jit_compile=False)
     logits.optimizer.build(logits.trainable_variables)
-    whole = len(photos) // BATCH  # without the smaller last batch, which would be traced again
+    batches = len(photos) / BATCH  # in an epoch; the smaller last one counts by its size
+    whole = len(photos) // BATCH * BATCH  # bare steps leave it out: it would be traced again
 
     @tf.function(reduce_retracing=True)
-    def step(x: Any, y: Any) -> Any:
+    def train_step(x: Any, y: Any) -> Any:
+        return logits.train_step((x, y))
+
+    @tf.function(reduce_retracing=True)
+    def gradient(x: Any, y: Any) -> Any:
         with tf.GradientTape() as tape:
             value = loss(y, logits(x, training=True))
         weights = logits.trainable_weights
         logits.optimizer.apply(tape.gradient(value, [weight.value for weight in weights]), weights)
-        return value
+        return {"loss": value}
 
-    def bare() -> float:
-        began = time.perf_counter()
-        for _ in range(recipe.full.epochs - 1):
-            for start in range(0, whole * BATCH, BATCH):
+    def bare(step: Callable[[Any, Any], Any]) -> Seconds:
+        began = Seconds.now()
+        for _ in range(BARE):
+            for start in range(0, whole, BATCH):
                 value = step(photos[start : start + BATCH], labels[start : start + BATCH])
-        float(value)
-        return (time.perf_counter() - began) / (recipe.full.epochs - 1) / whole
+        float(value["loss"])
+        return Seconds.now().since(began, BARE * whole / BATCH)
 
-    def fit() -> float:
-        with clock() as seconds:
-            logits.fit(photos, labels, batch_size=BATCH, epochs=recipe.full.epochs, verbose=0)
-        return statistics.median(seconds[1:]) / -(-len(photos) // BATCH)
+    def fit() -> Seconds:
+        with clock() as epochs:
+            logits.fit(photos, labels, batch_size=BATCH, epochs=BARE + 1, verbose=0)
+        return mean(epochs)
 
-    def ours() -> float:
-        with clock() as seconds, contextlib.redirect_stdout(sys.stderr):
+    def ours() -> Seconds:
+        with clock() as epochs, contextlib.redirect_stdout(sys.stderr):
             finetune.run(recipe)
-        if len(seconds) != recipe.full.epochs:
-            raise RuntimeError(f"{len(seconds)} epochs and not {recipe.full.epochs}")
-        return statistics.median(seconds[1:]) / -(-len(photos) // BATCH)
+        if len(epochs) != recipe.full.epochs:
+            raise RuntimeError(f"{len(epochs)} epochs and not {recipe.full.epochs}")
+        return mean(epochs)
 
-    bare()
-    rows: dict[str, list[float]] = {"bare": [], "fit": [], "finetune": []}
-    ratios: dict[str, list[float]] = {"fit": [], "finetune": []}
-    parts: dict[str, Callable[[], float]] = {"fit": fit, "finetune": ours}
-    before = bare()
+    def mean(epochs: list[Seconds]) -> Seconds:  # and not the median: what comes in some epochs alone counts too
+        return Seconds(*(statistics.mean(column) / batches for column in zip(*epochs[1:], strict=True)))
+
+    parts = {"gradient": lambda: bare(gradient), "fit": fit, "finetune": ours}
+    rows: dict[str, list[Seconds]] = {"train_step": [], **{part: [] for part in parts}}
+    ratios: dict[str, list[Seconds]] = {part: [] for part in parts}
+    for step in (train_step, gradient):
+        bare(step)
+    before = bare(train_step)
     for _ in range(rounds):
         for part, run in parts.items():
             rows[part].append(run())
-            after = bare()
-            ratios[part].append(2 * rows[part][-1] / (before + after))
-            rows["bare"].append(after)
+            after = bare(train_step)
+            ratios[part].append(
+                Seconds(*(2 * mine / sum(bares) for mine, *bares in zip(rows[part][-1], before, after, strict=True)))
+            )
+            rows["train_step"].append(after)
             before = after
     print(f"{name}, {len(photos)} photos")
-    for part, seconds in rows.items():
-        shown = f"{1000 * statistics.median(seconds):>9.2f}"
-        if part in ratios:
-            low, middle, high = statistics.quantiles(ratios[part], n=4, method="inclusive")
+    for part, found in rows.items():
+        shown = f"{1000 * statistics.median(seconds.wall for seconds in found):>9.2f}"
+        for column in zip(*ratios.get(part, []), strict=True):
+            low, middle, high = statistics.quantiles(column, n=4, method="inclusive")
             shown += f"{middle:>9.3f}{f'{low:.3f}-{high:.3f}':>15}"
         print(f"  {part:<32}{shown}", flush=True)
 
 
 @contextlib.contextmanager
-def clock() -> Any:
+def clock() -> Iterator[list[Seconds]]:
     """Give the seconds of each epoch of each `fit` within, up to the beginning of the next, less its validation."""
-    seconds: list[float] = []
+    epochs: list[Seconds] = []
     fit, evaluate = keras.Model.fit, keras.Model.evaluate
-    away = 0.0
+    none = Seconds(0.0, 0.0)
+    away = none
 
     class Epochs(keras.callbacks.Callback):
         def on_train_begin(self, logs: Any = None) -> None:
-            self.began: float | None = None
+            self.began: Seconds | None = None
 
         def next(self) -> None:
             nonlocal away
-            now = time.perf_counter()
+            now = Seconds.now()
             if self.began is not None:
-                seconds.append(now - self.began - away)
-            self.began, away = now, 0.0
+                epochs.append(now.since(self.began).since(away))
+            self.began, away = now, none
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.next()
@@ -169,15 +209,15 @@ def clock() -> Any:
 
     def timed_evaluate(model: Any, *arguments: Any, **more: Any) -> Any:
         nonlocal away
-        began = time.perf_counter()
+        began = Seconds.now()
         try:
             return evaluate(model, *arguments, **more)
         finally:
-            away += time.perf_counter() - began
+            away = Seconds(*map(sum, zip(away, Seconds.now().since(began), strict=True)))
 
     keras.Model.fit, keras.Model.evaluate = timed_fit, timed_evaluate
     try:
-        yield seconds
+        yield epochs
     finally:
         keras.Model.fit, keras.Model.evaluate = fit, evaluate
 

@@ -78,6 +78,15 @@ def test_tf_data_and_py_dataset_hold_the_same_batches(photos):
     assert same(epochs(batches(photos, 8, **RANDOM), 3), epochs(as_py_dataset(photos, 8, **RANDOM), 3))
 
 
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="a PyDataset is asked for one epoch after the other")
+@pytest.mark.parametrize("first_step", [0, 2])
+def test_endless_batches_are_those_of_one_epoch_after_the_other(photos, first_step):
+    more = {**RANDOM, "first_epoch": 3, "first_step": first_step}
+    apart = epochs(batches(photos, 8, **more), 3)
+    through = batches(photos, 8, **more, endless=True).take(3 * (5 - first_step))
+    assert same([[batch for epoch in apart for batch in epoch]], epochs(through))
+
+
 @pytest.fixture
 def uneven():
     """37 photos of three classes: 30, 6 and 1."""

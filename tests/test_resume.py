@@ -273,21 +273,52 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
 
 @pytest.mark.parametrize("places", [0, 1])
 def test_the_moving_average_is_what_is_validated_and_kept(places: int, photos: Photos):
-    """Whatever other callbacks do before or after ours."""
+    """Whatever other callbacks do before or after ours; what they see at an epoch's end is what was validated."""
 
     class Look(keras.callbacks.Callback):
-        raw: list[np.ndarray]
+        def __init__(self) -> None:
+            super().__init__()
+            self.trained, self.seen, self.begun = [], [], []
+
+        def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            if batch == 0:
+                self.begun.append(self.model.get_weights())
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            if batch == STEPS - 1:
+                self.trained.append(self.model.get_weights())
 
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            self.raw = self.model.get_weights()
+            self.seen.append(self.model.get_weights())
+
+    def alike(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
+        return all(np.array_equal(a, b) for a, b in zip(some, others, strict=True))
 
     model, look = learner(0), Look()
-    settings = PHASE._replace(epochs=1, gradient_accumulation_steps=1)
+    settings = PHASE._replace(epochs=2, gradient_accumulation_steps=1)
     history = training.fit_full(model, photos, photos, settings, callbacks=[look, *[Logged()] * places])
     outputs = training.predict(model, photos)
     loss = -np.log(outputs[np.arange(40), photos.labels]).mean()
     assert loss == pytest.approx(history.best["val_loss"], abs=1e-4)
-    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(look.raw, model.get_weights(), strict=True))
+    assert alike(look.seen[history.best["epoch"] - 1], model.get_weights())
+    assert not alike(look.seen[0], look.trained[0])
+    assert alike(look.begun[1], look.trained[0])  # and training goes on from the weights themselves
+
+
+def test_a_validation_loss_that_is_no_number_is_told(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """The last step of an epoch may wreck the weights, whose own loss is from before it."""
+
+    class Wreck(keras.callbacks.Callback):
+        def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+            if self.model.optimizer.iterations >= 2 * STEPS:
+                self.model.get_layer("head").kernel.assign(np.full((3, 2), np.nan))
+
+    model = learner(0)
+    history = fit(model, photos, tmp_path / "a.npz", [Wreck()], ema_momentum=None, gradient_accumulation_steps=1)
+    assert len(history.epochs) == 2
+    said = capsys.readouterr().err
+    assert "the validation loss became nan in epoch 2; the weights of epoch 1 are kept. Lower" in said
+    assert np.isfinite(training.predict(model, photos)).all()
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(

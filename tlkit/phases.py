@@ -77,7 +77,7 @@ class History(NamedTuple):
     @property
     def best(self) -> dict[str, Any]:
         """The epoch of the lowest validation loss, whose weights the model has."""
-        return min(self.epochs, key=lambda epoch: (math.isnan(epoch["val_loss"]), epoch["val_loss"]))
+        return min(self.epochs, key=lambda epoch: (not math.isfinite(epoch["val_loss"]), epoch["val_loss"]))
 
     @property
     def seconds(self) -> float:
@@ -156,7 +156,7 @@ def fit(
 
     Args:
         logits: What is trained.
-        train: Gives the arguments of `fit` that hold the training data, from an epoch and a step of it on.
+        train: Gives the arguments of Keras' `fit` that tell of the training data, from an epoch and a step of it on.
         val: The validation data, as `fit` takes it.
         steps: Batches in an epoch.
         phase: Its name.
@@ -189,7 +189,7 @@ def fit(
     average = [_Average()] if settings.ema_momentum else []
     plateau = [_Plateau(settings, history, first, best)] if settings.schedule == "plateau" else []
     draws = [_Draws(seed, phase, state)] if keras.backend.backend() == "torch" else []
-    watching = [_Guard(), record, *average, best, *plateau, table, *callbacks, *draws, keeper]
+    watching = [_Guard(), record, best, *plateau, table, *callbacks, *draws, *average, keeper]
     if not best.ended and len(history.epochs) < last:
         keeper.state = state
         with readable_errors(), keeper.interruptible():
@@ -203,6 +203,8 @@ def fit(
                     done += 1
                 if not best.ended and first + done < last:
                     _epochs(logits, train(done, 0), val, first + done, last, watching)
+                if best.diverged:
+                    raise _Diverged(best.diverged)
             except _Diverged as error:
                 best.ended = True
                 _tell_diverged(error, history, phase, settings)
@@ -219,7 +221,7 @@ def fit(
 
 
 def _good(history: History) -> bool:
-    return bool(history.epochs) and not math.isnan(history.best["val_loss"])
+    return bool(history.epochs) and math.isfinite(history.best["val_loss"])
 
 
 def _epochs(logits: keras.Model, data: dict[str, Any], val: Any, first: int, last: int, callbacks: list[Any]) -> None:
@@ -251,7 +253,8 @@ def _tell_diverged(error: _Diverged, history: History, phase: str, settings: Set
 
 def _restore(state: checkpoints.State, model: keras.Model, best: _BestEpoch, path: Path) -> None:
     """Put the model, its optimizer, and what is known of the best epoch where they were."""
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # Keras' LossScaleOptimizer, built twice, has all its variables twice
+        model.optimizer.build(model.trainable_variables)
     parts = {"last": model.variables, "optimizer": model.optimizer.variables, "best": model.weights}
     checkpoints.fits(path, state, {name: [tuple(v.shape) for v in values] for name, values in parts.items()})
     for name in ("last", "optimizer"):
@@ -266,11 +269,15 @@ class _Diverged(Exception):
 class _Guard(keras.callbacks.Callback):
     """Ends training at the first loss that is no number, before the next step.
 
-    It comes first, and looks at each loss in a thread of Keras: on JAX the next step need not wait for it.
+    It comes first. On a device that computes while Python goes on, it looks at each loss in a thread of Keras, so that
+    the next step need not wait for it; on a CPU that thread would take longer than the look.
     """
 
-    async_safe = True
     seen: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.async_safe = keras.backend.backend() == "jax" or runtime.device()[0] != "cpu"
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
@@ -314,20 +321,23 @@ class _BestEpoch(keras.callbacks.Callback):
     where it is worse than what the phase began with.
     """
 
+    diverged: str | None = None
+
     def __init__(self, settings: Settings, model: keras.Model, best_loss: float):
         super().__init__()
-        self.patience, self.averaged, self.best_loss = settings.patience, bool(settings.ema_momentum), best_loss
+        self.patience, self.best_loss = settings.patience, best_loss
         self.weights: list[np.ndarray] = model.get_weights()
         self.waited, self.ended = 0, False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         loss = (logs or {})["val_loss"]
-        if math.isnan(loss):
-            self.model.stop_training = self.ended = True  # it stays nan
+        if not math.isfinite(loss):  # the last step of an epoch may do it, which has a loss from before it
+            self.diverged = f"the validation loss became {loss} in epoch {epoch + 1}"
+            self.model.stop_training = self.ended = True
             return
         if loss < self.best_loss:
             self.best_loss, self.waited = loss, 0
-            self.weights = _averaged_weights(self.model) if self.averaged else self.model.get_weights()
+            self.weights = self.model.get_weights()
             return
         self.waited += 1
         self.model.stop_training = self.ended = self.waited >= self.patience
@@ -349,21 +359,18 @@ class _Plateau(keras.callbacks.Callback):
             self.model.optimizer.learning_rate = rates[-1] / 10
 
 
-def _averaged_weights(model: keras.Model) -> list[np.ndarray]:
-    """The model's weights, those that are trained in their moving average."""
-    averages = {id(v): a for v, a in zip(model.trainable_weights, optimizers.averages(model.optimizer), strict=True)}
-    return variables.values([averages.get(id(variable), variable) for variable in model.weights])
-
-
 class _Average(keras.callbacks.Callback):
-    """Validates the moving average of the weights, and puts the weights back to train on."""
+    """Puts the moving average in place of the weights from the validation on until all have heard of the epoch's end.
+
+    Whoever looks at the model then, such as Keras' ModelCheckpoint, sees what was validated.
+    """
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         self.kept = variables.values(model.trainable_weights)
         variables.assign(model.trainable_weights, variables.values(optimizers.averages(model.optimizer)))
 
-    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         variables.assign(self.model.trainable_weights, self.kept)
 
 

@@ -323,7 +323,7 @@ def _fit_batches(
     **more: Any,
 ) -> History:
     """Train on batches, smaller ones where these do not fit into memory."""
-    given = _given(logits, settings, seed, augment)
+    given = {**_given(logits, settings, seed, augment), "endless": keras.backend.backend() == "tensorflow"}
     begun = variables.values(logits.variables)
     state, keeping = None, more.get("keeping")
     if keeping and checkpoints.exists(keeping.path):  # with a batch that may be smaller than what was asked for
@@ -331,11 +331,17 @@ def _fit_batches(
         settings = settings._replace(**split)
 
     def fit(settings: Settings, state: checkpoints.State | None) -> History:
+        steps = math.ceil(len(train.labels) / settings.batch_size)
+
+        def from_there(epoch: int, step: int) -> dict[str, Any]:
+            x = batches(train, settings.batch_size, first_epoch=epoch, first_step=step, **given)
+            return {"x": x, "steps_per_epoch": steps - step if given["endless"] else None}
+
         return phases.fit(
             logits,
-            lambda epoch, step: {"x": batches(train, settings.batch_size, first_epoch=epoch, first_step=step, **given)},
+            from_there,
             batches(val, settings.batch_size),
-            steps=math.ceil(len(train.labels) / settings.batch_size),
+            steps=steps,
             phase=phase,
             settings=settings,
             state=state,

@@ -236,6 +236,7 @@ def batches(
     first_step: int = 0,
     classes: int | None = None,
     balanced: bool = False,
+    endless: bool = False,
 ) -> Any:
     """Batches for `fit`, `evaluate` and `predict`: a `tf.data.Dataset` on TensorFlow, else a `keras.utils.PyDataset`.
 
@@ -259,6 +260,8 @@ def batches(
         classes: How many there are; what mixes integer labels needs it.
         balanced: Draw the photos of every class alike often, as many in an epoch as there are, in random order: of a
             large class it leaves some out, those of a small one come back, each time changed anew.
+        endless: Of a `tf.data.Dataset`: let one epoch follow the other in one iteration, so that those of the next are
+            prepared while the network is validated; `fit` is to be given `steps_per_epoch`. A PyDataset is none.
 
     Shapes:
         images: (batch, *space, channels), uint8 or float32
@@ -279,7 +282,7 @@ def batches(
         _check_mixing(plan)
     import keras
 
-    return _tf_data(plan) if keras.backend.backend() == "tensorflow" else py_dataset(plan)
+    return _tf_data(plan, endless) if keras.backend.backend() == "tensorflow" else py_dataset(plan)
 
 
 def _check_mixing(plan: Plan) -> None:
@@ -316,7 +319,7 @@ def readable_errors() -> Iterator[None]:
         _unreadable.clear()
 
 
-def _tf_data(plan: Plan) -> Any:
+def _tf_data(plan: Plan, endless: bool) -> Any:
     # Not by `from_generator`, whose every element costs as much Python again as reading it, and each iterator 10 ms.
     import tensorflow as tf
 
@@ -336,7 +339,7 @@ def _tf_data(plan: Plan) -> Any:
         return np.int64(next(epochs))
 
     def counted(epoch: Any, step: Any) -> Any:
-        # In the first step and not when an iterator is made: Keras makes two in each epoch and uses one. It is called
+        # In the first step and not when an iterator is made: Keras may make two in each epoch and use one. It is called
         # stateless, which it is not, and so has an argument: where operations are to be deterministic, TensorFlow
         # reads nothing ahead and nothing in parallel in a pipeline with a stateful one.
         begin = lambda: tf.ensure_shape(tf.numpy_function(next_epoch, [step], tf.int64, stateful=False), ())  # noqa: E731
@@ -349,8 +352,12 @@ def _tf_data(plan: Plan) -> Any:
             part.set_shape((None, *shape))
         return tuple(parts) if len(parts) > 1 else parts[0]
 
-    steps = tf.data.Dataset.range(plan.steps).scan(np.int64(-1), counted)
-    return steps.map(read, num_parallel_calls=2, deterministic=True).prefetch(AHEAD)
+    if endless:
+        numbers = tf.data.Dataset.counter()
+        places = numbers.map(lambda number: (plan.first_epoch + number // plan.steps, number % plan.steps))
+    else:
+        places = tf.data.Dataset.range(plan.steps).scan(np.int64(-1), counted)
+    return places.map(read, num_parallel_calls=2, deterministic=True).prefetch(AHEAD)
 
 
 def py_dataset(plan: Plan) -> Any:
