@@ -117,23 +117,25 @@ def test_it_is_put_back_where_a_batch_cannot_be_read():
     assert callable(model.optimizer._learning_rate)
 
 
-def test_rates_and_losses_are_those_of_gradient_descent_by_hand():
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rates_and_losses_are_those_of_gradient_descent_by_hand(momentum: float):
     rng = np.random.default_rng(0)
     xs, labels = rng.normal(size=(3, 6, 4)).astype("float32"), rng.integers(0, 3, (3, 6))
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3, use_bias=False)(inputs))
     kernel = model.get_weights()[0].astype(np.float64)
-    model.compile(keras.optimizers.SGD(schedule()), LOSS)
+    model.compile(keras.optimizers.SGD(schedule(), momentum=momentum), LOSS)
     seen = finder.range_test(model, list(zip(xs, labels, strict=True)), lowest=1e-3, highest=10.0, steps=13)
     np.testing.assert_allclose(seen.rates, [1e-3 * 10 ** (step / 3) for step in range(13)])
-    losses, changes, kernels = [], [], (kernel.copy(), kernel)
+    losses, changes, kernels, velocity = [], [], (kernel.copy(), kernel), np.zeros_like(kernel)
     for step, rate in enumerate(seen.rates):
         x, truth = xs[step % 3].astype(np.float64), np.eye(3)[labels[step % 3]]
         shares = [np.exp(x @ each) / np.exp(x @ each).sum(axis=1, keepdims=True) for each in kernels]
         own, now = (-np.log((share * truth).sum(axis=1)).mean() for share in shares)
         losses.append(now)
         changes.append((own, now - own))
-        kernel -= rate * x.T @ (shares[1] - truth) / len(x)
+        velocity = momentum * velocity - rate * x.T @ (shares[1] - truth) / len(x)
+        kernel += velocity
     np.testing.assert_allclose(seen.losses, losses, rtol=1e-4)
     level = np.mean([own for own, _ in changes])
     smoothed = [level + value for value in finder.smooth([change for _, change in changes])]
@@ -155,6 +157,21 @@ def test_what_is_suggested_is_a_tenth_of_the_rate_of_the_least_loss():
     model.compile(keras.optimizers.Adam(), LOSS)
     seen = finder.range_test(model, batches(examples(), 16, shuffle=True), lowest=1e-4, highest=10.0, steps=25)
     assert seen.suggested == seen.rates[int(np.argmin(seen.smoothed))] / 10
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_noise_about_a_loss_of_next_to_nothing_is_no_explosion(seed: int):
+    keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng(seed)
+    labels = np.arange(160) % 2
+    xs = (rng.normal(size=(160, 4)) + 8 * labels[:, None] - 4).astype("float32")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    model.compile(keras.optimizers.AdamW(), LOSS)
+    given = [(xs[i : i + 16], labels[i : i + 16]) for i in range(0, 160, 16)]
+    seen = finder.range_test(model, given, lowest=1e-4, highest=1.0, steps=100)
+    assert seen.losses[-1] < 0.01
+    assert len(seen.rates) == 100
 
 
 @pytest.mark.parametrize(

@@ -352,6 +352,65 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.usefixtures("at_each_step")
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_phase_that_no_longer_fits_goes_on_from_its_checkpoint(accumulated: int, tmp_path: Path):
+    """In smaller batches, at the same place and with the same result, not from the beginning."""
+
+    class Small(keras.callbacks.Callback):
+        steps = 0
+
+        def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            if (self.model.optimizer.gradient_accumulation_steps or 1) == accumulated:
+                raise MemoryError
+            self.steps += 1
+
+    def plain(seed: int) -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        return builders.cnn((16, 16, 1), filters=(2,), norm=False, dense=(), classes=2, padding="same")
+
+    rng = np.random.default_rng(0)
+    photos = Photos.of(rng.integers(0, 256, (64, 16, 16, 1), np.uint8), np.arange(64) % 2)
+    settings = training.Settings(
+        3, 0.01, batch_size=16, gradient_accumulation_steps=accumulated, global_clipnorm=1.0, weight_decay=0.1
+    )
+    path, small = tmp_path / "full.npz", Small()
+    keeping = training.Keeping(path, on_the_way=True)
+    expected = plain(0)
+    history = training.fit_full(expected, photos, photos, settings, seed=3)
+    with pytest.raises(Killed):
+        training.fit_full(plain(0), photos, photos, settings, seed=3, keeping=keeping, callbacks=[Kill(8)])
+    state, _ = checkpoints.load(path, settings._asdict())
+    assert (len(state.epochs), state.step) == (1, 3)  # before the eighth of four a epoch
+    model = plain(1)
+    found = training.fit_full(model, photos, photos, settings, seed=3, keeping=keeping, callbacks=[small])
+    assert small.steps == 2 * 5
+    for name in ("loss", "val_loss", "learning_rate"):
+        np.testing.assert_allclose(*([epoch[name] for epoch in each.epochs] for each in (found, history)), rtol=1e-4)
+    for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.usefixtures("at_each_step")
+def test_a_scaled_loss_goes_on_with_its_scale(photos: Photos, tmp_path: Path):
+    class Look(keras.callbacks.Callback):
+        def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+            assert isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer)
+            self.values = [keras.ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables]
+
+    before, whole, again, path = keras.config.dtype_policy(), Look(), Look(), tmp_path / "full.npz"
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        history = fit(learner(0), photos, tmp_path / "whole.npz", [whole])
+        with pytest.raises(Killed):
+            fit(learner(0), photos, path, [Kill(4)])
+        assert numbers(fit(learner(1), photos, path, [again])) == numbers(history)
+    finally:
+        keras.config.set_dtype_policy(before)
+    for a, b in zip(again.values, whole.values, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 COMMAND = (
     *("--head.epochs", "3", "--full.epochs", "3", "--batch_size", "64", "--ema_momentum", "0.9"),
     *("--augment.mixup", "0.2", "--full.batch_normalization", "train"),

@@ -308,9 +308,9 @@ class Steady:
         phase = "head" if isinstance(self, Head) else "full"
         _require(self.epochs is None or self.epochs >= 0, f"{phase}.epochs", self.epochs, "it must be 0 or more")
         automatic = isinstance(self.learning_rate, str)
-        _require(
-            automatic or self.learning_rate > 0, f"{phase}.learning_rate", self.learning_rate, "it must be above 0"
-        )
+        rate = self.learning_rate
+        finite = automatic or 0 < rate < float("inf")
+        _require(finite, f"{phase}.learning_rate", rate, "it must be above 0, and finite")
         _require(self.patience >= 1, f"{phase}.patience", self.patience, "it must be 1 or more")
 
 
@@ -365,8 +365,9 @@ class Full(Phase):
     """The second phase: the backbone learns too, slowly.
 
     Args:
-        unfreeze_from: First stage that learns, for example `stage4`; by default the whole backbone does. Several, such
-            as `[stage4, stage2]`, are unfrozen one after the other, each with its share of the epochs.
+        unfreeze_from: First stage that learns, for example `stage4`; by default the whole backbone does. Several, the
+            highest first, such as `[stage4, stage2]`, are unfrozen one after the other, each with its share of the
+            epochs.
         stored: Learn from stored activations of the frozen stages; by default where it saves time. It needs
             `unfreeze_from`, and photos that are not new ones in each epoch: none or mirrored, or `augment.views`. What
             is random in frozen stages (EfficientNet's stochastic depth) is then off.
@@ -375,7 +376,7 @@ class Full(Phase):
             others have `learning_rate`.
         batch_normalization: Of the stages that learn: `inference` normalizes by the pretrained statistics and learns
             scale and offset; `train` normalizes by each batch, and moves the statistics; `freeze-affine` leaves all of
-            it as it was pretrained.
+            it as it was pretrained. By default `inference`, but `train` where the weights are random.
     """
 
     epochs: int = 10
@@ -384,7 +385,7 @@ class Full(Phase):
     stored: bool | None = None
     layer_decay: float = 1.0
     learning_rates: dict[str, float] | None = None
-    batch_normalization: Literal["inference", "train", "freeze-affine"] = "inference"
+    batch_normalization: Literal["inference", "train", "freeze-affine"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -392,7 +393,8 @@ class Full(Phase):
             0 < self.layer_decay <= 1, "full.layer_decay", self.layer_decay, "it must be above 0, and 1 at the most"
         )
         for stage, rate in (self.learning_rates or {}).items():
-            _require(rate > 0, f"full.learning_rates.{stage}", rate, "it must be above 0")
+            finite = 0 < rate < float("inf")
+            _require(finite, f"full.learning_rates.{stage}", rate, "it must be above 0, and finite")
         both = self.learning_rates and self.layer_decay != 1
         _require(
             not both, "full.layer_decay", self.layer_decay, "full.learning_rates takes its place: give one of them"
@@ -514,7 +516,9 @@ class Training(Recipe):
         _require(bool(learns), "the number of epochs", 0, "it must be 1 or more over all phases")
         size = self.batch_size
         _require(isinstance(size, str) or size >= 1, "batch_size", size, "it must be 1 or more, or auto")
-        _require(self.focal_gamma >= 0, "focal_gamma", self.focal_gamma, "it must be 0 or more")
+        for name in ("focal_gamma", "weight_decay"):
+            value = getattr(self, name)
+            _require(0 <= value < float("inf"), name, value, "it must be 0 or more, and finite")
         clip = self.global_clipnorm
         _require(clip is None or clip > 0, "global_clipnorm", clip, "it must be above 0")
         steps = self.gradient_accumulation_steps
@@ -523,7 +527,6 @@ class Training(Recipe):
         _require(ema is None or 0 < ema < 1, "ema_momentum", ema, "it must lie between 0 and 1, both excluded")
         _require(self.tta >= 0, "tta", self.tta, "it must be 0 or more")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "it must be from 0 to below 1")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "it must be 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ from tlkit.errors import InvalidInput
 
 SMOOTHING = 0.9  # of the average; fastai's 0.98 is for losses from which their batches' own is not taken away
 EXPLODED = 4.0  # times the least smoothed loss: there the test ends, as in fastai
-TOGETHER = 10  # steps whose batches are in memory at a time
-UNMOVED = 1e-6  # of the lowest rate: so little that nothing learns; not 0, by which Ftrl would divide
+LEAST = 0.1  # of the loss at the beginning, what counts as least: four times next to nothing is no explosion
+TOGETHER = 10  # batches that are in memory at a time
 LEAST_FALL = 0.01  # of the smoothed loss, as a share of itself, for a suggestion
 
 
@@ -50,9 +50,9 @@ def range_test(
 
     Batches differ more in how hard they are than a pretrained network's loss falls. So each loss is compared with what
     the network had for the same batch, with the same dropout, at the beginning: that doubles the steps, and a fall of a
-    few percent is seen. The test ends sooner where the smoothed loss exceeds four times its least, or a loss is not
-    finite. Afterwards all of the model is as before, bit for bit: weights, statistics, optimizer, metrics and random
-    generators.
+    few percent is seen. The test ends sooner where the smoothed loss exceeds four times its least, or four tenths of
+    the first where it fell below a tenth of it, or a loss is not finite. Afterwards all of the model is as before, bit
+    for bit: weights, statistics, optimizer, metrics and random generators.
 
     Args:
         model: Compiled. A schedule of its optimizer is put aside for the test.
@@ -95,7 +95,8 @@ def range_test(
             seen.append((rate, loss, own))
             told.on_train_batch_end(len(seen) - 1, {"loss": loss, "learning_rate": rate})
             smoothed = _smoothed(seen)
-            if not math.isfinite(loss) or smoothed[-1] > EXPLODED * min(smoothed):
+            least = max(min(smoothed), LEAST * float(np.mean([own for *_, own in seen])))
+            if not math.isfinite(loss) or smoothed[-1] > EXPLODED * least:
                 break
         told.on_train_end()
     rates, losses = ([step[column] for step in seen] for column in (0, 1))
@@ -108,19 +109,21 @@ def _paired(
 ) -> Iterator[tuple[float, list[Any], float]]:
     """Give each step's rate and batches, and the loss that these have before the test, at the same random draws.
 
-    It is measured for some steps at a time, for which the network goes back to the beginning.
+    It is measured for some steps at a time, for each of which the network goes back to the beginning.
     """
     count = optimizer.gradient_accumulation_steps or 1
-    for first in range(0, len(rates), TOGETHER):
-        part = rates[first : first + TOGETHER]
+    together = max(1, TOGETHER // count)
+    for first in range(0, len(rates), together):
+        part = rates[first : first + together]
         batches = [[next(given) for _ in range(count)] for _ in part]
         held = _held(model)
         now = variables.values(held)
-        for variable in model.weights:  # random generators go on from where they are, so that both draw alike
-            variable.assign(start[id(variable)])
-        optimizer.learning_rate = UNMOVED * rates[0]
+        own = []
         with _generators_kept():
-            own = [_train(model, each) for each in batches]
+            for each in batches:
+                for variable in model.weights:  # random generators go on from where they are, so that both draw alike
+                    variable.assign(start[id(variable)])
+                own.append(_train(model, each))  # a step's loss is from before it
         variables.assign(held, now)
         yield from zip(part, batches, own, strict=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ NAMES = (
     "Adadelta", "Adafactor", "Adagrad", "Adam", "Adamax", "AdamW", "Lamb", "Lion", "Nadam", "RMSprop", "SGD",
 )  # fmt: skip
 REFUSED = {
+    "schedulefreeadamw": "it evaluates other weights than it trains, which Keras 3.15 does not exchange",
     "ftrl": "it computes weights from the gradients alone, and so forgets pretrained ones at its first step",
     "muon": "Keras' trains kernels of dense layers alone, and all others, such as those of convolutions, as AdamW",
 }
@@ -42,21 +43,29 @@ class Layerwise(keras.optimizers.Optimizer):
         learning_rate: A number or a schedule.
         weight_decay: See above.
         factors: Of the learning rate, by the variable's `path`; 1 where a path is missing.
+        rates: The same by the variable's place, which goes before: what is saved has it, as a path may be another once
+            the model is loaded.
         kwargs: More arguments of Keras' optimizer.
     """
 
     def __init__(
-        self, learning_rate: Any, weight_decay: float = 0.0, factors: Mapping[str, float] | None = None, **kwargs: Any
+        self,
+        learning_rate: Any,
+        weight_decay: float = 0.0,
+        factors: Mapping[str, float] | None = None,
+        rates: Sequence[float] | None = None,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
-        self.factors = dict(factors or {})
+        self.factors, self.rates = dict(factors or {}), list(rates or [])
 
     def build(self, var_list: Any) -> None:
         """Make the optimizer's variables, and look up what holds for each of those to train."""
         if self.built:
             return
         # By place: on TensorFlow `update_step` is given variables that do not know their path.
-        self.rates = [self.factors.get(variable.path, 1.0) for variable in var_list]
+        if len(self.rates) != len(var_list):
+            self.rates = [self.factors.get(variable.path, 1.0) for variable in var_list]
         self.decayed = [
             len(variable.shape) > 1 and not UNDECAYED.search(variable.name) and self._use_weight_decay(variable)
             for variable in var_list
@@ -101,7 +110,7 @@ class Layerwise(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """Give the arguments that make the same optimizer."""
-        return {**super().get_config(), "factors": dict(self.factors)}
+        return {**super().get_config(), "factors": dict(self.factors), "rates": list(self.rates)}
 
 
 def _layerwise(name: str) -> type[Layerwise]:
@@ -114,16 +123,17 @@ LAYERWISE = {name.lower(): _layerwise(name) for name in NAMES}
 
 
 def check(name: str) -> None:
-    """Raise InvalidInput unless the name is that of an optimizer that `build` knows.
+    """Raise InvalidInput unless the name, in any case, is that of an optimizer that `build` knows.
 
-    >>> check("adamw")
+    >>> check("AdamW")
     """
-    if name in LAYERWISE:
+    lower = str(name).lower()
+    if lower in LAYERWISE:
         return
     known = f"There are {', '.join(LAYERWISE)}"
-    if name in REFUSED:
-        raise InvalidInput(f"optimizer is {name!r}, which is not for fine-tuning: {REFUSED[name]}. {known}")
-    close = difflib.get_close_matches(str(name).lower(), LAYERWISE, n=1, cutoff=0.0)[0]
+    if lower in REFUSED:
+        raise InvalidInput(f"optimizer is {name!r}, which is not for fine-tuning: {REFUSED[lower]}. {known}")
+    close = difflib.get_close_matches(lower, LAYERWISE, n=1, cutoff=0.0)[0]
     raise InvalidInput(f"optimizer is {name!r}; did you mean {close!r}? {known}")
 
 
@@ -143,7 +153,7 @@ def build(
     the rate below one over the root of the number of updates, and multiplies it by the variable's root mean square.
 
     Args:
-        name: Of the optimizer: Keras' own in lower case.
+        name: Of the optimizer: Keras' own, in any case.
         learning_rate: A number or a schedule.
         weight_decay: Decoupled decay, times the rate; not of biases and normalization.
         factors: Of the learning rate, by the variable's `path`, as `stage_factors` gives them.
@@ -161,6 +171,7 @@ def build(
     [0.95, 0.9]
     """
     check(name)
+    name = name.lower()
     # Also without factors: Keras' own, once saved, forgets what is not decayed, and follows schedules by batches.
     given: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
     if ema_momentum is not None:

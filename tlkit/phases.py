@@ -149,6 +149,7 @@ def fit(
     until: int | None = None,
     keeping: Keeping | None = None,
     state: checkpoints.State | None = None,
+    times: int = 1,
     multi_label: bool = False,
     seed: int = 0,
 ) -> History:
@@ -167,12 +168,14 @@ def fit(
         until: Epochs of the phase after which it stops for now.
         keeping: Where its state is kept.
         state: What was kept there before, from which it goes on.
+        times: How many batches there are for each of those with which it was kept.
         multi_label: Whether each example has any number of labels.
         seed: Of dropout on PyTorch.
     """
     updates = max(1, settings.epochs * steps // settings.gradient_accumulation_steps)
     rate = schedules.build(settings.schedule, settings.learning_rate, updates, settings.warmup)
     compiled(logits, settings, rate, factors, multi_label)
+    state = state and state._replace(step=state.step * times)
     if settings.ema_momentum:  # from the weights as they are: Keras begins with zeros
         logits.optimizer.build(logits.trainable_variables)
         variables.assign(optimizers.averages(logits.optimizer), variables.values(logits.trainable_variables))
@@ -181,7 +184,7 @@ def fit(
     best = _BestEpoch(settings, logits, history.best["val_loss"] if history.epochs else math.inf)
     keeper = _Keeper(keeping, history, first, settings, best, steps)
     if state and keeping:
-        _restore(state, logits, best, keeping.path)
+        _restore(state, logits, best, keeping.path, times)
     last = first + min(until or settings.epochs, settings.epochs)
     done, step = len(history.epochs) - first, state.step if state else 0
     record = _Record(history, phase, state.seconds if state else 0.0)
@@ -251,15 +254,32 @@ def _tell_diverged(error: _Diverged, history: History, phase: str, settings: Set
     print(f"{phase}: {error}; {kept}. {_advice(phase, settings).capitalize()}", file=sys.stderr, flush=True)
 
 
-def _restore(state: checkpoints.State, model: keras.Model, best: _BestEpoch, path: Path) -> None:
+def _restore(state: checkpoints.State, model: keras.Model, best: _BestEpoch, path: Path, times: int) -> None:
     """Put the model, its optimizer, and what is known of the best epoch where they were."""
     if not model.optimizer.built:  # Keras' LossScaleOptimizer, built twice, has all its variables twice
         model.optimizer.build(model.trainable_variables)
+    if times > 1:
+        values = _in_smaller_batches(state.arrays["optimizer"], model.optimizer, times)
+        state = state._replace(arrays={**state.arrays, "optimizer": values})
     parts = {"last": model.variables, "optimizer": model.optimizer.variables, "best": model.weights}
     checkpoints.fits(path, state, {name: [tuple(v.shape) for v in values] for name, values in parts.items()})
     for name in ("last", "optimizer"):
         variables.assign(parts[name], state.arrays[name])
     best.weights, best.waited, best.ended = state.arrays["best"], state.waited, state.ended
+
+
+def _in_smaller_batches(values: list[np.ndarray], optimizer: Any, times: int) -> list[np.ndarray]:
+    """What an optimizer's variables hold once a batch is so many: it counts these, and sums up their gradients."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    sums, there = {id(v) for v in inner._accumulated_gradients}, len(values) == len(optimizer.variables)
+    left, found = iter(values), []
+    for variable in optimizer.variables:
+        if id(variable) in sums and not there:
+            found.append(np.zeros(variable.shape, variable.dtype))
+            continue
+        value = next(left, np.zeros(()))
+        found.append(value * times if variable is inner._iterations or id(variable) in sums else value)
+    return found
 
 
 class _Diverged(Exception):

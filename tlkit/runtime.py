@@ -19,6 +19,9 @@ import keras
 def prepare(seed: int, precision: str = "auto") -> str:
     """Seed every generator, make operations repeatable and set Keras' dtype policy.
 
+    With TensorFlow on a GPU operations are repeatable up to rounding alone: XLA, which makes training faster there,
+    refuses what TensorFlow calls deterministic.
+
     Args:
         seed: From 0 to 2**32 - 1.
         precision: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
@@ -29,7 +32,8 @@ def prepare(seed: int, precision: str = "auto") -> str:
     _keep_imports()
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
-        importlib.import_module("tensorflow").config.experimental.enable_op_determinism()
+        if device()[0] == "cpu":
+            importlib.import_module("tensorflow").config.experimental.enable_op_determinism()
     elif keras.backend.backend() == "torch":
         importlib.import_module("torch").use_deterministic_algorithms(True, warn_only=True)
     chosen = best_precision() if precision == "auto" else precision

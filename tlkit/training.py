@@ -13,7 +13,7 @@ import numpy as np
 from tlkit import backbones, checkpoints, finder, memory, optimizers, phases, probes, variables
 from tlkit.data import batches, readable_errors
 from tlkit.data.graph import Graph
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, Unavailable
 from tlkit.phases import History, Keeping, Settings, compiled
 
 __all__ = [
@@ -274,10 +274,29 @@ def _range_test(
     augment: dict[str, Any] | None,
     more: dict[str, Any],
 ) -> finder.RangeTest:
-    compiled(logits, settings, 1e-3, factors, train.labels.ndim == 2)
-    given = batches(train, settings.batch_size, **_given(logits, settings, seed, augment))
-    with readable_errors():
-        return finder.range_test(logits, given, **more)
+    while True:
+        compiled(logits, settings, 1e-3, factors, train.labels.ndim == 2)
+        given = batches(train, settings.batch_size, **_given(logits, settings, seed, augment))
+        try:
+            with readable_errors():
+                return finder.range_test(logits, given, **more)
+        except Exception as error:
+            settings = _halved(settings, "learning rates", error)
+
+
+def _halved(settings: Settings, work: str, error: Exception) -> Settings:
+    """Half the batch and twice as many for a step, where an error says that memory has run out; else it is raised."""
+    if not memory.is_exhausted(error):
+        raise error
+    if settings.batch_size == 1:
+        raise Unavailable(
+            f"{work}: not even a batch of 1 fits into memory: train smaller photos, fewer stages or with --remat"
+        ) from error
+    half, more_steps = settings.batch_size // 2, settings.gradient_accumulation_steps * 2
+    said = f"a batch of {settings.batch_size} does not fit into memory: {half} at a time, {more_steps} times a step"
+    print(f"{work}: {said}", flush=True)
+    memory.release()
+    return settings._replace(batch_size=half, gradient_accumulation_steps=more_steps)
 
 
 def _given(logits: keras.Model, settings: Settings, seed: int, augment: dict[str, Any] | None) -> dict[str, Any]:
@@ -325,12 +344,17 @@ def _fit_batches(
     """Train on batches, smaller ones where these do not fit into memory."""
     given = {**_given(logits, settings, seed, augment), "endless": keras.backend.backend() == "tensorflow"}
     begun = variables.values(logits.variables)
-    state, keeping = None, more.get("keeping")
-    if keeping and checkpoints.exists(keeping.path):  # with a batch that may be smaller than what was asked for
-        state, split = checkpoints.load(keeping.path, settings._asdict())
-        settings = settings._replace(**split)
+    keeping: Keeping | None = more.get("keeping")
 
-    def fit(settings: Settings, state: checkpoints.State | None) -> History:
+    def kept() -> tuple[checkpoints.State | None, dict[str, Any]]:
+        if keeping and checkpoints.exists(keeping.path):
+            return checkpoints.load(keeping.path, settings._asdict())
+        return None, {}
+
+    state, split = kept()
+    settings = settings._replace(**split)  # the batch may be smaller than what was asked for
+
+    def fit(settings: Settings, state: checkpoints.State | None, split: dict[str, Any]) -> History:
         steps = math.ceil(len(train.labels) / settings.batch_size)
 
         def from_there(epoch: int, step: int) -> dict[str, Any]:
@@ -345,6 +369,7 @@ def _fit_batches(
             phase=phase,
             settings=settings,
             state=state,
+            times=split.get("batch_size", settings.batch_size) // settings.batch_size,
             multi_label=train.labels.ndim == 2,
             seed=seed,
             **more,
@@ -352,16 +377,8 @@ def _fit_batches(
 
     while True:
         try:
-            return fit(settings, state)
+            return fit(settings, state, split)
         except Exception as error:
-            if not memory.is_exhausted(error) or settings.batch_size == 1:
-                raise
-        half, more_steps = settings.batch_size // 2, settings.gradient_accumulation_steps * 2
-        said = f"a batch of {settings.batch_size} does not fit into memory: {half} at a time, {more_steps} times a step"
-        print(f"{phase}: {said}", flush=True)
-        settings = settings._replace(batch_size=half, gradient_accumulation_steps=more_steps)
-        memory.release()
+            settings = _halved(settings, phase, error)
         variables.assign(logits.variables, begun)
-        state = None
-        if keeping:
-            checkpoints.delete(keeping.path)
+        state, split = kept()  # else from the beginning

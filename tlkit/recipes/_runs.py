@@ -179,7 +179,7 @@ def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining
     Raises:
         InvalidInput: there is no such run, or it was begun with other settings.
     """
-    from tlkit import checkpoints, cli
+    from tlkit import checkpoints, cli, tracking
 
     asked = {**dataclasses.asdict(config), "resume": None}
     if config.resume is None:
@@ -188,7 +188,8 @@ def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining
 
     if mlflow.active_run():
         raise InvalidInput(f"resume is {config.resume!r}, but an MLflow run is active: end it, or leave resume out")
-    runs = [run for run in checkpoints.unfinished() if run.told["recipe"] == recipe]
+    tracking.open_store(config.experiment if config.resume == "auto" else None)
+    runs = [run for run in checkpoints.unfinished() if run.told["recipe"] == recipe and _is_there(run)]
     if config.resume == "auto":
         held = ((run, checkpoints.hold(run)) for run in runs if run.told["asked"] == asked)
         kept, lock = next(((run, lock) for run, lock in held if lock), (None, None))
@@ -213,19 +214,29 @@ def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining
     return cli.from_settings(type(config), kept.told["config"]), Begun(kept.told["asked"], kept, lock)
 
 
-def _named_run(name: str, runs: list[checkpoints.Begun], recipe: str) -> checkpoints.Begun:
+def _is_there(run: checkpoints.Begun) -> bool:
+    """Whether MLflow still has a run; one that it has not cannot be gone on with."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from tlkit import tracking
+    try:
+        gone = mlflow.get_run(run.run_id).info.lifecycle_stage == "deleted"
+        why = "was deleted: restore it"
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        gone, why = True, "is in another MLflow store: set MLFLOW_TRACKING_URI"
+    if gone:
+        print(f"the interrupted run {run.run_id} {why}, or delete {run.folder}", file=sys.stderr, flush=True)
+    return not gone
 
-    tracking.open_store()
+
+def _named_run(name: str, runs: list[checkpoints.Begun], recipe: str) -> checkpoints.Begun:
+    import mlflow
+
     for run in runs:
-        if run.run_id == name:
+        if name in (run.run_id, mlflow.get_run(run.run_id).info.run_name):
             return run
-        with contextlib.suppress(MlflowException):
-            if mlflow.get_run(run.run_id).info.run_name == name:
-                return run
     there = ", ".join(run.run_id for run in runs[:3]) or "none"
     raise InvalidInput(
         f"resume is {name!r}; no such run of {recipe} was interrupted in this folder. Those that were: {there}"

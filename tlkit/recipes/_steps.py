@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import itertools
 import math
 import os
 import sys
@@ -112,6 +113,9 @@ def _complete_backbone(config: Any) -> Any:
         backbone=dataclasses.replace(config.backbone, name=name, weights=weights),
         features=dataclasses.replace(config.features, store=store_path(config.features.store)),
     )
+    if isinstance(config, configs.Finetune) and config.full.batch_normalization is None:
+        normalization: Any = "train" if weights == "none" else "inference"
+        config = dataclasses.replace(config, full=dataclasses.replace(config.full, batch_normalization=normalization))
     if isinstance(config, configs.Finetune) and isinstance(config.augment.flip, list):
         raise InvalidInput(f"augment.flip is {config.augment.flip}; for photos it must be true or false")
     if isinstance(config, configs.Finetune) and config.augment.flip is None:
@@ -379,7 +383,7 @@ def range_test(
         training.train_head_a_little(model, seen, settings(config, config.head, weights), config.seed)
     if isinstance(config, configs.Finetune):
         name = config.backbone.name
-        backbones.unfreeze(model, name, stages_of(config)[-1], config.full.batch_normalization)
+        unfreeze(config, model, stages_of(config)[-1])
         stages = backbones.row(name).stages
     augment = changes(config.augment) or None
     return training.range_test_full(
@@ -393,47 +397,106 @@ def stages_of(config: configs.Finetune) -> list[str | None]:
     return list(given) if isinstance(given, list) else [given]
 
 
-def classifier(config: configs.Finetune, backbone: keras.Model, splits: data.Splits) -> keras.Model:
-    """Put a head on the backbone, and make trainable what phase full trains at last; an unknown stage is refused."""
+def check_stages(config: configs.Finetune) -> None:
+    """Refuse stages that the backbone does not have, that come in another order, or that have rates and are frozen.
+
+    Raises:
+        InvalidInput: the message has the names that there are.
+    """
     from tlkit import backbones
 
-    model = backbones.classifier(backbone, len(splits.classes), config.head.dropout, multi_label=splits.multi_label)
-    for stage in stages_of(config):
-        backbones.unfreeze(model, config.backbone.name, stage, config.full.batch_normalization)
-    return model
-
-
-def check_head(config: configs.Finetune) -> None:
-    """Refuse settings of a head's training where it is not trained."""
-    head, plain = config.head, configs.Head()
-    if head.epochs is not None or head.solved is False or config.balance != "none":
-        return
-    for name in ("learning_rate", "warmup", "patience", "schedule"):
-        if (given := getattr(head, name)) != getattr(plain, name):
+    known = list(backbones.row(config.backbone.name).stages)
+    stages, rates = [stage for stage in stages_of(config) if stage], config.full.learning_rates or {}
+    for setting, names, allowed in (
+        ("full.unfreeze_from", stages, known),
+        ("full.learning_rates", rates, [*known, "head"]),
+    ):
+        for name in names:
+            if name not in allowed:
+                raise InvalidInput(
+                    f"{setting} has {name!r}; stage {name!r} is unknown: {config.backbone.name} has "
+                    f"{', '.join(allowed) or 'none'}"
+                )
+    places = [known.index(stage) for stage in stages]
+    if any(upper <= lower for upper, lower in itertools.pairwise(places)):
+        ordered = ", ".join(sorted(set(stages), key=known.index, reverse=True))
+        raise InvalidInput(f"full.unfreeze_from is {stages}; each is to add lower stages: give [{ordered}]")
+    for name in rates:
+        if places and name != "head" and known.index(name) < places[-1]:
             raise InvalidInput(
-                f"head.{name} is {given}, but the head is solved and not trained: give --head.epochs {HEAD_EPOCHS} or "
-                "--head.solved false too, or leave it out"
+                f"full.learning_rates has {name}, which is frozen: full.unfreeze_from is {stages[-1]}; leave one out"
             )
 
 
-def with_head(config: AnyFinetune, model: keras.Model, splits: data.Splits) -> AnyFinetune:
+def check_balance(config: configs.Training, examples: data.Examples) -> None:
+    """Refuse to draw alike often what may have several labels."""
+    if config.balance == "sampling" and examples.multi_label:
+        raise InvalidInput(
+            "balance is 'sampling', but examples that may have several labels cannot be drawn so: give --balance "
+            "weights, or leave it out"
+        )
+
+
+def check_updates(config: configs.Training, splits: data.Splits) -> None:
+    """Refuse gradients that are summed up over more batches than there are: nothing would ever be learnt."""
+    for name in ("head", "full"):
+        phase = getattr(config, name, None)
+        batches = (phase.epochs or 0) * math.ceil(len(splits.train) / batch_size(config)) if phase else 0
+        if 0 < batches < config.gradient_accumulation_steps:
+            raise InvalidInput(
+                f"gradient_accumulation_steps is {config.gradient_accumulation_steps}, but phase {name} has no more "
+                f"than {batches} batches: give {batches} or less"
+            )
+
+
+def classifier(config: configs.Finetune, backbone: keras.Model, examples: data.Examples) -> keras.Model:
+    """Put a head on the backbone, and make trainable what phase full trains at last."""
+    from tlkit import backbones
+
+    given = {"multi_label": examples.multi_label}
+    model = backbones.classifier(backbone, len(examples.classes), config.head.dropout, **given)
+    for stage in stages_of(config):
+        unfreeze(config, model, stage)
+    return model
+
+
+def unfreeze(config: configs.Finetune, model: keras.Model, stage: str | None) -> None:
+    """Make the backbone trainable from a stage on, its BatchNormalization as the config has it."""
+    from tlkit import backbones
+
+    backbones.unfreeze(model, config.backbone.name, stage, config.full.batch_normalization or "inference")
+
+
+def with_head(config: AnyFinetune, model: keras.Model, examples: data.Examples) -> AnyFinetune:
     """Decide how the head is found, where that is left open.
 
     Raises:
-        InvalidInput: it is to be solved, which cannot be; or nothing at all is to be done.
+        InvalidInput: it is to be solved, which cannot be; or nothing at all is to be done; or it is solved and not
+            trained, and has settings of its training; or it is solved first, and its rate is to be found out.
     """
-    head, balanced = config.head, config.balance != "none"
+    head, plain, balanced = config.head, configs.Head(), config.balance != "none"
     solved, epochs = head.solved, head.epochs
     if solved is None:
         small = math.prod(model.get_layer("head").kernel.shape) <= SOLVABLE
-        solved = small and not splits.multi_label and not balanced
-    elif solved and (splits.multi_label or balanced):
-        why = "a photo may have several labels" if splits.multi_label else f"balance is {config.balance}"
+        solved = small and not examples.multi_label and not balanced
+    elif solved and (examples.multi_label or balanced):
+        why = "a photo may have several labels" if examples.multi_label else f"balance is {config.balance}"
         raise InvalidInput(f"head.solved is true, but {why}, which logistic regression does not know: leave it out")
     if epochs is None:
         epochs = 0 if solved else HEAD_EPOCHS
     if not (solved or epochs or config.full.epochs):
         raise InvalidInput("the head is not solved here, and the number of epochs is 0: give --head.epochs")
+    for name in ("learning_rate", "warmup", "patience", "schedule") if solved and not epochs else ():
+        if (given := getattr(head, name)) != getattr(plain, name):
+            raise InvalidInput(
+                f"head.{name} is {given}, but the head is solved and not trained: give --head.epochs {HEAD_EPOCHS} or "
+                "--head.solved false too, or leave it out"
+            )
+    if solved and epochs and head.learning_rate == "auto":
+        raise InvalidInput(
+            "head.learning_rate is 'auto', but the head is solved first, after which the loss falls at no rate: give a "
+            "number, or --head.solved false"
+        )
     return dataclasses.replace(config, head=dataclasses.replace(head, solved=solved, epochs=epochs))
 
 

@@ -33,17 +33,19 @@ def run(config: FindLr) -> finder.RangeTest:
 
     check(config)
     config = _steps.complete(config)
+    _steps.check_stages(config)
     optimizers.check(config.optimizer)
     runtime.prepare(config.seed, config.precision)
     tracking.open_store(config.experiment)
     examples = _steps.photos(config.data)
+    _steps.check_balance(config, examples)
     backbone = _steps.backbone(config)
     height, width, channels = backbone.input_shape[1:]
+    model = _steps.classifier(config, backbone, examples)
+    config = _steps.with_head(config, model, examples)
+    if config.phase == "head" and config.head.solved:
+        raise InvalidInput("the head is solved, and needs no rate: give --head.solved false, or --phase full")
     splits = _steps.splits(config.data, examples, (height, width), channels)
-    model = _steps.classifier(config, backbone, splits)
-    config = _steps.with_head(config, model, splits)
-    if config.phase == "head" and not config.head.epochs:
-        raise InvalidInput("the head is solved and not trained: give --head.solved false, or --phase full")
     config = _steps.with_batch_size(config, model, splits)  # type: ignore[assignment]
     with _runs.tracked("find_lr", config, splits) as tracked:
         testing = time.perf_counter()

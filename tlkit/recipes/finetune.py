@@ -40,20 +40,22 @@ def run(config: Finetune, trial: _runs.Trial | None = None) -> _results.Result |
     runtime.prepare(config.seed, config.precision)
     tracking.open_store(config.experiment)
     examples = _steps.photos(config.data)
+    _steps.check_balance(config, examples)
     building = time.perf_counter()
     backbone = _steps.backbone(config)
     height, width, channels = backbone.input_shape[1:]
-    splits = _steps.splits(config.data, examples, (height, width), channels)
-    begun.check(splits)
-    model, stages = _steps.classifier(config, backbone, splits), _steps.stages_of(config)
+    model, stages = _steps.classifier(config, backbone, examples), _steps.stages_of(config)
+    config = _steps.with_head(config, model, examples)
     if trial and trial.until and len(stages) > 1:
         raise InvalidInput(
             f"full.unfreeze_from names {len(stages)} stages, which hyperband cannot stop between: give one, or another "
             "--algorithm"
         )
     _runs.admit(model, trial)
-    config = _steps.with_head(config, model, splits)
+    splits = _steps.splits(config.data, examples, (height, width), channels)
+    begun.check(splits)
     config = _steps.with_batch_size(config, model, splits)
+    _steps.check_updates(config, splits)
     weights = _steps.class_weights(config, splits)
     goes_on = trial is not None and trial.checkpoint is not None and trial.checkpoint.exists()
     seen: list[features.Features] = []
@@ -83,7 +85,7 @@ def run(config: Finetune, trial: _runs.Trial | None = None) -> _results.Result |
         for number, (phase, stage) in enumerate(zip(phases, stages, strict=True)):
             if not config.full.epochs or number < done:
                 continue
-            backbones.unfreeze(model, config.backbone.name, stage, config.full.batch_normalization)
+            _steps.unfreeze(config, model, stage)
             history = training.fit_full(
                 network,
                 train,
@@ -149,7 +151,7 @@ def check(config: Finetune) -> None:
 
     Raises:
         InvalidInput: stored activations are wanted of photos that each epoch changes anew or of several stages, or
-            more phases than epochs, or rates of stages that are frozen, or of a head that is not trained.
+            more phases than epochs, or stages that there are not.
     """
     stages = _steps.stages_of(config)
     if len(stages) > 1 and config.full.stored:
@@ -162,24 +164,12 @@ def check(config: Finetune) -> None:
             f"{config.full.epochs}: give more epochs"
         )
     _steps.check_tta(config)
-    _check_rates(config)
-    _steps.check_head(config)
+    _steps.check_stages(config)
     if config.full.stored and _steps.changes(config.augment) not in ({}, FLIPS) and not config.augment.views:
         raise InvalidInput(
             "full.stored is true, but each epoch changes the photos anew: give --augment.views, such as 8, or switch "
             "off all of --augment but the flip"
         )
-
-
-def _check_rates(config: Finetune) -> None:
-    from tlkit import backbones
-
-    known, lowest = list(backbones.row(config.backbone.name).stages), _steps.stages_of(config)[-1]
-    for stage in config.full.learning_rates or {}:
-        if stage in known and lowest in known and known.index(stage) < known.index(lowest):
-            raise InvalidInput(
-                f"full.learning_rates has {stage}, which is frozen: full.unfreeze_from is {lowest}; leave one out"
-            )
 
 
 def _learn_from(

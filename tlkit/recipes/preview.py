@@ -73,6 +73,7 @@ def _seen(config: Preview) -> tuple[list[list[np.ndarray]], list[str], list[list
     from tlkit import backbones
 
     examples = _steps.photos(config.data)
+    _steps.check_balance(config, examples)
     channels, size = backbones.row(config.backbone.name).channels, config.data.image_size or 0
     try:
         return _sheet(config, _steps.splits(config.data, examples, (size, size), channels, check=False))
@@ -88,8 +89,6 @@ def _sheet(config: Preview, splits: data.Splits) -> tuple[list[list[np.ndarray]]
     train, changes = splits.train, _steps.changes(config.augment)
     size = _steps.batch_size(config)
     classes, sampled = len(splits.classes), config.balance == "sampling"
-    if sampled and splits.multi_label:
-        raise InvalidInput("balance is 'sampling'; examples that have several labels cannot be drawn so: leave it out")
     plan = Plan(train, size, True, config.seed, changes, train.labels, classes=classes, balanced=sampled)
     count = min(config.views, config.augment.views or config.views)
     chosen = _chosen(train.labels, config.photos, config.seed)

@@ -48,6 +48,7 @@ def run(config: Train, trial: _runs.Trial | None = None) -> _results.Result | _r
     examples = _steps.listed(config.data)
     config = _complete(config, examples, row)
     _steps.check_tta(config)
+    _steps.check_balance(config, examples)
     size = config.data.image_size
     channels = row.channels if row and size and config.data.source in FILES else None
     splits = _steps.splits(config.data, examples, (size, size) if size else None, channels)
@@ -58,7 +59,9 @@ def run(config: Train, trial: _runs.Trial | None = None) -> _results.Result | _r
     building = time.perf_counter()
     model = build(config, splits)
     _runs.admit(model, trial)
-    config = _steps.with_rates(_steps.with_batch_size(config, model, splits), model, splits)
+    config = _steps.with_batch_size(config, model, splits)
+    _steps.check_updates(config, splits)
+    config = _steps.with_rates(config, model, splits)
     augment = _steps.changes(config.augment)
     with _runs.tracked("train", config, splits, trial, begun) as tracked:
         history = training.fit_full(

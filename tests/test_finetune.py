@@ -1,0 +1,206 @@
+"""Settings of `finetune` on their way from the command line to what is trained, and those that it refuses early."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+
+from tlkit import backbones, cli, config, data, phases, training
+from tlkit.recipes import find_lr, finetune, train
+
+QUICK = ["--backbone.name", "LetterNet", "--data.image_size", "16", "--head.epochs", "0", "--head.solved", "false"]
+
+
+def tune(photos: Path, *argv: str, recipe: Any = finetune) -> int:
+    kind = config.Finetune if recipe is finetune else config.FindLr
+    return cli.call(kind, recipe.run, [*QUICK, "--data.path", str(photos), *argv])
+
+
+def metrics(name: str) -> list[tuple[int, float]]:
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return [(entry.step, entry.value) for entry in mlflow.MlflowClient().get_metric_history(run.info.run_id, name)]
+
+
+class Watch:
+    """Stands in for `phases.fit`, and notes what it is given and what it learns."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.phases, self.moved, self.settings, self.optimizers = [], [], [], []
+        original = phases.fit
+
+        def fit(logits: keras.Model, *given: Any, **more: Any) -> Any:
+            before = {variable.path: np.array(variable) for variable in logits.variables}
+            history = original(logits, *given, **more)
+            self.phases.append(more["phase"])
+            self.settings.append(more["settings"])
+            self.optimizers.append((logits.optimizer, logits.trainable_variables))
+            changed = [path for path, old in before.items() if not np.array_equal(old, np.array(last(logits, path)))]
+            self.moved.append({path.split("/")[0].split("_")[0] for path in changed if "seed" not in path})
+            return history
+
+        def last(logits: keras.Model, path: str) -> Any:
+            return next(variable for variable in logits.variables if variable.path == path)
+
+        monkeypatch.setattr(phases, "fit", fit)
+
+
+def test_stages_are_unfrozen_one_after_the_other(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
+    watch = Watch(monkeypatch)
+    flags = ("--full.unfreeze_from", "[stage3, stage2]", "--full.epochs", "3", "--full.schedule", "constant")
+    assert tune(photos, *flags, "--full.warmup", "0", "--full.learning_rate", "1e-4") == 0
+    assert watch.phases == ["full1", "full2"]
+    assert [settings.epochs for settings in watch.settings] == [1, 2]
+    assert watch.moved[0] == {"stage3", "head"}
+    assert watch.moved[1] in ({"stage2", "stage3", "head"}, set())  # none, where no epoch of it was better
+    paths = {variable.path.split("_")[0].split("/")[0] for variable in watch.optimizers[1][1]}
+    assert paths == {"stage2", "stage3", "head"}
+    assert [step for step, _ in metrics("loss")] == [1, 2, 3]
+
+
+def test_rates_by_stage_reach_the_optimizer(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
+    watch = Watch(monkeypatch)
+    rates = ("--full.learning_rates", "{stage3: 1e-5, head: 1e-2}", "--full.learning_rate", "1e-3")
+    assert tune(photos, *rates, "--full.epochs", "1", "--full.unfreeze_from", "stage2") == 0
+    ((optimizer, variables),) = watch.optimizers
+    found = {
+        variable.path.split("/")[0].split("_")[0]: round(rate, 9)
+        for variable, rate in zip(variables, optimizer.rates, strict=True)
+    }
+    assert found == {"stage2": 1.0, "stage3": 0.01, "head": 10.0}
+
+
+def test_a_rate_that_is_auto_is_found_and_the_network_left_as_it_was(
+    folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    begun: list[list[np.ndarray]] = []
+    original = training.fit_full
+
+    def noted(model: keras.Model, *given: Any, **more: Any) -> Any:
+        begun.append(model.get_weights())
+        return original(model, *given, **more)
+
+    monkeypatch.setattr(training, "fit_full", noted)
+    assert tune(photos, "--full.epochs", "1") == 0
+    assert tune(photos, "--full.epochs", "1", "--full.learning_rate", "auto") == 0
+    assert "full: learning rate " in capsys.readouterr().out
+    for a, b in zip(*begun, strict=True):
+        np.testing.assert_array_equal(a, b)
+    latest = mlflow.search_runs(search_all_experiments=True, output_format="list")[0]
+    assert 0 < float(latest.data.params["full.learning_rate"]) < 10
+
+
+def test_losses_and_batches_are_those_that_were_asked_for(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
+    for photo in sorted((photos / "red").iterdir())[10:]:
+        photo.unlink()
+    given: list[dict[str, Any]] = []
+    original = training.batches
+
+    def noted(*arguments: Any, **more: Any) -> Any:
+        given.append(more)
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(training, "batches", noted)
+    watch = Watch(monkeypatch)
+    flags = ["--full.epochs", "1", "--balance", "sampling", "--focal_gamma", "2", "--global_clipnorm", "0.5"]
+    assert tune(photos, *flags, "--gradient_accumulation_steps", "2", "--batch_size", "8", "--optimizer", "Lion") == 0
+    ((optimizer, _),) = watch.optimizers
+    assert (optimizer.gradient_accumulation_steps, optimizer.global_clipnorm) == (2, 0.5)
+    assert "lion" in type(optimizer).__name__.lower()
+    assert watch.settings[0].focal_gamma == 2
+    assert any(more.get("balanced") for more in given)
+    assert tune(photos, "--full.epochs", "1", "--balance", "weights") == 0
+    assert watch.settings[1].class_weights[0] < 1 < watch.settings[1].class_weights[1]
+
+
+def test_statistics_of_random_weights_are_learnt_and_pretrained_ones_stay(
+    folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+    original = backbones.unfreeze
+
+    def noted(model: keras.Model, name: str, stage: str | None, normalization: str) -> None:
+        asked.append(normalization)
+        original(model, name, stage, normalization)
+
+    monkeypatch.setattr(backbones, "unfreeze", noted)
+    assert tune(photos, "--full.epochs", "1") == 0
+    assert set(asked) == {"inference"}
+    asked.clear()
+    assert tune(photos, "--full.epochs", "1", "--backbone.weights", "none") == 0
+    assert set(asked) == {"train"}
+
+
+# Before a photo is opened ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--full.unfreeze_from", "stage9"], "stage 'stage9' is unknown: LetterNet has stem, stage1, stage2, stage3"),
+        (["--full.learning_rates", "{stge3: 1e-4}"], "'stge3' is unknown: LetterNet has stem, stage1, stage2, stage3"),
+        (["--full.unfreeze_from", "[stage2, stage3]"], "each is to add lower stages: give [stage3, stage2]"),
+        (["--full.unfreeze_from", "[stage3, stage3]"], "each is to add lower stages: give [stage3]"),
+        (
+            ["--full.unfreeze_from", "stage3", "--full.learning_rates", "{stage1: 1e-4}"],
+            "full.learning_rates has stage1, which is frozen: full.unfreeze_from is stage3",
+        ),
+        (["--head.solved", "true", "--head.learning_rate", "0.1", "--head.epochs", "null"], "solved and not trained"),
+        (
+            ["--head.solved", "true", "--head.learning_rate", "auto", "--head.epochs", "3"],
+            "head.learning_rate is 'auto', but the head is solved first",
+        ),
+        (["--full.learning_rate", ".inf"], "full.learning_rate is inf; it must be above 0, and finite"),
+        (["--weight_decay", ".inf"], "weight_decay is inf; it must be 0 or more, and finite"),
+        (["--focal_gamma", "-1"], "focal_gamma is -1.0; it must be 0 or more"),
+        (["--global_clipnorm", "0"], "global_clipnorm is 0.0; it must be above 0"),
+        (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is 0; it must be 1 or more"),
+        (["--ema_momentum", "1"], "ema_momentum is 1.0; it must lie between 0 and 1"),
+        (["--tta", "-1"], "tta is -1; it must be 0 or more"),
+        (["--tta", "3", "--augment.flip", "false"], "no change of single photos is on in --augment"),
+        (["--full.learning_rates", "{head: 0}"], "full.learning_rates.head is 0.0; it must be above 0"),
+        (["--full.learning_rates", "{head: 1e-3}", "--full.layer_decay", "0.5"], "takes its place: give one of them"),
+        (["--full.unfreeze_from", "[]"], "full.unfreeze_from is []; it must name a stage or more"),
+        (["--augment.crop", "0"], "augment.crop is 0.0; it must be above 0"),
+        (["--augment.magnitude", "31"], "augment.magnitude is 31.0; it must be from 0 to 30"),
+        (["--augment.erasing", "2"], "augment.erasing is 2.0; it must be from 0 to 1"),
+        (["--augment.mixup", "-1"], "augment.mixup is -1.0; it must be 0 or more"),
+        (["--augment.cutmix", ".inf"], "augment.cutmix is inf; it must be 0 or more, and finite"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_it_is_refused_before_any_photo_is_opened(
+    folder: Path, photos: Path, argv: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setattr(data, "load", None)
+    assert tune(photos, *argv) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert says in said
+    assert mlflow.search_runs(search_all_experiments=True, output_format="list") == []
+
+
+def test_more_gradients_than_batches_are_refused(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
+    assert tune(photos, "--gradient_accumulation_steps", "100", "--full.epochs", "3") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "gradient_accumulation_steps is 100, but phase full has no more than 6 batches: give 6 or less" in said
+    assert mlflow.search_runs(search_all_experiments=True, output_format="list") == []
+
+
+@pytest.mark.parametrize("recipe", [finetune, find_lr, train])
+def test_several_labels_cannot_be_drawn_alike_often(
+    recipe: Any, folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    with open("labels.csv", "w", newline="") as file:
+        rows = [(f"photos/{path.parent.name}/{path.name}", path.parent.name) for path in sorted(photos.glob("*/*.png"))]
+        csv.writer(file).writerows([("path", "label"), *rows])
+    monkeypatch.setattr(data, "load", None)
+    kind = {finetune: config.Finetune, find_lr: config.FindLr, train: config.Train}[recipe]
+    flags = ["--data.path", "labels.csv", "--data.separator", "|", "--balance", "sampling"]
+    more = [] if recipe is train else ["--backbone.name", "LetterNet"]
+    assert cli.call(kind, recipe.run, [*flags, *more]) == 2
+    assert "balance is 'sampling', but examples that may have several labels" in capsys.readouterr().err
