@@ -201,7 +201,7 @@ def planned(seeds: int) -> list[Job]:
             cases = [(change, network) for change in ({}, *changes.values()) for network in networks]
             jobs += [Job(f"ablation/{group}", "finetune", network, seed, change) for change, network in cases]
     for seed in range(seeds + 2):
-        for network in ("MobileNet 0.25", "MobileNet 0.75"):
+        for network in NETWORKS:
             for photos in FEW if seed < seeds else FEW[:1]:
                 for recipe, change in few_shot().values():
                     jobs.append(Job("few-shot", recipe, network, seed, change, photos))

@@ -12,9 +12,14 @@ its own, and the largest batch, up to `--most`, that fits: tlkit's by `memory.ba
 
 A step costs 3 times the forward pass, and a multiply-add is 2 operations, so an image at 224 pixels takes 6 x 3.86e9 in
 Keras' network and 6 x 4.09e9 in timm's, which strides in the 3 x 3 convolutions. `share` is what of the GPU's peak that
-makes: its dense peak in 16 bit, and half of it (TensorFloat-32) in float32. TensorFlow and JAX use TensorFloat-32 for
-float32, PyTorch for its convolutions. Of a GPU that is not in the table the peak is the rate of a large product of
-matrices in 16 bit, measured in the same run; that rate stands below in any case.
+makes: its dense peak in 16 bit, and half of it (TensorFloat-32) in float32, or what GPUs without that have. TensorFlow
+and JAX use TensorFloat-32 for float32, PyTorch for its convolutions. Of a GPU that is not in the table the peak is the
+rate of a large product of matrices in 16 bit, measured in the same run; that rate stands below in any case.
+
+Memory has a roof too. Every layer's activations are at least written and read once in the forward pass, and they and
+their gradients once more each in the backward pass, and normalization reads what it normalizes twice: with A bytes of
+activations an image that is 6 A, unless a compiler fuses layers. `roof` is the lesser of what arithmetic and memory
+allow, in images a second, and `of roof` how near the measured rate comes; above 100 % says that layers were fused.
 
 Without a GPU it says so and ends; `--tiny` is a trial of the script at 32 pixels on whatever there is.
 """
@@ -26,28 +31,43 @@ import gc
 import importlib
 import importlib.util
 import json
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-# 1e12 operations a second in 16 bit, dense, by a part of the name that nvidia-smi gives, from NVIDIA's data sheets.
-PEAKS = {
-    "H100 PCIe": 756,
-    "H100": 989,
-    "H200": 989,
-    "GH200": 989,
-    "A100": 312,
-    "A30": 165,
-    "L40S": 362,
-    "L4": 121,
-    "V100": 125,
-    "T4": 65,
+TRAFFIC = 6  # times the bytes of all activations that a step moves, at least, where no layers are fused
+
+
+class Gpu(NamedTuple):
+    """What NVIDIA's data sheet says: 1e12 operations a second, dense, in 16 and 32 bit, and GB of memory a second."""
+
+    half: float
+    single: float
+    memory: float
+
+
+# By words of the name that nvidia-smi gives, the more special ones first.
+GPUS = {
+    "H100 PCIe": Gpu(756, 378, 2000),
+    "H100 NVL": Gpu(835, 417.5, 3900),
+    "H100": Gpu(989, 494.5, 3350),
+    "GH200": Gpu(989, 494.5, 4000),
+    "H200": Gpu(989, 494.5, 4800),
+    "A100 80GB": Gpu(312, 156, 1935),
+    "A100": Gpu(312, 156, 1555),
+    "A30": Gpu(165, 82, 933),
+    "L40S": Gpu(362, 183, 864),
+    "L4": Gpu(121, 60, 300),
+    "V100": Gpu(125, 15.7, 900),  # this and the next have no TensorFloat-32
+    "T4": Gpu(65, 8.1, 320),
 }
 
 
@@ -77,34 +97,47 @@ def main() -> None:
     if not backends:
         raise SystemExit(f"KERAS_BACKEND is {wanted!r}: neither it nor another backend of Keras is installed")
     measured = child(options, "product", sys.executable, backends[0])
-    known = next((peak for name, peak in PEAKS.items() if gpu and name in gpu), None)
-    peak = known or measured["teraflops"]
-    print(f"{gpu or 'CPU'}, {options.size} x {options.size} pixels; peak in 16 bit: {peak:.4g} TFLOP/s", end=" ")
-    print("(data sheet)" if known else "(measured, below)")
-    print(f"\n{'':<32}{'batch':>7}{'images/s':>10}{'ms a step':>11}{'TFLOP/s':>9}{'share':>8}{'memory GB':>11}")
+    if "skipped" in measured:
+        raise SystemExit(f"{backends[0]}: {measured['skipped']}")
+    known = data_sheet(gpu or "")
+    peaks = known or Gpu(measured["teraflops"], measured["teraflops"] / 2, float("inf"))
+    print(f"{gpu or 'CPU'}, {options.size} x {options.size} pixels; peak in 16 bit: {peaks.half:.4g} TFLOP/s", end=", ")
+    print(f"memory {peaks.memory:,.0f} GB/s (data sheet)" if known else "measured, below; memory unknown")
+    heads = ("images/s", "ms a step", "TFLOP/s", "share", "roof", "of roof", "memory GB")
+    print(f"\n{'':<32}{'batch':>7}" + "".join(f"{head:>11}" for head in heads))
     for backend in backends:
         for precision in options.precisions:
-            show(f"tlkit, {backend}, {precision}", child(options, precision, sys.executable, backend), peak)
+            show(f"tlkit, {backend}, {precision}", child(options, precision, sys.executable, backend), peaks)
     if not options.alone:
         python = os.environ.get("TLKIT_PEER_PYTHON") or sys.executable
-        show("timm, torch.compile, bfloat16", child(options, "timm", python), peak)
+        show("timm, torch.compile, bfloat16", child(options, "timm", python), peaks)
     print(f"\na product of matrices in bfloat16, {backends[0]}: {measured['teraflops']:.4g} TFLOP/s")
 
 
-def show(name: str, line: dict[str, Any], peak: float) -> None:
+def data_sheet(gpu: str) -> Gpu | None:
+    """Look a GPU up by the name that the driver gives.
+
+    >>> data_sheet("NVIDIA L40S").half, data_sheet("NVIDIA H100 NVL").half, data_sheet("NVIDIA L40")
+    (362, 835, None)
+    """
+    words = re.split(r"[\s-]+", gpu)
+    return next((row for name, row in GPUS.items() if set(name.split()) <= set(words)), None)
+
+
+def show(name: str, line: dict[str, Any], peaks: Gpu) -> None:
     """Print one row."""
     if "skipped" in line:
         print(f"{name:<32}{line['skipped']}", flush=True)
         return
-    rate = line["batch"] / line["seconds"]
+    rate, single = line["batch"] / line["seconds"], name.endswith("float32")
     done = rate * 6 * line["multiply_adds"] / 1e12
-    share = done / (peak / 2 if name.endswith("float32") else peak)
+    peak = peaks.single if single else peaks.half
+    moved = TRAFFIC * line["activations"] * (4 if single else 2)
+    roof = min(peak * 1e12 / (6 * line["multiply_adds"]), peaks.memory * 1e9 / moved)
     memory = f"{line['memory_gb']:.1f}" if line["memory_gb"] else "-"
-    milliseconds = 1000 * line["seconds"]
-    print(
-        f"{name:<32}{line['batch']:>7}{rate:>10.1f}{milliseconds:>11.1f}{done:>9.3g}{share:>8.1%}{memory:>11}",
-        flush=True,
-    )
+    cells = [f"{rate:,.1f}", f"{1000 * line['seconds']:.1f}", f"{done:.3g}", f"{done / peak:.1%}"]
+    cells += [f"{roof:,.0f}", f"{rate / roof:.0%}", memory]
+    print(f"{name:<32}{line['batch']:>7}" + "".join(f"{cell:>11}" for cell in cells), flush=True)
 
 
 def gpu_name() -> str | None:
@@ -139,6 +172,8 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
 
     from tlkit import arithmetic, backbones, memory, runtime
 
+    if not options.tiny and runtime.device()[0] != "gpu":
+        return {"skipped": f"{keras.backend.backend()} sees no GPU: install it with CUDA"}
     runtime.prepare(0, options.case)
     classes = 1000
     whole = backbones.classifier(backbones.build("ResNet50", (options.size, options.size, 3), "none"), classes, 0.0)
@@ -170,13 +205,38 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
             self.seconds = time.perf_counter() - self.began
 
     clock = Clock()
+    forget_peak(keras.backend.backend())
     model.fit(Repeated(), epochs=2, verbose=0, callbacks=[clock])  # the first compiles
     return {
         "batch": batch,
         "seconds": clock.seconds / options.steps,
         "multiply_adds": arithmetic.totals(arithmetic.describe(whole)).multiply_adds,
+        "activations": activations(whole),
         "memory_gb": used_memory(keras.backend.backend()),
     }
+
+
+def activations(model: Any) -> int:
+    """Count the numbers that all layers of a network give for one image."""
+    import keras
+
+    def numbers(layers: Any) -> Any:
+        for layer in layers:
+            if isinstance(layer, keras.Model):
+                yield from numbers(layer.layers)
+            elif not isinstance(layer, keras.layers.InputLayer):
+                yield math.prod(layer.output.shape[1:])
+
+    return sum(numbers(model.layers))
+
+
+def forget_peak(backend: str) -> None:
+    """Begin to count the most memory anew: the search for the batch has used more. JAX cannot."""
+    framework = importlib.import_module(backend)
+    if backend == "torch" and framework.cuda.is_available():
+        framework.cuda.reset_peak_memory_stats()
+    elif backend == "tensorflow" and framework.config.list_physical_devices("GPU"):
+        framework.config.experimental.reset_memory_stats("GPU:0")
 
 
 def used_memory(backend: str) -> float | None:
@@ -199,6 +259,8 @@ def product(options: argparse.Namespace) -> dict[str, Any]:
 
     from tlkit import runtime
 
+    if not options.tiny and runtime.device()[0] != "gpu":
+        return {"skipped": "it sees no GPU: install it with CUDA"}
     side, count = (256, 2) if options.tiny else (8192, 20)
     layers = [keras.layers.Dense(side, use_bias=False, dtype="mixed_bfloat16") for _ in range(count)]
     ends = keras.layers.Dense(side, dtype="mixed_bfloat16"), keras.layers.Dense(1)  # little comes and goes by the bus
@@ -222,6 +284,8 @@ def timm_peer(options: argparse.Namespace) -> dict[str, Any]:
     except ImportError as error:
         return {"skipped": f"{error}: name an interpreter that has it in TLKIT_PEER_PYTHON"}
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not options.tiny:
+        return {"skipped": "torch sees no GPU: install it with CUDA"}
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     size = options.size
@@ -267,8 +331,22 @@ def timm_peer(options: argparse.Namespace) -> dict[str, Any]:
         "batch": batch,
         "seconds": seconds,
         "multiply_adds": 4.09e9 * (size / 224) ** 2,
+        "activations": layer_outputs(timm.create_model("resnet50", num_classes=1000), size),
         "memory_gb": memory,
     }
+
+
+def layer_outputs(model: Any, size: int) -> int:
+    """Count the numbers that all layers of a PyTorch network give for one image; additions are no layers there."""
+    import torch
+
+    numbers: list[int] = []
+    for layer in model.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(lambda layer, given, output: numbers.append(output.numel()))
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, size, size))
+    return sum(numbers)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,33 @@ def test_scores_equal_scikit_learns():
     }
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_table_of_classes_equals_scikit_learns(multi_label: bool):
+    rng = np.random.default_rng(0)
+    if multi_label:
+        probabilities, labels = rng.random((200, 4)), (rng.random((200, 4)) < 0.3).astype(float)
+        predicted = probabilities > 0.5
+    else:
+        probabilities, labels = rng.dirichlet(np.ones(4), 200), rng.integers(0, 4, 200)
+        predicted = probabilities.argmax(1)
+    table = evaluation.by_class(evaluation.score("test", probabilities, labels), list("abcd"))
+    precision, recall, f1, examples = metrics.precision_recall_fscore_support(labels, predicted)
+    for name, wanted in {"precision": precision, "recall": recall, "f1": f1, "examples": examples}.items():
+        assert table[name] == pytest.approx(wanted)
+    assert all(low < value < high for low, value, high in zip(table["recall_low"], recall, table["recall_high"]))  # noqa: B905
+    if multi_label:
+        areas = metrics.average_precision_score(labels, probabilities, average=None)
+        assert table["average_precision"] == pytest.approx(areas)
+    assert {len(column) for column in table.values()} == {4}
+
+
+def test_a_class_that_is_never_predicted_has_no_precision():
+    table = evaluation.by_class(evaluation.score("val", np.array([[0.9, 0.1, 0.0]]), np.array([1])), list("abc"))
+    assert np.isnan(table["precision"]).tolist() == [False, True, True]
+    assert np.isnan(table["recall"]).tolist() == [True, False, True]
+    assert np.isnan(table["f1"]).tolist() == [False, False, True]
+
+
 def test_a_class_that_no_photo_has_does_not_change_f1():
     probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
     assert evaluation.score("val", probabilities, np.array([0, 1])).f1 == 1.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -275,12 +276,46 @@ def recalls(confusion: np.ndarray) -> list[tuple[float, float]]:
     >>> [[round(bound, 2) for bound in interval] for interval in recalls(np.array([[9, 1], [0, 0]]))]
     [[0.6, 0.98], [0, 1]]
     """
-    if confusion.ndim == 3:
-        right, true = confusion[:, 1, 1], confusion[:, 1].sum(axis=1)
-    else:
-        right, true = np.diag(confusion), confusion.sum(axis=1)
+    right, true, _ = counts(confusion)
     rows = zip(right.tolist(), true.tolist(), strict=True)
     return [wilson(right, count) if count else (0, 1) for right, count in rows]
+
+
+def by_class(scores: Scores, classes: Sequence[str]) -> dict[str, list[Any]]:
+    """Give a table of what each class scores, as columns; nan where a number is not defined.
+
+    Recall, precision and F1 are of photos that are given the class; a class that is never predicted has no precision.
+    Where an example may have several labels, or there are two classes, there is their average precision too.
+
+    >>> scores = score("test", np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]]), np.array([0, 1, 1]))
+    >>> table = by_class(scores, ["cat", "dog"])
+    >>> table["class"], table["examples"], table["recall"], table["precision"]
+    (['cat', 'dog'], [1, 2], [1.0, 0.5], [0.5, 1.0])
+    """
+    right, true, said = counts(scores.confusion)
+    shares = {"recall": (right, true), "precision": (right, said), "f1": (2 * right, true + said)}
+    table: dict[str, list[Any]] = {"class": list(classes), "examples": true.tolist()}
+    for name, (part, whole) in shares.items():
+        table[name] = np.where(whole > 0, part / np.maximum(whole, 1), np.nan).tolist()
+    table["recall_low"], table["recall_high"] = map(list, zip(*recalls(scores.confusion), strict=True))
+    if scores.average_precision is not None:
+        table["average_precision"] = scores.average_precision.tolist()
+    return table
+
+
+def counts(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give of each class how many are rightly predicted, how many there are, and how often it is predicted.
+
+    Shapes:
+        confusion: (classes, classes), or (classes, 2, 2) as in `Scores`
+        returns: (classes,) each
+
+    >>> [each.tolist() for each in counts(np.array([[9, 1], [2, 0]]))]
+    [[9, 0], [10, 2], [11, 1]]
+    """
+    if confusion.ndim == 3:
+        return confusion[:, 1, 1], confusion[:, 1].sum(axis=1), confusion[:, :, 1].sum(axis=1)
+    return np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
 
 
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:

@@ -216,6 +216,7 @@ def log_result(
         }
     )  # all at step 0, not at an epoch, so that MLflow compares runs by them as bars
     tracking.log_table(told, predictions.FILE)
+    tracking.log_table(evaluation.by_class(scores, classes), "class_scores.json")
     headline, score, _ = scores.headline
     title = f"{scores.split} {headline} {score:.3f}, {scores.photos} {kind}"
     recalls, areas = evaluation.recalls(scores.confusion), scores.average_precision if scores.multi_label else None
