@@ -63,7 +63,7 @@ ABLATION: dict[str, dict[str, dict[str, Any]]] = {  # what equals the defaults i
         "no phase `head`": {"head.solved": False, "head.epochs": 0},
         "a head that is trained, `head.solved false`": {"head.solved": False},
         "a head that is solved, then trained, `head.epochs 30`": {"head.epochs": 30},
-        "`head.dropout 0`": {"head.dropout": 0.0},
+        "`head.dropout 0.2`": {"head.dropout": 0.2},
         "a constant rate, no warm-up": {"full.schedule": "constant", "full.warmup": 0.0},
         "`full.batch_normalization train`": {"full.batch_normalization": "train"},
         "no augmentation": {"augment.flip": False},

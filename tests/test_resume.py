@@ -413,7 +413,7 @@ def test_a_scaled_loss_goes_on_with_its_scale(photos: Photos, tmp_path: Path):
 
 COMMAND = (
     *("--head.epochs", "3", "--full.epochs", "3", "--batch_size", "64", "--ema_momentum", "0.9"),
-    *("--augment.mixup", "0.2", "--full.batch_normalization", "train"),
+    *("--augment.mixup", "0.2", "--full.batch_normalization", "train", "--head.dropout", "0.2"),
 )
 DRIVER = """
 import os, signal, sys

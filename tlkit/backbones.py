@@ -294,7 +294,7 @@ def check(
     return shape, weights
 
 
-def classifier(backbone: keras.Model, classes: int, dropout: float = 0.2, multi_label: bool = False) -> keras.Model:
+def classifier(backbone: keras.Model, classes: int, dropout: float = 0.0, multi_label: bool = False) -> keras.Model:
     """Put a new head on a backbone: raw pixels to probabilities.
 
     The layers are `pixels`, `backbone` (the model given, preprocessing included), `pool`, `dropout`, `head` (the

@@ -347,13 +347,13 @@ class Head(Phase):
             where each photo has one label, classes are not balanced, and the head has no more than a million weights.
         epochs: Most passes over the training photos, from the solution on where it is solved; by default none then,
             and 30 where it is not.
-        dropout: Share of the pooled features dropped where the head is trained, in both phases.
+        dropout: Share of the pooled features dropped in training, in both phases; 0.2 is usual, and earned nothing.
     """
 
     solved: bool | None = None
     epochs: int | None = None  # type: ignore[assignment]  # wider than that of other phases
     learning_rate: float | Literal["auto"] = 3e-3
-    dropout: float = 0.2
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
