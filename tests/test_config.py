@@ -109,6 +109,7 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--hed.epochs", "1"], "unknown setting hed.epochs; did you mean head.epochs?"),
         (["--head.epoch", "1"], "unknown setting head.epoch; did you mean head.epochs?"),
         (["--head.epochs", "many"], "--head.epochs: expected int or null, got 'many'"),
+        (["--batch_size", "max"], "--batch_size: expected int or one of auto, got 'max'"),
         (["--augment.flip", "3"], "--augment.flip: expected bool or list or null, got '3'"),
         (["--data.source", "web"], "--data.source: expected one of auto, embedded, folder, csv, npz, tfds, got 'web'"),
         (["--data.source", "folder"], "data.path is None; data.source folder needs --data.path"),

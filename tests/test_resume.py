@@ -415,19 +415,28 @@ COMMAND = (
     *("--head.epochs", "3", "--full.epochs", "3", "--batch_size", "64", "--ema_momentum", "0.9"),
     *("--augment.mixup", "0.2", "--full.batch_normalization", "train", "--head.dropout", "0.2"),
 )
+STEPS_IN_ALL = 2 * 3 * 20  # of COMMAND: 1,246 digits
 DRIVER = """
-import os, signal, sys
+import os, signal, sys, threading, time
 from tlkit import checkpoints, cli, config, training
 from tlkit.recipes import _runs, finetune
 
 checkpoints.pause = lambda cost: 0.2
 checkpoints.SECONDS = 0.2
-left = int(os.environ.get("KILL_AFTER") or 0)
-original = _runs.callbacks
+left, seconds = int(os.environ["KILL_AFTER"]), float(os.environ["KILL_SECONDS"])
+original, began = _runs.callbacks, None
 
 
 def callbacks(trial):
     import keras
+
+    global began
+    if began is None:
+        began = time.perf_counter()
+        if seconds:
+            timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+            timer.daemon = True
+            timer.start()
 
     class Kill(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -440,12 +449,17 @@ def callbacks(trial):
 
 
 _runs.callbacks = callbacks
-sys.exit(cli.call(config.Finetune, finetune.run))
+status = cli.call(config.Finetune, finetune.run)
+if began:
+    print("seconds", time.perf_counter() - began)
+sys.exit(status)
 """
 
 
-def recipe(folder: Path, *flags: str, kill_after: int = 0) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "KILL_AFTER": str(kill_after), "TLKIT_CACHE": str(folder.parent / "cache")}
+def recipe(folder: Path, *flags: str, kill_after: int = 0, seconds: float = 0) -> subprocess.CompletedProcess:
+    """Run COMMAND, and kill it after so many steps, or so many seconds from the beginning of its training on."""
+    environment = {**os.environ, "KILL_AFTER": str(kill_after), "KILL_SECONDS": str(seconds)}
+    environment["TLKIT_CACHE"] = str(folder.parent / "cache")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
         environment.pop(name, None)
     command = [sys.executable, str(folder.parent / "driver.py"), *COMMAND, *flags]
@@ -469,23 +483,33 @@ def result(folder: Path) -> tuple[dict[str, list[tuple[int, float]]], list[np.nd
 
 
 @pytest.mark.slow
-def test_ten_runs_that_are_killed_at_random_steps_end_alike(tmp_path: Path):
-    """By SIGKILL, twice some of them; then `--resume auto`, in the same run."""
+def test_ten_runs_that_are_killed_at_random_points_end_alike(tmp_path: Path):
+    """By SIGKILL at a step, one in each tenth of the two phases; every other once more at a moment, whatever it is in.
+
+    Then `--resume auto`, in the same run.
+    """
     (tmp_path / "driver.py").write_text(DRIVER)
     (tmp_path / "whole").mkdir()
     done = recipe(tmp_path / "whole")
     assert done.returncode == 0, done.stderr
+    seconds = float(done.stdout.split()[-1])
     metrics, weights, about = result(tmp_path / "whole")
+    assert [step for step, _ in metrics["loss"]] == [1, 2, 3, 4, 5, 6, 7]  # the solved head, and both phases
     rng = np.random.default_rng(int(os.environ.get("TLKIT_KILL_SEED", "0")))
     for number in range(10):
         folder = tmp_path / str(number)
         folder.mkdir()
-        for _ in range(1 + number % 2):
-            killed = recipe(folder, "--resume", "auto", kill_after=int(rng.integers(1, 50)))
-            assert killed.returncode == -signal.SIGKILL, killed.stderr
-        done = recipe(folder, "--resume", "auto")
-        assert done.returncode == 0, done.stderr
-        assert "going on with run" in done.stdout
+        step = int(rng.integers(max(1, number * STEPS_IN_ALL // 10), (number + 1) * STEPS_IN_ALL // 10))
+        killed = recipe(folder, kill_after=step)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        moment = rng.uniform(0, seconds * (1 - number / 12))
+        again = recipe(folder, "--resume", "auto", seconds=moment) if number % 2 else killed
+        print(f"killed after step {step}", f"and {moment:.1f} s, {again.returncode}" if number % 2 else "", flush=True)
+        assert again.returncode in (-signal.SIGKILL, 0), again.stderr
+        if again.returncode:  # else it was done before
+            done = recipe(folder, "--resume", "auto")
+            assert done.returncode == 0, done.stderr
+            assert "going on with run" in done.stdout
         found = result(folder)
         assert found[0] == metrics
         assert all(np.array_equal(a, b) for a, b in zip(found[1], weights, strict=True))
@@ -517,4 +541,15 @@ def test_what_resume_refuses_is_one_line(tmp_path: Path):
     assert changed.returncode == 2
     assert f"the data are not those that run {begun.name} was begun with" in changed.stderr.splitlines()[-1]
     (begun / "run.json").write_text(json.dumps(told))
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client.delete_run(begun.name)
+    gone = recipe(folder, "--resume", begun.name)
+    assert gone.returncode == 2
+    assert f"the interrupted run {begun.name} was deleted: restore it, or delete mlruns/checkpoints" in gone.stderr
+    assert "Those that were: none" in gone.stderr.splitlines()[-1]
+    client.restore_run(begun.name)
+
+    other = recipe(folder, "--resume", "auto", "--seed", "5", kill_after=1)
+    assert f"(run {begun.name} has another seed): a new one begins" in other.stdout
     assert recipe(folder, "--resume", begun.name).returncode == 0

@@ -155,8 +155,8 @@ def _expected(match: re.Match[str]) -> str:
 
 def _expected_union(match: re.Match[str]) -> str:
     found = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", match[0])
-    kinds = [kind or f"one of {names}".replace("'", "") for kind, names in found if kind != "NoneType"]
-    return f"expected {' or '.join([*kinds, 'null'])}, got {match[1]!r}"
+    kinds = [kind or f"one of {names}".replace("'", "") for kind, names in found]
+    return f"expected {' or '.join(kinds)}, got {match[1]!r}".replace("NoneType", "null")
 
 
 def _say(name: str, error: object, status: int) -> int:

@@ -414,7 +414,8 @@ class Recipe:
         data: The photos, sounds or arrays.
         precision: Arithmetic of the network; `auto` is mixed_bfloat16 on GPUs that have it, mixed_float16 on older
             ones, float32 on a CPU. Logits and loss are float32 always.
-        seed: Of every random choice: the same command and seed give the same weights on the same machine.
+        seed: Of every random choice: the same command and seed give the same weights on the same machine, up to
+            rounding on a GPU with TensorFlow.
         experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
         run_name: Name of the MLflow run; by default MLflow makes one up.
     """
@@ -688,7 +689,8 @@ class TrainGraph:
         full: The only phase; each epoch is one step on the whole graph.
         l2: Penalty of the first layer: half of this times the sum of its squared weights, as Kipf and Welling have it.
         precision: Arithmetic of the network; see `train`.
-        seed: Of every random choice: the same command and seed give the same weights on the same machine.
+        seed: Of every random choice: the same command and seed give the same weights on the same machine, up to
+            rounding on a GPU with TensorFlow.
         experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
         run_name: Name of the MLflow run; by default MLflow makes one up.
         register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it

@@ -194,17 +194,17 @@ def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining
         held = ((run, checkpoints.hold(run)) for run in runs if run.told["asked"] == asked)
         kept, lock = next(((run, lock) for run, lock in held if lock), (None, None))
         if kept is None:
-            print("no interrupted run of this command in this folder: a new one begins", flush=True)
+            others = [f"run {run.run_id} has another {name}" for run in runs for name in _differing(asked, run)[:1]]
+            said = f" ({others[0]})" if others else ""
+            print(f"no interrupted run of this command in this folder{said}: a new one begins", flush=True)
             return config, Begun(asked)
     else:
         kept = _named_run(config.resume, runs, recipe)
-        given, begun = _flat(asked), _flat(kept.told["asked"])
         plain = {**dataclasses.asdict(type(config)()), "resume": None}
-        differ = [name for name, value in given.items() if value != begun.get(name)]
-        if asked != plain and differ:
-            name = differ[0]
+        if asked != plain and (differ := _differing(asked, kept)):
+            given, begun = (_flat(settings).get(differ[0]) for settings in (asked, kept.told["asked"]))
             raise InvalidInput(
-                f"{name} is {given[name]!r}, but run {config.resume} was begun with {begun.get(name)!r}: leave "
+                f"{differ[0]} is {given!r}, but run {config.resume} was begun with {begun!r}: leave "
                 "settings out to go on with its own, or begin a new run without resume"
             )
         lock = checkpoints.hold(kept)
@@ -212,6 +212,12 @@ def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining
             raise InvalidInput(f"run {kept.run_id} is being trained by another process: wait for it, or stop it")
     print(f"going on with run {kept.run_id}", flush=True)
     return cli.from_settings(type(config), kept.told["config"]), Begun(kept.told["asked"], kept, lock)
+
+
+def _differing(asked: dict[str, Any], run: checkpoints.Begun) -> list[str]:
+    """The settings that are not what a run was begun with."""
+    begun = _flat(run.told["asked"])
+    return [name for name, value in _flat(asked).items() if value != begun.get(name)]
 
 
 def _is_there(run: checkpoints.Begun) -> bool:
