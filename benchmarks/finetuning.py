@@ -116,6 +116,7 @@ ABLATION: dict[str, dict[str, dict[str, Any]]] = {  # what equals the defaults i
         "`optimizer lion` at 3e-5": {"optimizer": "lion", "full.learning_rate": 3e-5},
     },
 }
+FORMERLY = {"full.batch_normalization": "inference"}  # what older results say where the default is None today
 PARTS = ("guide", "defaults", *(f"ablation/{group}" for group in ABLATION), "few-shot")
 Line = dict[str, Any]  # of the results
 
@@ -260,7 +261,12 @@ def configured(recipe: str, changes: dict[str, Any]) -> Any:
 def matches(line: Line, job: Job, wanted: dict[str, Any]) -> bool:
     """Say whether a result is of this job; of settings that came later a result knows nothing."""
     same = all(line[name] == getattr(job, name) for name in ("recipe", "network", "seed", "photos"))
-    return same and all(line["settings"].get(name, value) == value for name, value in wanted.items())
+
+    def alike(name: str, value: Any) -> bool:
+        found = line["settings"].get(name, value)
+        return found == value or (value is None and found == FORMERLY.get(name))
+
+    return same and all(alike(name, value) for name, value in wanted.items())
 
 
 def unfinished(jobs: Sequence[Job], found: Sequence[Line]) -> list[Job]:

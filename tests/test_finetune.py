@@ -52,15 +52,14 @@ class Watch:
 
 def test_stages_are_unfrozen_one_after_the_other(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
     watch = Watch(monkeypatch)
-    flags = ("--full.unfreeze_from", "[stage3, stage2]", "--full.epochs", "3", "--full.schedule", "constant")
+    flags = ("--full.unfreeze_from", "[stage3, stage2]", "--full.epochs", "5", "--full.schedule", "constant")
     assert tune(photos, *flags, "--full.warmup", "0", "--full.learning_rate", "1e-4") == 0
     assert watch.phases == ["full1", "full2"]
-    assert [settings.epochs for settings in watch.settings] == [1, 2]
-    assert watch.moved[0] == {"stage3", "head"}
-    assert watch.moved[1] in ({"stage2", "stage3", "head"}, set())  # none, where no epoch of it was better
+    assert [settings.epochs for settings in watch.settings] == [2, 3]
+    assert watch.moved == [{"stage3", "head"}, {"stage2", "stage3", "head"}]
     paths = {variable.path.split("_")[0].split("/")[0] for variable in watch.optimizers[1][1]}
     assert paths == {"stage2", "stage3", "head"}
-    assert [step for step, _ in metrics("loss")] == [1, 2, 3]
+    assert [step for step, _ in metrics("loss")] == [1, 2, 3, 4, 5]
 
 
 def test_rates_by_stage_reach_the_optimizer(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
@@ -185,10 +184,24 @@ def test_it_is_refused_before_any_photo_is_opened(
 
 
 def test_more_gradients_than_batches_are_refused(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
-    assert tune(photos, "--gradient_accumulation_steps", "100", "--full.epochs", "3") == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert "gradient_accumulation_steps is 100, but phase full has no more than 6 batches: give 6 or less" in said
+    flags = ["--gradient_accumulation_steps", "100", "--full.epochs", "3"]
+    for more, batches in ([], 6), (["--full.unfreeze_from", "[stage3, stage2]"], 2):  # of which one has an epoch
+        assert tune(photos, *flags, *more) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"steps is 100, but phase full has no more than {batches} batches: give {batches} or less" in said
     assert mlflow.search_runs(search_all_experiments=True, output_format="list") == []
+
+
+def test_the_config_of_a_run_whose_batch_was_found_can_be_given_again(
+    folder: Path, photos: Path, capsys: pytest.CaptureFixture
+):
+    flags = ["--backbone.name", "LetterNet", "--data.image_size", "16", "--data.path", str(photos)]
+    more = ["--batch_size", "auto", "--gradient_accumulation_steps", "2", "--full.epochs", "1"]
+    assert cli.call(config.Finetune, finetune.run, [*flags, *more]) == 0
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    stored = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/config.yaml")
+    assert float(run.data.params["full.learning_rate"]) == pytest.approx(3e-4 * 2**0.5)
+    assert cli.call(config.Finetune, finetune.run, ["--config", stored]) == 0
 
 
 @pytest.mark.parametrize("recipe", [finetune, find_lr, train])

@@ -107,7 +107,10 @@ def test_find_lr_logs_the_curve_and_says_the_rate(folder: Path, photos: Path, ph
     argv = ["--data.path", str(photos), *SMALL, "--phase", phase, "--steps", "20", "--lowest", "1e-4"]
     if phase == "head":
         assert cli.call(config.FindLr, find_lr.run, argv) == 2
-        assert "the head is solved, and needs no rate: give --head.solved false" in capsys.readouterr().err
+        assert (
+            "the head is solved, after which the loss falls at no rate: give --head.solved false"
+            in capsys.readouterr().err
+        )
         argv += ["--head.solved", "false"]
     assert cli.call(config.FindLr, find_lr.run, argv) == 0
     said = capsys.readouterr().out

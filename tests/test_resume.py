@@ -17,7 +17,7 @@ import pytest
 
 from tlkit import builders, checkpoints, training
 from tlkit.data import Photos
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, Unavailable
 
 STEPS = 3  # batches in an epoch
 PHASE = training.Settings(
@@ -267,7 +267,7 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
     training.fit_full(good, photos, photos, PHASE, seed=3, augment={"brightness": 0.3, "mixup": 0.4}, until=2)
     for a, b in zip(model.get_weights(), good.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(InvalidInput, match=r"the loss became nan in phase full: lower --full\.learning_rate"):
+    with pytest.raises(InvalidInput, match=r"the loss became nan or infinite in phase full: lower --full\.learning"):
         training.fit_full(learner(0), photos, photos, PHASE._replace(learning_rate=1e30, global_clipnorm=None))
 
 
@@ -309,12 +309,19 @@ def test_a_validation_loss_that_is_no_number_is_told(photos: Photos, tmp_path: P
     """The last step of an epoch may wreck the weights, whose own loss is from before it."""
 
     class Wreck(keras.callbacks.Callback):
+        def __init__(self, epochs: int):
+            super().__init__()
+            self.epochs = epochs
+
         def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-            if self.model.optimizer.iterations >= 2 * STEPS:
+            if self.model.optimizer.iterations >= self.epochs * STEPS:
                 self.model.get_layer("head").kernel.assign(np.full((3, 2), np.nan))
 
-    model = learner(0)
-    history = fit(model, photos, tmp_path / "a.npz", [Wreck()], ema_momentum=None, gradient_accumulation_steps=1)
+    model, changed = learner(0), {"ema_momentum": None, "gradient_accumulation_steps": 1}
+    with pytest.raises(InvalidInput, match="the loss became nan or infinite in phase full"):
+        fit(learner(0), photos, tmp_path / "b.npz", [Wreck(1)], **changed)
+    assert "are kept" not in capsys.readouterr().err
+    history = fit(model, photos, tmp_path / "a.npz", [Wreck(2)], **changed)
     assert len(history.epochs) == 2
     said = capsys.readouterr().err
     assert "the validation loss became nan in epoch 2; the weights of epoch 1 are kept. Lower" in said
@@ -350,6 +357,26 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(
     assert "a batch of 20 does not fit into memory: 10 at a time, 4 times a step" in capsys.readouterr().out
     for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_range_test_that_does_not_fit_takes_smaller_batches(photos: Photos, capsys: pytest.CaptureFixture):
+    class Small(keras.callbacks.Callback):
+        def __init__(self, most: int):
+            super().__init__()
+            self.most = most
+
+        def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            if 15 // (self.model.optimizer.gradient_accumulation_steps or 1) > self.most:
+                raise MemoryError
+
+    settings = training.Settings(2, 0.01, batch_size=15)
+    seen = training.range_test_full(learner(0), photos, settings, callbacks=[Small(5)], steps=4)
+    assert len(seen.rates) == 4
+    assert (
+        "learning rates: a batch of 15 does not fit into memory: 5 at a time, 3 times a step" in capsys.readouterr().out
+    )
+    with pytest.raises(Unavailable, match="learning rates: not even a batch of 1 fits into memory"):
+        training.range_test_full(learner(0), photos, settings, callbacks=[Small(0)], steps=4)
 
 
 @pytest.mark.usefixtures("at_each_step")
@@ -546,7 +573,7 @@ def test_what_resume_refuses_is_one_line(tmp_path: Path):
     client.delete_run(begun.name)
     gone = recipe(folder, "--resume", begun.name)
     assert gone.returncode == 2
-    assert f"the interrupted run {begun.name} was deleted: restore it, or delete mlruns/checkpoints" in gone.stderr
+    assert f"{begun.name} is not in this MLflow store, or was deleted there: restore it, or delete" in gone.stderr
     assert "Those that were: none" in gone.stderr.splitlines()[-1]
     client.restore_run(begun.name)
 

@@ -184,7 +184,8 @@ def fit(
     best = _BestEpoch(settings, logits, history.best["val_loss"] if history.epochs else math.inf)
     keeper = _Keeper(keeping, history, first, settings, best, steps)
     if state and keeping:
-        _restore(state, logits, best, keeping.path, times)
+        done = (len(history.epochs) - first) * steps + state.step
+        _restore(state, logits, best, keeping.path, times, done)
     last = first + min(until or settings.epochs, settings.epochs)
     done, step = len(history.epochs) - first, state.step if state else 0
     record = _Record(history, phase, state.seconds if state else 0.0)
@@ -219,7 +220,7 @@ def fit(
     if not _good(history):
         if keeping:
             checkpoints.delete(keeping.path)  # there is nothing to go on with
-        raise InvalidInput(f"the loss became nan in phase {phase}: {_advice(phase, settings)}")
+        raise InvalidInput(f"the loss became nan or infinite in phase {phase}: {_advice(phase, settings)}")
     return history
 
 
@@ -248,18 +249,20 @@ def _advice(phase: str, settings: Settings) -> str:
 
 
 def _tell_diverged(error: _Diverged, history: History, phase: str, settings: Settings) -> None:
-    if not history.epochs:
+    if not _good(history):
         return  # `fit` raises
     kept = f"the weights of epoch {history.best['epoch']} are kept"
     print(f"{phase}: {error}; {kept}. {_advice(phase, settings).capitalize()}", file=sys.stderr, flush=True)
 
 
-def _restore(state: checkpoints.State, model: keras.Model, best: _BestEpoch, path: Path, times: int) -> None:
-    """Put the model, its optimizer, and what is known of the best epoch where they were."""
+def _restore(
+    state: checkpoints.State, model: keras.Model, best: _BestEpoch, path: Path, times: int, batches: int
+) -> None:
+    """Put the model, its optimizer, and what is known of the best epoch where they were, `batches` into the phase."""
     if not model.optimizer.built:  # Keras' LossScaleOptimizer, built twice, has all its variables twice
         model.optimizer.build(model.trainable_variables)
     if times > 1:
-        values = _in_smaller_batches(state.arrays["optimizer"], model.optimizer, times)
+        values = _in_smaller_batches(state.arrays["optimizer"], model.optimizer, times, batches)
         state = state._replace(arrays={**state.arrays, "optimizer": values})
     parts = {"last": model.variables, "optimizer": model.optimizer.variables, "best": model.weights}
     checkpoints.fits(path, state, {name: [tuple(v.shape) for v in values] for name, values in parts.items()})
@@ -268,17 +271,21 @@ def _restore(state: checkpoints.State, model: keras.Model, best: _BestEpoch, pat
     best.weights, best.waited, best.ended = state.arrays["best"], state.waited, state.ended
 
 
-def _in_smaller_batches(values: list[np.ndarray], optimizer: Any, times: int) -> list[np.ndarray]:
+def _in_smaller_batches(values: list[np.ndarray], optimizer: Any, times: int, batches: int) -> list[np.ndarray]:
     """What an optimizer's variables hold once a batch is so many: it counts these, and sums up their gradients."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     sums, there = {id(v) for v in inner._accumulated_gradients}, len(values) == len(optimizer.variables)
+    steps = inner.gradient_accumulation_steps // times
     left, found = iter(values), []
     for variable in optimizer.variables:
         if id(variable) in sums and not there:
             found.append(np.zeros(variable.shape, variable.dtype))
             continue
-        value = next(left, np.zeros(()))
-        found.append(value * times if variable is inner._iterations or id(variable) in sums else value)
+        value = next(left, np.zeros(()))  # too few: `checkpoints.fits` will say so
+        if variable is inner._iterations:
+            # As many as there were, though an epoch with a small last batch has fewer, and as far into an update.
+            value = times * (value + steps * np.rint((batches / times - value) / steps).astype(value.dtype))
+        found.append(value * times if id(variable) in sums else value)
     return found
 
 
@@ -289,8 +296,8 @@ class _Diverged(Exception):
 class _Guard(keras.callbacks.Callback):
     """Ends training at the first loss that is no number, before the next step.
 
-    It comes first. On a device that computes while Python goes on, it looks at each loss in a thread of Keras, so that
-    the next step need not wait for it; on a CPU that thread would take longer than the look.
+    It comes first. Where Python goes on while a step is computed, as on JAX and on GPUs, it looks at each loss in a
+    thread of Keras, so that the next step need not wait for it; elsewhere that thread would take longer than the look.
     """
 
     seen: str | None = None

@@ -397,6 +397,22 @@ def epoch_logger(prefix: str = "", after: int = 0) -> Any:
     return EpochLogger()
 
 
+def run_name(run_id: str) -> str | None:
+    """Give the name of a run; None where the store does not have it, or it was deleted.
+
+    Raises:
+        Unavailable: the store does not answer, or does not let us look.
+    """
+    with _store_errors():
+        try:
+            info = mlflow.get_run(run_id).info
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+    return None if info.lifecycle_stage == "deleted" else info.run_name
+
+
 def recent_runs(experiment_id: str, count: int) -> list[str]:
     """Give the ids of the experiment's last finished runs, newest first; comparisons of runs are left out."""
     with _store_errors():

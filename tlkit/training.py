@@ -119,7 +119,8 @@ def fit_full(
 ) -> History:
     """Train whatever is trainable of `backbones.classifier`'s model on the photos themselves.
 
-    Where a batch does not fit into memory, it is halved, and as many more make a step.
+    Where a batch does not fit into memory, it is halved, and as many more make a step; from the last checkpoint on,
+    where there is one.
 
     Args:
         model: From raw pixels to probabilities, or the upper of the two that `backbones.split` makes of it.
@@ -134,8 +135,8 @@ def fit_full(
         until: Stop after so many of the phase's epochs, those that a checkpoint holds included; the learning rate's
             schedule stays that of all `settings.epochs`.
         keeping: Where its state is kept at the end, and on the way if so wanted. On one machine and with the same data,
-            settings and seed, a phase that goes on gives what it would have given in one go. A phase that has ended for
-            lack of patience stays so.
+            settings and seed, a phase that goes on gives what it would have given in one go, on a GPU up to rounding. A
+            phase that has ended for lack of patience stays so.
         phase: Its name.
         callbacks: Keras callbacks.
 
@@ -144,7 +145,8 @@ def fit_full(
 
     Raises:
         InvalidInput: `until` is below 1, or the checkpoint is damaged, or of another model or other settings, or the
-            loss became nan before there were weights to fall back on.
+            loss became nan or infinite before there were weights to fall back on.
+        Unavailable: not even a batch of 1 fits into memory.
         KeyboardInterrupt: the process is asked to end, after the state was written.
     """
     if until is not None and until < 1:
@@ -281,22 +283,26 @@ def _range_test(
             with readable_errors():
                 return finder.range_test(logits, given, **more)
         except Exception as error:
-            settings = _halved(settings, "learning rates", error)
+            settings = _smaller(settings, "learning rates", error)
+        memory.release()  # once the error has gone, which holds all that it ran out with
 
 
-def _halved(settings: Settings, work: str, error: Exception) -> Settings:
-    """Half the batch and twice as many for a step, where an error says that memory has run out; else it is raised."""
+def _smaller(settings: Settings, work: str, error: Exception) -> Settings:
+    """Half the batch, and twice as many for a step, where an error says that memory has run out; else it is raised.
+
+    Of an odd one it is a third, a fifth ..., so that a step and a checkpoint in an epoch are of whole batches.
+    """
     if not memory.is_exhausted(error):
         raise error
     if settings.batch_size == 1:
         raise Unavailable(
             f"{work}: not even a batch of 1 fits into memory: train smaller photos, fewer stages or with --remat"
         ) from error
-    half, more_steps = settings.batch_size // 2, settings.gradient_accumulation_steps * 2
-    said = f"a batch of {settings.batch_size} does not fit into memory: {half} at a time, {more_steps} times a step"
+    times = next(factor for factor in range(2, settings.batch_size + 1) if settings.batch_size % factor == 0)
+    part, steps = settings.batch_size // times, settings.gradient_accumulation_steps * times
+    said = f"a batch of {settings.batch_size} does not fit into memory: {part} at a time, {steps} times a step"
     print(f"{work}: {said}", flush=True)
-    memory.release()
-    return settings._replace(batch_size=half, gradient_accumulation_steps=more_steps)
+    return settings._replace(batch_size=part, gradient_accumulation_steps=steps)
 
 
 def _given(logits: keras.Model, settings: Settings, seed: int, augment: dict[str, Any] | None) -> dict[str, Any]:
@@ -342,7 +348,7 @@ def _fit_batches(
     **more: Any,
 ) -> History:
     """Train on batches, smaller ones where these do not fit into memory."""
-    given = {**_given(logits, settings, seed, augment), "endless": keras.backend.backend() == "tensorflow"}
+    given, endless = _given(logits, settings, seed, augment), keras.backend.backend() == "tensorflow"
     begun = variables.values(logits.variables)
     keeping: Keeping | None = more.get("keeping")
 
@@ -358,8 +364,8 @@ def _fit_batches(
         steps = math.ceil(len(train.labels) / settings.batch_size)
 
         def from_there(epoch: int, step: int) -> dict[str, Any]:
-            x = batches(train, settings.batch_size, first_epoch=epoch, first_step=step, **given)
-            return {"x": x, "steps_per_epoch": steps - step if given["endless"] else None}
+            x = batches(train, settings.batch_size, first_epoch=epoch, first_step=step, endless=endless, **given)
+            return {"x": x, "steps_per_epoch": steps - step if endless else None}
 
         return phases.fit(
             logits,
@@ -379,6 +385,7 @@ def _fit_batches(
         try:
             return fit(settings, state, split)
         except Exception as error:
-            settings = _halved(settings, phase, error)
+            settings = _smaller(settings, phase, error)
+        memory.release()
         variables.assign(logits.variables, begun)
         state, split = kept()  # else from the beginning

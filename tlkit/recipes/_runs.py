@@ -179,7 +179,7 @@ def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining
     Raises:
         InvalidInput: there is no such run, or it was begun with other settings.
     """
-    from tlkit import checkpoints, cli, tracking
+    from tlkit import checkpoints, cli
 
     asked = {**dataclasses.asdict(config), "resume": None}
     if config.resume is None:
@@ -188,10 +188,10 @@ def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining
 
     if mlflow.active_run():
         raise InvalidInput(f"resume is {config.resume!r}, but an MLflow run is active: end it, or leave resume out")
-    tracking.open_store(config.experiment if config.resume == "auto" else None)
-    runs = [run for run in checkpoints.unfinished() if run.told["recipe"] == recipe and _is_there(run)]
+    runs = [run for run in checkpoints.unfinished() if run.told["recipe"] == recipe]
     if config.resume == "auto":
-        held = ((run, checkpoints.hold(run)) for run in runs if run.told["asked"] == asked)
+        alike = (run for run in runs if run.told["asked"] == asked and _name(run))
+        held = ((run, checkpoints.hold(run)) for run in alike)
         kept, lock = next(((run, lock) for run, lock in held if lock), (None, None))
         if kept is None:
             others = [f"run {run.run_id} has another {name}" for run in runs for name in _differing(asked, run)[:1]]
@@ -220,28 +220,26 @@ def _differing(asked: dict[str, Any], run: checkpoints.Begun) -> list[str]:
     return [name for name, value in _flat(asked).items() if value != begun.get(name)]
 
 
-def _is_there(run: checkpoints.Begun) -> bool:
-    """Whether MLflow still has a run; one that it has not cannot be gone on with."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
+def _name(run: checkpoints.Begun) -> str | None:
+    """The name of a run that can be gone on with; None, and said so, where MLflow does not have it any more."""
+    from tlkit import tracking
 
     try:
-        gone = mlflow.get_run(run.run_id).info.lifecycle_stage == "deleted"
-        why = "was deleted: restore it"
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        gone, why = True, "is in another MLflow store: set MLFLOW_TRACKING_URI"
-    if gone:
-        print(f"the interrupted run {run.run_id} {why}, or delete {run.folder}", file=sys.stderr, flush=True)
-    return not gone
+        tracking.open_store()
+        name = tracking.run_name(run.run_id)
+    except InvalidInput:  # there is no store at all
+        name = None
+    if name is None:
+        why = "is not in this MLflow store, or was deleted there: restore it, or delete"
+        print(f"the interrupted run {run.run_id} {why} {run.folder}", file=sys.stderr, flush=True)
+    return name
 
 
 def _named_run(name: str, runs: list[checkpoints.Begun], recipe: str) -> checkpoints.Begun:
-    import mlflow
-
+    names = {run.run_id: _name(run) for run in runs}
+    runs = [run for run in runs if names[run.run_id]]
     for run in runs:
-        if name in (run.run_id, mlflow.get_run(run.run_id).info.run_name):
+        if name in (run.run_id, names[run.run_id]):
             return run
     there = ", ".join(run.run_id for run in runs[:3]) or "none"
     raise InvalidInput(

@@ -326,7 +326,7 @@ def with_batch_size(config: AnyTraining, model: keras.Model, splits: data.Splits
     changed: dict[str, Any] = {"batch_size": found}
     for name in ("head", "full"):
         part = getattr(config, name, None)
-        if part and part.learning_rate != "auto":
+        if part and part.epochs and part.learning_rate != "auto":
             scale = memory.scaled_rate(1.0, examples, config.optimizer)
             changed[name] = dataclasses.replace(part, learning_rate=part.learning_rate * scale)
             if rates := getattr(part, "learning_rates", None):
@@ -441,7 +441,9 @@ def check_updates(config: configs.Training, splits: data.Splits) -> None:
     """Refuse gradients that are summed up over more batches than there are: nothing would ever be learnt."""
     for name in ("head", "full"):
         phase = getattr(config, name, None)
-        batches = (phase.epochs or 0) * math.ceil(len(splits.train) / batch_size(config)) if phase else 0
+        parts = len(stages_of(config)) if name == "full" and isinstance(config, configs.Finetune) else 1
+        epochs = (phase.epochs or 0) // parts if phase else 0  # of the shortest part, which begins to sum up anew
+        batches = epochs * math.ceil(len(splits.train) / batch_size(config))
         if 0 < batches < config.gradient_accumulation_steps:
             raise InvalidInput(
                 f"gradient_accumulation_steps is {config.gradient_accumulation_steps}, but phase {name} has no more "
@@ -464,7 +466,8 @@ def unfreeze(config: configs.Finetune, model: keras.Model, stage: str | None) ->
     """Make the backbone trainable from a stage on, its BatchNormalization as the config has it."""
     from tlkit import backbones
 
-    backbones.unfreeze(model, config.backbone.name, stage, config.full.batch_normalization or "inference")
+    normalization = config.full.batch_normalization or "inference"  # None has been completed
+    backbones.unfreeze(model, config.backbone.name, stage, normalization)
 
 
 def with_head(config: AnyFinetune, model: keras.Model, examples: data.Examples) -> AnyFinetune:
@@ -486,12 +489,13 @@ def with_head(config: AnyFinetune, model: keras.Model, examples: data.Examples) 
         epochs = 0 if solved else HEAD_EPOCHS
     if not (solved or epochs or config.full.epochs):
         raise InvalidInput("the head is not solved here, and the number of epochs is 0: give --head.epochs")
-    for name in ("learning_rate", "warmup", "patience", "schedule") if solved and not epochs else ():
-        if (given := getattr(head, name)) != getattr(plain, name):
-            raise InvalidInput(
-                f"head.{name} is {given}, but the head is solved and not trained: give --head.epochs {HEAD_EPOCHS} or "
-                "--head.solved false too, or leave it out"
-            )
+    if solved and not epochs:
+        for name in ("learning_rate", "warmup", "patience", "schedule"):
+            if (given := getattr(head, name)) != getattr(plain, name):
+                raise InvalidInput(
+                    f"head.{name} is {given}, but the head is solved and not trained: give --head.epochs {HEAD_EPOCHS} "
+                    "or --head.solved false too, or leave it out"
+                )
     if solved and epochs and head.learning_rate == "auto":
         raise InvalidInput(
             "head.learning_rate is 'auto', but the head is solved first, after which the loss falls at no rate: give a "

@@ -44,7 +44,9 @@ def run(config: FindLr) -> finder.RangeTest:
     model = _steps.classifier(config, backbone, examples)
     config = _steps.with_head(config, model, examples)
     if config.phase == "head" and config.head.solved:
-        raise InvalidInput("the head is solved, and needs no rate: give --head.solved false, or --phase full")
+        raise InvalidInput(
+            "the head is solved, after which the loss falls at no rate: give --head.solved false, or --phase full"
+        )
     splits = _steps.splits(config.data, examples, (height, width), channels)
     config = _steps.with_batch_size(config, model, splits)  # type: ignore[assignment]
     with _runs.tracked("find_lr", config, splits) as tracked:

@@ -151,7 +151,7 @@ def check(config: Finetune) -> None:
 
     Raises:
         InvalidInput: stored activations are wanted of photos that each epoch changes anew or of several stages, or
-            more phases than epochs, or stages that there are not.
+            more phases than epochs, or stages that there are not, that are frozen and have rates, or in another order.
     """
     stages = _steps.stages_of(config)
     if len(stages) > 1 and config.full.stored:
