@@ -360,7 +360,9 @@ def test_the_pictures_are_of_each_label(tmp_path: Path):
     figure.savefig(tmp_path / "confusion.png")
     recalls = evaluation.recalls(scores.confusion)
     assert recalls[0] == evaluation.wilson(found, found + missed)
-    figure = plots.class_scores(scores.confusion, SHAPES, recalls, "title", scores.average_precision)
+    table = evaluation.by_class(scores.confusion, SHAPES, scores.average_precision)
+    assert (table["recall_low"][0], table["recall_high"][0]) == recalls[0]
+    figure = plots.class_scores(table, "title")
     worst = int(np.argmin(metrics.f1_score(there, probabilities > 0.5, average=None)))
     arguments = there[:, worst], probabilities[:, worst] > 0.5
     recall, precision, f1, area = (

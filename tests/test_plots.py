@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tlkit import plots
+from tlkit import evaluation, plots
 
 
 def epoch(number: int, phase: str) -> dict:
@@ -46,7 +46,7 @@ def test_class_scores_have_the_worst_classes_on_top_with_their_counts(classes: i
     confusion[-1, [0, -1]] = 3, 1  # the last class is taken for the first
     confusion[-2, -2] = 5
     names = [f"a class with a long name, number {index}" for index in range(classes)]
-    figure = plots.class_scores(confusion, names, [(0.1, 0.9)] * classes, "test")
+    figure = plots.class_scores(evaluation.by_class(confusion, names), "test")
     axes = figure.axes[0]
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert len(labels) == drawn
@@ -55,19 +55,20 @@ def test_class_scores_have_the_worst_classes_on_top_with_their_counts(classes: i
     recall, precision, f1 = (line.get_xdata()[0] for line in [axes.lines[0], *axes.lines[-2:]])
     assert (recall, precision, f1) == (0.25, 1, 0.4)
     spans = axes.collections[0].get_segments()[0]  # of the interval, in the direction of the score
-    assert spans[:, 0] == pytest.approx([0.1, 0.9])
+    assert spans[:, 0] == pytest.approx(evaluation.wilson(1, 4))
     assert spans[0, 1] == spans[1, 1] == 0
     figure.savefig(tmp_path / "figure.png")
 
 
 def test_class_scores_leave_out_classes_without_examples_and_precision_where_none_is_predicted(tmp_path):
     confusion = np.array([[4, 0, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0], [0, 0, 0, 9]])
-    figure = plots.class_scores(confusion, ["a", "absent", "$missed$", "d"], [(0, 1)] * 4)
+    figure = plots.class_scores(evaluation.by_class(confusion, ["a", "absent", "$missed$", "d"]))
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["$missed$ (2)", "a (4)", "d (9)"]
     assert axes.lines[-2].get_ydata().tolist() == [1, 2]  # precision
     assert "1 class has no examples here" in axes.get_xlabel()
-    plots.class_scores(np.zeros((2, 2), int), ["a", "b"], [(0, 1)] * 2).savefig(tmp_path / "figure.png")
+    nothing = evaluation.by_class(np.zeros((2, 2), int), ["a", "b"])
+    plots.class_scores(nothing).savefig(tmp_path / "figure.png")
 
 
 def test_mistakes_are_sorted_by_confidence_and_only_they_are_read(tmp_path):

@@ -281,25 +281,30 @@ def recalls(confusion: np.ndarray) -> list[tuple[float, float]]:
     return [wilson(right, count) if count else (0, 1) for right, count in rows]
 
 
-def by_class(scores: Scores, classes: Sequence[str]) -> dict[str, list[Any]]:
+def by_class(
+    confusion: np.ndarray, classes: Sequence[str], average_precision: np.ndarray | None = None
+) -> dict[str, list[Any]]:
     """Give a table of what each class scores, as columns; nan where a number is not defined.
 
-    Recall, precision and F1 are of photos that are given the class; a class that is never predicted has no precision.
-    Where an example may have several labels, or there are two classes, there is their average precision too.
+    Recall has its 95 % Wilson interval; a class that is never predicted has no precision.
 
-    >>> scores = score("test", np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]]), np.array([0, 1, 1]))
-    >>> table = by_class(scores, ["cat", "dog"])
+    Args:
+        confusion: As in `Scores`.
+        classes: Their names.
+        average_precision: Of each class, for one more column.
+
+    >>> table = by_class(np.array([[1, 0], [1, 1]]), ["cat", "dog"])
     >>> table["class"], table["examples"], table["recall"], table["precision"]
     (['cat', 'dog'], [1, 2], [1.0, 0.5], [0.5, 1.0])
     """
-    right, true, said = counts(scores.confusion)
+    right, true, said = counts(confusion)
     shares = {"recall": (right, true), "precision": (right, said), "f1": (2 * right, true + said)}
     table: dict[str, list[Any]] = {"class": list(classes), "examples": true.tolist()}
     for name, (part, whole) in shares.items():
         table[name] = np.where(whole > 0, part / np.maximum(whole, 1), np.nan).tolist()
-    table["recall_low"], table["recall_high"] = map(list, zip(*recalls(scores.confusion), strict=True))
-    if scores.average_precision is not None:
-        table["average_precision"] = scores.average_precision.tolist()
+    table["recall_low"], table["recall_high"] = map(list, zip(*recalls(confusion), strict=True))
+    if average_precision is not None:
+        table["average_precision"] = average_precision.tolist()
     return table
 
 

@@ -138,48 +138,36 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str =
     return figure
 
 
-def class_scores(
-    confusion: np.ndarray,
-    classes: Sequence[str],
-    intervals: Sequence[tuple[float, float]],
-    title: str = "",
-    average_precision: np.ndarray | None = None,
-) -> Figure:
+def class_scores(table: Mapping[str, Sequence[Any]], title: str = "") -> Figure:
     """Draw recall with its interval, precision and F1 of each class, the class with the lowest F1 on top.
 
     Classes without examples have no recall and are left out. Of more than 30 classes the 30 worst are drawn.
 
     Args:
-        confusion: Counts, shape (classes, classes): the true label is the row, the predicted one the column. Or
-            (classes, 2, 2), of each label that is not (0) or is (1) there, where an example may have several.
-        classes: Their names.
-        intervals: Lower and upper bound of each class's recall; of one without examples, anything.
+        table: What `evaluation.by_class` gives; average precision is drawn too where it is there.
         title: Above the picture.
-        average_precision: Of each class, to be drawn too.
     """
-    if confusion.ndim == 3:
-        right, true, said = confusion[:, 1, 1], confusion[:, 1].sum(axis=1), confusion[:, :, 1].sum(axis=1)
-    else:
-        right, true, said = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    columns = {name: np.asarray(column) for name, column in table.items()}
+    classes, true = table["class"], columns["examples"]
     present = np.flatnonzero(true)
-    f1 = 2 * right / np.maximum(true + said, 1)
-    drawn = present[np.argsort(f1[present], kind="stable")][:MOST_CLASSES]
-    recall = right[drawn] / true[drawn]
+    drawn = present[np.argsort(columns["f1"][present], kind="stable")][:MOST_CLASSES]
+    recall = columns["recall"][drawn]
     names = [f"{shortened(classes[index], 28)} ({true[index]:,})" for index in drawn]
     height = 0.3 * max(len(drawn), 2) + 1.5
     figure = Figure(figsize=(7.5, height), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(drawn))
-    errors = np.abs(np.array([intervals[index] for index in drawn]).reshape(-1, 2).T - recall)
+    errors = np.abs(np.stack([columns["recall_low"][drawn], columns["recall_high"][drawn]]) - recall)
     bars = axes.errorbar(recall, places, xerr=errors, fmt="o", color=BLUE, ms=6, elinewidth=1.2, capsize=2.5)
     bars.set_label("recall, with 95 % interval")
-    told = said[drawn] > 0  # a class that is never predicted has no precision
-    precision = right[drawn][told] / said[drawn][told]
+    told = ~np.isnan(columns["precision"][drawn])  # a class that is never predicted has none
+    precision = columns["precision"][drawn][told]
     hollow: dict[str, Any] = {"mfc": "none", "mec": ORANGE, "mew": 1.4, "ms": 8.5}
     marks = axes.plot(precision, places[told], "D", label="precision", **hollow)
-    marks += axes.plot(f1[drawn], places, "|", color="black", ms=13, mew=1.4, label="F1")
-    if average_precision is not None:
-        marks += axes.plot(average_precision[drawn], places, "x", color=GRAY, ms=6, mew=1.4, label="average precision")
+    marks += axes.plot(columns["f1"][drawn], places, "|", color="black", ms=13, mew=1.4, label="F1")
+    if "average_precision" in columns:
+        areas = columns["average_precision"][drawn]
+        marks += axes.plot(areas, places, "x", color=GRAY, ms=6, mew=1.4, label="average precision")
     axes.set_yticks(places, names, parse_math=False)
     axes.hlines(places, 0, 1, color=GRAY, lw=0.5, alpha=0.35, zorder=0)
     axes.set(xlim=(-0.02, 1.02), ylim=(max(len(drawn), 1) - 0.5, -0.5))

@@ -216,14 +216,14 @@ def log_result(
         }
     )  # all at step 0, not at an epoch, so that MLflow compares runs by them as bars
     tracking.log_table(told, predictions.FILE)
-    tracking.log_table(evaluation.by_class(scores, classes), "class_scores.json")
+    table = evaluation.by_class(scores.confusion, classes, scores.average_precision if scores.multi_label else None)
+    tracking.log_table(table, "class_scores.json")
     headline, score, _ = scores.headline
     title = f"{scores.split} {headline} {score:.3f}, {scores.photos} {kind}"
-    recalls, areas = evaluation.recalls(scores.confusion), scores.average_precision if scores.multi_label else None
     pictures = {
         **fit.pictures,
         "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
-        "class_scores.png": plots.class_scores(scores.confusion, classes, recalls, title, areas),
+        "class_scores.png": plots.class_scores(table, title),
     }
     for name, picture in pictures.items():
         tracking.log_figure(picture, name)
