@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -300,7 +301,16 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(photos: Photos, tmp_path: Pa
     (tmp_path / "pickled.npy").write_bytes(np.array([None]).dumps())
     (tmp_path / "half").write_bytes(kept[: len(kept) // 2])
     (tmp_path / "empty").touch()
-    for name in ("other.npz", "array.npy", "pickled.npy", "half", "empty", "."):
+    with np.load(path) as file:
+        held = dict(file)
+    told = json.loads(str(held.pop("told")))
+    strange = [{"step": "1"}, {"epochs": 3}, {"epochs": [1]}, {"ended": None}]
+    strange += [{"settings": {**told["settings"], "batch_size": "all"}}, {"settings": []}]
+    strange += [{"arrays": {name: count for name, count in told["arrays"].items() if name != "metrics"}}]
+    for number, changed in enumerate(strange):
+        np.savez(tmp_path / f"strange{number}.npz", told=np.array(json.dumps({**told, **changed})), **held)
+    strangers = [f"strange{number}.npz" for number in range(len(strange))]
+    for name in ("other.npz", "array.npy", "pickled.npy", "half", "empty", ".", *strangers):
         with pytest.raises(InvalidInput, match="is no checkpoint of a phase, or is damaged") as caught:
             fit(learner(0), photos, settings, keeping=training.Keeping(tmp_path / name))
         assert "\n" not in str(caught.value)

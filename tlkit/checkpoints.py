@@ -115,8 +115,8 @@ def _load(path: Path, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any
             begun = told.pop("settings")
             arrays = {name: [file[f"{name}_{i}"] for i in range(n)] for name, n in told.pop("arrays").items()}
             state = State(**told, arrays=arrays)
-            if not isinstance(begun, dict):
-                raise ValueError("the settings are no mapping")
+            if not (isinstance(begun, dict) and _is_whole(state, begun)):
+                raise ValueError("something else stands in the place of a number, or an array is missing")
     except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, zipfile.BadZipFile) as error:
         raise InvalidInput(f"{path} is no checkpoint of a phase, or is damaged: delete it or give another") from error
     wanted = json.loads(json.dumps(dict(settings)))
@@ -124,6 +124,17 @@ def _load(path: Path, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any
         if name not in SPLIT and value != begun.get(name):
             raise InvalidInput(f"{path} was begun with {name} {begun.get(name)}, not {value}: give another file")
     return state, {name: begun[name] for name in SPLIT if name in begun}
+
+
+def _is_whole(state: State, settings: Mapping[str, Any]) -> bool:
+    """Whether what was read is of the kinds that `save` writes: a file may be a stranger's."""
+    kinds = {"epochs": list, "before": int, "waited": int, "ended": bool, "step": int, "seconds": int | float}
+    return (
+        all(isinstance(getattr(state, name), kind) for name, kind in kinds.items())
+        and all(isinstance(epoch, dict) and "val_loss" in epoch for epoch in state.epochs)
+        and all(isinstance(settings.get(name, 1), int) and settings.get(name, 1) > 0 for name in SPLIT)
+        and {"last", "optimizer", "best", "metrics", "generators"} <= set(state.arrays)
+    )
 
 
 def fits(path: Path, state: State, wanted: Mapping[str, list[tuple[int, ...]]]) -> None:
