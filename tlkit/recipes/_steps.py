@@ -413,10 +413,8 @@ def check_stages(config: configs.Finetune) -> None:
     ):
         for name in names:
             if name not in allowed:
-                raise InvalidInput(
-                    f"{setting} has {name!r}; stage {name!r} is unknown: {config.backbone.name} has "
-                    f"{', '.join(allowed) or 'none'}"
-                )
+                there = ", ".join(allowed) or "none"
+                raise InvalidInput(f"{setting}: stage {name!r} is unknown: {config.backbone.name} has {there}")
     places = [known.index(stage) for stage in stages]
     if any(upper <= lower for upper, lower in itertools.pairwise(places)):
         ordered = ", ".join(sorted(set(stages), key=known.index, reverse=True))
