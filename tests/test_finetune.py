@@ -11,8 +11,8 @@ import mlflow
 import numpy as np
 import pytest
 
-from tlkit import backbones, cli, config, data, phases, training
-from tlkit.recipes import find_lr, finetune, train
+from tlkit import cli, config, data, phases, training
+from tlkit.recipes import _steps, find_lr, finetune, train
 
 QUICK = ["--backbone.name", "LetterNet", "--data.image_size", "16", "--head.epochs", "0", "--head.solved", "false"]
 
@@ -117,22 +117,16 @@ def test_losses_and_batches_are_those_that_were_asked_for(folder: Path, photos: 
     assert watch.settings[1].class_weights[0] < 1 < watch.settings[1].class_weights[1]
 
 
-def test_statistics_of_random_weights_are_learnt_and_pretrained_ones_stay(
-    folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
-):
-    asked: list[str] = []
-    original = backbones.unfreeze
-
-    def noted(model: keras.Model, name: str, stage: str | None, normalization: str) -> None:
-        asked.append(normalization)
-        original(model, name, stage, normalization)
-
-    monkeypatch.setattr(backbones, "unfreeze", noted)
-    assert tune(photos, "--full.epochs", "1") == 0
-    assert set(asked) == {"inference"}
-    asked.clear()
-    assert tune(photos, "--full.epochs", "1", "--backbone.weights", "none") == 0
-    assert set(asked) == {"train"}
+def test_statistics_of_random_weights_are_learnt_and_pretrained_ones_stay(folder: Path):
+    for weights, asked, wanted in (
+        ("letters", None, "inference"),
+        ("none", None, "train"),
+        ("none", "freeze-affine", "freeze-affine"),
+    ):
+        given = config.Finetune(
+            backbone=config.Backbone("LetterNet", weights), full=config.Full(batch_normalization=asked)
+        )
+        assert _steps.complete(given).full.batch_normalization == wanted
 
 
 # Before a photo is opened ---------------------------------------------------------------------------------------------
@@ -192,6 +186,7 @@ def test_more_gradients_than_batches_are_refused(folder: Path, photos: Path, cap
     assert mlflow.search_runs(search_all_experiments=True, output_format="list") == []
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_whose_batch_was_found_can_be_given_again(
     folder: Path, photos: Path, capsys: pytest.CaptureFixture
 ):
