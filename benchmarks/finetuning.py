@@ -617,7 +617,7 @@ def ablation_table(found: Sequence[Line], base: dict[str, Any] | None = None) ->
             ]
             cells.append(interval(pairs) if change else "")
         rows.append(f"| {name} | {' | '.join(cells)} |")
-    if not rows:
+    if len(rows) < 2:
         return []
     return [
         f"| change | {' | '.join(NETWORKS)} | accuracy, by network and seed | test loss, likewise |",
