@@ -418,6 +418,7 @@ def test_finetune_learns_several_labels_and_all_that_follows_knows_it(
     assert {"class_scores.png", "confusion_matrix.png", "worst_mistakes.png"} <= {
         entry.path for entry in client.list_artifacts(run.info.run_id)
     }
+    mlflow.set_experiment("tlkit")
     table = mlflow.load_table("class_scores.json", run_ids=[run.info.run_id])
     assert list(table["class"]) == list(SHAPES)
     assert table["average_precision"].mean() == pytest.approx(found["test_map"])
