@@ -34,18 +34,22 @@ class Watch:
         self.phases, self.moved, self.settings, self.optimizers = [], [], [], []
         original = phases.fit
 
+        class Last(keras.callbacks.Callback):
+            """Looks before the weights of the best epoch are put back."""
+
+            def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+                self.values = {variable.path: np.array(variable) for variable in self.model.variables}
+
         def fit(logits: keras.Model, *given: Any, **more: Any) -> Any:
             before = {variable.path: np.array(variable) for variable in logits.variables}
-            history = original(logits, *given, **more)
+            last = Last()
+            history = original(logits, *given, **{**more, "callbacks": [*more["callbacks"], last]})
             self.phases.append(more["phase"])
             self.settings.append(more["settings"])
             self.optimizers.append((logits.optimizer, logits.trainable_variables))
-            changed = [path for path, old in before.items() if not np.array_equal(old, np.array(last(logits, path)))]
+            changed = [path for path, old in before.items() if not np.array_equal(old, last.values[path])]
             self.moved.append({path.split("/")[0].split("_")[0] for path in changed if "seed" not in path})
             return history
-
-        def last(logits: keras.Model, path: str) -> Any:
-            return next(variable for variable in logits.variables if variable.path == path)
 
         monkeypatch.setattr(phases, "fit", fit)
 
