@@ -31,7 +31,6 @@ import gc
 import importlib
 import importlib.util
 import json
-import math
 import os
 import re
 import shutil
@@ -129,10 +128,10 @@ def show(name: str, line: dict[str, Any], peaks: Gpu) -> None:
     if "skipped" in line:
         print(f"{name:<32}{line['skipped']}", flush=True)
         return
-    rate, single = line["batch"] / line["seconds"], name.endswith("float32")
+    rate = line["batch"] / line["seconds"]
     done = rate * 6 * line["multiply_adds"] / 1e12
-    peak = peaks.single if single else peaks.half
-    moved = TRAFFIC * line["activations"] * (4 if single else 2)
+    peak = peaks.single if name.endswith("float32") else peaks.half
+    moved = TRAFFIC * line["activations"]
     roof = min(peak * 1e12 / (6 * line["multiply_adds"]), peaks.memory * 1e9 / moved)
     memory = f"{line['memory_gb']:.1f}" if line["memory_gb"] else "-"
     cells = [f"{rate:,.1f}", f"{1000 * line['seconds']:.1f}", f"{done:.3g}", f"{done / peak:.1%}"]
@@ -211,23 +210,9 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         "batch": batch,
         "seconds": clock.seconds / options.steps,
         "multiply_adds": arithmetic.totals(arithmetic.describe(whole)).multiply_adds,
-        "activations": activations(whole),
+        "activations": memory.activations(whole),
         "memory_gb": used_memory(keras.backend.backend()),
     }
-
-
-def activations(model: Any) -> int:
-    """Count the numbers that all layers of a network give for one image."""
-    import keras
-
-    def numbers(layers: Any) -> Any:
-        for layer in layers:
-            if isinstance(layer, keras.Model):
-                yield from numbers(layer.layers)
-            elif not isinstance(layer, keras.layers.InputLayer):
-                yield math.prod(layer.output.shape[1:])
-
-    return sum(numbers(model.layers))
 
 
 def forget_peak(backend: str) -> None:
@@ -331,7 +316,7 @@ def timm_peer(options: argparse.Namespace) -> dict[str, Any]:
         "batch": batch,
         "seconds": seconds,
         "multiply_adds": 4.09e9 * (size / 224) ** 2,
-        "activations": layer_outputs(timm.create_model("resnet50", num_classes=1000), size),
+        "activations": 2 * layer_outputs(timm.create_model("resnet50", num_classes=1000), size),  # bytes, in bfloat16
         "memory_gb": memory,
     }
 

@@ -32,7 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -50,20 +50,9 @@ BATCH = 32
 BARE = 3  # epochs of bare steps at a time
 
 
-class Seconds(NamedTuple):
-    """Of the clock on the wall, and of the processor, all threads together."""
-
-    wall: float
-    processor: float
-
-    @classmethod
-    def now(cls) -> Seconds:
-        """What both clocks show."""
-        return cls(time.perf_counter(), time.process_time())
-
-    def since(self, before: Seconds, parts: float = 1) -> Seconds:
-        """What has passed, divided by a number of parts."""
-        return Seconds((self.wall - before.wall) / parts, (self.processor - before.processor) / parts)
+def now() -> np.ndarray:
+    """Seconds that the clock on the wall shows, and that of the processor, all threads together."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def main() -> None:
@@ -131,32 +120,32 @@ def compare(name: str, recipe: config.Finetune, rounds: int) -> None:
         logits.optimizer.apply(tape.gradient(value, [weight.value for weight in weights]), weights)
         return {"loss": value}
 
-    def bare(step: Callable[[Any, Any], Any]) -> Seconds:
-        began = Seconds.now()
+    def bare(step: Callable[[Any, Any], Any]) -> np.ndarray:
+        began = now()
         for _ in range(BARE):
             for start in range(0, whole, BATCH):
                 value = step(photos[start : start + BATCH], labels[start : start + BATCH])
         float(value["loss"])
-        return Seconds.now().since(began, BARE * whole / BATCH)
+        return (now() - began) / (BARE * whole / BATCH)
 
-    def fit() -> Seconds:
+    def fit() -> np.ndarray:
         with clock() as epochs:
             logits.fit(photos, labels, batch_size=BATCH, epochs=BARE + 1, verbose=0)
         return mean(epochs)
 
-    def ours() -> Seconds:
+    def ours() -> np.ndarray:
         with clock() as epochs, contextlib.redirect_stdout(sys.stderr):
             finetune.run(recipe)
         if len(epochs) != recipe.full.epochs:
             raise RuntimeError(f"{len(epochs)} epochs and not {recipe.full.epochs}")
         return mean(epochs)
 
-    def mean(epochs: list[Seconds]) -> Seconds:  # and not the median: what comes in some epochs alone counts too
-        return Seconds(*(statistics.mean(column) / batches for column in zip(*epochs[1:], strict=True)))
+    def mean(epochs: list[np.ndarray]) -> np.ndarray:  # and not the median: what comes in some epochs alone counts too
+        return np.mean(epochs[1:], axis=0) / batches
 
     parts = {"gradient": lambda: bare(gradient), "fit": fit, "finetune": ours}
-    rows: dict[str, list[Seconds]] = {"train_step": [], **{part: [] for part in parts}}
-    ratios: dict[str, list[Seconds]] = {part: [] for part in parts}
+    rows: dict[str, list[np.ndarray]] = {"train_step": [], **{part: [] for part in parts}}
+    ratios: dict[str, list[np.ndarray]] = {part: [] for part in parts}
     for step in (train_step, gradient):
         bare(step)
     before = bare(train_step)
@@ -164,14 +153,12 @@ def compare(name: str, recipe: config.Finetune, rounds: int) -> None:
         for part, run in parts.items():
             rows[part].append(run())
             after = bare(train_step)
-            ratios[part].append(
-                Seconds(*(2 * mine / sum(bares) for mine, *bares in zip(rows[part][-1], before, after, strict=True)))
-            )
+            ratios[part].append(2 * rows[part][-1] / (before + after))
             rows["train_step"].append(after)
             before = after
     print(f"{name}, {len(photos)} photos")
     for part, found in rows.items():
-        shown = f"{1000 * statistics.median(seconds.wall for seconds in found):>9.2f}"
+        shown = f"{1000 * statistics.median(wall for wall, _ in found):>9.2f}"
         for column in zip(*ratios.get(part, []), strict=True):
             low, middle, high = statistics.quantiles(column, n=4, method="inclusive")
             shown += f"{middle:>9.3f}{f'{low:.3f}-{high:.3f}':>15}"
@@ -179,23 +166,22 @@ def compare(name: str, recipe: config.Finetune, rounds: int) -> None:
 
 
 @contextlib.contextmanager
-def clock() -> Iterator[list[Seconds]]:
+def clock() -> Iterator[list[np.ndarray]]:
     """Give the seconds of each epoch of each `fit` within, up to the beginning of the next, less its validation."""
-    epochs: list[Seconds] = []
+    epochs: list[np.ndarray] = []
     fit, evaluate = keras.Model.fit, keras.Model.evaluate
-    none = Seconds(0.0, 0.0)
-    away = none
+    away = np.zeros(2)
 
     class Epochs(keras.callbacks.Callback):
         def on_train_begin(self, logs: Any = None) -> None:
-            self.began: Seconds | None = None
+            self.began: np.ndarray | None = None
 
         def next(self) -> None:
             nonlocal away
-            now = Seconds.now()
+            time_now = now()
             if self.began is not None:
-                epochs.append(now.since(self.began).since(away))
-            self.began, away = now, none
+                epochs.append(time_now - self.began - away)
+            self.began, away = time_now, np.zeros(2)
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.next()
@@ -209,11 +195,11 @@ def clock() -> Iterator[list[Seconds]]:
 
     def timed_evaluate(model: Any, *arguments: Any, **more: Any) -> Any:
         nonlocal away
-        began = Seconds.now()
+        began = now()
         try:
             return evaluate(model, *arguments, **more)
         finally:
-            away = Seconds(*map(sum, zip(away, Seconds.now().since(began), strict=True)))
+            away = away + now() - began
 
     keras.Model.fit, keras.Model.evaluate = timed_fit, timed_evaluate
     try:

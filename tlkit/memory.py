@@ -28,6 +28,7 @@ _EXHAUSTED = (
     "can't allocate memory",  # PyTorch, on a CPU
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
+NOTHING_FITS = "not even a batch of 1 fits into memory: train smaller photos, fewer stages or with --remat"
 COPIES = 3.0  # of all activations, that a step on a CPU takes: measured were 0.9 on TensorFlow and 2.8 on PyTorch
 
 
@@ -85,7 +86,7 @@ def batch_size(model: keras.Model, shape: Sequence[int], classes: int, examples:
     else:
         found = _largest(model, shape, classes, most, multi_label)
     if found == 0:
-        raise Unavailable("not even a batch of 1 fits into memory: train smaller photos, fewer stages or with --remat")
+        raise Unavailable(NOTHING_FITS)
     return found
 
 

@@ -295,9 +295,7 @@ def _smaller(settings: Settings, work: str, error: Exception) -> Settings:
     if not memory.is_exhausted(error):
         raise error
     if settings.batch_size == 1:
-        raise Unavailable(
-            f"{work}: not even a batch of 1 fits into memory: train smaller photos, fewer stages or with --remat"
-        ) from error
+        raise Unavailable(f"{work}: {memory.NOTHING_FITS}") from error
     times = next(factor for factor in range(2, settings.batch_size + 1) if settings.batch_size % factor == 0)
     part, steps = settings.batch_size // times, settings.gradient_accumulation_steps * times
     said = f"a batch of {settings.batch_size} does not fit into memory: {part} at a time, {steps} times a step"
