@@ -10,7 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
-    {"atomic", "errors", "labels"},
+    {"atomic", "display", "errors"},
+    {"untrusted"},
+    {"labels"},
     {
         "arithmetic",
         "config",

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import docstring_parser
 import jsonargparse
 
+from tlkit.display import say
 from tlkit.errors import InvalidInput
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
@@ -160,7 +161,7 @@ def _expected_union(match: re.Match[str]) -> str:
 
 
 def _say(name: str, error: object, status: int) -> int:
-    print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    say(f"{name}: error: {' '.join(str(error).split())}", error=True)
     return status
 
 

@@ -19,7 +19,6 @@ import json
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,10 +31,12 @@ import numpy as np
 
 from tlkit import engines
 from tlkit.data import Photos, images
-from tlkit.data.photos import SHARE, available_memory
+from tlkit.data.photos import SHARE
+from tlkit.display import say
 from tlkit.errors import Unavailable
 from tlkit.progress import Progress, duration
 from tlkit.store import GB, POLL, Segment, Space, Store
+from tlkit.untrusted import available_memory
 
 Read = Callable[[np.ndarray], np.ndarray]  # from places of photos to their pixels
 
@@ -257,7 +258,7 @@ class Extractor:
                 try:
                     if not self._turn(space, missing, places, read, progress) and not waited:
                         waited = True
-                        print("another process is computing these features: waiting for it", file=sys.stderr)
+                        say("another process is computing these features: waiting for it", error=True)
                 except Unavailable:
                     raise
                 except OSError as error:
@@ -265,7 +266,7 @@ class Extractor:
                         raise
                     reason = error.strerror or str(error)
                     where = f"the activation store {space.folder.parent}"
-                    print(f"{where} is not written: {reason}; going on without it", file=sys.stderr)
+                    say(f"{where} is not written: {reason}; going on without it", error=True)
                     with contextlib.suppress(OSError):
                         space.refresh()  # what was written before
                     space.folder = None

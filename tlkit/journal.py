@@ -25,7 +25,7 @@ import filelock
 
 from tlkit import atomic, journal_files, registry
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
-from tlkit.journal_files import Entry, say
+from tlkit.journal_files import Entry, tell
 
 # Before mlflow loads; the user's own settings win. With MLflow's, a call to a server that is away takes four minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -133,7 +133,7 @@ class Journal:
                 journal_files.append(self.folder / "journal.jsonl", json.dumps(entry).encode() + b"\n")
             except OSError as error:
                 if not self._warned:
-                    say(f"cannot keep what the run logs in {self.folder}: {error.strerror}; it is only in memory")
+                    tell(f"cannot keep what the run logs in {self.folder}: {error.strerror}; it is only in memory")
                 self._warned = True
             self.entries[self._number] = entry
             self._todo.append(self._number)
@@ -243,7 +243,7 @@ class Journal:
             except Exception as error:
                 why = first_line(error)[:300]
                 if not self._failing:
-                    say(f"{self._store()} does not take what the run logs ({why}); it goes on and keeps it")
+                    tell(f"{self._store()} does not take what the run logs ({why}); it goes on and keeps it")
                 self._doubtful, self._failing = max(self._doubtful, group[-1] + 1), why
                 pause = PAUSES[min(failed, len(PAUSES) - 1)]
                 with self._changed:
@@ -252,7 +252,7 @@ class Journal:
                 failed += 1
             else:
                 if self._failing:
-                    say(f"{self._store()} takes it again")
+                    tell(f"{self._store()} takes it again")
                 failed, self._failing = 0, ""
 
     def _group(self) -> list[int]:
@@ -280,7 +280,7 @@ class Journal:
                 return
             why = first_line(error)[:300]
             if why != self._state.get("why"):  # a run that was deleted refuses all
-                say(f"{self._store()} refused {self.entries[group[0]]['do']} of the run: {why}")
+                tell(f"{self._store()} refused {self.entries[group[0]]['do']} of the run: {why}")
         self._progress()
         with self._changed:
             self._todo = [number for number in self._todo if number not in group]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from tlkit.display import say
 from tlkit.errors import InvalidInput, first_line
 
 Entry = dict[str, Any]
@@ -62,7 +62,7 @@ def entries(folder: Path) -> list[Entry]:
             entry = json.loads(line)
             found.append({"n": int(entry["n"]), "do": str(entry["do"]), **entry})
         except (ValueError, KeyError, TypeError):
-            say(f"{path} has a line that is no entry: it is left out")
+            tell(f"{path} has a line that is no entry: it is left out")
     return found
 
 
@@ -124,7 +124,7 @@ def modified(folder: Path) -> float:
         return 0.0
 
 
-def say(text: str) -> None:
+def tell(text: str) -> None:
     """Tell the user something, if there is still somebody to tell."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # of a stderr that is closed
-        print(text, file=sys.stderr, flush=True)
+        say(text, error=True)

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from tlkit import arithmetic, runtime, variables
-from tlkit.data.photos import available_memory
 from tlkit.errors import Unavailable
+from tlkit.untrusted import available_memory
 
 BATCH_SIZE = 32  # at which a learning rate is given
 STEPS = 20  # in an epoch, at least, of a batch that is larger than that

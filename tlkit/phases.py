@@ -17,6 +17,7 @@ import numpy as np
 
 from tlkit import checkpoints, losses, optimizers, runtime, schedules, variables
 from tlkit.data import readable_errors
+from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.progress import CLEAR, duration
 
@@ -252,7 +253,7 @@ def _tell_diverged(error: _Diverged, history: History, phase: str, settings: Set
     if not _good(history):
         return  # `fit` raises
     kept = f"the weights of epoch {history.best['epoch']} are kept"
-    print(f"{phase}: {error}; {kept}. {_advice(phase, settings).capitalize()}", file=sys.stderr, flush=True)
+    say(f"{phase}: {error}; {kept}. {_advice(phase, settings).capitalize()}", error=True)
 
 
 def _restore(
@@ -506,7 +507,7 @@ class _Keeper(keras.callbacks.Callback):
             if not self.on_the_way:
                 raise
             if not self.warned:
-                print(f"no checkpoint could be written: {error}; training goes on", file=sys.stderr, flush=True)
+                say(f"no checkpoint could be written: {error}; training goes on", error=True)
             self.warned = True
         now = time.perf_counter()
         self.due = now + checkpoints.pause(now - began)
@@ -545,7 +546,7 @@ class _Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not self.headed:
-            print(f"\n{'epoch':>14}" + "".join(f"{name:>{width}}" for name, width in COLUMNS.items()) + "  time left")
+            say(f"\n{'epoch':>14}" + "".join(f"{name:>{width}}" for name, width in COLUMNS.items()) + "  time left")
         self.headed = True
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -557,7 +558,7 @@ class _Progress(keras.callbacks.Callback):
             return
         self.shown, done = now, self.offset + batch
         left = (now - self.started) / batch * (self.steps - done)
-        print(f"{CLEAR}{self.phase}  step {done}/{self.steps}, {duration(left)} left in epoch", end="", flush=True)
+        say(f"{CLEAR}{self.phase}  step {done}/{self.steps}, {duration(left)} left in epoch", end="")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.offset = 0
@@ -568,4 +569,4 @@ class _Progress(keras.callbacks.Callback):
             f"{last[name]:>{width}.{'4f' if last[name] < 1e4 else '3g'}}" for name, width in COLUMNS.items()
         )
         number = f"{done}/{self.epochs}"
-        print(f"{CLEAR if self.live else ''}{self.phase:<5}{number:>9}{numbers}  {duration(left)}", flush=True)
+        say(f"{CLEAR if self.live else ''}{self.phase:<5}{number:>9}{numbers}  {duration(left)}")

@@ -6,6 +6,8 @@ import sys
 import time
 from types import TracebackType
 
+from tlkit import display
+
 CLEAR = "\r\033[K"  # the terminal's line
 FIRST, NEXT, LIVE = 2.0, 10.0, 0.5  # seconds: before the first line, between lines, between updates on a terminal
 
@@ -55,7 +57,8 @@ class Progress:
 
     def _print(self, text: str, end: str = "") -> None:
         before, after = (CLEAR, end) if self.live else ("", "\n")
-        print(f"{before}{self.what}: {text}", end=after, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{before}{display.lines(f'{self.what}: {text}')}{after}")
+        sys.stderr.flush()
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,6 @@ import random
 import secrets
 import shutil
 import sqlite3
-import sys
 import tempfile
 import threading
 import time
@@ -28,6 +27,7 @@ import psutil
 import sqlalchemy.exc
 
 from tlkit import journal, journal_files  # before mlflow, which journal sets up
+from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _say_unsent(kept: journal.Journal) -> None:
         else "python -m tlkit.recipes.sync tries again; delete the folder if they are of no use"
     )
     count = f"{kept.unsent} entries of the run's log are" if kept.unsent > 1 else "1 entry of the run's log is"
-    print(f"{count} kept in {where} ({kept.reason}); {then}", file=sys.stderr, flush=True)
+    say(f"{count} kept in {where} ({kept.reason}); {then}", error=True)
 
 
 def _opened() -> list[journal.Journal]:
@@ -372,7 +372,7 @@ def open_store(experiment: str | None = None) -> str:
             experiment_id(experiment)
     if experiment is not None and (left := journal.left()):
         where = os.path.relpath(left[0].parent)
-        print(f"{where} holds what {len(left)} runs could not send: python -m tlkit.recipes.sync", file=sys.stderr)
+        say(f"{where} holds what {len(left)} runs could not send: python -m tlkit.recipes.sync", error=True)
     return uri
 
 
@@ -497,7 +497,7 @@ def _create_database(path: Path) -> None:
 
     MLflow's own creation runs migrations for seconds; two at once, or one killed, leave a file that never opens again.
     """
-    print(f"creating {path}, once; this takes some seconds", file=sys.stderr, flush=True)
+    say(f"creating {path}, once; this takes some seconds", error=True)
     try:
         with filelock.FileLock(f"{path}.lock", timeout=120):
             if not path.exists():

@@ -13,6 +13,7 @@ import numpy as np
 from tlkit import backbones, checkpoints, finder, memory, optimizers, phases, probes, variables
 from tlkit.data import batches, readable_errors
 from tlkit.data.graph import Graph
+from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.phases import History, Keeping, Settings, compiled
 
@@ -62,7 +63,7 @@ def solve_head(
         for name, value in logits.evaluate(batches(part, 256), verbose=0, return_dict=True).items()
     }
     found = f"validation loss {values['val_loss']:.4f}, accuracy {values['val_accuracy']:.4f}"
-    print(f"head: solved by logistic regression, l2 {probe.l2:.2g}; {found}", flush=True)
+    say(f"head: solved by logistic regression, l2 {probe.l2:.2g}; {found}")
     keras.callbacks.CallbackList(list(callbacks), model=logits).on_epoch_end(0, values)
     return History([{"epoch": 1, "phase": "head", **values, "seconds": time.perf_counter() - began}])
 
@@ -299,7 +300,7 @@ def _smaller(settings: Settings, work: str, error: Exception) -> Settings:
     times = next(factor for factor in range(2, settings.batch_size + 1) if settings.batch_size % factor == 0)
     part, steps = settings.batch_size // times, settings.gradient_accumulation_steps * times
     said = f"a batch of {settings.batch_size} does not fit into memory: {part} at a time, {steps} times a step"
-    print(f"{work}: {said}", flush=True)
+    say(f"{work}: {said}")
     return settings._replace(batch_size=part, gradient_accumulation_steps=steps)
 
 

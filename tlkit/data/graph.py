@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from tlkit.data.sources import few, npz_arrays
+from tlkit.display import say
 from tlkit.errors import InvalidInput
 
 SPLITS = ("train", "val", "test")
@@ -138,7 +138,7 @@ def _edges(path: str | Path, edges: np.ndarray, nodes: int) -> np.ndarray:
     kept = np.unique(np.sort(edges, axis=1), axis=0)
     kept = kept[kept[:, 0] != kept[:, 1]].astype(np.int32)
     if len(kept) < len(edges):
-        print(f"edges left out, being loops or listed again: {len(edges) - len(kept):,}", file=sys.stderr, flush=True)
+        say(f"edges left out, being loops or listed again: {len(edges) - len(kept):,}", error=True)
     return kept
 
 

@@ -9,7 +9,6 @@ import hashlib
 import io
 import math
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,8 +20,10 @@ from tlkit.data import sounds
 from tlkit.data.images import Content, decode
 from tlkit.data.sources import Examples, few, load_source
 from tlkit.data.split import content_hash, divide, named
+from tlkit.display import say
 from tlkit.errors import InvalidInput, Undecodable
 from tlkit.progress import Progress
+from tlkit.untrusted import available_memory
 
 TOGETHER = 16  # photos that a thread opens before it says so
 SHARE = 0.4  # of the memory that is available, what decoded photos or their features may fill
@@ -357,7 +358,7 @@ def _open_all(
 
 def _say(*lines: str) -> None:
     for line in lines:
-        print(line, file=sys.stderr, flush=True)
+        say(line, error=True)
 
 
 @functools.cache
@@ -365,27 +366,3 @@ def _threads() -> ThreadPoolExecutor:
     """Threads that decode: Pillow and NumPy let go of the interpreter's lock while they do."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return ThreadPoolExecutor(cores, thread_name_prefix="decode")
-
-
-def available_memory() -> int:
-    """Bytes that can still be used: what Linux and its containers tell, else half of what is built in, or 4 GiB."""
-    limits = []
-    try:
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())  # "max" where there is none
-        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        cached = int(counts["active_file"]) + int(counts["inactive_file"])  # given back when memory runs short
-        limits.append(limit - int((group / "memory.current").read_text()) + cached)
-    except (OSError, KeyError, ValueError):
-        pass
-    if not limits:
-        try:
-            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-        except (AttributeError, ValueError, OSError):
-            limits.append(4 * 2**30)
-    return min(limits)

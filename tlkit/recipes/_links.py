@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from tlkit.display import say
 from tlkit.errors import without_password
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def print_links(
     uri = mlflow.get_tracking_uri()
     server = without_password(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
     if not uri.startswith("http"):
-        print(f"  {program('python')} -m tlkit.recipes.ui      # then open:")
+        say(f"  {program('python')} -m tlkit.recipes.ui      # then open:")
     others = tracking.recent_runs(run.experiment_id, 4) if others is None else others
     links = {
         "the run": run_link(server, run),
@@ -40,7 +41,7 @@ def print_links(
     }
     if len(others) > 1:
         links[heading] = compare_link(server, others, run.experiment_id)
-    print("\n".join(f"  {name}:\n  {link}" for name, link in links.items()), flush=True)
+    say("\n".join(f"  {name}:\n  {link}" for name, link in links.items()))
 
 
 def runs_link(server: str, experiment_id: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit import config as configs
+from tlkit.display import say
 from tlkit.errors import InvalidInput, first_line, without_password
 from tlkit.recipes import _links, _runs, _steps
 
@@ -330,41 +331,41 @@ def summarize(recipe: str, config: _steps.AnyConfig, result: Result, started: tr
     uri = mlflow.get_tracking_uri()
     name = f"{mlflow.get_run(result.run_id).info.run_name} ({result.run_id})" if there else result.run_id
     headline, score, (low, high) = scores.headline
-    print(f"\n{recipe}: {_runs.network(config)}, {result.model.count_params():,} parameters")
+    say(f"\n{recipe}: {_runs.network(config)}, {result.model.count_params():,} parameters")
     drawn = "bootstrap " if scores.multi_label else ""
     spread = f"95 % {drawn}interval {low:.3f} to {high:.3f}, {scores.photos} {result.kind}"
-    print(f"  {scores.split} {headline:<8}  {score:.4f}  ({spread})")
+    say(f"  {scores.split} {headline:<8}  {score:.4f}  ({spread})")
     if _flatters(result.fit, scores):
-        print("                     it chose the epoch, so it is not a test score")
+        say("                     it chose the epoch, so it is not a test score")
     if scores.auc is not None:
-        print(f"  {scores.split} AUC       {scores.auc:.4f}")
+        say(f"  {scores.split} AUC       {scores.auc:.4f}")
     if scores.multi_label:
-        print(f"  {scores.split} F1        {scores.f1:.4f}  (mean of the labels, at probabilities above 0.5)")
+        say(f"  {scores.split} F1        {scores.f1:.4f}  (mean of the labels, at probabilities above 0.5)")
         exact = f"of labels; all labels of an example are right: {scores.exact_match:.4f}"
-        print(f"  {scores.split} accuracy  {scores.accuracy:.4f}  ({exact})")
+        say(f"  {scores.split} accuracy  {scores.accuracy:.4f}  ({exact})")
     for line in result.fit.said:
-        print(f"  {line}")
-    print(f"  time  {duration(result.fit.seconds)} of training, {duration(time.perf_counter() - began)} in all")
-    print(f"  run   {name} in {without_password(uri)}")
-    print(f"  model {model}")
+        say(f"  {line}")
+    say(f"  time  {duration(result.fit.seconds)} of training, {duration(time.perf_counter() - began)} in all")
+    say(f"  run   {name} in {without_password(uri)}")
+    say(f"  model {model}")
     print_registered(result.registered)
     artifacts = tracking.run_folder(result.run_id) if there else None
     example = EXAMPLES.get(result.kind, "")
     file = _links.shown(artifacts / example) if artifacts else example.replace("example", "FILE")
-    print("\nNext:")
+    say("\nNext:")
     if result.kind == "photos":
-        print(f"  {_links.program('python')} -m tlkit.recipes.predict {result.model_uri} {file}")
+        say(f"  {_links.program('python')} -m tlkit.recipes.predict {result.model_uri} {file}")
     elif not there:
-        print(f'  keras.saving.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
+        say(f'  keras.saving.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
     elif result.kind == "nodes":
-        print(f'  mlflow.keras.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
+        say(f'  mlflow.keras.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
     else:
         asked = f'{{"{serving.COLUMNS[result.kind]}": ["{file}"]}}'
-        print(f'  mlflow.pyfunc.load_model("{result.model_uri}").predict({asked})  # in Python')
+        say(f'  mlflow.pyfunc.load_model("{result.model_uri}").predict({asked})  # in Python')
     if there:
         _links.print_links(started)
     else:
-        print(f"  {_links.program('python')} -m tlkit.recipes.sync      # when the server answers")
+        say(f"  {_links.program('python')} -m tlkit.recipes.sync      # when the server answers")
     return result
 
 
@@ -383,7 +384,7 @@ def print_registered(registered: Sequence[str] | None) -> None:
     """Print as which version a model was registered, and why it has its alias."""
     if registered:
         name, version, alias, reason = registered
-        print(f"  {name} version {version}{f', {alias}' if alias else ''}: {reason}")
+        say(f"  {name} version {version}{f', {alias}' if alias else ''}: {reason}")
 
 
 def load(model: str) -> tuple[keras.Model, list[str] | None]:

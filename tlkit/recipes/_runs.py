@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit import config as configs
+from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _links, _steps
 
@@ -196,7 +196,7 @@ def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining
         if kept is None:
             others = [f"run {run.run_id} has another {name}" for run in runs for name in _differing(asked, run)[:1]]
             said = f" ({others[0]})" if others else ""
-            print(f"no interrupted run of this command in this folder{said}: a new one begins", flush=True)
+            say(f"no interrupted run of this command in this folder{said}: a new one begins")
             return config, Begun(asked)
     else:
         kept = _named_run(config.resume, runs, recipe)
@@ -210,7 +210,7 @@ def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining
         lock = checkpoints.hold(kept)
         if lock is None:
             raise InvalidInput(f"run {kept.run_id} is being trained by another process: wait for it, or stop it")
-    print(f"going on with run {kept.run_id}", flush=True)
+    say(f"going on with run {kept.run_id}")
     return cli.from_settings(type(config), kept.told["config"]), Begun(kept.told["asked"], kept, lock)
 
 
@@ -231,7 +231,7 @@ def _name(run: checkpoints.Begun) -> str | None:
         name = None
     if name is None:
         why = "is not in this MLflow store, or was deleted there: restore it, or delete"
-        print(f"the interrupted run {run.run_id} {why} {run.folder}", file=sys.stderr, flush=True)
+        say(f"the interrupted run {run.run_id} {why} {run.folder}", error=True)
     return name
 
 
@@ -262,7 +262,7 @@ def _told_how_to_go_on(recipe: str, kept: checkpoints.Begun) -> Iterator[None]:
     except BaseException as error:
         if any(kept.folder.glob("*.npz")):
             how = f"{_links.program('python')} -m tlkit.recipes.{recipe} --resume {kept.run_id}"
-            print(f"\nto go on from the last checkpoint: {how}", file=sys.stderr, flush=True)
+            say(f"\nto go on from the last checkpoint: {how}", error=True)
         elif not isinstance(error, KeyboardInterrupt):
             from tlkit import checkpoints
 

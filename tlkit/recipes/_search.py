@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit import cli, config, space
+from tlkit.display import say
 from tlkit.recipes import _links, _results, _runs, _steps, _worker
 
 if TYPE_CHECKING:
@@ -139,14 +140,14 @@ class Told:
             seconds = json.loads(result.read_text())
             self.work += seconds["work"]
             said = f"{name} {trial.score:.4f}, {duration(seconds['seconds'])}; best {best[0].score:.4f}"
-            print(f"{of}: {said} ({best[0].trial_id}){left}", flush=True)
+            say(f"{of}: {said} ({best[0].trial_id}){left}")
             live[f"best_{name}"] = best[0].score
             for other in trials:
                 if other.status == "COMPLETED" and other.trial_id != best[0].trial_id:
                     (self.folder / "trials" / other.trial_id / "model.keras").unlink(missing_ok=True)
         else:
             self.reason = _reason(self.folder, trial)
-            print(f"{of}: failed: {textwrap.shorten(self.reason, 120)}{left}", flush=True)
+            say(f"{of}: failed: {textwrap.shorten(self.reason, 120)}{left}")
             run_id = trial.hyperparameters.values.get(tuning.RUN_ID)
             if run_id:
                 with contextlib.suppress(*tracking.STORE_ERRORS):  # at the end of the search it is said again
@@ -184,7 +185,7 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     examples, size = _steps.listed(completed.data), completed.data.image_size
     shape = model.input_shape
     sides, channels = ((size, size), shape[-1]) if size else (None, None)
-    splits = _steps.splits(completed.data, examples, sides, channels, say=False)
+    splits = _steps.splits(completed.data, examples, sides, channels, quiet=True)
     split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
     registered: Sequence[str] = ()
     model_uri = _model(parent)

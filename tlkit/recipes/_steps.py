@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlkit import config as configs
+from tlkit.display import say
 from tlkit.errors import InvalidInput, Undecodable
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def extracted(extractor: features.Extractor, *examples: Any) -> list[features.Fe
         found = f"; {extractor.found}" if extractor.found else ""
         computed += f" by {extractor.engine} in {duration(extractor.seconds)}, {rate:,.0f} a second{found}"
     kept = f"{count - extractor.computed:,} from the store, " if extractor.store else ""
-    print(f"features of {count:,} photos ({extractor.label}): {kept}{computed}", flush=True)
+    say(f"features of {count:,} photos ({extractor.label}): {kept}{computed}")
     return given
 
 
@@ -251,15 +252,15 @@ def splits(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     check: bool = True,
-    say: bool = True,
+    quiet: bool = False,
 ) -> data.Splits:
     """Read, check and split what was listed, and say what was found."""
     from tlkit import data
 
     chosen = {name: getattr(config, name) for name in ("val_fraction", "test_fraction", "val_as_test", "strict")}
     found = data.load(examples, **chosen, seconds=config.seconds, size=size, channels=channels, check=check)
-    if say:
-        print(f"{counted(found)}; {' x '.join(map(str, found.train.shape))}", flush=True)
+    if not quiet:
+        say(f"{counted(found)}; {' x '.join(map(str, found.train.shape))}")
     return found
 
 
@@ -332,7 +333,7 @@ def with_batch_size(config: AnyTraining, model: keras.Model, splits: data.Splits
             if rates := getattr(part, "learning_rates", None):
                 by_stage = {stage: rate * scale for stage, rate in rates.items()}
                 changed[name] = dataclasses.replace(changed[name], learning_rates=by_stage)
-    print(f"batch_size: {found}", flush=True)
+    say(f"batch_size: {found}")
     return dataclasses.replace(config, **changed)
 
 
@@ -505,7 +506,7 @@ def with_head(config: AnyFinetune, model: keras.Model, examples: data.Examples) 
 def _with_rate(phase: Any, found: float | None, name: str) -> Any:
     rate = found or type(phase)().learning_rate
     why = "by a range test" if found else "the default, as in a range test the loss fell at no rate"
-    print(f"{name}: learning rate {rate:.2g}, {why}", flush=True)
+    say(f"{name}: learning rate {rate:.2g}, {why}")
     return dataclasses.replace(phase, learning_rate=rate)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import Cache
+from tlkit.display import say
 from tlkit.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -34,22 +35,22 @@ def run(config: Cache) -> list[Usage]:
         _say_empty(store)
     elif config.action == "list":
         _list(found)
-        _say(f"{_total(found)} in {store.folder}; a recipe keeps it below --features.limit, {LIMIT:g} GB by default")
+        _fill(f"{_total(found)} in {store.folder}; a recipe keeps it below --features.limit, {LIMIT:g} GB by default")
     else:
         _verify(store, found, f" --store {shlex.quote(config.store)}" if config.store else "")
     return found
 
 
 def _list(found: list[Usage]) -> None:
-    print(f"activations of\n  {'precision, engine':34} {'shape':>12} {'number':>11} {'size':>8} used")
+    say(f"activations of\n  {'precision, engine':34} {'shape':>12} {'number':>11} {'size':>8} used")
     for usage in found:
         about = usage.description
         shape = about.get("shape")
         engine = str(about.get("engine", "?")).split(",")[0]
         computed = f"{about.get('precision', '?')}, {engine}"
         sides = "x".join(map(str, shape)) if isinstance(shape, list) else "?"
-        print(plain(usage.label, WIDTH))
-        print(
+        say(plain(usage.label, WIDTH))
+        say(
             f"  {plain(computed, 34):34} {plain(sides, 12):>12} {usage.activations:>11,} {_bytes(usage.size):>8} "
             f"{_ago(time.time() - usage.used)}"
         )
@@ -59,19 +60,19 @@ def _verify(store: Store, found: list[Usage], option: str) -> None:
     files, damaged = sum(usage.files for usage in found), sum(len(usage.damaged) for usage in found)
     for usage in found:
         if usage.damaged:
-            print(f"damaged, of {plain(usage.label, WIDTH - 12)}:")
+            say(f"damaged, of {plain(usage.label, WIDTH - 12)}:")
         for path in usage.damaged:
-            print(f"  {path.relative_to(store.folder)}")
+            say(f"  {path.relative_to(store.folder)}")
     twice = sum(usage.twice for usage in found)
     if twice:
         total = sum(usage.activations for usage in found)
-        _say(f"{twice:,} of {total:,} activations are stored twice, which does no harm")
+        _fill(f"{twice:,} of {total:,} activations are stored twice, which does no harm")
     if damaged:
         raise Unavailable(
             f"{damaged:,} of {files:,} files in {store.folder} are damaged; delete them by python -m "
             f"tlkit.recipes.cache prune{option}: what they held is computed again when it is needed"
         )
-    print(f"{files:,} files, all whole")
+    say(f"{files:,} files, all whole")
 
 
 def _prune(store: Store, smaller: bool) -> list[Usage]:
@@ -81,14 +82,14 @@ def _prune(store: Store, smaller: bool) -> list[Usage]:
     except OSError as error:
         raise Unavailable(f"not all of {store.folder} can be deleted: {error.strerror or error}") from error
     if count:
-        _say(f"deleted {count:,} damaged or unfinished {'file' if count == 1 else 'files'}, {_bytes(size)}")
+        _fill(f"deleted {count:,} damaged or unfinished {'file' if count == 1 else 'files'}, {_bytes(size)}")
     if freed:
-        _say(f"deleted the least recently used activations, {_bytes(freed)}")
+        _fill(f"deleted the least recently used activations, {_bytes(freed)}")
     found = store.usage()
     if not found:
         _say_empty(store)
     else:
-        _say(f"{'' if count or freed else 'nothing to delete; '}{_total(found)} stay in {store.folder}")
+        _fill(f"{'' if count or freed else 'nothing to delete; '}{_total(found)} stay in {store.folder}")
     return found
 
 
@@ -98,11 +99,11 @@ def _total(found: list[Usage]) -> str:
 
 def _say_empty(store: Store) -> None:
     state = "is empty" if store.folder.is_dir() else "is not there yet"
-    _say(f"the activation store {store.folder} {state}; {FILL}")
+    _fill(f"the activation store {store.folder} {state}; {FILL}")
 
 
-def _say(text: str) -> None:
-    print(textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False))
+def _fill(text: str) -> None:
+    say(textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def plain(text: object, width: int) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
 from tlkit.config import Compare
+from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable, without_password
 from tlkit.recipes import _links
 
@@ -66,7 +67,7 @@ def run(config: Compare) -> tuple[list[Row], list[Row]]:
     tags = {"recipe": "compare", "compared": ",".join(ids)}
     with tracking.run(config.experiment, run_name=config.run_name, params={}, tags=tags) as started:
         _log(rows, pairs, settings)
-    print("\nNext:")
+    say("\nNext:")
     _links.print_links(started, ids, "these runs side by side")
     return rows, pairs
 
@@ -87,7 +88,7 @@ def _chosen(config: Compare) -> list[Run]:
         found = _search(client, config.experiment, config.search or "attributes.status = 'FINISHED'")
         chosen = [one for one in found if _score(one)]
         if config.search and len(chosen) < len(found):
-            print(f"left out: {len(found) - len(chosen)} of {len(found)} runs found, which have no score")
+            say(f"left out: {len(found) - len(chosen)} of {len(found)} runs found, which have no score")
         chosen = chosen if config.search else chosen[:LAST]
         where = f"with a score found in experiment {_experiment(client, config.experiment).name!r}"
     if len(chosen) < 2:
@@ -282,14 +283,14 @@ def _print_rows(rows: list[Row], width: int) -> None:
     networks = [_cell(text, most) for text in ("network", *(row["network"] or "-" for row in rows))]
     names = [_cell(text, room - 2 - max(map(len, networks))) for text in called]
     letters = ["", *(row["letter"] for row in rows)]
-    print()
+    say()
     _print_columns([[*line[:3], *line[3]] for line in zip(letters, names, networks, numbers, strict=True)], 4)
     test, kinds = any(row["split"] == "test" for row in rows), {row["interval"] for row in rows} - {""}
     wilson = [row["letter"] for row in rows if row["interval"] == "Wilson"] if len(kinds) > 1 else []
     said = f", with {'bootstrap' if wilson else ''.join(kinds)} interval" if kinds else ""
     said += f" ({', '.join(wilson)}: Wilson's)" if wilson else ""
     on = "test examples" if test else "validation examples"
-    print()
+    say()
     of = "share of the" if several else "of the"
     more = "; mAP: mean average precision of the labels" if several else ""
     all_of = " that have all labels right" if several else ""
@@ -303,7 +304,7 @@ def _print_rows(rows: list[Row], width: int) -> None:
 
 
 def _print_note(text: str, width: int) -> None:
-    print(textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+    say(textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def _mark(row: Row) -> str:
@@ -314,11 +315,11 @@ def _mark(row: Row) -> str:
 
 def _print_pairs(pairs: list[Row], width: int) -> None:
     tested = [pair for pair in pairs if pair["p_value"] is not None]
-    print()
+    say()
     if tested:
         counts = sorted({pair["examples"] for pair in tested})
         on = " or ".join(f"{count:,}" for count in counts)
-        print(f"Pairs, on the same {on} examples: how many only one of the two has right")
+        say(f"Pairs, on the same {on} examples: how many only one of the two has right")
         lines = [["", "only 1st", "only 2nd", "p", ""]]
         for pair in tested:
             p = pair["corrected_p_value"]
@@ -326,7 +327,7 @@ def _print_pairs(pairs: list[Row], width: int) -> None:
             lines.append([_both(pair), *only, "<0.001" if p < 0.001 else f"{p:.3f}", pair["verdict"]])
         _print_columns(lines, 1, last_left=True)
         corrected = f", corrected for {len(tested)} pairs (Holm)" if len(tested) > 1 else ""
-        print(f"p: McNemar's exact test{corrected}; below {SURE:g} one is better")
+        say(f"p: McNemar's exact test{corrected}; below {SURE:g} one is better")
     reasons = dict.fromkeys(pair["verdict"] for pair in pairs if pair["p_value"] is None)
     for reason in reasons:
         _print_note(f"{', '.join(_both(pair) for pair in pairs if pair['verdict'] == reason)}: {reason}", width)
@@ -339,14 +340,14 @@ def _both(pair: Row) -> str:
 def _print_settings(settings: dict[str, list[str]], letters: list[str], width: int) -> None:
     """Print a row for each setting that differs where runs have it, and a line for all that only some runs have."""
     if not settings:
-        print("\nSettings: no differences")
+        say("\nSettings: no differences")
         return
     rows = {name: values for name, values in settings.items() if len(set(values) - {""}) > 1}
     if rows:
         names = [_cell(name, 28) for name in rows]
         side = max(map(len, names))
         at_once = max(1, (width - side) // 13)  # runs, so that their values can be read
-        print("\nSettings that differ")
+        say("\nSettings that differ")
         for start in range(0, len(letters), at_once):
             part = slice(start, start + at_once)
             room = (width - side) // len(letters[part]) - 2
@@ -360,7 +361,7 @@ def _print_settings(settings: dict[str, list[str]], letters: list[str], width: i
             having = ", ".join(letter for letter, value in zip(letters, values, strict=True) if value)
             some.setdefault(having, []).append(f"{name}={_cell(max(values), 30)}")
     if some:
-        print("\nSettings that only some have")
+        say("\nSettings that only some have")
     for having, said in some.items():
         _print_note(f"{having}: {', '.join(said)}", width)
 
@@ -374,7 +375,7 @@ def _print_columns(lines: list[list[str]], left: int, last_left: bool = False) -
             cell.ljust(wide) if place < left or (last_left and place == count - 1) else cell.rjust(wide)
             for place, (cell, wide) in enumerate(zip(line, widths, strict=True))
         ]
-        print("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 def _cell(text: str, most: int) -> str:

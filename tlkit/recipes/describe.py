@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit import arithmetic, cli
 from tlkit.config import CNN, Describe
+from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _links, _results, _steps
 
@@ -43,15 +44,15 @@ def run(config: Describe) -> list[arithmetic.Row]:
     rows = arithmetic.describe(model)
     found = anatomy.stages(model, ends) if len(model.inputs) == 1 else []
     width = min(shutil.get_terminal_size().columns, WIDEST)
-    print(f"{_name(config)}: {_shapes(model.inputs)} → {_shapes(model.outputs)}, {weights}\n")
-    print("\n".join(table(rows, {stage.layer: stage.name for stage in found}, width)))
-    print("field, stride: in cells of the input, along each axis; BN: batch normalization\n")
-    print("\n".join(summary(model, rows)))
+    say(f"{_name(config)}: {_shapes(model.inputs)} → {_shapes(model.outputs)}, {weights}\n")
+    say("\n".join(table(rows, {stage.layer: stage.name for stage in found}, width)))
+    say("field, stride: in cells of the input, along each axis; BN: batch normalization\n")
+    say("\n".join(summary(model, rows)))
     if config.pictures is not None:
         draw(config, model, found, f"{_name(config)}, {weights}")
-    print("\nNext:")
+    say("\nNext:")
     for line in _next(config):
-        print(f"  {_links.program('python')} -m tlkit.recipes.{line}")
+        say(f"  {_links.program('python')} -m tlkit.recipes.{line}")
     return rows
 
 
@@ -130,13 +131,13 @@ def draw(config: Describe, model: keras.Model, found: Sequence[anatomy.Stage], t
     figures = {}
     kernel = anatomy.first_kernel(model)
     if kernel is None:
-        print("no convolution, so no filters.png")
+        say("no convolution, so no filters.png")
     else:
         figures["filters.png"] = plots.filters(kernel, f"{title}: first convolution")
     if found:
         maps = anatomy.feature_maps(model, found, image if raw else image / 127.5 - 1)
         figures["feature_maps.png"] = plots.feature_maps(image / 255, maps, f"{title}: most active channels")
-        print(f"\nreceptive fields: gradients of {RANDOM} random inputs …", flush=True)
+        say(f"\nreceptive fields: gradients of {RANDOM} random inputs …")
         effective = anatomy.effective_fields(model, found, noise if raw else noise / 127.5 - 1)
         fields = {stage.name: stage.field for stage in found}
         sizes = {stage: anatomy.effective_size(weights) for stage, weights in effective.items()}
@@ -146,7 +147,7 @@ def draw(config: Describe, model: keras.Model, found: Sequence[anatomy.Stage], t
     for file, figure in figures.items():
         with open(folder / file, "xb") as stream:
             figure.savefig(stream, format="png")
-        print(f"picture     {_links.shown(folder / file)}")
+        say(f"picture     {_links.shown(folder / file)}")
 
 
 def sample(shape: Sequence[int], photo: str | None = None) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
 from tlkit.config import FindLr
+from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _links, _runs, _steps
 
@@ -111,16 +112,16 @@ def _summarize(config: FindLr, seen: finder.RangeTest, started: tracking.Run, be
     given = getattr(config, config.phase).learning_rate
     there = not tracking.journal_of(started.run_id).unsent
     folder = tracking.run_folder(started.run_id) if there else None
-    print(f"\nfind_lr: {_steps.named(config.backbone)}, phase {config.phase}")
+    say(f"\nfind_lr: {_steps.named(config.backbone)}, phase {config.phase}")
     ended = "" if len(seen.rates) == config.steps else f", where the loss exploded at {seen.rates[-1]:.1e}"
-    print(f"  tested     {seen.rates[0]:.1e} to {seen.rates[-1]:.1e}: {len(seen.rates)} steps{ended}")
+    say(f"  tested     {seen.rates[0]:.1e} to {seen.rates[-1]:.1e}: {len(seen.rates)} steps{ended}")
     if seen.suggested:
-        print(f"  suggested  {seen.suggested:.1e} (now {given}): a tenth of the rate at which the loss is least")
+        say(f"  suggested  {seen.suggested:.1e} (now {given}): a tenth of the rate at which the loss is least")
     else:
-        print("  suggested  none: the loss never fell; see the picture, then try a lower --lowest or more --steps")
-    print(f"  picture    {_links.shown(folder / PICTURE) if folder else f'{PICTURE} of run {started.run_id}'}")
-    print(f"  time       {duration(time.perf_counter() - began)} in all")
-    print("\nNext:")
+        say("  suggested  none: the loss never fell; see the picture, then try a lower --lowest or more --steps")
+    say(f"  picture    {_links.shown(folder / PICTURE) if folder else f'{PICTURE} of run {started.run_id}'}")
+    say(f"  time       {duration(time.perf_counter() - began)} in all")
+    say("\nNext:")
     if seen.suggested:
         more = {setting: f"{seen.suggested:.1e}"}
         if config.batch_size != FindLr().batch_size:
@@ -128,7 +129,7 @@ def _summarize(config: FindLr, seen: finder.RangeTest, started: tracking.Run, be
         own = [
             field.name for field in dataclasses.fields(FindLr) if field.name in ("phase", "lowest", "highest", "steps")
         ]
-        print(f"  {_links.command('finetune', without=own, **more)}")
+        say(f"  {_links.command('finetune', without=own, **more)}")
     if there:
         _links.print_links(started)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
 from tlkit.config import Finetune
+from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _results, _runs, _steps
 
@@ -207,7 +208,7 @@ def _learn_from(
         gain = features.estimate(extractor, [*seen, splits.val], passes)
         if not gain.worth:
             return _say(through, gain.said)
-        print(f"full phase: from stored activations of the frozen stages, {gain.said}")
+        say(f"full phase: from stored activations of the frozen stages, {gain.said}")
     try:
         *given, val = _steps.extracted(extractor, *seen, splits.val)
     except Unavailable as error:
@@ -218,7 +219,7 @@ def _learn_from(
 
 
 def _say(through: Any, reason: str) -> Any:
-    print(f"full phase: through the frozen stages, {reason}")
+    say(f"full phase: through the frozen stages, {reason}")
     return through
 
 

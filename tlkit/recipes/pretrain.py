@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import Pretrain
+from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _links, _runs, _steps
 
@@ -60,7 +61,7 @@ def run(config: Pretrain) -> keras.Model:
     glyphs = letters.glyphs(alphabet=config.alphabet)
     if len(glyphs.classes) < 2:
         raise InvalidInput(f"alphabet is {config.alphabet!r}: the fonts must draw two of its letters differently")
-    print(f"{len(glyphs.labels):,} drawings of {len(glyphs.classes):,} letters in {len(set(glyphs.fonts))} fonts")
+    say(f"{len(glyphs.labels):,} drawings of {len(glyphs.classes):,} letters in {len(set(glyphs.fonts))} fonts")
     network = letternet(weights="none")
     classifier = with_head(network, len(glyphs.classes))
     _compile(classifier, config)
@@ -70,18 +71,18 @@ def run(config: Pretrain) -> keras.Model:
         images, labels = letters.draw(glyphs, HELD_OUT, np.random.default_rng((config.seed, VALIDATION)))
         accuracy = float(classifier.evaluate(images, labels, batch_size=512, verbose=0, return_dict=True)["accuracy"])
         seconds = time.perf_counter() - began
-        print(f"validation accuracy on letters {accuracy:.3f}, after {duration(seconds)}")
+        say(f"validation accuracy on letters {accuracy:.3f}, after {duration(seconds)}")
         _save(network, weights)  # first of all: what follows only measures
         photos, digits = handwritten_digits()
         scores = probe(pooled(network, photos), digits, config.draws)
-        print("\n".join(["", *table({"LetterNet": scores})]))
+        say("\n".join(["", *table({"LetterNet": scores})]))
         card.write_text(_card(config, glyphs, accuracy, scores, seconds, weights), encoding="utf-8")
         probed = {f"probe_accuracy_{shot}": mean for shot, (mean, _) in zip(SHOTS, scores, strict=True)}
         tracking.log_metrics({"val_accuracy": accuracy, **probed}, step=config.epochs)
         for file in (weights, card):
             tracking.log_artifact(file)
-    print(f"\n{_links.shown(weights)}\n{_links.shown(card)}\n\nNext:")
-    print(f"  {_links.program('python')} -m tlkit.recipes.finetune --backbone.weights {_links.shown(weights)}")
+    say(f"\n{_links.shown(weights)}\n{_links.shown(card)}\n\nNext:")
+    say(f"  {_links.program('python')} -m tlkit.recipes.finetune --backbone.weights {_links.shown(weights)}")
     _links.print_links(tracked)
     return network
 
@@ -205,10 +206,9 @@ def _fit(classifier: keras.Model, glyphs: Glyphs, config: Pretrain) -> None:
     for epoch, (images, labels) in enumerate(_epochs(glyphs, config), 1):
         history = classifier.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0).history
         left = (time.perf_counter() - began) / epoch * (config.epochs - epoch)
-        print(
+        say(
             f"epoch {epoch}/{config.epochs}  loss {history['loss'][0]:.3f}  accuracy {history['accuracy'][0]:.3f}  "
-            f"{duration(left)} left",
-            flush=True,
+            f"{duration(left)} left"
         )
         tracking.log_metrics({name: values[0] for name, values in history.items()}, step=epoch)
 

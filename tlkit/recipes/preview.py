@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
 from tlkit.config import Preview
+from tlkit.display import say
 from tlkit.errors import InvalidInput, Undecodable
 from tlkit.recipes import _links, _runs, _steps
 
@@ -44,9 +45,9 @@ def run(config: Preview) -> Path:
     figure = plots.sheet(rows, columns, captions, title)
     with open(path, "xb") as file:
         figure.savefig(file, format="png", dpi=150)
-    print(f"picture  {_links.shown(path.absolute())}")
-    print("\nNext, where the photos are still what their labels say:")
-    print(f"  {_links.command('finetune', without=OWN)}")
+    say(f"picture  {_links.shown(path.absolute())}")
+    say("\nNext, where the photos are still what their labels say:")
+    say(f"  {_links.command('finetune', without=OWN)}")
     return path
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
+from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _links, _runs, _steps
 
@@ -41,12 +42,12 @@ def run(config: Select) -> list[Ranked]:
     ) as parent:
         _runs.log_config(config)
         for number, one in enumerate(each, 1):
-            print(f"\n{number} of {len(each)}: {_steps.named(one.backbone)}", flush=True)
+            say(f"\n{number} of {len(each)}: {_steps.named(one.backbone)}")
             try:
                 ranked.append(_rank(one, examples))
             except Unavailable as error:  # its weights are not here and cannot be fetched; the others may be
                 absent.append(str(error))
-                print("left out: its weights are not here and cannot be fetched")
+                say("left out: its weights are not here and cannot be fetched")
         if not ranked:
             raise Unavailable(f"none of the {len(each)} backbones can be had: {absent[0]}")
         ranked.sort(key=lambda one: -one.accuracy)
@@ -134,24 +135,24 @@ def _summarize(config: Select, ranked: list[Ranked], absent: list[str], parent: 
     from tlkit.progress import duration
 
     width = max(len("backbone"), *(len(one.name) for one in ranked))
-    print(f"\n   {'backbone':<{width}}  accuracy   95 %     5 nearest  LogME  seconds  M params")
+    say(f"\n   {'backbone':<{width}}  accuracy   95 %     5 nearest  LogME  seconds  M params")
     for place, one in enumerate(ranked, 1):
         low, high = one.interval
-        print(
+        say(
             f"{place:>2} {one.name:<{width}}  {one.accuracy:>8.3f}  {low:.2f}-{high:.2f}  {one.nearest:>9.3f}"
             f"  {one.logme:>5.2f}  {one.seconds:>7.1f}  {one.parameters / 1e6:>8.1f}"
         )
     for line in absent:
-        print(f"not ranked: {line}")
+        say(f"not ranked: {line}")
     best = ranked[0]
     close = [one.name for one in ranked[1:] if one.accuracy >= best.interval[0]]
-    print("\naccuracy: logistic regression on frozen features, cross-validated on the photos that")
-    print("are not for the test, with its 95 % interval; seconds: of this run")
+    say("\naccuracy: logistic regression on frozen features, cross-validated on the photos that")
+    say("are not for the test, with its 95 % interval; seconds: of this run")
     if close:
-        print(f"no clear winner: within the interval of {best.name} are also {', '.join(close)}")
-    print(f"time  {duration(time.perf_counter() - began)} in all")
-    print("\nNext:")
-    print(f"  {_links.program('python')} -m tlkit.recipes.finetune {_flags(config, best.backbone)}")
+        say(f"no clear winner: within the interval of {best.name} are also {', '.join(close)}")
+    say(f"time  {duration(time.perf_counter() - began)} in all")
+    say("\nNext:")
+    say(f"  {_links.program('python')} -m tlkit.recipes.finetune {_flags(config, best.backbone)}")
     _links.print_links(parent)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tlkit import cli
 from tlkit.config import Sync
+from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
 
 PATIENCE = 120  # seconds without a step; nothing waits for this command
@@ -40,7 +41,7 @@ def run(config: Sync) -> int:
         try:
             found = journal.resume(left)
         except InvalidInput as error:
-            print(error, flush=True)
+            say(error)
             reasons.append(str(error))
             continue
         if found is None:
@@ -50,7 +51,7 @@ def run(config: Sync) -> int:
             times = [entry["time"] for entry in found.entries.values() if "time" in entry]
             found.add("end", status="KILLED", time=max(times, default=int(time.time() * 1000)), if_running=True)
         waiting = found.unsent
-        print(f"run {found.run_id}: {waiting} entries to {found.header['uri']}", flush=True)
+        say(f"run {found.run_id}: {waiting} entries to {found.header['uri']}")
         now = mlflow.get_tracking_uri()
         if found.uri != now:
             mlflow.set_tracking_uri(found.uri)  # MLflow's registry looks for models there alone
@@ -60,10 +61,10 @@ def run(config: Sync) -> int:
         sent += waiting - found.unsent
         if not done:
             kept, reasons = kept + found.unsent, [*reasons, found.reason]
-            print(f"  {found.unsent} are kept in {os.path.relpath(left)}: {found.reason}", flush=True)
+            say(f"  {found.unsent} are kept in {os.path.relpath(left)}: {found.reason}")
     if reasons:
         raise Unavailable(f"{sent} entries were sent, {kept} could not be: {reasons[-1]}; the same command tries again")
-    print(f"sent {sent} entries" if sent else f"there is nothing to send in {config.folder}")
+    say(f"sent {sent} entries" if sent else f"there is nothing to send in {config.folder}")
     return sent
 
 

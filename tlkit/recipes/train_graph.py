@@ -9,6 +9,7 @@ import dataclasses
 
 from tlkit import cli
 from tlkit.config import TrainGraph
+from tlkit.display import say
 from tlkit.recipes import _results, _runs, _steps
 
 
@@ -29,7 +30,7 @@ def run(config: TrainGraph) -> _results.Result:
         f"{len(part):,} {name}"
         for part, name in ((loaded.train, "training"), (loaded.val, "validation"), (loaded.test, "test"))
     )
-    print(
+    say(
         f"nodes: {nodes:,}, {counts}; {len(loaded.classes)} classes; {features:,} features; {len(loaded.edges):,} edges"
     )
     model = builders.gcn(

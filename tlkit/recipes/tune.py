@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit import cli, config, space
+from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable, without_password
 from tlkit.recipes import _links, _results, _runs, _search, _steps, _worker
 
@@ -135,13 +136,13 @@ def _chief(
     )
     tuning.write(folder / "search.yaml", _runs.as_yaml(search))
     if known:
-        print(f"the search in {_links.shown(folder)} has ended", flush=True)
+        say(f"the search in {_links.shown(folder)} has ended")
         best = _search.Best(**known)
         _summarize(search, found, folder, oracle, best)
         return best
     ended = len(oracle.end_order)
     if ended:
-        print(f"going on in {_links.shown(folder)}: {ended} trials have ended", flush=True)
+        say(f"going on in {_links.shown(folder)}: {ended} trials have ended")
     params = _params(search)
     tags = {**_runs.tags("tune", "several"), "search": extra["id"]}
     before = before or _search.known_run(search.experiment, extra["id"])
@@ -154,16 +155,16 @@ def _chief(
         told = _search.Told(search, folder, oracle, time.perf_counter())
         count = f"{search.trials} trials" if search.trials else "trials"
         logs = f"{_links.shown(folder / 'trials')}/*/log.txt"
-        print(f"{count} of {search.recipe}, {max(search.workers, 1)} at a time; each writes to {logs}", flush=True)
+        say(f"{count} of {search.recipe}, {max(search.workers, 1)} at a time; each writes to {logs}")
         try:
             with tuning.served(oracle, *address) as (port, heard):
                 if address[1]:
-                    print(f"workers are served at {address[0]}:{port}, without a password", flush=True)
+                    say(f"workers are served at {address[0]}:{port}, without a password")
                 start = _starter(search, folder, address[0], port)
                 tuning.supervise(oracle, heard, start, search.workers, told)
         except BaseException:
             _search.end_runs(parent, oracle, folder)
-            print(f"\nthe search is kept in {_links.shown(folder)}: the same command goes on with it", file=sys.stderr)
+            say(f"\nthe search is kept in {_links.shown(folder)}: the same command goes on with it", error=True)
             raise
         _search.end_runs(parent, oracle, folder)
         seconds = time.perf_counter() - told.began
@@ -187,8 +188,8 @@ def _look_at_data(search: config.Tune, completed: Any) -> None:
     examples = (_steps.photos if search.recipe == "finetune" else _steps.listed)(completed.data)
     side = completed.data.image_size or (None if search.data.origin == "embedded" else 32)
     size = (side, side) if side and examples.kind == "photos" else None
-    found = _steps.splits(completed.data, examples, size, 3 if size else None, check=False, say=False)
-    print(_steps.counted(found), flush=True)
+    found = _steps.splits(completed.data, examples, size, 3 if size else None, check=False, quiet=True)
+    say(_steps.counted(found))
 
 
 def _params(search: config.Tune) -> dict[str, Any]:
@@ -255,7 +256,7 @@ def _work_elsewhere(search: config.Tune, folder: Path, name: str, host: str | No
     from tlkit import tuning
 
     start = _starter(search, folder, host, port)
-    print(f"{name} works for the chief at {host}:{port}; it writes to {_links.shown(folder / 'workers')}", flush=True)
+    say(f"{name} works for the chief at {host}:{port}; it writes to {_links.shown(folder / 'workers')}")
     processes: list[tuning.Process] = []
     deaths, working = 0, max(search.workers, 1)
     try:
@@ -279,7 +280,7 @@ def _work_elsewhere(search: config.Tune, folder: Path, name: str, host: str | No
             time.sleep(0.2)
     finally:
         tuning.stop(processes)
-    print("the search has ended")
+    say("the search has ended")
 
 
 def _time(search: config.Tune, told: _search.Told, seconds: float, whole: float) -> str:
@@ -303,28 +304,28 @@ def _summarize(
     from tlkit import tracking, tuning
 
     ranked, name, several = tuning.best_first(oracle), search.objective, search.executions > 1
-    print(f"\n   trial  {name:>12}{'      sd' if several else ''}")
+    say(f"\n   trial  {name:>12}{'      sd' if several else ''}")
     for place, trial in enumerate(ranked[:SHOWN], 1):
         metrics = json.loads((folder / "trials" / trial.trial_id / "result.json").read_text())["metrics"]
         spread = f"  {metrics[f'best_{name}_sd']:.4f}" if several else ""
-        print(f"{place}  {trial.trial_id:>5}  {trial.score:>12.4f}{spread}")
+        say(f"{place}  {trial.trial_id:>5}  {trial.score:>12.4f}{spread}")
         for line in _lines(found, trial.hyperparameters.values):
-            print(f"          {line}")
+            say(f"          {line}")
     failed = len(oracle.end_order) - len(ranked)
     low, high = best.interval
     path = Path(best.recipe)
-    print(f"\ntune {search.recipe}: {len(oracle.end_order)} trials{f', {failed} of them failed' if failed else ''}")
-    print(f"  best  trial {best.trial_id}, {name} {best.score:.4f}, which flatters: it was chosen by it")
-    print(
+    say(f"\ntune {search.recipe}: {len(oracle.end_order)} trials{f', {failed} of them failed' if failed else ''}")
+    say(f"  best  trial {best.trial_id}, {name} {best.score:.4f}, which flatters: it was chosen by it")
+    say(
         f"  {best.split} accuracy  {best.accuracy:.4f}  (95 % interval {low:.3f} to {high:.3f}, {best.photos} examples)"
     )
     if took:
-        print(f"  time  {took}")
-    print(f"  run   {_run_name(best)}{best.run_id} in {without_password(mlflow.get_tracking_uri())}")
+        say(f"  time  {took}")
+    say(f"  run   {_run_name(best)}{best.run_id} in {without_password(mlflow.get_tracking_uri())}")
     _results.print_registered(best.registered)
-    print(f"  recipe {_links.shown(path)}")
-    print("\nNext:")
-    print(f"  {_links.program('python')} -m tlkit.recipes.{search.recipe} --config {_links.shown(path)} --seed 1")
+    say(f"  recipe {_links.shown(path)}")
+    say("\nNext:")
+    say(f"  {_links.program('python')} -m tlkit.recipes.{search.recipe} --config {_links.shown(path)} --seed 1")
     runs = [one.hyperparameters.values[tuning.RUN_ID] for one in ranked]
     heading = "its best trials side by side" if len(runs) > COMPARED else "its trials side by side"
     _links.print_links(tracking.Run(best.run_id, best.experiment_id), runs[:COMPARED], heading)

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tlkit import cli
 from tlkit.config import Ui
+from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
 from tlkit.recipes import _links
 
@@ -48,15 +49,15 @@ def run(config: Ui) -> None:
                 f"port {config.port} is taken, and not by an MLflow server of this store; free is "
                 f"--port {_free_port(config.port)}"
             )
-        print(f"a server of this store runs already, on {server}")
+        say(f"a server of this store runs already, on {server}")
         print_links(server, experiment_id, last)
         return
-    print("starting the MLflow server; this takes some seconds", file=sys.stderr, flush=True)
+    say("starting the MLflow server; this takes some seconds", error=True)
     with tempfile.TemporaryFile() as log, _started(uri, config.port, log) as process:
         found = _find(config)  # while it starts
         _wait(process, server, log)
         print_links(server, *found)
-        print("\nCtrl-C ends it", flush=True)
+        say("\nCtrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
             process.wait()
             raise Unavailable(f"the MLflow server ended: {_last_line(log)}")
@@ -67,7 +68,7 @@ def print_links(server: str, experiment_id: str | None, last: tracking.Run | Non
     from tlkit import tracking
 
     if not (experiment_id and last):
-        print(f"no runs yet; the experiments:\n  {server}/#/experiments?{_links.MODE}")
+        say(f"no runs yet; the experiments:\n  {server}/#/experiments?{_links.MODE}")
         return
     links = {
         "all runs": _links.runs_link(server, experiment_id),
@@ -77,7 +78,7 @@ def print_links(server: str, experiment_id: str | None, last: tracking.Run | Non
     finished = tracking.recent_runs(experiment_id, 4)
     if len(finished) > 1:
         links[f"the last {len(finished)} finished, compared"] = _links.compare_link(server, finished, experiment_id)
-    print("\n".join(f"{name}:\n  {link}" for name, link in links.items()), flush=True)
+    say("\n".join(f"{name}:\n  {link}" for name, link in links.items()))
 
 
 def _check_store(uri: str) -> None:

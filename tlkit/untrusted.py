@@ -1,0 +1,164 @@
+"""What comes from outside is checked where it enters: identifiers, sizes, JSON and archives, from whomever."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from tlkit.display import shown
+from tlkit.errors import InvalidInput
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")  # what Windows takes for a device in any folder
+LONGEST_JSON = 64 * 2**20  # bytes
+SHARE = 0.5  # of the memory that is available, what one file may take
+
+
+def identifier(text: object, what: str, error: type[Exception] = InvalidInput) -> str:
+    """Give an identifier from outside, such as that of an MLflow run, once it is safe in a path, a query or a link.
+
+    Args:
+        text: From a server, a file, the environment or the command line.
+        what: It identifies and where it comes from, for the error.
+        error: What to raise; `Unavailable` for a server's answer.
+
+    Raises:
+        InvalidInput: it is not made of 1 to 128 letters, digits, - and _, or begins with - or _.
+
+    >>> identifier("0f3a", "the run's id")
+    '0f3a'
+    >>> identifier("../../home", "the run's id")
+    Traceback (most recent call last):
+        ...
+    tlkit.errors.InvalidInput: the run's id is '../../home'; it must be 1 to 128 letters, digits, - or _ ...
+    """
+    if isinstance(text, str) and _IDENTIFIER.fullmatch(text) and not _DEVICES.fullmatch(text):
+        return text
+    given = shown(text)
+    given = repr(given if len(given) <= 100 else f"{given[:100]}…").replace("\\\\", "\\")
+    raise error(f"{what} is {given}; it must be 1 to 128 letters, digits, - or _ and begin with a letter or digit")
+
+
+def remove(folder: Path, parent: Path) -> None:
+    """Delete a folder that tlkit made directly below another one; anything else, a link too, is left as it is."""
+    name = folder.name
+    if name in ("", ".", "..") or folder.is_symlink() or not folder.is_dir():
+        return
+    with contextlib.suppress(OSError):
+        if folder.resolve() == parent.resolve() / name:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def parse_json(content: str | bytes, what: str) -> Any:
+    """Parse JSON from outside.
+
+    Raises:
+        ValueError: it is none, or too large or nested too deeply to be one of ours.
+
+    >>> parse_json('{"a": 1}', "state.json")
+    {'a': 1}
+    >>> parse_json("[" * 100_000, "state.json")
+    Traceback (most recent call last):
+        ...
+    ValueError: state.json is nested too deeply
+    """
+    if len(content) > LONGEST_JSON:
+        raise ValueError(f"{what} has {len(content):,} bytes, more than {LONGEST_JSON:,}")
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError(f"{what} is nested too deeply") from None
+    except MemoryError:
+        raise ValueError(f"{what} is too large for the memory") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a file of JSON, as `parse_json`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON, or too large.
+    """
+    with open(path, "rb") as file:
+        return parse_json(file.read(LONGEST_JSON + 1), path.name)
+
+
+def member(archive: zipfile.ZipFile, name: str, most: int = LONGEST_JSON) -> bytes:
+    """Read a member of a zip file, whose size is looked at before memory is taken for it.
+
+    Raises:
+        KeyError: there is none of this name.
+        ValueError: there are several, or it is larger than `most` bytes.
+        zipfile.BadZipFile: it is damaged.
+    """
+    found = [info for info in archive.infolist() if info.filename == name]
+    if len(found) > 1:
+        raise ValueError(f"it holds {len(found)} members {shown(name)}")
+    if not found:
+        raise KeyError(name)
+    if found[0].file_size > most:
+        raise ValueError(f"its member {shown(name)} has {found[0].file_size:,} bytes, more than {most:,}")
+    with archive.open(found[0]) as file:  # which gives no more than the size that was announced
+        return file.read(most + 1)
+
+
+def check_memory(size: int, what: str) -> None:
+    """Refuse what would fill the memory, before it is read.
+
+    Args:
+        size: Bytes that it takes, by its header.
+        what: It is, for the error.
+
+    Raises:
+        InvalidInput: it would take more than half of the memory that is available.
+
+    >>> check_memory(1000, "photos.npz")
+    """
+    free = available_memory()
+    if size > SHARE * free:
+        raise InvalidInput(
+            f"{what} would take {size / 1e9:,.1f} GB of memory, more than half of the {free / 1e9:,.1f} GB that are "
+            "available: free some, or give a smaller one"
+        )
+
+
+def available_memory() -> int:
+    """Bytes that can still be used: what Linux and its containers tell, else half of what is built in, or 4 GiB."""
+    limits = []
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
+        limits.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text(encoding="utf-8"))  # "max" where there is none
+        stat = (group / "memory.stat").read_text(encoding="utf-8")
+        counts = dict(line.split() for line in stat.splitlines())
+        cached = int(counts["active_file"]) + int(counts["inactive_file"])  # given back when memory runs short
+        limits.append(limit - int((group / "memory.current").read_text(encoding="utf-8")) + cached)
+    except (OSError, KeyError, ValueError):
+        pass
+    if not limits:
+        try:
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+        except (AttributeError, ValueError, OSError):
+            limits.append(4 * 2**30)
+    return min(limits)
+
+
+def duplicates(names: Collection[str]) -> list[str]:
+    """Give the names that come more than once.
+
+    >>> duplicates(["a", "b", "a"])
+    ['a']
+    """
+    seen: set[str] = set()
+    return sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
