@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import http.server
 import importlib.util
+import json
 import os
 import secrets
 import shutil
@@ -16,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -262,3 +265,42 @@ def team_server(tmp_path_factory: pytest.TempPathFactory, postgres_uri: str) -> 
     """An `mlflow server` on PostgreSQL for all tests of the session that do not hurt it."""
     with mlflow_server(tmp_path_factory.mktemp("team"), postgres_uri) as server:
         yield server
+
+
+@contextlib.contextmanager
+def hostile(run_id: str = "0" * 32, experiment_id: str = "0", artifact_uri: str = "") -> Iterator[str]:
+    """A tracking server that answers with the identifiers given, whatever is asked, as its URI."""
+    experiment = {"experiment_id": experiment_id, "name": "tlkit", "lifecycle_stage": "active"}
+    about = {"run_id": run_id, "run_uuid": run_id, "run_name": "a run", "experiment_id": experiment_id}
+    about |= {"status": "RUNNING", "lifecycle_stage": "active", "artifact_uri": artifact_uri, "start_time": 1}
+    run = {"info": about, "data": {}, "inputs": {}, "outputs": {}}
+    model = {"info": {"model_id": run_id, "experiment_id": experiment_id, "name": "model", "status": 1}}
+    answers = {"health": "OK", "get-by-name": {"experiment": experiment}, "create": {"run": run}, "get": {"run": run}}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            path = self.path.partition("?")[0]
+            answer = answers.get(path.rpartition("/")[2], {})
+            if "experiments/" in path:
+                answer = {"experiment": experiment, "experiment_id": experiment_id, "experiments": [experiment]}
+            elif "logged-models" in path:
+                answer = {"model": model, "models": [model]}
+            body = json.dumps({"runs": [run], **answer} if isinstance(answer, dict) else answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()

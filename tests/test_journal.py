@@ -284,7 +284,15 @@ def test_an_end_is_not_written_into_half_a_line(folder: Path, killed: str, monke
         ("state.json", '{"next": "many"}'),
         ("state.json", "[]"),
         ("state.json", '{"next": 0, "refused": ["x"]}'),
+        ("state.json", '{"next": true, "refused": []}'),
+        ("state.json", '{"next": 0, "refused": [], "model_uri": "models:/../../x"}'),
+        ("state.json", '{"next": 0, "refused": [], "registered": {"name": "a"}}'),
+        ("header.json", '{"a":' * 100_000),
+        ("state.json", "[" * 500 + "]" * 500),
+        ("header.json", '{"run_id": "/etc", "experiment_id": "1", "uri": "sqlite:///x"}'),
+        ("header.json", '{"run_id": "0", "experiment_id": "..", "uri": "sqlite:///x"}'),
     ],
+    ids=str,
 )
 def test_a_damaged_journal_does_not_stop_the_others(folder: Path, killed: str, capsys, name: str, content: str):
     (left,) = journals(folder)
@@ -312,13 +320,47 @@ def test_lines_and_entries_that_cannot_be_are_left_out(folder: Path, killed: str
     with pytest.raises(Unavailable, match="could not be"):
         sync.run(config.Sync())
     said = capsys.readouterr().err
-    assert "has a line that is no entry" in said
+    assert "has 2 lines that are no entries: left out" in said
     assert "cannot send 'dance'" in said
     assert history(killed, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert mlflow.get_run(killed).info.status == "KILLED"
 
 
-@pytest.mark.parametrize("place", ["../../../secret.txt", "/etc/hostname", "files/link", "files", "."])
+WRONG = [
+    {"do": "metrics", "values": [], "step": 1, "time": 1},
+    {"do": "metrics", "values": {"loss": "low"}, "step": 1, "time": 1},
+    {"do": "metrics", "values": {"loss": 1}, "step": "1", "time": 1},
+    {"do": "metrics", "values": {"loss": 1}, "step": -1, "time": 1},
+    {"do": "metrics", "values": {"loss": 1}, "step": 1, "time": 2**80},
+    {"do": "tags", "values": {"a": {}}},
+    {"do": "tags", "values": 3},
+    {"do": "inputs", "values": ["x"]},
+    {"do": "artifact", "file": 3, "to": ""},
+    {"do": "model", "file": "files/a", "name": "m", "step": 0, "key": "' OR '1'='1"},
+    {"do": "end", "status": "DONE", "time": 1},
+    {"do": 3},
+    {"n": -1, "do": "leave"},
+    {"n": 7.5, "do": "leave"},
+    {"n": True, "do": "leave"},
+    [],
+]
+
+
+def test_entries_of_the_wrong_type_are_left_out_and_told_in_one_line(folder: Path, killed: str, capsys):
+    (left,) = journals(folder)
+    with (left / "journal.jsonl").open("a") as file:
+        for number, entry in enumerate(WRONG, 100):
+            file.write(json.dumps({"n": number, **entry} if isinstance(entry, dict) else entry) + "\n")
+        file.write('{"n": 200, "do": "tags", "values":' + "[" * 100_000 + "\n")
+    sync.run(config.Sync())
+    assert f"has {len(WRONG) + 1} lines that are no entries: left out" in capsys.readouterr().err
+    assert history(killed, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert mlflow.get_run(killed).info.status == "KILLED"
+
+
+@pytest.mark.parametrize(
+    "place", ["a\0b", "files/" + "x" * 5000, "../../../secret.txt", "/etc/hostname", "files/link", "files", "."]
+)
 def test_a_strangers_journal_takes_no_file_from_elsewhere(folder: Path, killed: str, capsys, place: str):
     (folder / "secret.txt").write_text("secret")
     (left,) = journals(folder)

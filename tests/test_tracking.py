@@ -10,9 +10,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import servers
+from keras_tuner import HyperParameters
+from keras_tuner.src.engine.trial import Trial
 from mlflow.exceptions import MlflowException
 
-from tlkit import tracking
+from tlkit import checkpoints, journal, tracking, tuning
 from tlkit.errors import InvalidInput, Unavailable
 
 
@@ -169,3 +172,61 @@ def test_a_server_that_does_not_answer_is_one_line_without_its_password(monkeypa
     with pytest.raises(Unavailable, match=r"MLflow server http://127.0.0.1:9 does not answer: .*; start it") as caught:
         tracking.open_store("trial")
     assert "secret" not in str(caught.value)
+
+
+STRANGE = [
+    "{folder}/victim",
+    "..",
+    "../victim",
+    "%2e%2e%2fvictim",
+    "a" * 5000,
+    "C:\\\\victim",
+    "a/b",
+    "nul",
+    "a' OR '1'='1",
+]
+
+
+@pytest.mark.parametrize("name", ["run_id", "experiment_id", "artifact_uri"])
+@pytest.mark.parametrize("strange", STRANGE, ids=range(len(STRANGE)))
+def test_a_servers_identifier_never_becomes_a_path(folder: Path, monkeypatch, name: str, strange: str):
+    (folder / "victim").mkdir()
+    (folder / "victim" / "thesis.txt").touch()
+    strange = strange.format(folder=folder)
+    if name == "artifact_uri" and "\\" in strange:
+        pytest.skip("a URI of Windows, which MLflow takes for a scheme here")
+    before = sorted(folder.rglob("*"))
+    with servers.hostile(**{name: strange}) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with (
+            pytest.raises(Unavailable, match=r"the MLflow server (is|wants)|the MLflow store .* refused"),
+            tracking.run("tlkit", params={}, tags={}),
+        ):
+            pass
+        assert mlflow.active_run() is None
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"])
+def test_an_identifier_of_the_environment_is_checked_too(folder: Path, monkeypatch, variable: str):
+    monkeypatch.setenv(variable, "../../x")
+    with pytest.raises(InvalidInput, match=f"^{variable} is '../../x'; it must be 1 to 128 letters"):
+        tracking.open_store("tlkit")
+    with pytest.raises(InvalidInput, match=f"^{variable} is '../../x'"), tracking.run("tlkit", params={}, tags={}):
+        pass
+
+
+@pytest.mark.parametrize("strange", ["/etc", "..", "a/b", ""])
+def test_no_path_is_made_of_what_is_no_identifier(folder: Path, strange: str):
+    for make in (checkpoints.begun, lambda text: journal.begin("sqlite:///x", text, "1")):
+        with pytest.raises(InvalidInput, match="the run's id is"):
+            make(strange)
+    assert not (folder / "mlruns").exists()
+
+
+def test_a_chiefs_trial_never_becomes_a_path(folder: Path):
+    ran: list[str] = []
+    worker = tuning.Worker(lambda trial, _: ran.append(trial) or {}, lambda *_: None, "val_loss", 3, folder / "trials")
+    with pytest.raises(InvalidInput, match=r"the chief's trial is '../../../etc'"):
+        worker.run_trial(Trial(HyperParameters(), trial_id="../../../etc"))
+    assert not ran

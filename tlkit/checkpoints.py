@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +17,7 @@ import filelock
 import keras
 import numpy as np
 
-from tlkit import atomic
+from tlkit import atomic, untrusted
 from tlkit.errors import InvalidInput
 
 FOLDER = Path("mlruns", "checkpoints")
@@ -111,13 +109,13 @@ def _load(path: Path, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any
     try:
         # Without pickle, which could run a stranger's program. NumPy leaves a file that it opens itself open on errors.
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            told = json.loads(str(file["told"]))
+            told = untrusted.parse_json(str(file["told"]), path.name)
             begun = told.pop("settings")
             arrays = {name: [file[f"{name}_{i}"] for i in range(n)] for name, n in told.pop("arrays").items()}
             state = State(**told, arrays=arrays)
             if not (isinstance(begun, dict) and _is_whole(state, begun)):
                 raise ValueError("something else stands in the place of a number, or an array is missing")
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NumPy's reader raises almost anything on a damaged file; MemoryError is one too
         raise InvalidInput(f"{path} is no checkpoint of a phase, or is damaged: delete it or give another") from error
     wanted = json.loads(json.dumps(dict(settings)))
     for name, value in wanted.items():
@@ -128,13 +126,26 @@ def _load(path: Path, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any
 
 def _is_whole(state: State, settings: Mapping[str, Any]) -> bool:
     """Whether what was read is of the kinds that `save` writes: a file may be a stranger's."""
-    kinds = {"epochs": list, "before": int, "waited": int, "ended": bool, "step": int, "seconds": int | float}
+    counts = (state.before, state.waited, state.step, *(settings.get(name, 1) for name in SPLIT))
     return (
-        all(isinstance(getattr(state, name), kind) for name, kind in kinds.items())
-        and all(isinstance(epoch, dict) and "val_loss" in epoch for epoch in state.epochs)
-        and all(isinstance(settings.get(name, 1), int) and settings.get(name, 1) > 0 for name in SPLIT)
+        all(type(count) is int and count >= 0 for count in counts)
+        and all(settings.get(name, 1) for name in SPLIT)
+        and isinstance(state.ended, bool)
+        and type(state.seconds) in (int, float)
+        and 0 <= state.seconds < float("inf")
+        and isinstance(state.epochs, list)
+        and state.before <= len(state.epochs)
+        and all(_is_epoch(epoch) for epoch in state.epochs)
         and {"last", "optimizer", "best", "metrics", "generators"} <= set(state.arrays)
+        and all(np.isfinite(array).all() for name in ("last", "best") for array in state.arrays[name])
     )
+
+
+def _is_epoch(epoch: Any) -> bool:
+    if not isinstance(epoch, dict) or not {"epoch", "phase", "val_loss"} <= set(epoch):
+        return False
+    numbers = all(type(value) in (int, float) for name, value in epoch.items() if name != "phase")
+    return numbers and isinstance(epoch["phase"], str) and type(epoch["epoch"]) is int
 
 
 def fits(path: Path, state: State, wanted: Mapping[str, list[tuple[int, ...]]]) -> None:
@@ -194,8 +205,8 @@ class Begun(NamedTuple):
 
 def begun(run_id: str, **told: Any) -> Begun:
     """Make the folder of a run's checkpoints, empty, where another part of the same run left some."""
-    folder = FOLDER / run_id
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = FOLDER / untrusted.identifier(run_id, "the run's id")
+    untrusted.remove(folder, FOLDER)
     folder.mkdir(parents=True)
     with atomic.writing(folder / "run.json") as file:
         file.write(json.dumps(told).encode())
@@ -207,8 +218,9 @@ def unfinished() -> list[Begun]:
     found = []
     kinds = {"recipe": str, "asked": dict, "config": dict, "digest": str}
     for file in FOLDER.glob("*/run.json"):
-        with contextlib.suppress(OSError, ValueError):
-            told = json.loads(file.read_text())
+        with contextlib.suppress(OSError, ValueError):  # InvalidInput is one: the folder is none of ours
+            untrusted.identifier(file.parent.name, "the run's id")
+            told = untrusted.read_json(file)
             whole = isinstance(told, dict) and all(isinstance(told.get(name), kind) for name, kind in kinds.items())
             if whole and not file.parent.is_symlink():
                 found.append((file.stat().st_mtime, Begun(file.parent.name, file.parent, told)))
@@ -218,7 +230,7 @@ def unfinished() -> list[Begun]:
 def finished(run: Begun) -> None:
     """Delete the checkpoints of a run that has finished, so that it cannot be gone on with."""
     (run.folder / "run.json").unlink(missing_ok=True)  # first: a part of the rest is worse than none
-    shutil.rmtree(run.folder, ignore_errors=True)
+    untrusted.remove(run.folder, FOLDER)
     with contextlib.suppress(OSError):
         FOLDER.rmdir()
 

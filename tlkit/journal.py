@@ -23,7 +23,8 @@ from typing import Any
 
 import filelock
 
-from tlkit import atomic, journal_files, registry
+from tlkit import atomic, journal_files, registry, untrusted
+from tlkit.display import shown
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
 from tlkit.journal_files import Entry, tell
 
@@ -202,7 +203,7 @@ class Journal:
         if not self.unsent:
             with contextlib.suppress(OSError):
                 (self.folder / "header.json").unlink()  # it is no journal any more
-            shutil.rmtree(self.folder, ignore_errors=True)
+            untrusted.remove(self.folder, self.folder.parent)
             self.entries = {}
         journal_files.release(self._lock, self.folder)
 
@@ -219,11 +220,14 @@ class Journal:
     def _path(self, entry: Entry) -> Path:
         """The file or folder of an entry: inside the journal, also where somebody else has written that."""
         files = (self.folder / "files").resolve()
-        path = (self.folder / entry["file"]).resolve()
-        inside = path.is_relative_to(files) and path != files
+        try:
+            path = (self.folder / entry["file"]).resolve()
+            inside, there = path.is_relative_to(files) and path != files, path.exists()
+        except (OSError, ValueError):  # longer than a path may be, or with a null character
+            inside = False
         if not inside or any(part.is_symlink() for part in path.rglob("*")):
-            raise InvalidInput(f"an entry's file {entry['file']!r} is not in the journal {self.folder}")
-        if not path.exists():
+            raise InvalidInput(f"an entry's file {shown(entry['file'])[:200]} is not in the journal {self.folder}")
+        if not there:
             raise InvalidInput(f"the file {path} has gone")
         return path
 
@@ -331,7 +335,7 @@ class Journal:
     def _send_model(self, client: mlflow.MlflowClient, entry: Entry, doubtful: bool) -> None:
         """Log a model, or what is missing of it; `mlflow.models.Model.log` would begin another."""
         saved = self._path(entry)
-        run, experiment = client.get_run(self.run_id), self.header["experiment_id"]
+        run, experiment = untrusted.answered(client.get_run(self.run_id)), self.header["experiment_id"]
         query = f"source_run_id = '{self.run_id}' AND tags.`{KEY}` = '{entry['key']}'"
         found = client.search_logged_models([experiment], filter_string=query) if doubtful else []
         made = (
@@ -345,6 +349,7 @@ class Journal:
                 params=run.data.params,
             )
         )
+        untrusted.answered(made)
         self._progress()
         if made.status != LoggedModelStatus.READY:
             with tempfile.TemporaryDirectory(dir=self.folder) as folder:
@@ -401,8 +406,11 @@ def begin(uri: str, run_id: str, experiment_id: str) -> Journal:
     """Begin the journal of a run, in the working folder.
 
     Raises:
+        InvalidInput: an id is none.
         Unavailable: the folder cannot be written to.
     """
+    for text, what in ((run_id, "the run's id"), (experiment_id, "the experiment's id")):
+        untrusted.identifier(text, what)
     folder = (FOLDER / f"{run_id}-{secrets.token_hex(4)}").absolute()
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         uri = f"sqlite:///{Path.cwd() / uri.removeprefix('sqlite:///')}"  # to be sent from another folder too

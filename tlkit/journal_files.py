@@ -7,14 +7,14 @@ sent, and `files` holds the files that they name. Anybody may have written them:
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from tlkit import untrusted
 from tlkit.display import say
 from tlkit.errors import InvalidInput, first_line
 
@@ -28,9 +28,11 @@ def header(folder: Path) -> Entry:
         InvalidInput: it is no journal.
     """
     with _readable(folder):
-        found = json.loads((folder / "header.json").read_text())
-        if not all(isinstance(found[name], str) for name in ("run_id", "experiment_id", "uri")):
-            raise ValueError("header.json")
+        found = untrusted.read_json(folder / "header.json")
+        for name in ("run_id", "experiment_id"):
+            untrusted.identifier(found[name], f"{name} in header.json")
+        if not isinstance(found["uri"], str):
+            raise ValueError("header.json names no store")
         return found
 
 
@@ -43,9 +45,11 @@ def state(folder: Path) -> dict[str, Any]:
     if not (folder / "state.json").exists():
         return {}
     with _readable(folder):
-        found = json.loads((folder / "state.json").read_text())
-        if not isinstance(found["next"], int) or not all(isinstance(number, int) for number in found["refused"]):
-            raise ValueError("state.json")
+        found = untrusted.read_json(folder / "state.json")
+        if not _fits(found, STATE) or not {"next", "refused"} <= set(found):
+            raise ValueError("state.json does not say how far the entries are sent")
+        if "model_uri" in found:
+            untrusted.identifier(found["model_uri"].removeprefix("models:/"), "the model in state.json")
         return found
 
 
@@ -54,23 +58,96 @@ def entries(folder: Path) -> list[Entry]:
     path, found = folder / "journal.jsonl", []
     if not path.exists():
         return []
-    *lines, rest = path.read_bytes().split(b"\n")
-    if rest:
-        os.truncate(path, path.stat().st_size - len(rest))
+    with _readable(folder):
+        *lines, rest = path.read_bytes().split(b"\n")
+        if rest:
+            os.truncate(path, path.stat().st_size - len(rest))
+    odd = 0
     for line in lines:
-        try:
-            entry = json.loads(line)
-            found.append({"n": int(entry["n"]), "do": str(entry["do"]), **entry})
-        except (ValueError, KeyError, TypeError):
-            tell(f"{path} has a line that is no entry: it is left out")
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            entry = untrusted.parse_json(line, path.name)
+            if _is_entry(entry):
+                found.append(entry)
+                continue
+        odd += 1
+    if odd:
+        tell(f"{path} has {odd} line{'s that are no entries' if odd > 1 else ' that is no entry'}: left out")
     return found
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether it is one that a run of this version has written, or one of a version that knows more of them."""
+    if not _fits(entry, {"n": _count, "do": str}) or not {"n", "do"} <= set(entry):
+        return False
+    wanted = ENTRIES.get(entry["do"])
+    return wanted is None or (set(entry) >= set(wanted) and _fits(entry, wanted))
+
+
+def _fits(value: Any, wanted: Mapping[Any, Any]) -> bool:
+    """Whether a dictionary has, under each name that there is, what is wanted there: a type, or what tells it."""
+    return isinstance(value, dict) and all(
+        isinstance(value[name], kind) if isinstance(kind, type) else kind(value[name])
+        for name, kind in wanted.items()
+        if name in value
+    )
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _identifier(value: Any) -> bool:
+    return bool(untrusted.identifier(value, "an entry's key"))
+
+
+def _each(kind: Any) -> Callable[[Any], bool]:
+    """What tells a dictionary, all of whose values are of a kind."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, dict) and _fits(value, dict.fromkeys(value, kind))
+
+    return holds
+
+
+def _all(kind: Any) -> Callable[[Any], bool]:
+    """What tells a list of things of a kind."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, list) and _each(kind)(dict(enumerate(value)))
+
+    return holds
+
+
+STATE: dict[str, Any] = {
+    "next": _count,
+    "refused": _all(_count),
+    "model_uri": str,
+    "why": str,
+    "registered": lambda value: set(value) == {"name", "version", "alias", "reason"} and _each(str)(value),
+}
+ENTRIES: dict[str, dict[str, Any]] = {
+    "metrics": {"values": _each(_number), "step": _count, "time": _count},
+    "params": {"values": _each(str)},
+    "tags": {"values": _each(str)},
+    "inputs": {"values": _all(_each(str))},
+    "artifact": {"file": str, "to": str},
+    "model": {"file": str, "name": str, "step": _count, "key": _identifier},
+    "register": {"name": str},
+    "end": {"status": lambda value: value in ("FINISHED", "FAILED", "KILLED"), "time": _count},
+    "leave": {},
+}
+"""What each kind of entry has, and of which type."""
 
 
 @contextlib.contextmanager
 def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise InvalidInput(
             f"{folder} is no journal of a run: {first_line(error)}; delete it if it is of no use"
         ) from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tlkit import untrusted
 from tlkit.errors import InvalidInput
 from tlkit.labels import joined
 
@@ -146,7 +147,7 @@ def read(run_id: str, client: MlflowClient | None = None) -> Predictions | None:
     """
     import mlflow
 
-    client = client or mlflow.MlflowClient()
+    client, run_id = client or mlflow.MlflowClient(), untrusted.identifier(run_id, "the run's id")
     if FILE not in {artifact.path for artifact in client.list_artifacts(run_id)}:
         return None
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ import json
 import os
 from typing import NamedTuple
 
-from tlkit import predictions
+from tlkit import predictions, untrusted
 from tlkit.errors import InvalidInput
 from tlkit.labels import SEPARATOR
 
@@ -114,7 +114,7 @@ def register(model_uri: str, name: str, run_id: str, client: mlflow.MlflowClient
         promotion = version.tags["promotion"]
         alias = "" if promotion == NO_ALIAS else promotion
         return Registered(name, str(version.version), alias, version.tags.get("promotion_reason", ""))
-    run, said = client.get_run(run_id), predictions.read(run_id, client)
+    run, said = untrusted.answered(client.get_run(run_id)), predictions.read(run_id, client)
     # Another process may move the alias at the same time: what was decided against the old champion is decided again.
     while True:
         version = client.get_model_version(name, version.version)
@@ -211,7 +211,7 @@ def _of_champion(
     client: mlflow.MlflowClient, name: str, version: str
 ) -> tuple[str | None, predictions.Predictions | None, str | None]:
     """Give what kind of thing it takes and its predictions, as far as they are known, and why they are not."""
-    champion = client.get_model_version(name, version)
+    champion = untrusted.answered(client.get_model_version(name, version))
     kind = champion.tags.get("kind")
     if not champion.run_id:
         return kind, None, "the champion has no run"

@@ -26,7 +26,7 @@ import filelock
 import psutil
 import sqlalchemy.exc
 
-from tlkit import journal, journal_files  # before mlflow, which journal sets up
+from tlkit import journal, journal_files, untrusted  # before mlflow, which journal sets up
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
 
@@ -82,19 +82,25 @@ def run(
         if joined:
             active = joined
         elif run_id:
-            _send_left(run_id)
+            _send_left(untrusted.identifier(run_id, "the run's id"))
             active = mlflow.start_run(run_id, log_system_metrics=False)
             if "failure" in active.data.tags:  # of the part before
                 mlflow.delete_tag("failure")
-        elif os.environ.get("MLFLOW_RUN_ID") and not above:
-            active = mlflow.start_run(log_system_metrics=False)
+        elif (given := _given_id("MLFLOW_RUN_ID")) and not above:
+            active = mlflow.start_run(given, log_system_metrics=False)
         else:
             with _unseeded():
                 where = above.info.experiment_id if above else experiment_id(experiment)
                 active = mlflow.start_run(
                     experiment_id=where, run_name=run_name, nested=nested, tags=dict(tags), log_system_metrics=False
                 )
-        started = Run(active.info.run_id, active.info.experiment_id)
+        try:
+            started = Run(untrusted.answered(active).info.run_id, active.info.experiment_id)
+        except Unavailable:
+            if not joined:
+                with _impatient(), contextlib.suppress(*STORE_ERRORS):
+                    mlflow.end_run("FAILED")
+            raise
     kept = None
     try:
         if not any(one.run_id == started.run_id for one in _opened()):
@@ -343,6 +349,12 @@ def _impatient() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
+def _given_id(name: str) -> str | None:
+    """The identifier in a variable of the environment, where there is one."""
+    given = os.environ.get(name)
+    return untrusted.identifier(given, name) if given else None
+
+
 def _now() -> int:
     return time.time_ns() // 1_000_000
 
@@ -366,7 +378,7 @@ def open_store(experiment: str | None = None) -> str:
             _open_database(Path(database), create=experiment is not None)
         if experiment is None or mlflow.active_run():
             mlflow.MlflowClient().search_experiments(max_results=1)
-        elif run_id := os.environ.get("MLFLOW_RUN_ID"):
+        elif run_id := _given_id("MLFLOW_RUN_ID"):
             mlflow.get_run(run_id)
         else:
             experiment_id(experiment)
@@ -422,22 +434,20 @@ def recent_runs(experiment_id: str, count: int) -> list[str]:
             order_by=["attributes.start_time DESC"],
             max_results=10 * count,
         )
-    return [entry.info.run_id for entry in found if entry.data.tags.get("recipe") != "compare"][:count]
+    return [untrusted.answered(entry).info.run_id for entry in found if entry.data.tags.get("recipe") != "compare"][
+        :count
+    ]
 
 
 def model_folder(model_uri: str) -> Path | None:
     """Give the folder of a logged model, `models:/m-…`, where it lies on this machine's disk."""
-    return _on_disk(mlflow.get_logged_model(model_uri.removeprefix("models:/")).artifact_location)
+    found = mlflow.get_logged_model(model_uri.removeprefix("models:/"))
+    return untrusted.local_path(untrusted.answered(found).artifact_location)
 
 
 def run_folder(run_id: str) -> Path | None:
     """Give the folder of a run's artifacts where it lies on this machine's disk."""
-    return _on_disk(mlflow.get_run(run_id).info.artifact_uri)
-
-
-def _on_disk(uri: str) -> Path | None:
-    parts = urllib.parse.urlsplit(uri)
-    return Path(urllib.request.url2pathname(parts.path)) if parts.scheme in ("", "file") else None
+    return untrusted.local_path(untrusted.answered(mlflow.get_run(run_id)).info.artifact_uri)
 
 
 @contextlib.contextmanager
@@ -455,14 +465,14 @@ def experiment_id(name: str) -> str:
     """Give the id of the experiment that the environment names, else of this one, which is made if need be."""
     client = mlflow.MlflowClient()
     given = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if not given and os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return client.get_experiment(os.environ["MLFLOW_EXPERIMENT_ID"]).experiment_id
+    if not given and (number := _given_id("MLFLOW_EXPERIMENT_ID")):
+        return untrusted.answered(client.get_experiment(number)).experiment_id
     name = given or name
     # Not mlflow.set_experiment: two processes that call it at once can end up in `Default`.
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name)
+            return untrusted.identifier(client.create_experiment(name), "the new experiment's id", Unavailable)
         except MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -472,7 +482,7 @@ def experiment_id(name: str) -> str:
             f"the MLflow experiment {name!r} was deleted; restore it, or give another "
             f"{'MLFLOW_EXPERIMENT_NAME' if given else '--experiment'}"
         )
-    return found.experiment_id
+    return untrusted.answered(found).experiment_id
 
 
 def _open_database(path: Path, create: bool) -> None:

@@ -31,7 +31,7 @@ from keras_tuner.src.engine import trial as kt_trial
 from keras_tuner.src.engine.oracle import LOCKS, THREADS
 from keras_tuner.src.errors import FailedTrialError
 
-from tlkit import atomic, builders, space
+from tlkit import atomic, builders, space, untrusted
 from tlkit.errors import Unavailable
 
 conditions.print = lambda *_: None  # a line of debugging that keras-tuner 1.4.8 kept
@@ -190,9 +190,9 @@ class _Kept:
         write(self.file, json.dumps(state))
 
     def reload(self) -> None:
-        state = json.loads(self.file.read_text())
+        state = untrusted.read_json(self.file)
         trials = [kt_trial.Trial.from_state(one) for one in state["trials"]]
-        self.trials = {trial.trial_id: trial for trial in trials}
+        self.trials = {untrusted.identifier(trial.trial_id, "a trial of search.json"): trial for trial in trials}
         self.set_state(state["oracle"])  # type: ignore[attr-defined]
         running = [trial.trial_id for trial in self.ongoing_trials.values()]
         self._retry_queue = [name for name in [*running, *self._retry_queue] if name not in self.end_order]
@@ -532,7 +532,9 @@ class Worker(base_tuner.BaseTuner):
 
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
         """Run one trial."""
-        self.trial_id, self.trials_left = trial.trial_id, self.trials_left - 1
+        # It becomes a folder's name, and whoever answers at the chief's port says it.
+        self.trial_id = untrusted.identifier(trial.trial_id, "the chief's trial")
+        self.trials_left -= 1
         try:
             return self.run(trial, self.oracle)
         except Exception as error:

@@ -7,18 +7,22 @@ import json
 import os
 import re
 import shutil
+import urllib.parse
+import urllib.request
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tlkit.display import shown
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, Unavailable
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")  # what Windows takes for a device in any folder
 LONGEST_JSON = 64 * 2**20  # bytes
+DEEPEST_JSON = 100  # lists and objects in each other
 SHARE = 0.5  # of the memory that is available, what one file may take
+Answer = TypeVar("Answer")
 
 
 def identifier(text: object, what: str, error: type[Exception] = InvalidInput) -> str:
@@ -44,6 +48,39 @@ def identifier(text: object, what: str, error: type[Exception] = InvalidInput) -
     given = shown(text)
     given = repr(given if len(given) <= 100 else f"{given[:100]}…").replace("\\\\", "\\")
     raise error(f"{what} is {given}; it must be 1 to 128 letters, digits, - or _ and begin with a letter or digit")
+
+
+def answered(answer: Answer) -> Answer:
+    """Give back what a tracking server answered, a run, an experiment or a model, once its identifiers are safe.
+
+    Where the server has artifacts written to this machine's disk, they must go where MLflow puts them: into a folder
+    `artifacts` in one that is named after the run or model, and not among files that were there before.
+
+    Raises:
+        Unavailable: an identifier is none, see `identifier`, or the folder is another.
+    """
+    about = getattr(answer, "info", answer)
+    for name in ("run_id", "experiment_id", "model_id", "source_run_id"):
+        if value := getattr(about, name, None):
+            identifier(value, f"{name} in the answer of the MLflow server", Unavailable)
+    for place, owner in (("artifact_uri", "run_id"), ("artifact_location", "model_id")):
+        uri, named = getattr(about, place, None), getattr(about, owner, None)
+        path = local_path(uri) if uri and named else None
+        if path and path.parts[-2:] != (named, "artifacts"):
+            raise Unavailable(
+                f"the MLflow server wants files in {shown(path)}; it must be MLflow's own {named}/artifacts"
+            )
+    return answer
+
+
+def local_path(uri: str) -> Path | None:
+    """Give the path of a URI on this machine's disk; None where it is elsewhere.
+
+    >>> local_path("file:///srv/mlruns/1"), local_path("s3://bucket/1")
+    (PosixPath('/srv/mlruns/1'), None)
+    """
+    parts = urllib.parse.urlsplit(uri)
+    return Path(urllib.request.url2pathname(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def remove(folder: Path, parent: Path) -> None:
@@ -72,11 +109,22 @@ def parse_json(content: str | bytes, what: str) -> Any:
     if len(content) > LONGEST_JSON:
         raise ValueError(f"{what} has {len(content):,} bytes, more than {LONGEST_JSON:,}")
     try:
-        return json.loads(content)
+        found = json.loads(content)
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None
     except MemoryError:
         raise ValueError(f"{what} is too large for the memory") from None
+    level, depth = [found], 0
+    while level := [inner for outer in level for inner in _inside(outer)]:
+        depth += 1
+        if depth > DEEPEST_JSON:  # else what goes through it later would have to mind
+            raise ValueError(f"{what} is nested too deeply")
+    return found
+
+
+def _inside(value: Any) -> list[Any]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [one for one in inner if isinstance(one, dict | list)]
 
 
 def read_json(path: Path) -> Any:

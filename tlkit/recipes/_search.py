@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit import cli, config, space
+from tlkit import cli, config, space, untrusted
 from tlkit.display import say
 from tlkit.recipes import _links, _results, _runs, _steps, _worker
 
@@ -58,7 +58,7 @@ def known_run(experiment: str, search_id: str) -> str | None:
     from tlkit import tracking
 
     runs = mlflow.MlflowClient().search_runs([tracking.experiment_id(experiment)], f"tags.search = '{search_id}'")
-    return runs[0].info.run_id if runs else None
+    return untrusted.answered(runs[0]).info.run_id if runs else None
 
 
 class Runs:
@@ -78,7 +78,7 @@ class Runs:
             tags = resolve_tags({MLFLOW_PARENT_RUN_ID: self.parent.run_id, "trial": trial.trial_id})
             name = f"trial {trial.trial_id}"
             made = client.create_run(self.parent.experiment_id, run_name=name, tags=tags)
-            self.known[trial.trial_id] = made.info.run_id
+            self.known[trial.trial_id] = untrusted.answered(made).info.run_id
         return self.known[trial.trial_id]
 
 
@@ -91,7 +91,9 @@ def _nested(parent: tracking.Run) -> dict[str, str]:
     while True:
         query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'"
         page = client.search_runs([parent.experiment_id], query, max_results=1000, page_token=token)
-        found |= {one.data.tags["trial"]: one.info.run_id for one in page if "trial" in one.data.tags}
+        found |= {
+            one.data.tags["trial"]: untrusted.answered(one).info.run_id for one in page if "trial" in one.data.tags
+        }
         token = page.token
         if not token:
             return found
@@ -252,7 +254,7 @@ def _model(parent: tracking.Run) -> str | None:
 
     query = f"source_run_id = '{parent.run_id}'"
     found = mlflow.search_logged_models([parent.experiment_id], query, output_format="list")
-    return found[0].model_uri if found else None
+    return untrusted.answered(found[0]).model_uri if found else None
 
 
 def _columns(found: space.Space, trials: list[Any]) -> dict[str, list[Any]]:

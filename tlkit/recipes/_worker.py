@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tlkit import cli, config, space
+from tlkit import cli, config, space, untrusted
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _runs, _steps
 
@@ -161,6 +161,7 @@ def _config(search: config.Tune, trials: Path, values: dict[str, Any], folder: P
     if before is None:
         chosen = settings(search, space.parse(search.space).settings(values))
         return cli.from_settings(RECIPES[search.recipe], chosen)
+    untrusted.identifier(before, "the chief's tuner/trial_id")
     if not (folder / "checkpoint.npz").exists():
         shutil.copy(trials / before / "checkpoint.npz", folder / ".checkpoint.npz")
         (folder / ".checkpoint.npz").replace(folder / "checkpoint.npz")

@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tlkit import cli
+from tlkit import cli, untrusted
 from tlkit.config import Compare
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable, without_password
@@ -116,12 +116,13 @@ def _search(client: MlflowClient, experiment: str, filter_string: str) -> list[R
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.search_runs(
+        found = client.search_runs(
             [_experiment(client, experiment).experiment_id],
             filter_string,
             order_by=["attributes.start_time DESC"],
             max_results=LOOKED_AT,
         )
+        return [untrusted.answered(one) for one in found]
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
@@ -135,7 +136,7 @@ def _named(client: MlflowClient, name: str, experiment: str) -> Run:
 
     if re.fullmatch("[0-9a-f]{32}", name):
         try:
-            found = client.get_run(name)
+            found = untrusted.answered(client.get_run(name))
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise

@@ -18,7 +18,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tlkit import cli, config, space
+from tlkit import cli, config, space, untrusted
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable, without_password
 from tlkit.recipes import _links, _results, _runs, _search, _steps, _worker
@@ -101,10 +101,11 @@ def _chief(
     extra: dict[str, Any] = {"search": definition, "id": uuid.uuid4().hex}
     if file.exists():
         try:
-            state = json.loads(file.read_text())
+            state = untrusted.read_json(file)
             known, before = state.get("best"), state.get("run_id")
             extra = {name: state[name] for name in extra}
-        except (ValueError, KeyError, TypeError) as error:
+            untrusted.identifier(extra["id"], "its id")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidInput(f"{_links.shown(file)} is not the state of a search: give another --output") from error
         if changed := space.difference(extra["search"], definition):
             raise InvalidInput(

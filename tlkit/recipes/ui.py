@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tlkit import cli
+from tlkit import cli, untrusted
 from tlkit.config import Ui
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
@@ -119,7 +119,7 @@ def _find(config: Ui) -> tuple[str | None, tracking.Run | None]:
         raise Unavailable(f"cannot read the MLflow store: {first_line(error)}") from error
     if not newest:
         return None, None
-    info = newest[0].info
+    info = untrusted.answered(newest[0]).info
     return info.experiment_id, tracking.Run(info.run_id, info.experiment_id)
 
 
