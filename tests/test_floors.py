@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
-    {"atomic", "display", "errors"},
+    {"atomic", "autolog", "display", "errors"},
     {"untrusted"},
     {"labels"},
     {

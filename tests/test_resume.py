@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,9 +16,11 @@ import mlflow
 import numpy as np
 import pytest
 
-from tlkit import builders, checkpoints, training
+from tlkit import builders, checkpoints, tracking, training
+from tlkit.config import Data, Finetune, Full
 from tlkit.data import Photos
 from tlkit.errors import InvalidInput, Unavailable
+from tlkit.recipes import _runs
 
 STEPS = 3  # batches in an epoch
 PHASE = training.Settings(
@@ -507,6 +510,39 @@ def result(folder: Path) -> tuple[dict[str, list[tuple[int, float]]], list[np.nd
     weights = keras.saving.load_model(file, compile=False).get_weights()
     datasets = [(entry.dataset.name, entry.dataset.digest) for entry in run.inputs.dataset_inputs]
     return metrics, weights, [run.info.status, run.data.params, datasets]
+
+
+def test_data_that_moved_are_found_again_where_they_are_now(folder: Path):
+    old, new = folder / "photos", folder / "elsewhere"
+    old.mkdir()
+    asked = Finetune(data=Data(path="photos"), full=Full(epochs=3))
+    with tracking.run("tlkit", params={}, tags={}) as run:
+        pass
+    checkpoints.begun(
+        run.run_id,
+        recipe="finetune",
+        asked={**dataclasses.asdict(asked), "resume": None},
+        config=dataclasses.asdict(dataclasses.replace(asked, data=Data(source="folder", path=str(old)))),
+        digest="0" * 64,
+    )
+
+    def resume(name: str, data: Data, **full: Any) -> Any:
+        config, begun = _runs.resumed("finetune", Finetune(resume=name, data=data, full=Full(**full)))
+        if begun.lock:
+            begun.lock.release()
+        return config.data.path, config.full.epochs, begun.kept is not None
+
+    assert resume("auto", Data(path="photos"), epochs=3) == (str(old), 3, True)
+    assert resume("auto", Data(path="elsewhere"), epochs=3) == ("elsewhere", 3, False)  # there are both: other data
+    old.rename(new)
+    assert resume("auto", Data(path="elsewhere"), epochs=3) == (str(new), 3, True)
+    assert resume("auto", Data(path="elsewhere"), epochs=4) == ("elsewhere", 4, False)
+    assert resume(run.run_id, Data(path="elsewhere")) == (str(new), 3, True)
+    assert resume(run.run_id, Data(path="elsewhere"), epochs=3) == (str(new), 3, True)
+    with pytest.raises(InvalidInput, match=r"full.epochs is 4, but run \w+ was begun with 3"):
+        resume(run.run_id, Data(path="elsewhere"), epochs=4)
+    with pytest.raises(InvalidInput, match=r"data.path was '.*photos' when .* begun, and there is nothing now"):
+        resume(run.run_id, Data())
 
 
 @pytest.mark.slow

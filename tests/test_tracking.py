@@ -9,13 +9,15 @@ import sqlite3
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 import servers
 from keras_tuner import HyperParameters
 from keras_tuner.src.engine.trial import Trial
 from mlflow.exceptions import MlflowException
+from sklearn.neighbors import KNeighborsClassifier
 
-from tlkit import checkpoints, journal, tracking, tuning
+from tlkit import autolog, checkpoints, journal, probes, tracking, tuning
 from tlkit.errors import InvalidInput, Unavailable
 
 
@@ -56,6 +58,36 @@ def test_an_active_run_is_joined_and_left_open(folder: Path):
             raise RuntimeError("out of luck")
         assert status(outer.info.run_id) == "RUNNING"
     assert mlflow.get_run(outer.info.run_id).data.params == {"seed": "1"}
+
+
+def test_an_active_run_with_other_parameters_is_refused_by_their_name(folder: Path):
+    with mlflow.start_run() as active:
+        with tracking.run("trial", params={"seed": 0, "head.epochs": 3}, tags={}):
+            pass
+        with (
+            pytest.raises(InvalidInput, match=rf"{active.info.run_id} has seed 0 already, and .* to be 1: .*nested"),
+            tracking.run("trial", params={"seed": 1, "head.epochs": 3}, tags={}),
+        ):
+            pass
+        with tracking.run("trial", params={"seed": 0, "head.epochs": 3}, tags={}):
+            pass
+
+
+def test_autologging_is_suspended_around_our_own_fits_and_then_on_again(folder: Path):
+    features, labels = np.eye(2, dtype=np.float32)[[0, 1] * 10], [0, 1] * 10
+    mlflow.sklearn.autolog(silent=False)
+    try:
+        probes.nearest_neighbours(features, labels)
+        assert mlflow.search_runs(search_all_experiments=True).empty
+        with autolog.suspended():
+            with autolog.suspended():
+                pass
+            KNeighborsClassifier().fit(features, labels)
+        assert mlflow.search_runs(search_all_experiments=True).empty
+        KNeighborsClassifier().fit(features, labels)
+        assert len(mlflow.search_runs(search_all_experiments=True)) == 1
+    finally:
+        mlflow.sklearn.autolog(disable=True)
 
 
 def test_the_environments_experiment_wins(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tlkit import autolog
 from tlkit.errors import InvalidInput
 
 FEWEST = 5  # trials: with fewer, a fold would learn from three or less, and no tree can tell a setting from chance
@@ -112,6 +113,7 @@ class _HeldOut:
     def __init__(self, categories: Sequence[int], seed: int):
         self.categories, self.seed = categories, seed
 
+    @autolog.suspended()
     def fit(self, table: np.ndarray, target: np.ndarray) -> _HeldOut:
         from sklearn.compose import ColumnTransformer
         from sklearn.ensemble import RandomForestRegressor

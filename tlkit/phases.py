@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tlkit import checkpoints, losses, optimizers, runtime, schedules, variables
+from tlkit import autolog, checkpoints, losses, optimizers, runtime, schedules, variables
 from tlkit.data import readable_errors
 from tlkit.display import say
 from tlkit.errors import InvalidInput
@@ -229,6 +229,7 @@ def _good(history: History) -> bool:
     return bool(history.epochs) and math.isfinite(history.best["val_loss"])
 
 
+@autolog.suspended()
 def _epochs(logits: keras.Model, data: dict[str, Any], val: Any, first: int, last: int, callbacks: list[Any]) -> None:
     logits.fit(
         **data,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tlkit import autolog
 from tlkit.errors import InvalidInput
 
 SLICE = 8192  # rows at a time: large enough for BLAS to be at full speed, small enough to fit beside the features
@@ -169,10 +170,11 @@ def nearest_neighbours(
     labels = labels[taken]
     fold_of = _folds(labels, None if groups is None else list(compress(groups, taken)), folds, seed)
     right = 0
-    for fold in range(fold_of.max() + 1):
-        held = fold_of == fold
-        voters = KNeighborsClassifier(min(neighbours, int(np.sum(~held))), metric="cosine", algorithm="brute")
-        right += int(np.sum(voters.fit(x[~held], labels[~held]).predict(x[held]) == labels[held]))
+    with autolog.suspended():
+        for fold in range(fold_of.max() + 1):
+            held = fold_of == fold
+            voters = KNeighborsClassifier(min(neighbours, int(np.sum(~held))), metric="cosine", algorithm="brute")
+            right += int(np.sum(voters.fit(x[~held], labels[~held]).predict(x[held]) == labels[held]))
     return right / len(labels)
 
 

@@ -73,7 +73,7 @@ def run(
     goes away stops nothing. At the end it is waited for, for seconds; `journal_of` tells whether all arrived.
 
     Raises:
-        InvalidInput: the experiment was deleted.
+        InvalidInput: the experiment was deleted, or the active run has other values of these parameters.
         Unavailable: the store cannot be opened or written, or the working folder cannot be.
     """
     above = mlflow.active_run()
@@ -108,6 +108,8 @@ def run(
             _opened().append(kept)
             kept.tables = json.loads(active.data.tags.get(TABLES, "[]"))
         with _store_errors():  # at once, as the store answers: a parameter that it refuses is told here
+            if joined:
+                _check_params(joined, params)
             mlflow.log_params(dict(params))
             mlflow.set_tags(dict(tags))
         with contextlib.nullcontext() if joined or nested or run_id else _system_metrics():
@@ -121,6 +123,18 @@ def run(
             raise _refused(error) from error
         raise
     _end("FINISHED", kept, joined is not None)
+
+
+def _check_params(run: mlflow.entities.Run, params: Mapping[str, Any]) -> None:
+    """Refuse to join a run that has other values already: MLflow keeps the first one of each parameter."""
+    known = mlflow.get_run(run.info.run_id).data.params
+    for name, value in params.items():
+        if name in known and known[name] != str(value):
+            raise InvalidInput(
+                f"the active MLflow run {run.info.run_id} has {name} {known[name]} already, and this is to be "
+                f"{value}: a run keeps one value of a parameter, so end it first, or begin one with "
+                "mlflow.start_run(nested=True) for each"
+            )
 
 
 def _end(status: str, kept: journal.Journal | None, joined: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit import backbones, checkpoints, finder, memory, optimizers, phases, probes, variables
+from tlkit import autolog, backbones, checkpoints, finder, memory, optimizers, phases, probes, variables
 from tlkit.data import batches, readable_errors
 from tlkit.data.graph import Graph
 from tlkit.display import say
@@ -265,7 +265,8 @@ def train_head_a_little(model: keras.Model, train: Any, settings: Settings, seed
     epochs, steps = math.ceil(HEAD_STEPS * settings.batch_size / len(train)), None
     if epochs == 1:
         steps = min(HEAD_STEPS, math.ceil(len(train) / settings.batch_size))
-    logits.fit(given, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
+    with autolog.suspended():
+        logits.fit(given, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
 
 
 def _range_test(

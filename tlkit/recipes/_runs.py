@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ from tlkit import config as configs
 from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _links, _steps
+from tlkit.recipes._steps import AnyTraining
 
 if TYPE_CHECKING:
     import keras
@@ -169,12 +171,15 @@ class Begun(NamedTuple):
         """Refuse data that are not those of the interrupted run."""
         if self.kept and self.kept.told["digest"] != splits.digest:
             raise InvalidInput(
-                f"the data are not those that run {self.kept.run_id} was begun with: put them back, or begin a new run"
+                f"the data are not those that run {self.kept.run_id} was begun with: put them back, give the place of "
+                "those with --data.path, or begin a new run without --resume"
             )
 
 
-def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining, Begun]:
+def resumed(recipe: str, config: AnyTraining) -> tuple[AnyTraining, Begun]:
     """Find the run that is to be gone on with, and take its settings; else the config is left as it is.
+
+    Its data may have moved: another `data.path` is taken, as `Begun.check` compares what is there.
 
     Raises:
         InvalidInput: there is no such run, or it was begun with other settings.
@@ -190,7 +195,7 @@ def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining
         raise InvalidInput(f"resume is {config.resume!r}, but an MLflow run is active: end it, or leave resume out")
     runs = [run for run in checkpoints.unfinished() if run.told["recipe"] == recipe]
     if config.resume == "auto":
-        alike = (run for run in runs if run.told["asked"] == asked and _name(run))
+        alike = (run for run in runs if _is_same(asked, run) and _name(run))
         held = ((run, checkpoints.hold(run)) for run in alike)
         kept, lock = next(((run, lock) for run, lock in held if lock), (None, None))
         if kept is None:
@@ -200,18 +205,53 @@ def resumed(recipe: str, config: _steps.AnyTraining) -> tuple[_steps.AnyTraining
             return config, Begun(asked)
     else:
         kept = _named_run(config.resume, runs, recipe)
-        plain = {**dataclasses.asdict(type(config)()), "resume": None}
-        if asked != plain and (differ := _differing(asked, kept)):
-            given, begun = (_flat(settings).get(differ[0]) for settings in (asked, kept.told["asked"]))
+        plain = _flat({**dataclasses.asdict(type(config)()), "resume": None})
+        flat = _flat(asked)
+        # What is as by default was not given: it need not be what the run was begun with.
+        differ = [name for name in _differing(asked, kept) if name not in MOVED and flat[name] != plain.get(name)]
+        if differ:
             raise InvalidInput(
-                f"{differ[0]} is {given!r}, but run {config.resume} was begun with {begun!r}: leave "
-                "settings out to go on with its own, or begin a new run without resume"
+                f"{differ[0]} is {flat[differ[0]]!r}, but run {config.resume} was begun with "
+                f"{_flat(kept.told['asked']).get(differ[0])!r}: leave settings out to go on with its own, or begin a "
+                "new run without resume"
             )
         lock = checkpoints.hold(kept)
         if lock is None:
             raise InvalidInput(f"run {kept.run_id} is being trained by another process: wait for it, or stop it")
     say(f"going on with run {kept.run_id}")
-    return cli.from_settings(type(config), kept.told["config"]), Begun(kept.told["asked"], kept, lock)
+    return _moved(cli.from_settings(type(config), kept.told["config"]), config), Begun(kept.told["asked"], kept, lock)
+
+
+MOVED = ("data.path", "data.data_dir")
+"""Settings that say no more than where the data are."""
+
+
+def _is_same(asked: dict[str, Any], run: checkpoints.Begun) -> bool:
+    """Whether a run was begun with these settings; its data may have moved, where they no longer are where they were.
+
+    What lies at the old place and at another one are other data, until `Begun.check` has seen both.
+    """
+    differ = _differing(asked, run)
+    before = _flat(run.told["config"])
+    return all(name in MOVED and before.get(name) and not os.path.exists(before[name]) for name in differ)
+
+
+def _moved(begun: AnyTraining, asked: AnyTraining) -> AnyTraining:
+    """The settings of an interrupted run, with its data where they are now.
+
+    Raises:
+        InvalidInput: they are not where they were, and no other place is given.
+    """
+    for name in ("path", "data_dir"):
+        before, now = getattr(begun.data, name), getattr(asked.data, name)
+        if now:
+            begun = dataclasses.replace(begun, data=dataclasses.replace(begun.data, **{name: os.path.abspath(now)}))
+        elif before and not os.path.exists(before):
+            raise InvalidInput(
+                f"data.{name} was {before!r} when the run was begun, and there is nothing now: say where the data are "
+                f"with --data.{name}"
+            )
+    return begun
 
 
 def _differing(asked: dict[str, Any], run: checkpoints.Begun) -> list[str]:

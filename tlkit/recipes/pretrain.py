@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlkit import cli
+from tlkit import autolog, cli
 from tlkit.config import Pretrain
 from tlkit.display import say
 from tlkit.errors import InvalidInput
@@ -66,7 +66,8 @@ def run(config: Pretrain) -> keras.Model:
     classifier = with_head(network, len(glyphs.classes))
     _compile(classifier, config)
     params = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("experiment", "output")}
-    with tracking.run(config.experiment, params=params, tags=_runs.tags("pretrain", "LetterNet")) as tracked:
+    tags = _runs.tags("pretrain", "LetterNet")
+    with autolog.suspended(), tracking.run(config.experiment, params=params, tags=tags) as tracked:
         _fit(classifier, glyphs, config)
         images, labels = letters.draw(glyphs, HELD_OUT, np.random.default_rng((config.seed, VALIDATION)))
         accuracy = float(classifier.evaluate(images, labels, batch_size=512, verbose=0, return_dict=True)["accuracy"])
