@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tlkit import config, journal, tracking
+from tlkit import atomic, config, journal, tracking
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import sync
 
@@ -243,6 +243,63 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_the_run(folder: Path
         pytest.fail("it ran")
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.info.status == "FAILED"
+
+
+@pytest.fixture
+def small_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A disk of 20 MB as the working folder, with the store elsewhere."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mount, umount = (shutil.which(name) or "none" for name in ("mount", "umount"))
+    command = [mount, "-t", "tmpfs", "-o", "size=20m", "tmpfs", disk]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a disk can be mounted by root alone, and not in every container")
+    monkeypatch.chdir(disk)
+    yield disk
+    monkeypatch.chdir(folder)
+    subprocess.run([umount, "-l", disk], check=True)
+
+
+def fill(disk: Path, left: int = 0) -> None:
+    """Fill a disk but for so many bytes."""
+    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - left))
+
+
+@pytest.mark.parametrize("state", ["full", "read-only"])
+def test_a_folder_that_takes_nothing_is_refused_before_anything_is_begun(small_disk: Path, state: str):
+    if state == "full":
+        fill(small_disk)
+    else:
+        subprocess.run([shutil.which("mount"), "-o", "remount,ro", small_disk], check=True)
+    before = sorted(small_disk.iterdir())
+    with pytest.raises(Unavailable, match=r"cannot write to .*unsent: (No space|Read-only)|0.0 MB of room left"):
+        tracking.open_store("trial")
+    assert sorted(small_disk.iterdir()) == before
+    assert mlflow.search_runs(search_all_experiments=True).empty
+
+
+def test_a_model_that_has_no_room_is_refused_before_it_is_trained(small_disk: Path):
+    journal.check_room(journal.ROOM + 4e6)
+    with pytest.raises(Unavailable, match=r"has 2\d\.\d MB of room left, and the run needs 45.0 MB: make room"):
+        journal.check_room(journal.ROOM + 4e7)
+
+
+def test_a_disk_that_fills_up_names_the_folder_and_loses_no_metric(small_disk: Path, capfd: pytest.CaptureFixture):
+    def work() -> None:
+        tracking.log_metrics({"loss": 1.0}, 1)
+        fill(small_disk)
+        tracking.log_metrics({"loss": 2.0}, 2)
+        with tracking.artifact("picture.png") as path:
+            path.write_bytes(bytes(2 * 10**6))
+
+    says = r"cannot keep picture.png of the run in .*disk/mlruns/unsent/.*: No space left"
+    with pytest.raises(Unavailable, match=says), tracking.run("trial", params={}, tags={}) as run:
+        work()
+    assert history(run.run_id, "loss") == [(1, 1.0), (2, 2.0)]
+    full = pytest.raises(OSError, match=r"No space left on device: '\S*disk/full.npz'")
+    with full, atomic.writing(small_disk / "full.npz") as file:
+        file.write(bytes(10**6))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_full_disk_costs_no_metric(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

@@ -17,7 +17,7 @@ import docstring_parser
 import jsonargparse
 
 from tlkit.display import say
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, reason
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -114,7 +114,7 @@ def call(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
         return FAILURE
     except OSError as error:  # Unavailable, or a disk that is full
-        return _say(name, error, FAILURE)
+        return _say(name, reason(error), FAILURE)
     except KeyboardInterrupt:
         return _say(name, "interrupted", INTERRUPTED)
     return 0

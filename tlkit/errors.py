@@ -31,6 +31,16 @@ def first_line(error: Exception) -> str:
     return without_password(lines[0].strip() if lines else type(error).__name__)
 
 
+def reason(error: OSError) -> str:
+    """Say why the system refused, and at which file or folder, where it is known.
+
+    >>> reason(OSError(28, "No space left on device", "mlruns/full.npz")), reason(OSError("it is gone"))
+    ('mlruns/full.npz: No space left on device', 'it is gone')
+    """
+    said = error.strerror or first_line(error)
+    return f"{error.filename}: {said}" if error.filename else said
+
+
 def without_password(text: str) -> str:
     """Take users, passwords and tokens out of the URIs in a text, so that it may be shown.
 

@@ -8,6 +8,7 @@ away, is taken up by `resume`: an entry may be sent twice without harm, and a mo
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -48,12 +49,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 FOLDER = Path("mlruns", "unsent")
+ROOM = 5e6  # bytes of disk that the smallest run takes
 PATIENCE = 5.0  # seconds that a run waits at its end for a store that does not answer
 RATE = 1e6  # bytes a second, of the slowest line for which it waits longer
 TOGETHER = 1.0  # second in which what is logged goes in one call
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds between attempts, the last again and again
 MOST = {"metrics": 800, "params": 90, "tags": 90}  # that go in one call; MLflow allows 100 of two, and 1000 in all
 REFUSALS = (400, 403, 404, 409, 413, 422)  # of HTTP; 401 may end when a password is set right
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 KEY = "journal"  # tag of a model, by which it is found again
 
 
@@ -146,11 +149,13 @@ class Journal:
     def file(self, name: str) -> Iterator[Path]:
         """Give the path of a new file or folder in the journal, for an entry to name; gone if the block fails."""
         place = self.folder / "files" / secrets.token_hex(4)
-        place.mkdir(parents=True)
         try:
+            place.mkdir(parents=True)
             yield place / name
-        except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
+        except BaseException as error:
+            untrusted.remove(place, self.folder / "files")
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise Unavailable(f"cannot keep {name} of the run in {self.folder}: {error.strerror}") from error
             raise
 
     def deliver(self, patience: float = PATIENCE) -> bool:
@@ -422,9 +427,44 @@ def begin(uri: str, run_id: str, experiment_id: str) -> Journal:
         with atomic.writing(folder / "header.json") as file:
             file.write(json.dumps(header).encode())
     except OSError as error:
-        raise Unavailable(f"cannot write to {folder}: {error.strerror}; run from a folder you may write") from error
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what it warns of, the journal says
+        raise _not_writable(folder, error) from error
+    # What these write about a store that is away, or full, the journal says, in a line.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return Journal(folder, header, uri, {}, {}, lock)
+
+
+def check_room(size: float = ROOM) -> None:
+    """Refuse a working folder in which a run could not be kept, before it is begun.
+
+    Args:
+        size: Bytes that the run needs, for its model.
+
+    Raises:
+        Unavailable: the folder cannot be written to, or has less room.
+    """
+    folder = FOLDER.absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1024))
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # something is in them
+            folder.rmdir()
+            folder.parent.rmdir()
+    if free < size:
+        raise Unavailable(
+            f"{folder.parent} has {free / 1e6:,.1f} MB of room left, and the run needs {size / 1e6:,.1f} MB: make "
+            "room, or run from a folder on another disk"
+        )
+
+
+def _not_writable(folder: Path, error: OSError) -> Unavailable:
+    advice = "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run from a folder you may write"
+    return Unavailable(f"cannot write to {folder}: {error.strerror}; {advice}")
 
 
 def left(folder: Path = FOLDER) -> list[Path]:

@@ -18,7 +18,7 @@ import numpy as np
 from tlkit import autolog, checkpoints, losses, optimizers, runtime, schedules, variables
 from tlkit.data import readable_errors
 from tlkit.display import say
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, reason
 from tlkit.progress import CLEAR, duration
 
 COLUMNS = {"loss": 9, "accuracy": 10, "val_loss": 10, "val_accuracy": 14}  # of the progress table, and their widths
@@ -508,7 +508,8 @@ class _Keeper(keras.callbacks.Callback):
             if not self.on_the_way:
                 raise
             if not self.warned:
-                say(f"no checkpoint could be written: {error}; training goes on", error=True)
+                why = reason(error) if isinstance(error, OSError) else "no memory is left"
+                say(f"no checkpoint could be written: {why}; training goes on without", error=True)
             self.warned = True
         now = time.perf_counter()
         self.due = now + checkpoints.pause(now - began)

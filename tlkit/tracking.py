@@ -156,7 +156,7 @@ def _end(status: str, kept: journal.Journal | None, joined: bool) -> None:
 def _say_unsent(kept: journal.Journal) -> None:
     where = os.path.relpath(kept.folder)
     then = (
-        "when the store answers, python -m tlkit.recipes.sync sends them"
+        "once it takes them, python -m tlkit.recipes.sync sends them"
         if kept.waiting
         else "python -m tlkit.recipes.sync tries again; delete the folder if they are of no use"
     )
@@ -381,9 +381,11 @@ def open_store(experiment: str | None = None) -> str:
 
     Raises:
         InvalidInput: the experiment was deleted, or there is no store to read.
-        Unavailable: it does not answer or cannot be written.
+        Unavailable: it does not answer or cannot be written, or the working folder cannot be.
     """
     uri = mlflow.get_tracking_uri()
+    if experiment is not None:
+        journal.check_room()
     if uri.startswith(("http:", "https:")):
         _ask(uri)
     with _store_errors():
@@ -526,14 +528,20 @@ def _create_database(path: Path) -> None:
         with filelock.FileLock(f"{path}.lock", timeout=120):
             if not path.exists():
                 _create_at_once(path)
-        with contextlib.suppress(OSError):  # another process may hold it, which does no harm: the store is there
-            Path(f"{path}.lock").unlink()
-    except filelock.Timeout as error:
+        _unlock(path)
+    except filelock.Timeout as error:  # an OSError too
         raise Unavailable(f"{path}.lock is held by another process for 2 minutes; delete it if none runs") from error
     except (OSError, sqlite3.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+        _unlock(path)
+        why = first_line(error).removeprefix("(sqlite3.OperationalError) ")
         raise Unavailable(
-            f"cannot create {path.absolute()}: {error}; change to a folder you may write, or set MLFLOW_TRACKING_URI"
+            f"cannot create {path.absolute()}: {why}; change to a folder you may write, or set MLFLOW_TRACKING_URI"
         ) from error
+
+
+def _unlock(path: Path) -> None:
+    with contextlib.suppress(OSError):  # another process may hold it, which does no harm
+        Path(f"{path}.lock").unlink()
 
 
 def _create_at_once(path: Path) -> None:

@@ -365,7 +365,7 @@ def summarize(recipe: str, config: _steps.AnyConfig, result: Result, started: tr
     if there:
         _links.print_links(started)
     else:
-        say(f"  {_links.program('python')} -m tlkit.recipes.sync      # when the server answers")
+        say(f"  {_links.program('python')} -m tlkit.recipes.sync      # once the store takes what is left")
     return result
 
 

@@ -67,11 +67,13 @@ class Tried(NamedTuple):
 
 
 def admit(model: keras.Model, trial: Trial | None) -> None:
-    """Turn down a network that is larger than a trial's may be, before it is trained.
+    """Turn down a network that is larger than a trial's may be or than the disk has room for, before it is trained.
 
     Raises:
-        InvalidInput: it is.
+        InvalidInput: it is larger than a trial's may be.
+        Unavailable: it could not be saved.
     """
+    check_room(model)
     if trial is None:
         return
     from tlkit import arithmetic
@@ -85,6 +87,17 @@ def admit(model: keras.Model, trial: Trial | None) -> None:
         if most and found and found > most:
             what = f"{found:,} {name.replace('_', '-')}"
             raise InvalidInput(f"turned down: {what}, and max_{name} is {most:,}")
+
+
+def check_room(model: keras.Model) -> None:
+    """Refuse a model that the disk has no room for, before it is trained.
+
+    Raises:
+        Unavailable: it could not be saved.
+    """
+    from tlkit import journal
+
+    journal.check_room(journal.ROOM + 4 * model.count_params())
 
 
 def callbacks(trial: Trial | None) -> list[Any]:

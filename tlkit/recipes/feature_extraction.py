@@ -23,6 +23,7 @@ def run(config: FeatureExtraction) -> _results.Result:
     examples = _steps.photos(config.data)
     _steps.one_label(examples, "feature_extraction")
     model = backbones.classifier(_steps.backbone(config), len(examples.classes))
+    _runs.check_room(model)
     extractor = _steps.extractor(config, features.pooled(model), "pooled")
     extracting = time.perf_counter()
     splits, (train, val, *test) = _steps.extract(config, examples, extractor)
