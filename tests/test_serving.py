@@ -306,11 +306,11 @@ def test_sounds(tmp_path: Path):
     check(served.predict([{"sound": longer}]), wanted)
     for wrong, message in (
         (sounds.encode(sound, 16000), "row 0 has 16,000 samples a second; the network learnt from 8,000"),
-        (PNG, "row 0: not a WAV file"),
+        (PNG, "row 0: not a WAV, FLAC or OGG file"),
         (1000 * sound, r"row 0 is an array of shape \(300, 1\) with values from -5"),
         (np.zeros((300, 2)), r"row 0 is an array of shape \(300, 2\)"),
     ):
-        with pytest.raises(MlflowException, match=f"{message}.*; column 'sound' takes a WAV file"):
+        with pytest.raises(MlflowException, match=f"{message}.*; column 'sound' takes a WAV, FLAC or OGG file"):
             served.predict([{"sound": wrong}])
 
 
@@ -414,27 +414,84 @@ def test_evaluate_gets_labels_alone(saved: Path, model: Any):
         mlflow.pyfunc.load_model(str(saved), model_config={"output": "top"})
 
 
+def jpeg(side: int, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (side, side)).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
 @pytest.mark.usefixtures("no_paths")
 def test_a_stranger_sends_no_huge_photo(served: Any, model: Any, monkeypatch: pytest.MonkeyPatch):
     from mlflow.exceptions import MlflowException
 
-    monkeypatch.setattr(serving, "PIXELS", 16 * 16)
+    monkeypatch.setenv(images.VARIABLE, str(16 * 16))
     check(served.predict({"image": TEXT}), model.predict(PIXELS[None], verbose=0)[0])
-    with pytest.raises(MlflowException, match="row 0 has more than 256 pixels"):
+    with pytest.raises(MlflowException, match="row 0: 17 x 16 pixels, more than the 256 that TLKIT_MAX_PIXELS allows"):
         served.predict({"image": encoded(png(np.zeros((16, 17, 3), np.uint8)))})
-    file = io.BytesIO()
-    Image.new("RGB", (512, 512)).save(file, "JPEG")  # decoded at an eighth, but never at less than 32 x 32
-    monkeypatch.setattr(serving, "PIXELS", 64 * 64)
-    assert len(served.predict({"image": encoded(file.getvalue())})) == 1
+    monkeypatch.setenv(images.VARIABLE, str(2**15))
+    assert len(served.predict({"image": encoded(jpeg(512))})) == 1  # decoded at an eighth
+    with pytest.raises(MlflowException, match="row 0: 512 x 512 pixels, more than the 32,768"):
+        served.predict({"image": encoded(jpeg(512, progressive=True))})
+
+
+@pytest.mark.usefixtures("no_paths")
+def test_the_work_of_a_request_is_bounded(served: Any, monkeypatch: pytest.MonkeyPatch):
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.setenv(images.VARIABLE, str(2 * serving.ROW))
+    assert len(served.predict({"image": [TEXT] * 8})) == 8
+    words = r"the first 9 of 12 rows take as long as 294,912 pixels, more than 4 times the 65,536 that TLKIT_MAX_PIXELS"
+    with pytest.raises(MlflowException, match=words):
+        served.predict({"image": [TEXT] * 12})
+    monkeypatch.setattr(serving, "FILE_BYTES", 0)
+    with pytest.raises(MlflowException, match="row 0 is larger than 0 MiB"):
+        served.predict({"image": " " * (2**20 + 1)})
     monkeypatch.setenv(serving.VARIABLE, "true")
-    assert (
-        len(
-            served.predict(
-                [{"image": np.zeros((128, 128, 3), np.uint8)}, {"image": png(np.zeros((128, 128), np.uint8))}]
-            )
-        )
-        == 2
-    )
+    assert len(served.predict({"image": [TEXT] * 12})) == 12
+
+
+@pytest.mark.usefixtures("no_paths")
+def test_large_requests_wait_in_line_and_hold_up_no_other(model: Any, monkeypatch: pytest.MonkeyPatch):
+    from mlflow.exceptions import MlflowException
+
+    large, small = pd.DataFrame({"image": [jpeg(512, progressive=True)]}), pd.DataFrame({"image": [PNG]})
+    monkeypatch.setattr(serving, "HEAVY", 2**17)
+    began, go_on, decode = threading.Semaphore(0), threading.Event(), images.decode
+
+    def decode_slowly(content: bytes, *arguments: Any) -> np.ndarray:
+        if content != PNG:
+            began.release()
+            assert go_on.wait(60)
+        return decode(content, *arguments)
+
+    monkeypatch.setattr(images, "decode", decode_slowly)
+    served = serving.Classifier(model, CLASSES, "photos")
+    places = min(32, os.cpu_count() + 4) // 2
+    with ThreadPoolExecutor(places + 1) as pool:
+        try:
+            waiting = [pool.submit(served.predict, large) for _ in range(places + 1)]
+            assert began.acquire(timeout=60)
+            while not any(one.done() for one in waiting):
+                time.sleep(0.01)
+            assert len(served.predict(small)) == 1
+        finally:
+            go_on.set()
+        (busy,) = [error for one in waiting if (error := one.exception())]
+    assert isinstance(busy, MlflowException)
+    assert busy.get_http_status_code() == 429
+    assert "busy with large requests: try again later" in str(busy)
+    assert len(served.predict(large)) == 1  # all places are free again
+
+
+@pytest.mark.usefixtures("no_paths")
+def test_arrays_of_several_shapes_are_refused():
+    from mlflow.exceptions import MlflowException
+
+    any_length = types.SimpleNamespace(input_shape=(None, None, 2))
+    served = serving.Classifier(any_length, CLASSES, "arrays")
+    words = r"row 1 is of shape \(4, 2\), and row 0 of \(3, 2\): send one shape at a time"
+    with pytest.raises(MlflowException, match=words):
+        served.predict(pd.DataFrame({"array": [np.zeros((3, 2)), np.zeros((4, 2))]}))
 
 
 def test_class_names_must_fit(model: Any, tmp_path: Path):
@@ -512,7 +569,7 @@ def test_urls(served: Any, model: Any, monkeypatch: pytest.MonkeyPatch):
         return answer
 
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(serving, "DOWNLOAD_BYTES", 2000)
+    monkeypatch.setattr(serving, "FILE_BYTES", 2000)
     monkeypatch.setattr(serving, "DOWNLOAD_SECONDS", 0.5)
     pages = {
         "/photo.png": give(PNG),
