@@ -445,7 +445,7 @@ def test_the_work_of_a_request_is_bounded(served: Any, monkeypatch: pytest.Monke
         served.predict({"image": [TEXT] * 12})
     monkeypatch.setattr(serving, "FILE_BYTES", 0)
     with pytest.raises(MlflowException, match="row 0 is larger than 0 MiB"):
-        served.predict({"image": " " * (2**20 + 1)})
+        served.predict({"image": "A" * (2**20 + 1)})
     monkeypatch.setenv(serving.VARIABLE, "true")
     assert len(served.predict({"image": [TEXT] * 12})) == 12
 

@@ -25,7 +25,7 @@ Content = Path | bytes | np.ndarray
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 VARIABLE = "TLKIT_MAX_PIXELS"
 PIXELS = 2**26  # of a photo, unless VARIABLE says otherwise: a PNG of them takes 0.6 GB to decode, and may have 200 kB
-PASSES = 16  # over the pixels of a JPEG, of as many as are allowed: an ordinary progressive one takes 10
+PASSES = 32  # over the pixels of a JPEG, of as many as are allowed: progressive ones take 10, of CMYK 18
 BAND = 2**21  # pixels converted at a time
 LARGE = 2**24  # pixels of a photo from which on it waits until others are decoded
 # Only these are tried, whatever the suffix says: Pillow's other readers include some that run programs (EPS).
@@ -172,7 +172,7 @@ def _counted(
     """Room and passes, in pixels."""
     width, height = max(image.width, header.width), max(image.height, header.height)
     passes = width * height * header.scans
-    if passes > PASSES * most:
+    if (header.scaled or header.scans > 1) and passes > PASSES * most:
         scans = f" in {header.scans} scans" if header.scans > 1 else ""
         raise ValueError(
             f"{width:,} x {height:,} pixels{scans}, more than {PASSES} times the {most:,} that {VARIABLE} allows"
