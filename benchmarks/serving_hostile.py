@@ -138,9 +138,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         serving.save_model(path, model, list("abcde"), kind="photos", requirements=["keras"])
-        print(
-            "| attack | attackers' answers | good answers: median s | maximum s | server's peak, MB |\n|---|---|---|---|---|"
-        )
+        print("| attack | attackers' answers | good answers: median s | maximum s | server's peak, MB |")
+        print("|---|---|---|---|---|", flush=True)
         for name, attack in ATTACKS.items():
             if asked.only not in name:
                 continue

@@ -695,6 +695,139 @@ def test_a_real_server_answers_as_predict_does(saved: Path, model: Any, photo: P
         assert {json.loads(answer)["predictions"][0]["label"] for answer in answers} == {best[0]}
 
 
+NESTED = b"[" * 100_000  # at which MLflow's own reader of JSON fails, before anything of ours is asked
+
+
+def hostile(count: int) -> Iterator[tuple[bytes, str]]:
+    """Requests that a server should refuse or answer, whatever they are, with their content type."""
+    draw = np.random.default_rng(19)
+    large, spoilt = Image.new("RGBA", (3000, 3000), (1, 2, 3, 4)), jpeg(64, progressive=True)
+    last = spoilt.rfind(b"\xff\xda")
+    files = [
+        PNG,
+        png(np.zeros((9000, 9000), np.uint8)),
+        png(np.asarray(large)),
+        jpeg(2000, progressive=True),
+        jpeg(9000),
+        spoilt[:last] + spoilt[last:-2] * 150 + spoilt[-2:],
+        spoilt[:2] + b"\xff\xfe\0\2" * 2**17 + spoilt[2:],
+        b"GIF89a" + b"\xff" * 7 + b"!\xfe" + b"\1a" * 100_000,
+        b"BM" + bytes(100),
+        b"RIFF\xff\xff\xff\xffWEBPVP8X" + b"\xff" * 30,
+        npy(np.zeros((16, 16, 3))),
+        sounds.encode(np.zeros((8, 1)), 8000),
+        b"",
+    ]
+    for kind in ("GIF", "WEBP", "TIFF", "BMP", "JPEG"):
+        file = io.BytesIO()
+        large.convert("RGB").resize((40, 30)).save(file, kind)
+        files.append(file.getvalue())
+    deep: Any = 1
+    for _ in range(500):
+        deep = [deep]
+    values = [
+        *(encoded(file) for file in files),
+        *(
+            None,
+            True,
+            -1,
+            1e308,
+            10**400,
+            float("nan"),
+            "",
+            " ",
+            "A",
+            "=",
+            "é\x1b[31m\0",
+            "A " * 2**20,
+            "data:,",
+            "data:;base64,",
+        ),
+        *("/etc/passwd", "file:///etc/passwd", "http://127.0.0.1:1/", "\ud800", "../" * 1000),
+        *(
+            {},
+            {"a": {"b": []}},
+            [],
+            [[]],
+            [[[]]],
+            deep,
+            {"a": deep},
+            LIST,
+            [LIST],
+            [0] * 10_000,
+            [[["a"]]],
+            [[[10**400]]],
+        ),
+    ]
+    whole = [
+        b"",
+        b"{",
+        b"null",
+        NESTED,
+        b'{"inputs":' + b"[" * 900 + b"]" * 900 + b"}",
+        b"\xff\xfe{}",
+        b'{"dataframe_split": {"columns": ["image", "image"], "data": [[1, 2]]}}',
+        b'{"dataframe_split": {"columns": [["image"]], "data": [[1]]}}',
+        b'{"dataframe_split": {"columns": ["image"], "data": [[1, 2, 3]]}}',
+        b'{"dataframe_split": {"columns": ["image"], "index": [1, 2], "data": [[1]]}}',
+        b'{"dataframe_split": []}',
+        b'{"dataframe_records": {"image": 1}}',
+        b'{"dataframe_records": [1, 2]}',
+        b'{"inputs": null}',
+        b'{"inputs": {"image": {"image": {"image": 1}}}}',
+        b'{"instances": "image"}',
+        b'{"inputs": ["a"], "params": {"a": 1}}',
+    ]
+    forms: list[Callable[[Any], Any]] = [
+        table,
+        lambda cell: table(cell, cell),
+        lambda cell: table(*[cell] * 40),
+        lambda cell: {"inputs": [cell]},
+        lambda cell: {"inputs": {"image": cell}},
+        lambda cell: {"instances": [{"image": cell}]},
+        lambda cell: {"dataframe_records": [{"image": cell, "other": cell}]},
+    ]
+    for number in range(count):
+        if number % 10 == 0:
+            yield whole[number // 10 % len(whole)], "application/json"
+        elif number % 10 == 1:
+            kinds = ("text/csv", "", "application/json; charset=utf-16", "application/json; charset=no", "image/png")
+            yield json.dumps(table(TEXT)).encode(), kinds[number // 10 % len(kinds)]
+        elif number % 10 < 6:  # damaged
+            file = bytearray(files[draw.integers(len(files))][: 2**18])
+            for place in draw.integers(0, max(1, len(file)), draw.integers(1, 9)):
+                file[place : place + 1] = draw.bytes(1)
+            yield json.dumps(table(encoded(bytes(file[: draw.integers(1, 2**18)])))).encode(), "application/json"
+        else:
+            cell = values[draw.integers(len(values))]
+            yield json.dumps(forms[draw.integers(len(forms))](cell)).encode(), "application/json"
+
+
+@pytest.mark.slow
+def test_a_server_outlives_hostile_requests_and_its_memory_stays(saved: Path, tmp_path: Path):
+    import psutil
+
+    def memory() -> float:
+        return max(child.memory_info().rss for child in psutil.Process().children(recursive=True)) / 1e6
+
+    answers: dict[int, list[str]] = {}
+    with server(saved, tmp_path / "log") as address:
+        for body, content_type in hostile(300):
+            status, text = post(address, body, content_type)
+            answers.setdefault(status, []).append(text)
+            assert status < 500 or body == NESTED, (status, body[:500], text)
+        assert len(answers[200]) > 10 < len(answers[400])
+        used = []
+        for _ in range(4):
+            with ThreadPoolExecutor(4) as pool:
+                statuses = list(pool.map(lambda given: (post(address, *given)[0], given[0]), hostile(150)))
+            assert all(status < 500 or body == NESTED for status, body in statuses)
+            used.append(memory())
+        assert used[3] < used[1] + 50, used
+        assert used[3] < 1500, used
+        assert post(address, serving.serving_example(PNG))[0] == 200
+
+
 @pytest.mark.slow
 def test_layers_of_ours_load_in_a_fresh_process(tmp_path: Path):
     import keras
