@@ -64,7 +64,7 @@ ATTACKS = {
     "progressive CMYK, 8,000 x 8,000": lambda: [encoded(flat(8_000, "CMYK"), "JPEG", progressive=True, quality=30)],
     "baseline, 14,000 x 14,000": lambda: [encoded(flat(14_000), "JPEG", quality=30)],
     "PNG with alpha, 8,192 x 8,192": lambda: [encoded(flat(8_192, "RGBA"), "PNG")],
-    "WebP, lossless, 5,792 x 5,792": lambda: [encoded(flat(5_792, "RGBA"), "WEBP", lossless=True, method=0)],
+    "WebP, lossless, 4,700 x 4,700": lambda: [encoded(flat(4_700, "RGBA"), "WEBP", lossless=True, method=0)],
     "WebP, lossless, 8,192 x 8,192": lambda: [encoded(flat(8_192, "RGBA"), "WEBP", lossless=True, method=0)],
     "PNG, 2,000 x 2,000": lambda: [encoded(flat(2_000, "RGBA"), "PNG")],
     "16 PNG of 4,000 x 4,000": lambda: [encoded(flat(4_000), "PNG")] * 16,

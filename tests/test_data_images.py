@@ -216,7 +216,7 @@ TOO_MANY = {
     "more scans": (progressive(FLAT.resize((9, 9)), 91), "a JPEG of more than 100 scans"),
     "WebP": (
         encoded(FLAT.resize((71, 71)), "WEBP"),
-        "71 x 71 pixels of WebP, which count twice, more than the 9,999 that TLKIT_MAX_PIXELS allows",
+        "71 x 71 pixels of WebP, which count three times, more than the 9,999 that TLKIT_MAX_PIXELS allows",
     ),
     "canvas": (animation((100, 100), (0, 0)), "100 x 100 pixels, more than the 9,999 that"),
     "grown canvas": (animation((1, 1), (9999, 9999)), "10,000 x 10,000 pixels, more than the 9,999 that"),

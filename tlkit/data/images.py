@@ -56,7 +56,7 @@ def decode(
 
     Pixels are counted before any are decoded: `PIXELS` at most, or what the environment's TLKIT_MAX_PIXELS says. Of a
     JPEG those count that it is decoded to, except where its file must be read several times over (progressive); a
-    WebP's count twice.
+    WebP's count three times.
 
     Args:
         content: A file, its bytes, or pixels.
@@ -181,15 +181,15 @@ def _counted(
         image.draft(None, (2 * max(size), 2 * max(size)))  # does nothing but for a JPEG
     if header.scaled:
         width, height = image.size
-    twice = 2 if image.format == "WEBP" else 1  # its reader holds the photo four times, that of a PNG twice
-    _check(width, height, twice, most)
+    times = 3 if image.format == "WEBP" else 1  # its reader holds the photo four times and more
+    _check(width, height, times, most)
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         _check(tags.get(322, 0), tags.get(323, 0), 1, most)  # of a tile, which may be larger than the photo
     tiles = getattr(image, "tile", None)
     if tiles and tiles[0][0] == "bmp_rle" and max(width * height, length) > 2**22:
         raise ValueError(f"a run-length encoded BMP of more than {2**22:,} pixels: save it as PNG")
-    room = twice * width * height
+    room = times * width * height
     if room > LARGE:
         check_memory(8 * room, f"a photo of {width:,} x {height:,} pixels")
     return room, passes
@@ -197,8 +197,8 @@ def _counted(
 
 def _check(width: int, height: int, times: int, most: int) -> None:
     if times * width * height > most:
-        twice = " of WebP, which count twice" if times > 1 else ""
-        raise ValueError(f"{width:,} x {height:,} pixels{twice}, more than the {limit():,} that {VARIABLE} allows")
+        webp = " of WebP, which count three times" if times > 1 else ""
+        raise ValueError(f"{width:,} x {height:,} pixels{webp}, more than the {limit():,} that {VARIABLE} allows")
 
 
 class _Turns:
