@@ -1,14 +1,18 @@
 """Every odd image that users have is decoded to the right pixels, or refused in one line that names it."""
 
 import io
+import struct
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile, PngImagePlugin
 
-from tlkit.data import decode
+from tlkit.data import decode, headers, images
 from tlkit.errors import InvalidInput
 
 HEIGHT, WIDTH = 12, 16
@@ -167,10 +171,166 @@ def test_a_missing_photo_is_named(tmp_path):
         decode(tmp_path / "gone.jpg")
 
 
-def test_a_decompression_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH // 2 - 1)
-    with pytest.raises(InvalidInput, match=r"the image: .*exceeds limit"):
-        decode(encoded(RED_TO_BLUE, "PNG"))
+def progressive(image, repeated=0):
+    """A JPEG whose pixels are gone over in ten scans, and in the last of them again."""
+    data = encoded(image, "JPEG", progressive=True, quality=30)
+    last = data.rfind(b"\xff\xda")
+    return data[:-2] + data[last:-2] * repeated + data[-2:]
+
+
+def animation(canvas, place):
+    """A GIF of 1 pixel at a place, with which the canvas grows."""
+    gif = bytearray(encoded(Image.new("P", (1, 1)), "GIF"))
+    gif[6:10] = struct.pack("<2H", *canvas)
+    at = gif.index(b",")
+    gif[at + 1 : at + 5] = struct.pack("<2H", *place)
+    return bytes(gif)
+
+
+def tiled(side):
+    """A compressed TIFF of 9 x 9 pixels in one tile."""
+    data = zlib.compress(bytes(side * side))
+    values = {256: 9, 257: 9, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(values)) + entries + bytes(4)
+
+
+def chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+FLAT = Image.new("RGB", (100, 100), "tan")
+PNG, GIF, JPEG = (encoded(FLAT, kind) for kind in ("PNG", "GIF", "JPEG"))
+TOO_MANY = {
+    "PNG": (encoded(FLAT, "PNG"), "100 x 100 pixels, more than the 9,999 that TLKIT_MAX_PIXELS allows"),
+    "progressive": (progressive(FLAT), "100 x 100 pixels, more than the 9,999 that TLKIT_MAX_PIXELS allows"),
+    "two scans": (encoded(FLAT, "JPEG", progressive=True)[:-2], "100 x 100 pixels, more than the 9,999 that"),
+    "baseline": (
+        encoded(FLAT.resize((800, 800)), "JPEG"),
+        "800 x 800 pixels, more than 32 times the 9,999 that TLKIT_MAX_PIXELS allows",
+    ),
+    "scans": (
+        progressive(FLAT.resize((90, 90)), 40),
+        "90 x 90 pixels in 50 scans, more than 32 times the 9,999 that TLKIT_MAX_PIXELS allows",
+    ),
+    "more scans": (progressive(FLAT.resize((9, 9)), 91), "a JPEG of more than 100 scans"),
+    "WebP": (
+        encoded(FLAT.resize((71, 71)), "WEBP"),
+        "71 x 71 pixels of WebP, which count three times, more than the 9,999 that TLKIT_MAX_PIXELS allows",
+    ),
+    "canvas": (animation((100, 100), (0, 0)), "100 x 100 pixels, more than the 9,999 that"),
+    "grown canvas": (animation((1, 1), (9999, 9999)), "10,000 x 10,000 pixels, more than the 9,999 that"),
+    "tile": (tiled(112), "112 x 112 pixels, more than the 9,999 that"),
+    "beyond Pillow's limit": (
+        PNG[:8] + chunk(b"IHDR", struct.pack(">2I5B", 40_000, 40_000, 8, 0, 0, 0, 0)) + PNG[33:],
+        "40,000 x 40,000 pixels, more than the 9,999 that",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "words"), TOO_MANY.values(), ids=TOO_MANY)
+def test_pixels_are_counted_before_they_are_decoded(data, words, monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    monkeypatch.setenv("TLKIT_MAX_PIXELS", "9999")
+    with pytest.raises(InvalidInput, match=f"the image: {words}"):
+        decode(data, size=(8, 8))
+    with pytest.raises(InvalidInput, match=f"photo 3: {words}"):
+        images.work(data, (8, 8), "photo 3")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "progressive", "WebP", "scans", "tile"])
+def test_another_limit_can_be_set(kind, monkeypatch):
+    monkeypatch.setenv("TLKIT_MAX_PIXELS", "20000")
+    assert decode(TOO_MANY[kind][0], size=(8, 8)).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1e8", "9" * 5000])
+def test_a_limit_is_a_number(value, monkeypatch):
+    monkeypatch.setenv("TLKIT_MAX_PIXELS", value)
+    with pytest.raises(
+        InvalidInput, match=r"TLKIT_MAX_PIXELS is '.*'; give the number of pixels that a photo may have"
+    ):
+        decode(encoded(FLAT, "PNG"))
+
+
+def test_a_jpeg_of_many_pixels_that_is_decoded_at_an_eighth_is_taken():
+    side = 14_000  # 196 megapixels, of which Pillow's own limit stops at 179
+    row = encoded(Image.new("RGB", (side, 16), "tan"), "JPEG", quality=30)
+    at = row.index(b"\xff\xc0")
+    whole = row[: at + 5] + struct.pack(">H", side) + row[at + 7 :]  # what is missing is grey
+    whole = whole[:-2] + b"\xff\xd9"
+    assert images.work(whole, (224, 224)) < 2**24
+    with pytest.raises(InvalidInput, match="14,000 x 14,000 pixels, more than the 67,108,864"):
+        images.work(whole)
+    data = encoded(Image.new("RGB", (side // 7, side // 7), "tan"), "JPEG", quality=30)
+    assert np.abs(decode(data, (224, 224)).astype(int) - (210, 180, 140)).max() < 4
+
+
+STRIPS = struct.pack("<HH", 0x4949, 42) + struct.pack("<IHHHII", 8, 1, 273, 3, 2**18 + 1, 0)
+MANY_PARTS = {
+    "chunks": (PNG[:33] + chunk(b"tEXt", b"") * 2**17 + PNG[33:], "a PNG of more than 131,072 chunks"),
+    "blocks": (GIF[:13] + b"!\xfe" + b"\x01a" * 2**17 + GIF[13:], "a GIF of more than 131,072 blocks"),
+    "segments": (JPEG[:2] + b"\xff\xfe\0\2" * 2**17 + JPEG[2:], "a JPEG of more than 131,072 segments"),
+    "junk": (JPEG[:2] + bytes(2**20 + 1) + JPEG[2:], "a JPEG with more than 1,048,576 bytes between its segments"),
+    "fill": (JPEG[:2] + b"\xff" * 2**20 + JPEG[2:], "a JPEG with more than 1,048,576 bytes between its segments"),
+    "strips": (STRIPS, "a TIFF of 262,145 strips or tiles"),
+}
+
+
+@pytest.mark.parametrize(("data", "words"), MANY_PARTS.values(), ids=MANY_PARTS)
+def test_a_file_of_endless_parts_is_refused_before_pillow_reads_them(data, words, monkeypatch):
+    monkeypatch.setattr(images, "_identified", lambda data: pytest.fail("opened"))
+    with pytest.raises(InvalidInput, match=f"the image: {words}"):
+        decode(data)
+
+
+def test_only_what_is_a_scan_is_counted():
+    picture = encoded(FLAT, "JPEG", progressive=True, exif=b"Exif\0\0" + b"\xff\xda\0\x0c" * 200)
+    assert headers.read(picture + picture + b"\xff\xda\0\x0c" * 200).scans == 10  # nor a second picture behind it
+    once = encoded(FLAT, "JPEG", restart_marker_rows=1)
+    assert headers.read(once) == headers.Header(100, 100, 1, scaled=True)
+
+
+def test_a_large_run_length_encoded_bmp_is_refused():
+    head = struct.pack("<IiiHHIIIIII", 40, 2049, 2049, 1, 8, 1, 0, 0, 0, 256, 0)
+    bmp = b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + head + bytes(1024) + b"\0\1"
+    with pytest.raises(InvalidInput, match="the image: a run-length encoded BMP of more than 4,194,304 pixels"):
+        decode(bmp)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "CMYK", "I;16", "1", "RGB"])
+def test_a_photo_converted_in_bands_is_that_converted_at_once(mode, monkeypatch):
+    if mode == "I;16":
+        image = Image.fromarray(GRAY.astype(np.uint16) * 257)
+    else:
+        image = with_alpha("RGBA") if mode in ("RGBA", "LA") else Image.fromarray(RED_TO_BLUE)
+        image = image.convert(mode)
+    data = encoded(image, "TIFF" if mode == "CMYK" else "PNG", exif=exif(6))
+    whole = [decode(data, channels=channels) for channels in (1, 3)]
+    monkeypatch.setattr(images, "BAND", 5 * WIDTH)
+    assert all(np.array_equal(decode(data, channels=c), at_once) for c, at_once in zip((1, 3), whole, strict=True))
+
+
+def test_large_photos_are_decoded_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(images, "LARGE", 5_000)
+    monkeypatch.setattr(images.os, "cpu_count", lambda: 1)
+    monkeypatch.setenv("TLKIT_MAX_PIXELS", "20000")
+    inside, most = [], []
+    load = ImageFile.ImageFile.load
+
+    def slowly(image):
+        if not image.tile:  # it has been loaded
+            return load(image)
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return load(image)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", slowly)
+    with ThreadPoolExecutor(6) as pool:
+        assert len({photo.tobytes() for photo in pool.map(decode, [PNG] * 12)}) == 1
+    assert max(most) <= 2
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -206,9 +366,9 @@ def test_an_error_of_several_lines_becomes_one(monkeypatch):
     def fail(*args, **kwargs):
         raise ValueError("first\n  second")
 
-    monkeypatch.setattr(Image, "open", fail)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
     with pytest.raises(InvalidInput, match=r"^the image: first second$"):
-        decode(b"x")
+        decode(PNG)
 
 
 @settings(max_examples=150, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import wave
 from pathlib import Path
 
@@ -67,8 +68,8 @@ def damaged(path: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("words", "a.wav: not a WAV file"),
-        ("nothing", "a.wav: not a WAV file"),
+        ("words", "a.wav: not a WAV, FLAC or OGG file"),
+        ("nothing", "a.wav: not a WAV, FLAC or OGG file"),
         ("half", r"a.wav: cut short: it announces 100 samples and has 50"),
         ("silence", r"a.wav: the sound is empty \(0 samples\)"),
         ("floats", r"a.wav: a WAV file in a format other than PCM \(3\): convert it to 16 bits"),
@@ -100,15 +101,126 @@ def test_one_long_recording_does_not_decide_the_length():
         sounds.frame(contents, [""] * 100, seconds=1e-6)
 
 
-def test_a_header_that_promises_more_than_there_is_does_not_decide_the_length(tmp_path: Path):
-    good = sounds.encode(np.zeros((800, 1)), 8000)
-    streamed = bytearray(good)
-    streamed[40:44] = b"\xff\xff\xff\xff"  # what a program writes that cannot go back to the header
-    path = tmp_path / "streamed.wav"
-    path.write_bytes(streamed)
-    assert sounds.frame([good, bytes(streamed), path], ["a", "b", "c"]) == (800, 8000)
+def streamed(announced: int, whole: int | None = None, samples: int = 800) -> bytes:
+    """A WAV file as a program writes it that cannot go back to the header."""
+    wav = bytearray(sounds.encode(np.linspace(-0.5, 0.5, samples)[:, None], 8000))
+    wav[40:44] = struct.pack("<I", announced)
+    if whole is not None:
+        wav[4:8] = struct.pack("<I", whole)
+    return bytes(wav)
+
+
+@pytest.mark.parametrize(
+    ("announced", "whole"),
+    [
+        (0xFFFFFFFF, 0xFFFFFFFF),  # ffmpeg
+        (0xFFFFFFFF, None),
+        (0x7FFFF000, 0x7FFFF024),  # SoX
+        (0x80000000, 0x80000024),  # arecord
+        (0xFFFFFFDB, 0xFFFFFFFF),
+        (0, 0),
+        (0, None),
+    ],
+)
+def test_a_length_that_was_not_known_means_until_the_end(tmp_path: Path, announced: int, whole: int | None):
+    path = tmp_path / "a.wav"
+    path.write_bytes(streamed(announced, whole))
+    assert np.array_equal(sounds.decode(path), sounds.decode(streamed(1600)))
+    assert sounds.frame([path, path.read_bytes()], ["", ""]) == (800, 8000)
+    path.write_bytes(path.read_bytes() + b"\x01")  # half a sample
+    assert sounds.decode(path).shape == (800, 1)
+
+
+@pytest.mark.parametrize(("announced", "whole"), [(1602, None), (1602, 1638), (100_000, 100_036), (0x7000_0000, None)])
+def test_a_sound_that_was_cut_short_is_refused_and_decides_no_length(announced: int, whole: int | None):
+    cut, good = streamed(announced, whole), sounds.encode(np.zeros((800, 1)), 8000)
+    with pytest.raises(InvalidInput, match=rf"c: cut short: it announces {announced // 2:,} samples and has 800"):
+        sounds.decode(cut, 100, name="c")
     with pytest.raises(InvalidInput, match="none of the 1 sounds can be decoded: c: cut short"):
-        sounds.frame([path], ["c"])
+        sounds.frame([cut], ["c"])
+    assert sounds.frame([good, cut], ["a", "c"]) == (800, 8000)
+
+
+def chunk(name: bytes, content: bytes, padded: bool = True) -> bytes:
+    return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2 if padded else 0)
+
+
+def test_other_chunks_are_stepped_over():
+    plain = sounds.encode(np.linspace(-0.5, 0.5, 800)[:, None], 8000)
+    form, data = plain[12:36], plain[36:]
+    odd, unpadded = chunk(b"LIST", b"INFOISFT\x03\0\0\0abc"), chunk(b"bext", bytes(601), padded=False)
+    for chunks in (
+        chunk(b"JUNK", bytes(2**21)) + form + data,
+        form + chunk(b"fact", bytes(4)) + odd + data + odd,
+        odd + form + unpadded + data,
+        data + odd + form,
+        form + odd + data[:4] + b"\xff\xff\xff\xff" + data[8:],
+    ):
+        wav = b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+        assert np.array_equal(sounds.decode(wav), sounds.decode(plain))
+        assert sounds.frame([wav], [""]) == (800, 8000)
+    long = chunk(b"ds64", struct.pack("<QQQI", 0, 1600, 800, 0)) + form + data[:4] + b"\xff\xff\xff\xff" + data[8:]
+    wav = b"RF64\xff\xff\xff\xffWAVE" + long + odd
+    assert np.array_equal(sounds.decode(wav), sounds.decode(plain))
+    empty = plain[:40] + bytes(4) + odd
+    with pytest.raises(InvalidInput, match=r"the sound is empty \(0 samples\)"):
+        sounds.decode(empty)
+
+
+def test_no_more_is_read_than_the_network_takes(tmp_path: Path):
+    import tracemalloc
+
+    path = tmp_path / "long.wav"
+    path.write_bytes(sounds.encode(np.zeros((8, 1)), 8000)[:44])
+    with open(path, "r+b") as file:
+        file.seek(40)
+        file.write(struct.pack("<I", 2**31))
+        file.truncate(44 + 2**31)  # an hour, of which the disk holds nothing
+    tracemalloc.start()
+    try:
+        assert sounds.decode(path, 100).shape == (100, 1)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["FLAC", "OGG"])
+def test_compressed_sounds_are_decoded_where_soundfile_is_installed(tmp_path: Path, kind: str, capsys):
+    soundfile = pytest.importorskip("soundfile")
+    root = write_sounds(tmp_path / "sounds", {"high": 12, "low": 12})
+    for path in root.rglob("*.wav"):
+        if path.stem > "005":
+            soundfile.write(path.with_suffix(f".{kind.lower()}"), sounds.decode(path), 8000, format=kind)
+            reference = sounds.decode(path)
+            path.unlink()
+    found = root / "high" / f"011.{kind.lower()}"
+    wav = write_sounds(tmp_path / "wav", {"high": 12, "low": 12}) / "high" / "011.wav"
+    np.testing.assert_allclose(sounds.decode(found), sounds.decode(wav), atol=0 if kind == "FLAC" else 0.1)
+    assert np.array_equal(sounds.decode(found, 100), sounds.decode(found.read_bytes())[:100])
+    assert sounds.frame([found], [""]) == (len(reference), 8000)
+    splits = load("folder", path=root)
+    assert len(splits.train) + len(splits.val) + len(splits.test) == 24
+    content = found.read_bytes()
+    if kind == "FLAC":
+        found.write_bytes(content[: len(content) // 2])
+        with pytest.raises(InvalidInput, match=r"011\.flac: (cut short|not a FLAC or OGG file that can be decoded)"):
+            sounds.decode(found)
+        unknown = bytearray(content)
+        unknown[21] &= 0xF0  # as into a pipe: the number of samples is 0
+        unknown[22:26] = bytes(4)
+        assert np.array_equal(sounds.decode(bytes(unknown)), sounds.decode(content))
+        assert sounds.frame([bytes(unknown)], [""]) == (len(reference), 8000)
+    with pytest.raises(InvalidInput, match="a: not a FLAC or OGG file that can be decoded"):
+        sounds.decode(content[:4] + bytes(100), name="a")
+
+
+def test_without_soundfile_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    words = r"a\.flac: FLAC and OGG are decoded by the package soundfile: pip install 'tlkit\[sounds\]'"
+    with pytest.raises(InvalidInput, match=words):
+        sounds.decode(b"fLaC\0", name="a.flac")
+    with pytest.raises(InvalidInput, match=words):
+        sounds.frame([b"fLaC\0"], ["a.flac"])
 
 
 def test_a_length_beyond_reason_is_refused():
@@ -183,7 +295,7 @@ def test_damaged_sounds_are_set_aside_or_an_error(tmp_path: Path, capsys: pytest
     told = capsys.readouterr().err.splitlines()
     assert told[:2] == [
         "sounds set aside, because they cannot be decoded (1):",
-        "a/fake.wav: not a WAV file",
+        "a/fake.wav: not a WAV, FLAC or OGG file",
     ]
     with pytest.raises(InvalidInput, match=r"a/fake\.wav: .*; without data\.strict it would be set aside"):
         load("folder", path=root, strict=True)
@@ -222,7 +334,9 @@ def test_photos_and_sounds_together_are_refused(tmp_path: Path):
 
 def test_an_empty_class_beside_sounds_is_told_to_hold_sounds(tmp_path: Path):
     root = write_sounds(tmp_path, {"a": 2, "b": 0})
-    with pytest.raises(InvalidInput, match=r"/b' holds no sound \(0 other files\): put sounds there \(\.wav\) or"):
+    with pytest.raises(
+        InvalidInput, match=r"/b' holds no sound \(0 other files\): put sounds there \(\.flac, \.oga, \.ogg, \.wav\) or"
+    ):
         load_source("folder", path=root)
 
 

@@ -306,11 +306,11 @@ def test_sounds(tmp_path: Path):
     check(served.predict([{"sound": longer}]), wanted)
     for wrong, message in (
         (sounds.encode(sound, 16000), "row 0 has 16,000 samples a second; the network learnt from 8,000"),
-        (PNG, "row 0: not a WAV file"),
+        (PNG, "row 0: not a WAV, FLAC or OGG file"),
         (1000 * sound, r"row 0 is an array of shape \(300, 1\) with values from -5"),
         (np.zeros((300, 2)), r"row 0 is an array of shape \(300, 2\)"),
     ):
-        with pytest.raises(MlflowException, match=f"{message}.*; column 'sound' takes a WAV file"):
+        with pytest.raises(MlflowException, match=f"{message}.*; column 'sound' takes a WAV, FLAC or OGG file"):
             served.predict([{"sound": wrong}])
 
 
@@ -414,27 +414,84 @@ def test_evaluate_gets_labels_alone(saved: Path, model: Any):
         mlflow.pyfunc.load_model(str(saved), model_config={"output": "top"})
 
 
+def jpeg(side: int, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (side, side)).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
 @pytest.mark.usefixtures("no_paths")
 def test_a_stranger_sends_no_huge_photo(served: Any, model: Any, monkeypatch: pytest.MonkeyPatch):
     from mlflow.exceptions import MlflowException
 
-    monkeypatch.setattr(serving, "PIXELS", 16 * 16)
+    monkeypatch.setenv(images.VARIABLE, str(16 * 16))
     check(served.predict({"image": TEXT}), model.predict(PIXELS[None], verbose=0)[0])
-    with pytest.raises(MlflowException, match="row 0 has more than 256 pixels"):
+    with pytest.raises(MlflowException, match="row 0: 17 x 16 pixels, more than the 256 that TLKIT_MAX_PIXELS allows"):
         served.predict({"image": encoded(png(np.zeros((16, 17, 3), np.uint8)))})
-    file = io.BytesIO()
-    Image.new("RGB", (512, 512)).save(file, "JPEG")  # decoded at an eighth, but never at less than 32 x 32
-    monkeypatch.setattr(serving, "PIXELS", 64 * 64)
-    assert len(served.predict({"image": encoded(file.getvalue())})) == 1
+    monkeypatch.setenv(images.VARIABLE, str(2**15))
+    assert len(served.predict({"image": encoded(jpeg(512))})) == 1  # decoded at an eighth
+    with pytest.raises(MlflowException, match="row 0: 512 x 512 pixels, more than the 32,768"):
+        served.predict({"image": encoded(jpeg(512, progressive=True))})
+
+
+@pytest.mark.usefixtures("no_paths")
+def test_the_work_of_a_request_is_bounded(served: Any, monkeypatch: pytest.MonkeyPatch):
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.setenv(images.VARIABLE, str(2 * serving.ROW))
+    assert len(served.predict({"image": [TEXT] * 8})) == 8
+    words = r"the first 9 of 12 rows take as long as 294,912 pixels, more than 4 times the 65,536 that TLKIT_MAX_PIXELS"
+    with pytest.raises(MlflowException, match=words):
+        served.predict({"image": [TEXT] * 12})
+    monkeypatch.setattr(serving, "FILE_BYTES", 0)
+    with pytest.raises(MlflowException, match="row 0 is larger than 0 MiB"):
+        served.predict({"image": "A" * (2**20 + 1)})
     monkeypatch.setenv(serving.VARIABLE, "true")
-    assert (
-        len(
-            served.predict(
-                [{"image": np.zeros((128, 128, 3), np.uint8)}, {"image": png(np.zeros((128, 128), np.uint8))}]
-            )
-        )
-        == 2
-    )
+    assert len(served.predict({"image": [TEXT] * 12})) == 12
+
+
+@pytest.mark.usefixtures("no_paths")
+def test_large_requests_wait_in_line_and_hold_up_no_other(model: Any, monkeypatch: pytest.MonkeyPatch):
+    from mlflow.exceptions import MlflowException
+
+    large, small = pd.DataFrame({"image": [jpeg(512, progressive=True)]}), pd.DataFrame({"image": [PNG]})
+    monkeypatch.setattr(serving, "HEAVY", 2**17)
+    began, go_on, decode = threading.Semaphore(0), threading.Event(), images.decode
+
+    def decode_slowly(content: bytes, *arguments: Any) -> np.ndarray:
+        if content != PNG:
+            began.release()
+            assert go_on.wait(60)
+        return decode(content, *arguments)
+
+    monkeypatch.setattr(images, "decode", decode_slowly)
+    served = serving.Classifier(model, CLASSES, "photos")
+    places = min(32, os.cpu_count() + 4) // 2
+    with ThreadPoolExecutor(places + 1) as pool:
+        try:
+            waiting = [pool.submit(served.predict, large) for _ in range(places + 1)]
+            assert began.acquire(timeout=60)
+            while not any(one.done() for one in waiting):
+                time.sleep(0.01)
+            assert len(served.predict(small)) == 1
+        finally:
+            go_on.set()
+        (busy,) = [error for one in waiting if (error := one.exception())]
+    assert isinstance(busy, MlflowException)
+    assert busy.get_http_status_code() == 429
+    assert "busy with large requests: try again later" in str(busy)
+    assert len(served.predict(large)) == 1  # all places are free again
+
+
+@pytest.mark.usefixtures("no_paths")
+def test_arrays_of_several_shapes_are_refused():
+    from mlflow.exceptions import MlflowException
+
+    any_length = types.SimpleNamespace(input_shape=(None, None, 2))
+    served = serving.Classifier(any_length, CLASSES, "arrays")
+    words = r"row 1 is of shape \(4, 2\), and row 0 of \(3, 2\): send one shape at a time"
+    with pytest.raises(MlflowException, match=words):
+        served.predict(pd.DataFrame({"array": [np.zeros((3, 2)), np.zeros((4, 2))]}))
 
 
 def test_class_names_must_fit(model: Any, tmp_path: Path):
@@ -512,7 +569,7 @@ def test_urls(served: Any, model: Any, monkeypatch: pytest.MonkeyPatch):
         return answer
 
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(serving, "DOWNLOAD_BYTES", 2000)
+    monkeypatch.setattr(serving, "FILE_BYTES", 2000)
     monkeypatch.setattr(serving, "DOWNLOAD_SECONDS", 0.5)
     pages = {
         "/photo.png": give(PNG),
@@ -636,6 +693,139 @@ def test_a_real_server_answers_as_predict_does(saved: Path, model: Any, photo: P
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: post(address, serving.serving_example(PNG))[1], range(16)))
         assert {json.loads(answer)["predictions"][0]["label"] for answer in answers} == {best[0]}
+
+
+NESTED = b"[" * 100_000  # at which MLflow's own reader of JSON fails, before anything of ours is asked
+
+
+def hostile(count: int) -> Iterator[tuple[bytes, str]]:
+    """Requests that a server should refuse or answer, whatever they are, with their content type."""
+    draw = np.random.default_rng(19)
+    large, spoilt = Image.new("RGBA", (3000, 3000), (1, 2, 3, 4)), jpeg(64, progressive=True)
+    last = spoilt.rfind(b"\xff\xda")
+    files = [
+        PNG,
+        png(np.zeros((9000, 9000), np.uint8)),
+        png(np.asarray(large)),
+        jpeg(2000, progressive=True),
+        jpeg(9000),
+        spoilt[:last] + spoilt[last:-2] * 150 + spoilt[-2:],
+        spoilt[:2] + b"\xff\xfe\0\2" * 2**17 + spoilt[2:],
+        b"GIF89a" + b"\xff" * 7 + b"!\xfe" + b"\1a" * 100_000,
+        b"BM" + bytes(100),
+        b"RIFF\xff\xff\xff\xffWEBPVP8X" + b"\xff" * 30,
+        npy(np.zeros((16, 16, 3))),
+        sounds.encode(np.zeros((8, 1)), 8000),
+        b"",
+    ]
+    for kind in ("GIF", "WEBP", "TIFF", "BMP", "JPEG"):
+        file = io.BytesIO()
+        large.convert("RGB").resize((40, 30)).save(file, kind)
+        files.append(file.getvalue())
+    deep: Any = 1
+    for _ in range(500):
+        deep = [deep]
+    values = [
+        *(encoded(file) for file in files),
+        *(
+            None,
+            True,
+            -1,
+            1e308,
+            10**400,
+            float("nan"),
+            "",
+            " ",
+            "A",
+            "=",
+            "é\x1b[31m\0",
+            "A " * 2**20,
+            "data:,",
+            "data:;base64,",
+        ),
+        *("/etc/passwd", "file:///etc/passwd", "http://127.0.0.1:1/", "\ud800", "../" * 1000),
+        *(
+            {},
+            {"a": {"b": []}},
+            [],
+            [[]],
+            [[[]]],
+            deep,
+            {"a": deep},
+            LIST,
+            [LIST],
+            [0] * 10_000,
+            [[["a"]]],
+            [[[10**400]]],
+        ),
+    ]
+    whole = [
+        b"",
+        b"{",
+        b"null",
+        NESTED,
+        b'{"inputs":' + b"[" * 900 + b"]" * 900 + b"}",
+        b"\xff\xfe{}",
+        b'{"dataframe_split": {"columns": ["image", "image"], "data": [[1, 2]]}}',
+        b'{"dataframe_split": {"columns": [["image"]], "data": [[1]]}}',
+        b'{"dataframe_split": {"columns": ["image"], "data": [[1, 2, 3]]}}',
+        b'{"dataframe_split": {"columns": ["image"], "index": [1, 2], "data": [[1]]}}',
+        b'{"dataframe_split": []}',
+        b'{"dataframe_records": {"image": 1}}',
+        b'{"dataframe_records": [1, 2]}',
+        b'{"inputs": null}',
+        b'{"inputs": {"image": {"image": {"image": 1}}}}',
+        b'{"instances": "image"}',
+        b'{"inputs": ["a"], "params": {"a": 1}}',
+    ]
+    forms: list[Callable[[Any], Any]] = [
+        table,
+        lambda cell: table(cell, cell),
+        lambda cell: table(*[cell] * 40),
+        lambda cell: {"inputs": [cell]},
+        lambda cell: {"inputs": {"image": cell}},
+        lambda cell: {"instances": [{"image": cell}]},
+        lambda cell: {"dataframe_records": [{"image": cell, "other": cell}]},
+    ]
+    for number in range(count):
+        if number % 10 == 0:
+            yield whole[number // 10 % len(whole)], "application/json"
+        elif number % 10 == 1:
+            kinds = ("text/csv", "", "application/json; charset=utf-16", "application/json; charset=no", "image/png")
+            yield json.dumps(table(TEXT)).encode(), kinds[number // 10 % len(kinds)]
+        elif number % 10 < 6:  # damaged
+            file = bytearray(files[draw.integers(len(files))][: 2**18])
+            for place in draw.integers(0, max(1, len(file)), draw.integers(1, 9)):
+                file[place : place + 1] = draw.bytes(1)
+            yield json.dumps(table(encoded(bytes(file[: draw.integers(1, 2**18)])))).encode(), "application/json"
+        else:
+            cell = values[draw.integers(len(values))]
+            yield json.dumps(forms[draw.integers(len(forms))](cell)).encode(), "application/json"
+
+
+@pytest.mark.slow
+def test_a_server_outlives_hostile_requests_and_its_memory_stays(saved: Path, tmp_path: Path):
+    import psutil
+
+    def memory() -> float:
+        return max(child.memory_info().rss for child in psutil.Process().children(recursive=True)) / 1e6
+
+    answers: dict[int, list[str]] = {}
+    with server(saved, tmp_path / "log") as address:
+        for body, content_type in hostile(300):
+            status, text = post(address, body, content_type)
+            answers.setdefault(status, []).append(text)
+            assert status < 500 or body == NESTED, (status, body[:500], text)
+        assert len(answers[200]) > 10 < len(answers[400])
+        used = []
+        for _ in range(4):
+            with ThreadPoolExecutor(4) as pool:
+                statuses = list(pool.map(lambda given: (post(address, *given)[0], given[0]), hostile(150)))
+            assert all(status < 500 or body == NESTED for status, body in statuses)
+            used.append(memory())
+        assert used[3] < used[1] + 50, used
+        assert used[3] < 1500, used
+        assert post(address, serving.serving_example(PNG))[0] == 200
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Labelled photos, sounds (.wav) or arrays, and how they are split.
+    """Labelled photos, sounds (.wav, .flac, .ogg) or arrays, and how they are split.
 
     Args:
         source: `embedded` is scikit-learn's 1,797 handwritten digits; `folder` has one folder for each class, with or

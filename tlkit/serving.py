@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import io
 import math
@@ -17,7 +18,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,14 @@ BATCH = 32  # examples in memory at a time
 TOP = 5
 COLUMNS = {"photos": "image", "sounds": "sound", "arrays": "array"}  # by kind
 VARIABLE = "TLKIT_SERVE_PATHS"
-PIXELS = 2**26  # of a photo from a stranger; it takes 1 GB to decode, as a PNG of 300 kB can have them
-DOWNLOAD_BYTES = 64 * 2**20
+HEAVY = 2**22  # pixels of a stranger's request from which on it waits in a line of its own
+ROW = 2**15  # pixels that a row counts for at least
+REQUEST = 4  # times the pixels of a photo, what a stranger's request may have
+FILE_BYTES = 64 * 2**20
 DOWNLOAD_SECONDS = 10.0
 _FILES = {
     "photos": "a JPEG, PNG, GIF, BMP, WebP or TIFF file",
-    "sounds": "a WAV file",
+    "sounds": "a WAV, FLAC or OGG file",
     "arrays": "an .npy file",
 }
 _ARRAYS = {
@@ -221,8 +224,9 @@ class Classifier:
         rate: Samples in a second, of sounds.
         output: `table`, or `label` for that column alone, which is what `mlflow.models.evaluate` wants of a classifier:
             give it, or `mlflow.pyfunc.load_model`, `model_config={"output": "label"}`.
-        lock: Held while examples are decoded and predicted. The scoring server calls from many threads, Keras builds
-            what it predicts with on the way, and one huge image decoded at a time is enough.
+        lock: Held while a batch is predicted, and not while it is decoded: the scoring server calls from many threads,
+            and Keras builds what it predicts with on the way.
+        line: Where strangers' large requests wait for each other.
         several: Whether an example may have several labels, or none; see `multi_label`.
     """
 
@@ -233,6 +237,7 @@ class Classifier:
     output: str = "table"
     lock: Any = dataclasses.field(default_factory=threading.Lock)
     several: bool = False
+    line: Line = dataclasses.field(default_factory=lambda: Line())
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame | pd.Series:
         """Classify the rows of a table.
@@ -247,25 +252,36 @@ class Classifier:
             model that gives several. Or labels alone.
 
         Raises:
-            MlflowException: a row cannot be used; the scoring server answers 400.
+            MlflowException: a row cannot be used, and the scoring server answers 400; or large requests wait already,
+                and it answers 429.
         """
         import pandas as pd
         from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_EXHAUSTED
 
         trusted = paths_allowed()
         rows = []
         try:
             cells, index = _cells(model_input, COLUMNS[self.kind])
-            for start in range(0, len(cells), BATCH):
-                chunk = {f"row {start + n}": cell for n, cell in enumerate(cells[start : start + BATCH])}
-                read = {name: _read(cell, name, self.kind, trusted) for name, cell in chunk.items()}  # not in the lock
-                with self.lock:
-                    values = np.stack([self._value(content, name, trusted) for name, content in read.items()])
-                    values = values.astype(np.float32)  # one type, for which one function is built
-                    probabilities = self.model.predict_on_batch(values)
-                rows += [said(row, self.classes, self.several) for row in probabilities]
+            work = 0
+            if not trusted:
+                cells = [_read(cell, f"row {n}", self.kind, trusted) for n, cell in enumerate(cells)]
+                work = self._work(cells)
+            with self.line.turn(work):
+                for start in range(0, len(cells), BATCH):
+                    chunk = {f"row {start + n}": cell for n, cell in enumerate(cells[start : start + BATCH])}
+                    values = [self._value(_read(cell, name, self.kind, trusted), name) for name, cell in chunk.items()]
+                    batch = _stacked(values, start).astype(np.float32)  # one type, for which one function is built
+                    with self.lock:
+                        probabilities = self.model.predict_on_batch(batch)
+                    rows += [said(row, self.classes, self.several) for row in probabilities]
+        except Busy as error:
+            raise MlflowException(str(error), error_code=RESOURCE_EXHAUSTED) from error
         except InvalidInput as error:
             raise MlflowException.invalid_parameter_value(f"{error}; {_allowed(self.kind, trusted)}") from error
+        except (RecursionError, MemoryError) as error:
+            problem = "the request is nested too deeply or too large for the memory"
+            raise MlflowException.invalid_parameter_value(f"{problem}; {_allowed(self.kind, trusted)}") from error
         table = pd.DataFrame(
             {
                 "label": [label for label, _, _ in rows],
@@ -276,7 +292,7 @@ class Classifier:
         )
         return table["label"] if self.output == "label" else table
 
-    def _value(self, content: bytes | np.ndarray, name: str, trusted: bool) -> np.ndarray:
+    def _value(self, content: bytes | np.ndarray, name: str) -> np.ndarray:
         """What the network takes, from the content of a file or an array."""
         shape = self.model.input_shape[1:]
         if self.kind == "arrays":
@@ -284,9 +300,61 @@ class Classifier:
             return _array(array, shape, name)
         if self.kind == "sounds":
             return _sound(content, shape[0], self.rate, name)
-        if not trusted and isinstance(content, bytes) and _pixels(content, shape) > PIXELS:
-            raise InvalidInput(f"{name} has more than {PIXELS:,} pixels")
         return _photo(content, shape, name)
+
+    def _work(self, contents: Sequence[bytes | np.ndarray]) -> int:
+        """What a stranger asks for, in pixels or other values, from headers alone."""
+        shape = self.model.input_shape[1:]
+        least, total = max(ROW, math.prod(length or 1 for length in shape[:-1])), 0
+        most = REQUEST * images.limit()
+        for n, content in enumerate(contents):
+            if isinstance(content, np.ndarray):
+                its = content.size // (content.shape[-1] if content.ndim > 2 else 1)
+            elif self.kind == "photos":
+                its = images.work(content, (shape[0], shape[1]), f"row {n}")
+            else:
+                its = len(content) // 4
+            total += max(least, its)
+            if n and total > most:
+                rows = f"the first {n + 1:,} of {len(contents):,} rows"
+                raise InvalidInput(
+                    f"{rows} take as long as {total:,} pixels, more than {REQUEST} times the {most // REQUEST:,} that "
+                    f"{images.VARIABLE} allows in a photo: send fewer rows at a time"
+                )
+        return total
+
+
+class Busy(Exception):
+    """Too many large requests wait."""
+
+
+class Line:
+    """Large requests are answered one after the other, so that they fill neither the memory nor all threads.
+
+    There are half as many places as the scoring server has threads, which are asyncio's; the others are sent away.
+    """
+
+    def __init__(self) -> None:
+        self.places = threading.BoundedSemaphore(min(32, (os.cpu_count() or 1) + 4) // 2)
+        self.one = threading.Lock()
+
+    @contextlib.contextmanager
+    def turn(self, work: int) -> Iterator[None]:
+        """Wait where the work is large.
+
+        Raises:
+            Busy: there is no place to wait.
+        """
+        if work <= HEAVY:
+            yield
+        elif self.places.acquire(blocking=False):
+            try:
+                with self.one:
+                    yield
+            finally:
+                self.places.release()
+        else:
+            raise Busy("the server is busy with large requests: try again later, or send smaller photos or fewer rows")
 
 
 def paths_allowed() -> bool:
@@ -392,11 +460,13 @@ def _named(text: str, name: str, trusted: bool) -> bytes:
             return Path(text).read_bytes()
         except OSError as error:
             raise InvalidInput(f"{name}, {_short(repr(text))}: {error.strerror}") from error
+    if not trusted and len(text) > FILE_BYTES * 4 // 3 + 2**20:  # which may hold line breaks
+        raise InvalidInput(f"{name} is larger than {FILE_BYTES // 2**20} MiB")
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(text.encode("ascii").translate(None, b" \t\n\r\x0b\x0c"), validate=True)
     except (binascii.Error, ValueError) as error:
         problem = "is no file and not base64" if trusted else f"is not base64: {_NOT_HERE}"
-        raise InvalidInput(f"{name}, {_short(repr(text))}, {problem}") from error
+        raise InvalidInput(f"{name}, {_short(repr(text[:100]))}, {problem}") from error
 
 
 def _is_file(text: str) -> bool:
@@ -427,8 +497,8 @@ def _download(url: str, name: str) -> bytes:
             while part := answer.read1(2**16):
                 parts.append(part)
                 size += len(part)
-                if size > DOWNLOAD_BYTES:
-                    raise InvalidInput(f"{name}: {where} is larger than {DOWNLOAD_BYTES // 2**20} MiB")
+                if size > FILE_BYTES:
+                    raise InvalidInput(f"{name}: {where} is larger than {FILE_BYTES // 2**20} MiB")
                 if time.monotonic() > end:
                     raise InvalidInput(f"{name}: {where} does not come within {DOWNLOAD_SECONDS:g} s")
     except InvalidInput:
@@ -454,14 +524,12 @@ def _numbers(cell: Any, name: str) -> np.ndarray:
     return array
 
 
-def _pixels(content: bytes, shape: tuple[int, ...]) -> int:
-    """How many pixels the decoder would make room for: of a large JPEG, fewer than it has."""
-    try:
-        with images._open(content) as image:
-            image.draft(None, (2 * max(shape[:2]), 2 * max(shape[:2])))
-            return image.width * image.height
-    except Exception:  # the decoder says what is wrong
-        return 0
+def _stacked(values: Sequence[np.ndarray], first: int) -> np.ndarray:
+    for n, value in enumerate(values):
+        if value.shape != values[0].shape:
+            shapes = f"row {first + n} is of shape {value.shape}, and row {first} of {values[0].shape}"
+            raise InvalidInput(f"{shapes}: send one shape at a time")
+    return np.stack(values)
 
 
 def _photo(content: bytes | np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -483,8 +551,7 @@ def _photo(content: bytes | np.ndarray, shape: tuple[int, ...], name: str) -> np
 
 def _sound(content: bytes | np.ndarray, samples: int, rate: int | None, name: str) -> np.ndarray:
     if not isinstance(content, np.ndarray):
-        sound = sounds.decode(content, samples, name)
-        _, found = sounds.frame([content], [name])
+        sound, found = sounds.decode(content, samples, name), sounds.rate(content)
         if found != rate:
             raise InvalidInput(f"{name} has {found:,} samples a second; the network learnt from {rate:,}")
         return sound

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import struct
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tlkit.data import headers
+from tlkit.display import shown
 from tlkit.errors import InvalidInput
+from tlkit.untrusted import check_memory
 
 DECODER = 1  # raise it when `decode` begins to give other pixels: stored features are found by it
 Content = Path | bytes | np.ndarray
 """A photo before it is decoded: a file, the bytes of a file, or uint8 pixels (H, W) or (H, W, 1 | 3 | 4)."""
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+VARIABLE = "TLKIT_MAX_PIXELS"
+PIXELS = 2**26  # of a photo, unless VARIABLE says otherwise: a PNG of them takes 0.6 GB to decode, and may have 200 kB
+PASSES = 32  # over the pixels of a JPEG, of as many as are allowed: progressive ones take 10, of CMYK 18
+BAND = 2**21  # pixels converted at a time
+LARGE = 2**24  # pixels of a photo from which on it waits until others are decoded
 # Only these are tried, whatever the suffix says: Pillow's other readers include some that run programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -41,6 +54,10 @@ def decode(
     or eighth of its size, never at less than twice `size`: three times faster on a 12-megapixel photo, and resized to
     224 x 224 the pixels differ by 0.2 of 255 levels on average.
 
+    Pixels are counted before any are decoded: `PIXELS` at most, or what the environment's TLKIT_MAX_PIXELS says. Of a
+    JPEG those count that it is decoded to, except where its file must be read several times over (progressive); a
+    WebP's count three times.
+
     Args:
         content: A file, its bytes, or pixels.
         size: Height and width in pixels; None keeps the photo's own.
@@ -51,7 +68,7 @@ def decode(
         returns: (height, width, channels), uint8
 
     Raises:
-        InvalidInput: the photo is missing, damaged, not an image, or so large that decoding it could fill the memory.
+        InvalidInput: the photo is missing, damaged, not an image, or has more pixels than are allowed.
 
     >>> decode(np.array([[0, 255]], np.uint8), size=(2, 2), channels=3)[..., 0].tolist()
     [[0, 255], [0, 255]]
@@ -59,36 +76,172 @@ def decode(
     if channels not in (1, 3):
         raise InvalidInput(f"channels is {channels!r}: 1 for grayscale or 3 for RGB")
     try:
-        with _open(content) as image:
-            if size:
-                image.draft(None, (2 * max(size), 2 * max(size)))  # does nothing but for a JPEG
-            image.load()
-            orientation = _orientation(image)  # after `load`, which turns a TIFF by itself and then forgets the tag
-            photo = _flat(image, "L" if channels == 1 else "RGB")
-        if orientation in _UPRIGHT:
-            photo = photo.transpose(_UPRIGHT[orientation])
-        if size:
-            photo = photo.resize(size[::-1], Image.Resampling.BILINEAR)
+        pixels = np.array(_decoded(content, size, "L" if channels == 1 else "RGB"))
     except Exception as error:  # Pillow's readers raise almost anything on a damaged file, struct.error to SyntaxError
-        name = name or (str(content) if isinstance(content, Path) else "the image")
-        raise InvalidInput(f"{name}: {_reason(error)}") from error
-    pixels = np.array(photo)
+        raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
     return pixels[..., None] if channels == 1 else pixels
 
 
-def _open(content: Content) -> Image.Image:
+def work(content: bytes, size: tuple[int, int] | None = None, name: str | None = None) -> int:
+    """How long a photo takes to decode, in pixels of a PNG, from its header alone.
+
+    Args:
+        content: Of its file.
+        size: As of `decode`.
+        name: As of `decode`.
+
+    Raises:
+        InvalidInput: `decode` would not begin with it.
+    """
+    try:
+        _, room, passes = _open(content, size)
+    except Exception as error:
+        raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
+    return room + passes // 32
+
+
+def limit() -> int:
+    """How many pixels a photo may have.
+
+    Raises:
+        InvalidInput: the environment's TLKIT_MAX_PIXELS is no number above 0.
+    """
+    text = os.environ.get(VARIABLE, "")
+    if not text:
+        return PIXELS
+    if not text.isascii() or not text.isdigit() or not 0 < len(text) < 16 or not int(text):
+        raise InvalidInput(f"{VARIABLE} is {shown(text)!r}; give the number of pixels that a photo may have")
+    return int(text)
+
+
+def _name(content: Content, name: str | None) -> str:
+    return name or (str(content) if isinstance(content, Path) else "the image")
+
+
+def _decoded(content: Content, size: tuple[int, int] | None, mode: str) -> Image.Image:
+    image, room, _ = _open(content, size)
+    with _turn(room):
+        image.load()
+        orientation = _orientation(image)  # after `load`, which turns a TIFF by itself and then forgets the tag
+        photo = _flat(image, mode)
+        del image  # before another copy is made
+        if orientation in _UPRIGHT:
+            photo = photo.transpose(_UPRIGHT[orientation])
+        return photo.resize(size[::-1], Image.Resampling.BILINEAR) if size else photo
+
+
+def _open(content: Content, size: tuple[int, int] | None = None) -> tuple[Image.Image, int, int]:
+    """A photo that is not decoded yet, how many pixels there must be room for, and how many are gone over."""
     if isinstance(content, np.ndarray):
         if content.dtype != np.uint8 or content.ndim not in (2, 3):
             raise ValueError(f"pixels are {content.dtype} {content.shape}: give uint8 (H, W) or (H, W, channels)")
-        return Image.fromarray(content[..., 0] if content.ndim == 3 and content.shape[-1] == 1 else content)
-    data = content.read_bytes() if isinstance(content, Path) else content
-    if not data:
+        return Image.fromarray(content[..., 0] if content.ndim == 3 and content.shape[-1] == 1 else content), 0, 0
+    if isinstance(content, Path):
+        check_memory(content.stat().st_size, "the file")
+        content = content.read_bytes()
+    if not content:
         raise ValueError("the file is empty (0 bytes)")
-    return Image.open(io.BytesIO(data), formats=_FORMATS)
+    most, header = limit(), headers.read(content)
+    if not header.scaled:
+        _check(header.width, header.height, 1, most)
+    try:
+        image = _identified(content)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"more pixels than Pillow allows ({error})") from error
+    return image, *_counted(image, header, most, size, len(content))
+
+
+def _identified(data: bytes) -> Image.Image:
+    """As `Image.open`, which has a limit of its own and no other way around it than a global variable."""
+    Image.preinit()  # the common formats, which is quick
+    for name in _FORMATS:
+        if name not in Image.OPEN:
+            Image.init()
+        factory, accept = Image.OPEN[name]
+        try:
+            if accept is None or accept(data[:16]) is True:
+                return factory(io.BytesIO(data), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+    raise UnidentifiedImageError
+
+
+def _counted(
+    image: Image.Image, header: headers.Header, most: int, size: tuple[int, int] | None, length: int
+) -> tuple[int, int]:
+    """Room and passes, in pixels."""
+    width, height = max(image.width, header.width), max(image.height, header.height)
+    passes = width * height * header.scans
+    if (header.scaled or header.scans > 1) and passes > PASSES * most:
+        scans = f" in {header.scans} scans" if header.scans > 1 else ""
+        raise ValueError(
+            f"{width:,} x {height:,} pixels{scans}, more than {PASSES} times the {most:,} that {VARIABLE} allows"
+        )
+    if size:
+        image.draft(None, (2 * max(size), 2 * max(size)))  # does nothing but for a JPEG
+    if header.scaled:
+        width, height = image.size
+    times = 3 if image.format == "WEBP" else 1  # its reader holds the photo four times and more
+    _check(width, height, times, most)
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        _check(tags.get(322, 0), tags.get(323, 0), 1, most)  # of a tile, which may be larger than the photo
+    tiles = getattr(image, "tile", None)
+    if tiles and tiles[0][0] == "bmp_rle" and max(width * height, length) > 2**22:
+        raise ValueError(f"a run-length encoded BMP of more than {2**22:,} pixels: save it as PNG")
+    room = times * width * height
+    if room > LARGE:
+        check_memory(8 * room, f"a photo of {width:,} x {height:,} pixels")
+    return room, passes
+
+
+def _check(width: int, height: int, times: int, most: int) -> None:
+    if times * width * height > most:
+        webp = " of WebP, which count three times" if times > 1 else ""
+        raise ValueError(f"{width:,} x {height:,} pixels{webp}, more than the {limit():,} that {VARIABLE} allows")
+
+
+class _Turns:
+    """Large photos are decoded a few at a time, so that several threads do not fill the memory with them."""
+
+    def __init__(self) -> None:
+        self.free, self.used = threading.Condition(), 0
+
+    @contextlib.contextmanager
+    def __call__(self, room: int) -> Iterator[None]:
+        if room <= LARGE:
+            yield
+            return
+        most = max(limit(), (os.cpu_count() or 1) * LARGE)
+        with self.free:
+            self.free.wait_for(lambda: not self.used or self.used + room <= most)
+            self.used += room
+        try:
+            yield
+        finally:
+            with self.free:
+                self.used -= room
+                self.free.notify_all()
+
+
+_turn = _Turns()
 
 
 def _flat(image: Image.Image, mode: str) -> Image.Image:
-    """Leave no palette, transparency, CMYK or depth beyond 8 bits."""
+    """Leave no palette, transparency, CMYK or depth beyond 8 bits; of large photos some rows at a time."""
+    if image.mode == mode and not image.has_transparency_data:
+        return image
+    rows = max(1, BAND // image.width)
+    if rows >= image.height:
+        return _flat_band(image, mode)
+    photo = Image.new(mode, image.size)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        photo.paste(_flat_band(image.crop(box), mode), box)
+    return photo
+
+
+def _flat_band(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_eight_bits(np.asarray(image)))
     if image.has_transparency_data:

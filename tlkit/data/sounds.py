@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import struct
 import wave
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from tlkit.errors import InvalidInput
+from tlkit.untrusted import check_memory
 
-SUFFIXES = frozenset({".wav"})
-HEADER = 2**20  # bytes in which a file's samples begin
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga"})
 PCM = bytes.fromhex("0100000000001000800000aa00389b71")  # what an extensible header calls plain samples
+CHUNKS = 10_000  # of a WAV file
+BLOCK = 2**20  # values converted at a time
+_UNKNOWN = 2**31 - 2**20  # a length from here on may stand for one that was not known when the header was written
 
 
 def decode(content: Path | bytes, samples: int | None = None, name: str | None = None) -> np.ndarray:
     """Decode a WAV file of 8, 16, 24 or 32 bits, average its channels, and bring it to a length.
+
+    FLAC and OGG files are decoded where the package soundfile is installed. The content decides what a file is, not its
+    suffix. A WAV file whose header was written before its length was known, as into a pipe, goes on to the end of the
+    file. No more is read than `samples`.
 
     Args:
         content: A file or its bytes.
@@ -30,26 +40,18 @@ def decode(content: Path | bytes, samples: int | None = None, name: str | None =
         returns: (samples, 1), float32, from -1 to below 1
 
     Raises:
-        InvalidInput: the sound is missing, damaged, empty, or compressed.
+        InvalidInput: the sound is missing, damaged, cut short, empty, or in another format.
 
     >>> decode(encode(np.array([[0.5], [-1.0]]), rate=8000), samples=3).tolist()
     [[0.5], [-1.0], [0.0]]
     """
     try:
-        with _open(content.read_bytes() if isinstance(content, Path) else content) as file:
-            channels, width, count = file.getnchannels(), file.getsampwidth(), file.getnframes()
-            data = file.readframes(count)
-        if len(data) < count * channels * width:
-            raise ValueError(f"cut short: it announces {count:,} samples and has {len(data) // (channels * width):,}")
-        if width > 4:
-            raise ValueError(f"{8 * width} bits a sample: convert it to 16 bits")
-        if not count:
-            raise ValueError("the sound is empty (0 samples)")
-        sound = _values(data, width).reshape(count, channels).mean(axis=1, dtype=np.float64).astype(np.float32)
-    except (OSError, EOFError, wave.Error, ValueError, RuntimeError, ZeroDivisionError) as error:
+        with _stream(content) as stream:
+            sound = _compressed(stream, samples) if _is_compressed(stream) else _plain(stream, samples)
+    except (OSError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"{name or _shown(content)}: {_reason(error)}") from error
     if samples is not None:
-        sound = np.pad(sound[:samples], (0, max(0, samples - count)))
+        sound = np.pad(sound, (0, max(0, samples - len(sound))))
     return sound[:, None]
 
 
@@ -91,7 +93,7 @@ def frame(contents: Sequence[Path | bytes], names: Sequence[str], seconds: float
     for name, content in zip(names, contents, strict=True):
         try:
             headers.append((name, *_header(content)))
-        except (OSError, EOFError, wave.Error, ValueError, RuntimeError, ZeroDivisionError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             problem = f"{name}: {_reason(error)}"
     if not headers:
         raise InvalidInput(f"none of the {len(contents)} sounds can be decoded: {problem}")
@@ -115,28 +117,185 @@ def frame(contents: Sequence[Path | bytes], names: Sequence[str], seconds: float
     return samples, rate
 
 
-def _open(data: bytes) -> wave.Wave_read:
-    at = data.find(b"fmt ", 12, 4096)
-    if at > 0 and data[at + 8 : at + 10] == b"\xfe\xff" and data[at + 32 : at + 48] == PCM:
-        data = data[: at + 8] + b"\x01\x00" + data[at + 10 :]  # before Python 3.12, `wave` knows no extensible format
-    return wave.open(io.BytesIO(data), "rb")
+def rate(content: Path | bytes) -> int:
+    """How many samples a second of a sound has that `decode` has decoded.
+
+    >>> rate(encode(np.zeros((8, 1)), rate=8000))
+    8000
+    """
+    with _stream(content) as stream:
+        if not _is_compressed(stream):
+            return _wav(stream).rate
+        with _soundfile(stream) as file:
+            return file.samplerate
+
+
+class _Wav(NamedTuple):
+    """Where a WAV file's samples lie; each has a value for every channel."""
+
+    rate: int
+    channels: int
+    width: int  # bytes of a value
+    start: int
+    length: int  # samples
+
+
+def _stream(content: Path | bytes) -> IO[bytes]:
+    return open(content, "rb") if isinstance(content, Path) else io.BytesIO(content)
 
 
 def _header(content: Path | bytes) -> tuple[int, int]:
     """Samples in a second, and samples."""
-    if isinstance(content, Path):
-        size = content.stat().st_size
-        with open(content, "rb") as stream:
-            content = stream.read(HEADER)
-    else:
-        size = len(content)
-    with _open(content) as file:
-        rate, count = file.getframerate(), file.getnframes()
-        if count * file.getnchannels() * file.getsampwidth() > size:  # `decode` refuses it
-            raise ValueError(f"cut short: it announces {count:,} samples, more than there are")
+    with _stream(content) as stream:
+        if _is_compressed(stream):
+            with _soundfile(stream) as file:
+                rate, count = file.samplerate, file.frames
+                if count >= _UNKNOWN:
+                    count = sum(len(block) for block in _blocks(file, None))
+        else:
+            wav = _wav(stream)
+            rate, count = wav.rate, wav.length
     if rate < 1:
         raise ValueError("0 samples a second")
     return rate, count
+
+
+def _plain(stream: IO[bytes], samples: int | None) -> np.ndarray:
+    wav = _wav(stream)
+    if wav.width > 4:
+        raise ValueError(f"{8 * wav.width} bits a sample: convert it to 16 bits")
+    if not wav.length:
+        raise ValueError("the sound is empty (0 samples)")
+    count = wav.length if samples is None else min(samples, wav.length)
+    check_memory(4 * count, "the sound")
+    sound, step = np.empty(count, np.float32), max(1, BLOCK // wav.channels)
+    stream.seek(wav.start)
+    for start in range(0, count, step):
+        part = sound[start : start + step]
+        data = stream.read(len(part) * wav.channels * wav.width)
+        part[:] = _values(data, wav.width).reshape(-1, wav.channels).mean(axis=1, dtype=np.float64)
+    return sound
+
+
+def _wav(stream: IO[bytes]) -> _Wav:
+    """Find the format and the samples among the chunks of a WAV file.
+
+    Raises:
+        ValueError: it is none, has another format than PCM, or ends before its samples do.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    head = stream.read(12)
+    if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
+        raise ValueError("not a WAV, FLAC or OGG file")
+    form, long, samples = b"", 0, None  # of RF64: the length of the samples in 64 bits
+    for name, start, length in _chunks(stream, 12, size):
+        if name == b"ds64":
+            long = int.from_bytes(stream.read(16)[8:], "little")
+        elif name == b"fmt ":
+            form = stream.read(min(length, 40))
+        elif name == b"data":
+            samples = start, length
+            if form:
+                break
+    if len(form) < 16 or samples is None:
+        raise ValueError(f"not a WAV file (no {'samples' if samples is None and form else 'format'})")
+    kind, channels, rate, bits = *struct.unpack_from("<HHI", form), struct.unpack_from("<H", form, 14)[0]
+    if kind == 0xFFFE and form[24:40] == PCM:
+        kind = 1
+    if kind != 1:
+        raise ValueError(f"a WAV file in a format other than PCM ({kind}): convert it to 16 bits")
+    width = (bits + 7) // 8
+    if not channels or not width:
+        raise ValueError(f"not a WAV file ({channels} channels of {bits} bits)")
+    start, length = samples
+    there, whole = size - start, int.from_bytes(head[4:8], "little")
+    if long and head[:4] == b"RF64":
+        length = long
+    elif (
+        length == 2**32 - 1
+        or (length > there and (whole == 0 or whole >= _UNKNOWN))
+        or (length == 0 and there and not _ends_in_chunks(stream, start, size))
+    ):
+        length = there  # it was not known when the header was written
+    count, found = length // (channels * width), there // (channels * width)
+    if count > found:
+        raise ValueError(f"cut short: it announces {count:,} samples and has {found:,}")
+    return _Wav(rate, channels, width, start, count)
+
+
+def _chunks(stream: IO[bytes], at: int, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place and length of each chunk; the stream stands at its first byte."""
+    for _ in range(CHUNKS):
+        stream.seek(at)
+        head = stream.read(8)
+        if at > size or len(head) < 8:
+            return
+        length = int.from_bytes(head[4:], "little")
+        yield head[:4], at + 8, length
+        at += 8 + length
+        if length % 2:
+            stream.seek(at)
+            at += stream.read(4) not in (b"fmt ", b"data")  # some programs leave out the byte that makes it even
+
+
+def _ends_in_chunks(stream: IO[bytes], at: int, size: int) -> bool:
+    """Whether what follows is more chunks, up to the end, and no samples."""
+    for name, start, length in _chunks(stream, at, size):
+        if not (name.isascii() and name.decode().isprintable()):
+            return False
+        at = start + length
+    return size <= at + at % 2 and at <= size
+
+
+def _is_compressed(stream: IO[bytes]) -> bool:
+    head = stream.read(4)
+    stream.seek(0)
+    return head in (b"fLaC", b"OggS")
+
+
+def _compressed(stream: IO[bytes], samples: int | None) -> np.ndarray:
+    with _soundfile(stream) as file:
+        known = file.frames < _UNKNOWN
+        wanted = samples if samples is not None or not known else file.frames
+        if wanted is not None:
+            check_memory(4 * wanted, "the sound")
+        parts = list(_blocks(file, wanted))
+        sound = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        if known and len(sound) < min(wanted or 0, file.frames):
+            raise ValueError(f"cut short: it announces {file.frames:,} samples and has {len(sound):,}")
+    if not len(sound):
+        raise ValueError("the sound is empty (0 samples)")
+    return sound
+
+
+def _blocks(file: Any, samples: int | None) -> Iterator[np.ndarray]:
+    """The average of the channels, up to a number of samples."""
+    step, found = max(1, BLOCK // file.channels), 0
+    while samples is None or found < samples:
+        block = file.read(step if samples is None else min(step, samples - found), dtype="float32", always_2d=True)
+        if not len(block):
+            return
+        found += len(block)
+        if samples is None and found > _UNKNOWN:
+            raise ValueError(f"more than {_UNKNOWN:,} samples")
+        yield np.clip(block.mean(axis=1, dtype=np.float64), -1, 1).astype(np.float32)
+
+
+def _soundfile(stream: IO[bytes]) -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: the package is there, and libsndfile is not
+        raise ValueError(
+            "FLAC and OGG are decoded by the package soundfile: pip install 'tlkit[sounds]', or convert it to WAV"
+        ) from error
+    try:
+        file = soundfile.SoundFile(stream)
+        if file.frames >= _UNKNOWN:
+            file.seekable = lambda: False  # soundfile seeks after each read, which fails where the end is not known
+        return file
+    except TypeError as error:  # what it takes for a file without header
+        raise ValueError(str(error)) from error
 
 
 def _values(data: bytes, width: int) -> np.ndarray:
@@ -157,11 +316,5 @@ def _shown(content: Path | bytes) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    said = " ".join(str(error).split())
-    if said.startswith("unknown format"):
-        return f"a WAV file in a format other than PCM ({said.rpartition(' ')[2]}): convert it to 16 bits"
-    return (
-        f"not a WAV file{f' ({said})' if said else ''}"
-        if isinstance(error, EOFError | wave.Error | RuntimeError)
-        else said
-    )
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"not a FLAC or OGG file that can be decoded ({said})" if isinstance(error, RuntimeError) else said

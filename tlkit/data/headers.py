@@ -1,0 +1,147 @@
+"""What decoding a photo will take, from its bytes, before any decoder sees them.
+
+Pillow goes through a file's segments, chunks or blocks one by one, in Python, and keeps all of them; and a JPEG has its
+pixels gone over as often as its file says. Both are counted here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import struct
+
+PARTS = 2**17  # segments, chunks or blocks of a file; a PNG of 1 GB has as many
+SCANS = 100  # of a JPEG; encoders write 10 to 20, and libtiff's limit is the same
+JUNK = 2**20  # bytes between the segments of a JPEG
+STRIPS = 2**18  # of a TIFF
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # within a scan: neither a byte 255 nor a restart
+_ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SCALED = (0xC0, 0xC1, 0xC9)  # sequential frames, which libjpeg decodes at an eighth of the size as it reads them
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a file says of itself.
+
+    Args:
+        width: Pixels, where the format's own reader could miss them or would first make room for them; else 0.
+        height: The same.
+        scans: How often a JPEG's pixels are gone over.
+        scaled: Whether a JPEG can be decoded at a part of its size without room for the whole.
+    """
+
+    width: int = 0
+    height: int = 0
+    scans: int = 1
+    scaled: bool = False
+
+
+def read(data: bytes) -> Header:
+    """Look at a photo's bytes without decoding them; a damaged file's decoder says what is wrong.
+
+    Raises:
+        ValueError: it has more parts than any photo, so that reading it would take minutes or gigabytes.
+
+    >>> read(b"These are words.")
+    Header(width=0, height=0, scans=1, scaled=False)
+    """
+    try:
+        if data[:2] == b"\xff\xd8":
+            return _jpeg(data)
+        if data[:4] == b"\x89PNG":
+            return _png(data)
+        if data[:4] == b"GIF8":
+            return _gif(data)
+        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return _tiff(data)
+    except (struct.error, IndexError):  # it ends early
+        pass
+    return Header()
+
+
+def _jpeg(data: bytes) -> Header:
+    frame, parts, junk, at = None, 0, 0, 2
+    width = height = components = scans = 0
+    while True:
+        if scans:  # after the first: the next marker within or behind its data
+            match = _MARKER.search(data, at)
+            if not match:
+                break
+            marker, at = match[1][0], match.end()
+        else:
+            start = data.find(b"\xff", at)
+            if start < 0:
+                break
+            marker = data[start + 1]
+            junk += start - at + (2 if marker in (0x00, 0xFF) else 0)
+            if junk > JUNK:
+                raise ValueError(f"a JPEG with more than {JUNK:,} bytes between its segments")
+            at = start + (1 if marker == 0xFF else 2)
+            if marker in (0x00, 0xFF):
+                continue
+        parts += 1
+        if parts > PARTS:
+            raise ValueError(f"a JPEG of more than {PARTS:,} segments")
+        if marker == 0xD9 and scans:
+            break
+        if marker in _ALONE or marker == 0xD9:
+            continue
+        (length,) = struct.unpack_from(">H", data, at)
+        if marker in _FRAMES:
+            frame = marker
+            height, width, components = struct.unpack_from(">HHB", data, at + 3)
+        elif marker == 0xDA:
+            if not scans and frame in _SCALED and data[at + 2] == components:
+                return Header(width, height, 1, scaled=True)  # libjpeg takes no second scan after one that has all
+            scans += 1
+            if scans > SCANS:
+                raise ValueError(f"a JPEG of more than {SCANS} scans")
+        at += max(2, length)
+    return Header(width, height, max(1, scans))
+
+
+def _png(data: bytes) -> Header:
+    at, parts = 8, 0
+    while at + 8 <= len(data):
+        parts += 1
+        if parts > PARTS:
+            raise ValueError(f"a PNG of more than {PARTS:,} chunks")
+        at += 12 + struct.unpack_from(">I", data, at)[0]
+    return Header()
+
+
+def _gif(data: bytes) -> Header:
+    """Up to the first frame, for which the canvas grows where it is larger."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    at, parts = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0), 0
+    inside = False  # an extension, which is made of blocks
+    while data[at] != 0x3B or inside:
+        parts += 1
+        if parts > PARTS:
+            raise ValueError(f"a GIF of more than {PARTS:,} blocks before its first frame")
+        if inside:
+            inside, at = data[at] != 0, at + 1 + data[at]
+        elif data[at] == 0x21:
+            inside, at = True, at + 2
+        elif data[at] == 0x2C:
+            left, top, its_width, its_height = struct.unpack_from("<4H", data, at + 1)
+            return Header(max(width, left + its_width), max(height, top + its_height))
+        else:
+            at += 1
+    return Header(width, height)
+
+
+def _tiff(data: bytes) -> Header:
+    order = "<" if data[:1] == b"I" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
+    (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, at)
+    if count > 2**16:
+        raise ValueError(f"a TIFF of {count:,} tags")
+    entry = struct.Struct(f"{order}HH{'Q8x' if big else 'I4x'}")
+    for n in range(count):
+        tag, _, length = entry.unpack_from(data, at + (8 if big else 2) + n * entry.size)
+        if tag in (273, 324) and length > STRIPS:  # of strips, of tiles
+            raise ValueError(f"a TIFF of {length:,} strips or tiles, more than {STRIPS:,}")
+    return Header()
