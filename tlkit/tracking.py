@@ -17,7 +17,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -228,9 +227,10 @@ def log_text(text: str, name: str) -> None:
 
 def log_figure(figure: Figure, name: str) -> None:
     """Log a figure as a picture."""
-    with artifact(name) as path, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that no font here has
-        figure.savefig(path)
+    from tlkit import plots
+
+    with artifact(name) as path:
+        plots.save(figure, path)
 
 
 def log_table(table: Mapping[str, Sequence[Any]], name: str) -> None:

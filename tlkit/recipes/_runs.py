@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit import config as configs
-from tlkit.display import say
+from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _links, _steps
 
@@ -319,13 +319,14 @@ def dataset_name(config: configs.Data | configs.Graph) -> str:
     >>> dataset_name(configs.Data(path="/home/ada/flowers"))
     'flowers'
     """
-    return (config.name if isinstance(config, configs.Data) else None) or Path(config.path or "digits").stem
+    return shown((config.name if isinstance(config, configs.Data) else None) or Path(config.path or "digits").stem)
 
 
 def params(config: _steps.AnyConfig) -> dict[str, Any]:
     """Give the settings that are a run's parameters: all but where it is kept and what it is called."""
     names = ("experiment", "run_name", "register", "resume")
-    return {name: value for name, value in configs.flatten(config).items() if name not in names}
+    settings = {name: value for name, value in configs.flatten(config).items() if name not in names}
+    return {name: shown(value) if isinstance(value, str) else value for name, value in settings.items()}
 
 
 def log_config(config: _steps.AnyConfig) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit import cli, config, space
-from tlkit.display import say
+from tlkit.display import say, shown
 from tlkit.errors import InvalidInput, Unavailable, without_password
 from tlkit.recipes import _links, _results, _runs, _search, _steps, _worker
 
@@ -338,7 +338,7 @@ def _run_name(best: _search.Best) -> str:
     from tlkit import tracking
 
     with contextlib.suppress(*tracking.STORE_ERRORS):
-        return f"{mlflow.get_run(best.run_id).info.run_name}, "
+        return f"{shown(mlflow.get_run(best.run_id).info.run_name)}, "
     return ""
 
 
