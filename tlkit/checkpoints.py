@@ -208,7 +208,7 @@ def unfinished() -> list[Begun]:
     kinds = {"recipe": str, "asked": dict, "config": dict, "digest": str}
     for file in FOLDER.glob("*/run.json"):
         with contextlib.suppress(OSError, ValueError):
-            told = json.loads(file.read_text())
+            told = json.loads(file.read_text(encoding="utf-8"))
             whole = isinstance(told, dict) and all(isinstance(told.get(name), kind) for name, kind in kinds.items())
             if whole and not file.parent.is_symlink():
                 found.append((file.stat().st_mtime, Begun(file.parent.name, file.parent, told)))

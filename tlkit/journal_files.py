@@ -28,7 +28,7 @@ def header(folder: Path) -> Entry:
         InvalidInput: it is no journal.
     """
     with _readable(folder):
-        found = json.loads((folder / "header.json").read_text())
+        found = json.loads((folder / "header.json").read_text(encoding="utf-8"))
         if not all(isinstance(found[name], str) for name in ("run_id", "experiment_id", "uri")):
             raise ValueError("header.json")
         return found
@@ -43,7 +43,7 @@ def state(folder: Path) -> dict[str, Any]:
     if not (folder / "state.json").exists():
         return {}
     with _readable(folder):
-        found = json.loads((folder / "state.json").read_text())
+        found = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         if not isinstance(found["next"], int) or not all(isinstance(number, int) for number in found["refused"]):
             raise ValueError("state.json")
         return found

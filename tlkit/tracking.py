@@ -26,7 +26,7 @@ import psutil
 import sqlalchemy.exc
 
 from tlkit import journal, journal_files  # before mlflow, which journal sets up
-from tlkit.display import say
+from tlkit.display import say, shown
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
 
 if TYPE_CHECKING:
@@ -357,7 +357,13 @@ def open_store(experiment: str | None = None) -> str:
         InvalidInput: the experiment was deleted, or there is no store to read.
         Unavailable: it does not answer or cannot be written.
     """
-    uri = mlflow.get_tracking_uri()
+    try:
+        uri = mlflow.get_tracking_uri()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"the working folder is {shown(Path.cwd())}, which is not UTF-8: MLflow cannot keep runs there; rename it, "
+            "change to another, or set MLFLOW_TRACKING_URI"
+        ) from error
     if uri.startswith(("http:", "https:")):
         _ask(uri)
     with _store_errors():
@@ -497,7 +503,7 @@ def _create_database(path: Path) -> None:
 
     MLflow's own creation runs migrations for seconds; two at once, or one killed, leave a file that never opens again.
     """
-    say(f"creating {path}, once; this takes some seconds", error=True)
+    say(f"creating {shown(path)}, once; this takes some seconds", error=True)
     try:
         with filelock.FileLock(f"{path}.lock", timeout=120):
             if not path.exists():

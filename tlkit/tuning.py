@@ -190,7 +190,7 @@ class _Kept:
         write(self.file, json.dumps(state))
 
     def reload(self) -> None:
-        state = json.loads(self.file.read_text())
+        state = json.loads(self.file.read_text(encoding="utf-8"))
         trials = [kt_trial.Trial.from_state(one) for one in state["trials"]]
         self.trials = {trial.trial_id: trial for trial in trials}
         self.set_state(state["oracle"])  # type: ignore[attr-defined]

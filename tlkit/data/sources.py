@@ -70,6 +70,8 @@ def load_source(
     """
     if source == "embedded":
         return embedded()
+    if path is not None and "\\" in str(path):  # as the config of a run has it
+        path = Files(Path()).find(str(path))
     if source in (by_path := {"folder": folder, "csv": csv_file, "npz": npz}):
         if path is None:
             raise InvalidInput(f"data.path is None: data.source {source} needs it")
@@ -230,7 +232,7 @@ def csv_file(path: str | Path, separator: str | None = None) -> Examples:
             for column in ("path", said, "split"):
                 if columns.count(column) > 1:
                     raise InvalidInput(f"{path}, line 1: {columns.count(column)} columns {column!r}: keep one")
-            files = _Files(Path(path).parent)
+            files = Files(Path(path).parent)
             rows = [_csv_row(f"{path}, line {reader.line_num}", files, row, said, separator) for row in reader]
     except OSError as error:
         raise InvalidInput(f"data.path is {str(path)!r}: {error.strerror}; data.source csv needs a file") from error
@@ -272,29 +274,34 @@ def _one_each(labels: np.ndarray, instead: str) -> list[str]:
     return [f"every example has exactly one label: if no example can have two, {instead}, for better probabilities"]
 
 
-class _Files:
-    """Finds files below a folder by their names, also where these are written with escapes, as in a manifest."""
+class Files:
+    """Finds what is in a folder by names that may be written with escapes, as in a manifest."""
 
     def __init__(self, parent: Path):
         self.parent, self.folders = parent, dict[Path, dict[str, Path]]()
 
-    def find(self, name: str) -> Path | None:
+    def find(self, name: str) -> Path:
+        """Give the path, whether there is something or not.
+
+        >>> Files(Path("photos")).find("roses/1.jpg").as_posix()
+        'photos/roses/1.jpg'
+        """
         path = self.parent / name
-        if path.is_file():
+        if "\\" not in name or path.exists():
             return path
         path = self.parent
-        for part in Path(name).parts if "\\" in name else ():
+        for part in Path(name).parts:
             inside = path / part
             if not inside.exists() and path.is_dir():
                 if path not in self.folders:
                     self.folders[path] = {shown(entry.name): entry for entry in path.iterdir()}
                 inside = self.folders[path].get(part, inside)
             path = inside
-        return path if path.is_file() else None
+        return path
 
 
 def _csv_row(
-    where: str, files: _Files, row: dict[str, str | None], column: str, separator: str | None
+    where: str, files: Files, row: dict[str, str | None], column: str, separator: str | None
 ) -> tuple[str, Path, set[str], str | None]:
     name, text = row["path"] or "", row[column] or ""
     label = {part.strip() for part in (text.split(separator) if separator else [text])} - {""}
@@ -302,10 +309,11 @@ def _csv_row(
         raise InvalidInput(f"{where}: the label is empty")
     try:
         file = files.find(name)
+        found = file.is_file()
     except OSError as error:  # not the CSV file's fault: the name is too long, or a folder in it is closed to us
         start = name if len(name) <= 100 else f"{name[:100]}…"
         raise InvalidInput(f"{where}: the photo {start!r} cannot be read: {error.strerror}") from error
-    if file is None:
+    if not found:
         raise InvalidInput(f"{where}: no such photo: {str(files.parent / name)!r}")
     if "split" not in row:
         return name, file, label, None

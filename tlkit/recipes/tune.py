@@ -101,7 +101,7 @@ def _chief(
     extra: dict[str, Any] = {"search": definition, "id": uuid.uuid4().hex}
     if file.exists():
         try:
-            state = json.loads(file.read_text())
+            state = json.loads(file.read_text(encoding="utf-8"))
             known, before = state.get("best"), state.get("run_id")
             extra = {name: state[name] for name in extra}
         except (ValueError, KeyError, TypeError) as error:
@@ -267,7 +267,7 @@ def _work_elsewhere(search: config.Tune, folder: Path, name: str, host: str | No
                     continue
                 processes.remove(process)
                 if status == tuning.GONE:
-                    if "best" in json.loads((folder / "search.json").read_text()):
+                    if "best" in json.loads((folder / "search.json").read_text(encoding="utf-8")):
                         status = 0
                     else:
                         raise Unavailable(f"the chief at {host}:{port} does not answer any more")
@@ -306,7 +306,9 @@ def _summarize(
     ranked, name, several = tuning.best_first(oracle), search.objective, search.executions > 1
     say(f"\n   trial  {name:>12}{'      sd' if several else ''}")
     for place, trial in enumerate(ranked[:SHOWN], 1):
-        metrics = json.loads((folder / "trials" / trial.trial_id / "result.json").read_text())["metrics"]
+        metrics = json.loads((folder / "trials" / trial.trial_id / "result.json").read_text(encoding="utf-8"))[
+            "metrics"
+        ]
         spread = f"  {metrics[f'best_{name}_sd']:.4f}" if several else ""
         say(f"{place}  {trial.trial_id:>5}  {trial.score:>12.4f}{spread}")
         for line in _lines(found, trial.hyperparameters.values):
