@@ -209,6 +209,15 @@ def test_a_wrong_value_is_refused_in_python_too():
         config.Predict("model.keras", ["a.png"], top=0)
 
 
+@pytest.mark.parametrize("name", ["run_name", "experiment"])
+@pytest.mark.parametrize("made", [config.Finetune, config.Tune, config.Compare])
+def test_names_that_a_store_or_a_terminal_cannot_hold_are_refused(made: type, name: str):
+    for value in ("caf\udce9", "a\nb", "\x1b[31m"):
+        with pytest.raises(InvalidInput, match=rf"{name} is '.*'; it must be UTF-8 in one line"):
+            made(**{name: value})
+    made(**{name: "猫 \u00a0 <b> 👩\u200d🔬"})
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_answers_at_once(verb: str):
     command = [sys.executable, "-m", f"tlkit.recipes.{verb}", "--help"]

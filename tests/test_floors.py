@@ -100,3 +100,44 @@ def test_recipes_are_functions_and_load_no_framework_at_the_top(path: Path):
         for alias in ([ast.alias(node.module or "")] if isinstance(node, ast.ImportFrom) else node.names)
     }
     assert not top & FRAMEWORKS
+
+
+def opened_without_encoding(tree: ast.AST) -> list[int]:
+    """Lines that open, read or write text in whatever encoding the platform has."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or any(keyword.arg in ("encoding", None) for keyword in node.keywords):
+            continue
+        method = isinstance(node.func, ast.Attribute)
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        given = node.args if method else node.args[1:]  # without the path
+        modes = [keyword.value for keyword in node.keywords if keyword.arg == "mode"] or given[:1]
+        mode = getattr(modes[0], "value", None) if modes else "r"
+        if called == "open":  # a method's first argument may be something else, such as the photo of Image.open
+            wrong = isinstance(mode, str) and set(mode) <= set("rwxat+")
+        else:
+            wrong = {"read_text": not given, "write_text": len(given) < 2}.get(called, False)
+        if wrong:
+            found.append(node.lineno)
+    return found
+
+
+@pytest.mark.parametrize("code", ["open(p{})", "open(p, 'w'{})", "p.open('a'{})", "p.open(*[]{})", "p.write_text(t{})"])
+def test_text_without_an_encoding_does_not_pass(code: str):
+    assert opened_without_encoding(ast.parse(code.format("").replace("*[]", ""))) == [1]
+    assert not opened_without_encoding(ast.parse(code.format(", encoding='utf-8'")))
+    assert not opened_without_encoding(
+        ast.parse("open(p, 'rb'), p.open('wb'), Image.open(p), archive.open('a.txt', 'w')")
+    )
+
+
+@pytest.mark.parametrize("folder", ["tlkit", "tests", "benchmarks"])
+def test_text_is_read_and_written_as_utf8(folder: str):
+    files = sorted((PACKAGE.parent / folder).rglob("*.py"))
+    assert files
+    lines = {
+        f"{path.name}:{line}"
+        for path in files
+        for line in opened_without_encoding(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert not lines

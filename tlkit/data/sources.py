@@ -295,7 +295,7 @@ class Files:
             if not inside.exists() and path.is_dir():
                 if path not in self.folders:
                     self.folders[path] = {shown(entry.name): entry for entry in path.iterdir()}
-                inside = self.folders[path].get(part, inside)
+                inside = self.folders[path].get(shown(part), inside)
             path = inside
         return path
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit import config as configs
-from tlkit.display import code, markdown, say, shown
+from tlkit.display import code, markdown, quoted, say, shown
 from tlkit.errors import InvalidInput, first_line, without_password
 from tlkit.recipes import _links, _runs, _steps
 
@@ -333,7 +333,7 @@ def summarize(recipe: str, config: _steps.AnyConfig, result: Result, started: tr
     result = result._replace(model_uri=ended.model_uri or result.model_uri, registered=ended.registered)
     scores, there = result.scores, not ended.unsent
     folder = tracking.model_folder(result.model_uri) if there else None
-    model = _links.shown(folder / "data" / "model.keras") if folder else result.model_uri
+    model = _links.shown(folder / "data" / "model.keras") if folder else quoted(result.model_uri)
     uri = mlflow.get_tracking_uri()
     name = f"{shown(mlflow.get_run(result.run_id).info.run_name)} ({result.run_id})" if there else result.run_id
     headline, score, (low, high) = scores.headline
@@ -360,9 +360,9 @@ def summarize(recipe: str, config: _steps.AnyConfig, result: Result, started: tr
     file = _links.shown(artifacts / example) if artifacts else example.replace("example", "FILE")
     say("\nNext:")
     if result.kind == "photos":
-        say(f"  {_links.program('python')} -m tlkit.recipes.predict {result.model_uri} {file}")
+        say(f"  {_links.program('python')} -m tlkit.recipes.predict {quoted(result.model_uri)} {file}")
     elif not there:
-        say(f'  keras.saving.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
+        say(f"  keras.saving.load_model({json.dumps(result.model_uri)})  # in Python; takes {_inputs(result.model)}")
     elif result.kind == "nodes":
         say(f'  mlflow.keras.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
     else:
