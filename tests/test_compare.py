@@ -72,7 +72,7 @@ def ours(accuracy: float, split: str = "test", **more: float) -> dict[str, float
 
 
 def artifact(run_id: str, name: str) -> Any:
-    text = Path(mlflow.MlflowClient().download_artifacts(run_id, name)).read_text()
+    text = Path(mlflow.MlflowClient().download_artifacts(run_id, name)).read_text(encoding="utf-8")
     table = json.loads(text)
     return {column: [row[place] for row in table["data"]] for place, column in enumerate(table["columns"])}
 

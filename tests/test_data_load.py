@@ -106,7 +106,7 @@ def test_a_class_of_damaged_photos_is_an_error(flowers):
 
 def test_a_photo_listed_with_two_labels_is_named_with_both(flowers):
     rows = [f"{path.relative_to(flowers)},{path.parent.name}" for path in sorted(flowers.glob("*/*.jpg"))]
-    (flowers / "list.csv").write_text("\n".join(["path,label", *rows, "daisy/03.jpg,rose"]))
+    (flowers / "list.csv").write_text("\n".join(["path,label", *rows, "daisy/03.jpg,rose"]), encoding="utf-8")
     warnings = load("csv", path=flowers / "list.csv", size=(8, 8)).warnings
     assert "photos with several labels (1): daisy/03.jpg (daisy) = daisy/03.jpg (rose)" in warnings
 

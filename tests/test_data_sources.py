@@ -46,8 +46,8 @@ def test_a_folder_of_classes(tmp_path):
     root = tree(
         tmp_path, "roses/b.JPG", "roses/deep/er/a.webp", "éclair 日本/c.tiff", "roses/.hidden.png", ".git/x.png"
     )
-    (root / "roses" / "notes.txt").write_text("no photo")
-    (root / "readme.md").write_text("no photo")
+    (root / "roses" / "notes.txt").write_text("no photo", encoding="utf-8")
+    (root / "readme.md").write_text("no photo", encoding="utf-8")
     examples = load_source("folder", path=root)
     assert examples.classes == ["roses", "éclair 日本"]
     assert examples.names == ["roses/b.JPG", "roses/deep/er/a.webp", "éclair 日本/c.tiff"]

@@ -40,7 +40,7 @@ def floor(module: str) -> int:
 def own_imports(path: Path) -> set[str]:
     """Names of tlkit's first-level modules that a file imports, inside functions too; relative ones are refused."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             raise ValueError(f"{path.name}, line {node.lineno}: a relative import; write `from tlkit ...`")
         if isinstance(node, ast.ImportFrom) and node.module == "tlkit":
@@ -61,7 +61,7 @@ def first_level(path: Path) -> str:
 
 @pytest.mark.parametrize("line", ["from ..recipes import x", "from . import x", "def f():\n    from .recipes import x"])
 def test_relative_imports_do_not_pass(tmp_path: Path, line: str):
-    (tmp_path / "module.py").write_text(line)
+    (tmp_path / "module.py").write_text(line, encoding="utf-8")
     with pytest.raises(ValueError, match=r"module\.py, line \d: a relative import"):
         own_imports(tmp_path / "module.py")
 
@@ -82,7 +82,7 @@ def test_imports_run_downward(path: Path):
 def test_only_tune_imports_another_recipe(path: Path):
     imported = {
         alias.name
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and node.module == "tlkit.recipes"
         for alias in node.names
     }
@@ -91,7 +91,7 @@ def test_only_tune_imports_another_recipe(path: Path):
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "recipes").glob("[a-z]*.py")), ids=lambda path: path.stem)
 def test_recipes_are_functions_and_load_no_framework_at_the_top(path: Path):
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not [node for node in tree.body if isinstance(node, ast.ClassDef)]
     top = {
         alias.name.split(".")[0]

@@ -116,7 +116,9 @@ def test_finetune_leaves_a_run_with_everything_in_it(folder: Path, photos: Path,
     assert 0 <= run.data.metrics["test_accuracy_low"] <= run.data.metrics["test_accuracy"] <= 1
     assert {"test_loss", "test_f1", "best_epoch", "best_val_loss", "training_seconds"} <= set(run.data.metrics)
 
-    manifest = Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/split_manifest.csv")).read_text()
+    manifest = Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/split_manifest.csv")).read_text(
+        encoding="utf-8"
+    )
     assert manifest.splitlines()[0] == "hash,path,label,split"
     assert len(manifest.splitlines()) == 61
 
@@ -212,7 +214,7 @@ def test_a_photo_that_cannot_be_decoded_is_set_aside_here_too(folder: Path, phot
 
 def result_names() -> list[str]:
     manifest = mlflow.artifacts.download_artifacts(f"runs:/{one_run().info.run_id}/split_manifest.csv")
-    return Path(manifest).read_text().splitlines()[1:]
+    return Path(manifest).read_text(encoding="utf-8").splitlines()[1:]
 
 
 @pytest.mark.slow
@@ -288,7 +290,7 @@ def test_the_stored_config_repeats_the_run_bit_for_bit(folder: Path, photos: Pat
     assert tune(*small(photos), "--seed", "3") == 0
     first = one_run()
     stored = mlflow.artifacts.download_artifacts(f"runs:/{first.info.run_id}/config.yaml")
-    content = yaml.safe_load(Path(stored).read_text())
+    content = yaml.safe_load(Path(stored).read_text(encoding="utf-8"))
     assert content["data"]["path"] == str(photos)
     assert content["precision"] == "float32"  # what was used, not `auto`
     assert cli.call(config.Finetune, finetune.run, ["--config", stored]) == 0
@@ -398,7 +400,7 @@ def test_an_empty_class(folder: Path, capsys: pytest.CaptureFixture):
 
 
 def test_a_photo_that_is_not_one_is_set_aside_or_an_error(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
-    (photos / "red" / "fake.jpg").write_text("this is not a photo")
+    (photos / "red" / "fake.jpg").write_text("this is not a photo", encoding="utf-8")
     assert "fake.jpg" in refuse(capsys, 2, *small(photos), "--data.strict", "true")
     assert tune(*small(photos)) == 0
     assert "fake.jpg" in capsys.readouterr().err
@@ -440,7 +442,7 @@ def test_no_network(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: py
 
 
 def test_an_unwritable_store(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    (folder / "file").write_text("")
+    (folder / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/file/mlflow.db")
     assert tune() == 1
     (said,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("creating")]
@@ -529,7 +531,7 @@ def test_how_the_head_is_found_is_decided_and_written_down(folder: Path, photos:
 
 
 def test_artifacts_that_cannot_be_written_are_one_line(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
-    (folder / "mlruns").write_text("in the way")
+    (folder / "mlruns").write_text("in the way", encoding="utf-8")
     assert tune(*small(photos)) == 1
     err = capsys.readouterr().err
     assert "mlruns" in err

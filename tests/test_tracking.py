@@ -114,7 +114,7 @@ def test_a_store_that_cannot_be_created_leaves_nothing(tmp_path: Path, monkeypat
 
 
 def test_a_store_that_is_no_store_is_one_line(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "note.db").write_text("this is a note and not a database, however long it is")
+    (tmp_path / "note.db").write_text("this is a note and not a database, however long it is", encoding="utf-8")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/note.db")
     with pytest.raises(Unavailable, match=r"\Acannot open the MLflow store [^\n]+ is not a database\Z"):
         tracking.open_store("trial")

@@ -61,7 +61,7 @@ def test_what_is_no_json_is_a_value_error(content, words):
 
 def test_json_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(untrusted, "LONGEST_JSON", 10)
-    (tmp_path / "state.json").write_text("[1, 2, 3, 4, 5]")
+    (tmp_path / "state.json").write_text("[1, 2, 3, 4, 5]", encoding="utf-8")
     with pytest.raises(ValueError, match=r"state.json has 11 bytes, more than 10"):
         untrusted.read_json(tmp_path / "state.json")
 
