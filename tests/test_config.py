@@ -210,7 +210,7 @@ def test_a_wrong_value_is_refused_in_python_too():
 
 
 @pytest.mark.parametrize("name", ["run_name", "experiment"])
-@pytest.mark.parametrize("made", [config.Finetune, config.Tune, config.Compare])
+@pytest.mark.parametrize("made", [config.Finetune, config.Train, config.Compare])
 def test_names_that_a_store_or_a_terminal_cannot_hold_are_refused(made: type, name: str):
     for value in ("caf\udce9", "a\nb", "\x1b[31m"):
         with pytest.raises(InvalidInput, match=rf"{name} is '.*'; it must be UTF-8 in one line"):

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import sqlite3
+import sys
 from pathlib import Path
 
 import mlflow
@@ -169,3 +170,17 @@ def test_a_server_that_does_not_answer_is_one_line_without_its_password(monkeypa
     with pytest.raises(Unavailable, match=r"MLflow server http://127.0.0.1:9 does not answer: .*; start it") as caught:
         tracking.open_store("trial")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are always Unicode")
+def test_a_working_folder_that_is_not_utf8_is_refused_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    there = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9"))
+    there.mkdir()
+    monkeypatch.chdir(there)
+    words = r"the working folder is .*/caf\\xe9, which is not UTF-8: .* rename it"
+    with pytest.raises(InvalidInput, match=words):  # artifacts of a new experiment would be there
+        tracking.open_store("new")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(InvalidInput, match=words):
+        tracking.open_store("new")
+    assert not list(there.iterdir())

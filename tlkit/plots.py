@@ -296,7 +296,7 @@ def arrays(named: Mapping[str, np.ndarray]) -> Figure:
         axes.imshow(matrix / largest, cmap="RdBu_r", vmin=-1.6, vmax=1.6)  # pale, so that black is read on all of it
         for (y, x), number in np.ndenumerate(matrix):
             axes.text(x, y, f"{number:g}".replace("-", "−"), ha="center", va="center")
-        axes.set_title(name, fontsize=10, parse_math=False)
+        axes.set_title(shown(name), fontsize=10, parse_math=False)
         axes.set_xticks(np.arange(matrix.shape[1] + 1) - 0.5, [])
         axes.set_yticks(np.arange(matrix.shape[0] + 1) - 0.5, [])
         axes.grid(color="white", lw=2)

@@ -360,10 +360,7 @@ def open_store(experiment: str | None = None) -> str:
     try:
         uri = mlflow.get_tracking_uri()
     except UnicodeEncodeError as error:
-        raise InvalidInput(
-            f"the working folder is {shown(Path.cwd())}, which is not UTF-8: MLflow cannot keep runs there; rename it, "
-            "change to another, or set MLFLOW_TRACKING_URI"
-        ) from error
+        raise _not_utf8() from error
     if uri.startswith(("http:", "https:")):
         _ask(uri)
     with _store_errors():
@@ -469,7 +466,9 @@ def experiment_id(name: str) -> str:
     if found is None:
         try:
             return client.create_experiment(name)
-        except MlflowException:
+        except MlflowException as error:
+            if isinstance(error.__context__, UnicodeEncodeError):  # artifacts are to be in the working folder
+                raise _not_utf8() from error
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
@@ -479,6 +478,13 @@ def experiment_id(name: str) -> str:
             f"{'MLFLOW_EXPERIMENT_NAME' if given else '--experiment'}"
         )
     return found.experiment_id
+
+
+def _not_utf8() -> InvalidInput:
+    return InvalidInput(
+        f"the working folder is {shown(Path.cwd())}, which is not UTF-8: MLflow cannot keep runs there; rename it, "
+        "change to another, or set MLFLOW_TRACKING_URI"
+    )
 
 
 def _open_database(path: Path, create: bool) -> None:

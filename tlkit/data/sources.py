@@ -182,7 +182,10 @@ def _shown(names: list[str], what: str, notes: list[str]) -> list[str]:
     if changed := [text for name, text in plain.items() if text != name]:
         if same := duplicates(plain.values()):
             raise InvalidInput(f"several {what} have names that are written {few(same, 3)}: rename all but one")
-        notes.append(f"{what} whose names are written with escapes ({len(changed)}): {few(changed, 3)}")
+        if what != "classes":  # a photo is not told of where its class is
+            changed = [text for name, text in plain.items() if text.rpartition("/")[2] != name.rpartition("/")[2]]
+        if changed:
+            notes.append(f"{what} whose names are written with escapes ({len(changed)}): {few(changed, 3)}")
     return [plain[name] for name in names]
 
 
