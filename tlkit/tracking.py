@@ -101,7 +101,7 @@ def run(
             _opened().append(kept)
             kept.tables = json.loads(active.data.tags.get(TABLES, "[]"))
         with _store_errors():  # at once, as the store answers: a parameter that it refuses is told here
-            mlflow.log_params(dict(params))
+            mlflow.log_params({name: shown(value) for name, value in params.items()})
             mlflow.set_tags(dict(tags))
         with contextlib.nullcontext() if joined or nested or run_id else _system_metrics():
             yield started
@@ -167,7 +167,7 @@ def deliver() -> str | None:
 
 def log_params(params: Mapping[str, Any]) -> None:
     """Log settings of the innermost run."""
-    items, most = [(name, str(value)) for name, value in params.items()], journal.MOST["params"]
+    items, most = [(name, shown(value)) for name, value in params.items()], journal.MOST["params"]
     for start in range(0, len(items), most):
         _opened()[-1].add("params", values=dict(items[start : start + most]))
 

@@ -326,8 +326,7 @@ def dataset_name(config: configs.Data | configs.Graph) -> str:
 def params(config: _steps.AnyConfig) -> dict[str, Any]:
     """Give the settings that are a run's parameters: all but where it is kept and what it is called."""
     names = ("experiment", "run_name", "register", "resume")
-    settings = {name: value for name, value in configs.flatten(config).items() if name not in names}
-    return {name: shown(value) if isinstance(value, str) else value for name, value in settings.items()}
+    return {name: value for name, value in configs.flatten(config).items() if name not in names}
 
 
 def log_config(config: _steps.AnyConfig) -> None:
