@@ -84,7 +84,7 @@ def scored(recipe: str, seed: int) -> dict[str, float]:
     from tlkit.recipes import finetune, train
 
     kind, module = {"finetune": (config.Finetune, finetune), "train": (config.Train, train)}[recipe]
-    settings = yaml.safe_load((ROOT / "recipes" / recipe / f"{RECIPES[recipe]}.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "recipes" / recipe / f"{RECIPES[recipe]}.yaml").read_text(encoding="utf-8"))
     result = module.run(cli.from_settings(kind, {**settings, "seed": seed}))
     return {"accuracy": result.scores.accuracy, "loss": result.scores.loss, "seconds": result.fit.seconds}
 

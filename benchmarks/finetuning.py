@@ -287,7 +287,7 @@ def unfinished(jobs: Sequence[Job], found: Sequence[Line]) -> list[Job]:
 def read(path: Path) -> list[Line]:
     """Read the results; a line that was not written whole is left out."""
     found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
             found.append(json.loads(line))
     return found
@@ -338,7 +338,7 @@ def run(left: Sequence[Job], found: list[Line], data: Path, results: Path, track
             | {"python": platform.python_version()},
         }
         found.append(line)
-        with results.open("a") as file:
+        with results.open("a", encoding="utf-8") as file:
             file.write(f"\n{json.dumps(line)}\n")  # the first line break ends a line that a kill left torn
         rest = remaining(left[number + 1 :], found)
         print(f"accuracy {line['accuracy']:.3f}, {line['seconds']:.1f} s; left: {rest}", flush=True)
@@ -391,7 +391,7 @@ def draw(job: Job, data: Path, folder: Path) -> Path:
         for file in drawn:
             (folder / "train" / name / file.name).symlink_to(file)
         rows += [(file, name, "test") for file in sorted((data / "val" / name).iterdir())]
-    with (folder / "photos.csv").open("w", newline="") as opened:
+    with (folder / "photos.csv").open("w", newline="", encoding="utf-8") as opened:
         csv.writer(opened).writerows([("path", "label", "split"), *rows])
     return folder / "photos.csv"
 
@@ -491,7 +491,7 @@ def test_each_epoch(began: float) -> tuple[list[Line], list[float]]:
 
 def write(found: Sequence[Line], page: Path) -> None:
     """Write the tables into the page, each between its marks; one that there is no run for stays."""
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     tables: dict[str, Callable[[Sequence[Line]], list[str]]] = {
         "guide": guide_table,
         "ablation": ablation_table,
@@ -507,7 +507,7 @@ def write(found: Sequence[Line], page: Path) -> None:
             raise SystemExit(f"{page} has no place for the table: <!-- measured: {name} --> and <!-- end -->")
         new = "\n".join(lines) + "\n"
         text = mark.sub(lambda match, new=new: f"{match[1]}{new}{match[2]}", text)  # type: ignore[misc]
-    page.write_text(text)
+    page.write_text(text, encoding="utf-8")
 
 
 def chosen(

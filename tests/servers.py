@@ -52,7 +52,7 @@ def postgres(folder: Path) -> Iterator[str]:
     # Not in `folder`: pytest closes its folders to all but their owner, and PostgreSQL may have to be another.
     with tempfile.TemporaryDirectory(prefix="postgres-") as home, (folder / "postgres.log").open("ab") as log:
         given = Path(home) / "password"
-        given.write_text(password)
+        given.write_text(password, encoding="utf-8")
         for path in (home, given) if who else ():
             os.chown(path, who["user"], who["group"])
         initialize = [initdb, "-D", f"{home}/data", "-U", "mlflow", "-A", "scram-sha-256", f"--pwfile={given}"]
@@ -106,7 +106,7 @@ def _create_database(port: int, password: str, process: subprocess.Popen, log: P
             break
         except psycopg2.OperationalError as error:
             if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"PostgreSQL did not start: {log.read_text()[-2000:]}") from error
+                raise RuntimeError(f"PostgreSQL did not start: {log.read_text(encoding='utf-8')[-2000:]}") from error
             time.sleep(0.05)
     with contextlib.closing(connection):
         connection.autocommit = True
@@ -165,7 +165,7 @@ class Server:
         while not self.answers():
             if self._process.poll() is not None or time.monotonic() > until:
                 self.kill()
-                raise RuntimeError(f"the MLflow server did not start: {self.log.read_text()[-3000:]}")
+                raise RuntimeError(f"the MLflow server did not start: {self.log.read_text(encoding='utf-8')[-3000:]}")
             time.sleep(0.1)
 
     def answers(self) -> bool:
@@ -205,7 +205,8 @@ def _auth_settings(folder: Path, user: User) -> dict[str, str]:
         "default_permission = READ\n"
         f"database_uri = sqlite:///{folder}/basic_auth.db\n"
         f"admin_username = {user.name}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
+        encoding="utf-8",
     )
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(config),
@@ -247,9 +248,9 @@ def processes_of(pid: int) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            state, _, group, session = (path / "stat").read_text().rpartition(")")[2].split()[:4]
+            state, _, group, session = (path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[:4]
             if str(pid) in (group, session) and state != "Z":
-                found.append((path / "cmdline").read_text().replace("\0", " "))
+                found.append((path / "cmdline").read_text(encoding="utf-8").replace("\0", " "))
     return found
 
 

@@ -429,7 +429,7 @@ def test_a_file_of_the_older_format(tmp_path):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: path.write_text("no weights"), r"bad.weights.h5 is not a complete HDF5 file"),
+        (lambda path: path.write_text("no weights", encoding="utf-8"), r"bad.weights.h5 is not a complete HDF5 file"),
         (lambda path: tiny(alpha=0.5).save_weights(path), r"holds 135 arrays of 829,536 numbers, the network has 135"),
         (
             lambda path: keras.applications.MobileNet(alpha=0.25, weights=None, classes=7).save_weights(path),

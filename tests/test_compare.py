@@ -72,7 +72,7 @@ def ours(accuracy: float, split: str = "test", **more: float) -> dict[str, float
 
 
 def artifact(run_id: str, name: str) -> Any:
-    text = Path(mlflow.MlflowClient().download_artifacts(run_id, name)).read_text()
+    text = Path(mlflow.MlflowClient().download_artifacts(run_id, name)).read_text(encoding="utf-8")
     table = json.loads(text)
     return {column: [row[place] for row in table["data"]] for place, column in enumerate(table["columns"])}
 
@@ -82,6 +82,23 @@ def compared() -> Any:
     return mlflow.search_runs(
         experiment_names=["tlkit"], filter_string="tags.recipe = 'compare'", output_format="list"
     )[0]
+
+
+def test_what_strangers_call_a_run_forges_no_line(folder: Path, capsys):
+    evil = "a\x1b[2J\u202e$\\frac{$\rroot"
+    tags = {"backbone": evil}
+    first = log(evil, said(right(80)), ours(0.8), {"setting": evil}, tags)
+    second = log("b", said(right(95)), ours(0.95), {"setting": "plain\nB  forged"}, tags)
+    rows, _ = compare.run(Compare([first, second]))
+    assert rows[1]["name"] == r"a\x1b[2J\u202e$\frac{$ root"
+    printed = capsys.readouterr().out
+    assert printed.replace("\n", "").isprintable()
+    assert "\nB  forged" not in printed
+    assert (
+        r"plain\nB  forged"
+        in artifact(compared().info.run_id, "settings.json")["B"]
+        + artifact(compared().info.run_id, "settings.json")["A"]
+    )
 
 
 def test_two_runs_are_tested_on_the_same_photos_and_the_comparison_is_logged(folder: Path, capsys):

@@ -63,12 +63,12 @@ def test_there_are_recipe_files_and_each_folder_is_a_command():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_recipe_file_loads_and_begins_with_its_command_and_result(path: Path):
-    head = path.read_text().splitlines()[:5]
+    head = path.read_text(encoding="utf-8").splitlines()[:5]
     command = f"# python -m tlkit.recipes.{path.parent.name} --config {path.relative_to(ROOT)}"
     assert head[0].startswith(command)
     assert any(line.startswith("# Expected: ") and any(map(str.isdigit, line)) for line in head)
     made = parse(CONFIGS[path.parent.name], "--config", str(path))
-    given = dict(leaves(yaml.safe_load(path.read_text())))
+    given = dict(leaves(yaml.safe_load(path.read_text(encoding="utf-8"))))
     assert {name: config.flatten(made)[name] for name in given} == given
 
 
@@ -85,7 +85,7 @@ def test_a_stored_config_loads_again_to_an_equal_one(verb: str, argv: list[str],
     made = parse(CONFIGS[verb], *argv, "--seed", "7")
     assert made.seed == 7
     stored = tmp_path / "config.yaml"
-    stored.write_text(yaml.safe_dump(dataclasses.asdict(made)))
+    stored.write_text(yaml.safe_dump(dataclasses.asdict(made)), encoding="utf-8")
     assert parse(CONFIGS[verb], "--config", str(stored)) == made
 
 
@@ -99,7 +99,7 @@ def test_a_stored_config_loads_again_to_an_equal_one(verb: str, argv: list[str],
 )
 def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: list[str], tmp_path: Path):
     made = parse(CONFIGS[verb], *argv)
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(made)))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(made)), encoding="utf-8")
     assert parse(CONFIGS[verb], "--config", str(tmp_path / "config.yaml")) == made
 
 
@@ -197,7 +197,7 @@ def test_wrong_settings_of_train_are_one_line_and_status_2(argv: list[str], says
 )
 def test_a_wrong_file_is_one_line_and_status_2(text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture):
     path = tmp_path / "config.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     assert parse(config.Finetune, "--config", str(path)) == 2
     err = capsys.readouterr().err
     assert says in err
@@ -207,6 +207,15 @@ def test_a_wrong_file_is_one_line_and_status_2(text: str, says: str, tmp_path: P
 def test_a_wrong_value_is_refused_in_python_too():
     with pytest.raises(InvalidInput, match="top is 0; it must be 1 or more"):
         config.Predict("model.keras", ["a.png"], top=0)
+
+
+@pytest.mark.parametrize("name", ["run_name", "experiment"])
+@pytest.mark.parametrize("made", [config.Finetune, config.Train, config.Compare])
+def test_names_that_a_store_or_a_terminal_cannot_hold_are_refused(made: type, name: str):
+    for value in ("caf\udce9", "a\nb", "\x1b[31m"):
+        with pytest.raises(InvalidInput, match=rf"{name} is '.*'; it must be UTF-8 in one line"):
+            made(**{name: value})
+    made(**{name: "猫 \u00a0 <b> 👩\u200d🔬"})
 
 
 @pytest.mark.parametrize("verb", VERBS)

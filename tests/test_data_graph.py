@@ -58,7 +58,7 @@ def test_numbers_near_the_limit_are_shares_too_and_those_beyond_are_refused(tmp_
 def test_the_manifest_and_the_digest_say_what_was_split_how(tmp_path: Path):
     loaded = graph.load(write(tmp_path / "g.npz"))
     loaded.write_manifest(tmp_path / "m.csv")
-    lines = (tmp_path / "m.csv").read_text().splitlines()
+    lines = (tmp_path / "m.csv").read_text(encoding="utf-8").splitlines()
     assert lines == ["node,label,split", "0,4,train", "1,9,train", "2,4,val", "3,9,val", "5,9,test"]
     assert len(loaded.digest) == 64
     assert loaded.digest == graph.load(write(tmp_path / "h.npz")).digest

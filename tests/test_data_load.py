@@ -106,7 +106,7 @@ def test_a_class_of_damaged_photos_is_an_error(flowers):
 
 def test_a_photo_listed_with_two_labels_is_named_with_both(flowers):
     rows = [f"{path.relative_to(flowers)},{path.parent.name}" for path in sorted(flowers.glob("*/*.jpg"))]
-    (flowers / "list.csv").write_text("\n".join(["path,label", *rows, "daisy/03.jpg,rose"]))
+    (flowers / "list.csv").write_text("\n".join(["path,label", *rows, "daisy/03.jpg,rose"]), encoding="utf-8")
     warnings = load("csv", path=flowers / "list.csv", size=(8, 8)).warnings
     assert "photos with several labels (1): daisy/03.jpg (daisy) = daisy/03.jpg (rose)" in warnings
 
@@ -131,9 +131,15 @@ def test_the_manifest_can_be_read_back(flowers, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are always Unicode")
 def test_a_file_name_need_not_be_utf8(flowers):
-    os.rename(flowers / "rose" / "00.jpg", os.fsencode(flowers / "rose") + b"/\xff.jpg")
-    load("folder", path=flowers, size=(8, 8)).write_manifest(flowers / "manifest.csv")
-    assert b",rose/\xff.jpg,rose," in (flowers / "manifest.csv").read_bytes()
+    os.rename(flowers / "rose" / "00.jpg", os.fsencode(flowers / "rose") + b"/\xff\n.jpg")
+    os.rename(flowers / "rose", os.fsencode(flowers) + b"/ros\xe9\x1b[31m")
+    splits = load("folder", path=flowers, size=(8, 8))
+    assert "classes whose names are written with escapes (1): ros\\xe9\\x1b[31m" in splits.warnings
+    splits.write_manifest(flowers / "manifest.csv")
+    text = (flowers / "manifest.csv").read_text(encoding="utf-8")
+    assert ",ros\\xe9\\x1b[31m/\\xff\\n.jpg,ros\\xe9\\x1b[31m," in text
+    again = load("csv", path=flowers / "manifest.csv", size=(8, 8))
+    assert (again.digest, again.classes) == (splits.digest, splits.classes)
 
 
 def test_the_digest_follows_the_content_and_not_the_place(flowers, tmp_path_factory):

@@ -283,14 +283,14 @@ def test_a_csv_of_sounds(tmp_path: Path):
     ]
     for split in ("train", "val", "test"):
         (root / split).mkdir()
-    (root / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    (root / "list.csv").write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
     splits = load("csv", path=root / "list.csv")
     assert [len(part) for part in (splits.train, splits.val, splits.test)] == [2, 2, 2]
 
 
 def test_damaged_sounds_are_set_aside_or_an_error(tmp_path: Path, capsys: pytest.CaptureFixture):
     root = write_sounds(tmp_path / "sounds", {"a": 30, "b": 30})
-    (root / "a" / "fake.wav").write_text("words")
+    (root / "a" / "fake.wav").write_text("words", encoding="utf-8")
     assert len(load("folder", path=root).set_aside) == 1
     told = capsys.readouterr().err.splitlines()
     assert told[:2] == [
@@ -327,7 +327,7 @@ def test_photos_and_sounds_together_are_refused(tmp_path: Path):
     write(tmp_path / "mixed" / "b" / "s.wav", np.arange(100))
     with pytest.raises(InvalidInput, match=r"has photos and sounds \(such as a/000\.png and b/s\.wav\): give one"):
         load_source("folder", path=tmp_path / "mixed")
-    (tmp_path / "list.csv").write_text("path,label\nmixed/a/000.png,a\nmixed/b/s.wav,b")
+    (tmp_path / "list.csv").write_text("path,label\nmixed/a/000.png,a\nmixed/b/s.wav,b", encoding="utf-8")
     with pytest.raises(InvalidInput, match=r"list\.csv' has photos and sounds"):
         load_source("csv", path=tmp_path / "list.csv")
 

@@ -46,8 +46,8 @@ def test_a_folder_of_classes(tmp_path):
     root = tree(
         tmp_path, "roses/b.JPG", "roses/deep/er/a.webp", "éclair 日本/c.tiff", "roses/.hidden.png", ".git/x.png"
     )
-    (root / "roses" / "notes.txt").write_text("no photo")
-    (root / "readme.md").write_text("no photo")
+    (root / "roses" / "notes.txt").write_text("no photo", encoding="utf-8")
+    (root / "readme.md").write_text("no photo", encoding="utf-8")
     examples = load_source("folder", path=root)
     assert examples.classes == ["roses", "éclair 日本"]
     assert examples.names == ["roses/b.JPG", "roses/deep/er/a.webp", "éclair 日本/c.tiff"]
@@ -101,6 +101,35 @@ def test_a_folder_that_cannot_be_used(tmp_path, names, words):
     with pytest.raises(InvalidInput, match=words) as error:
         load_source("folder", path=tree(tmp_path, *names))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no name there holds such letters")
+def test_names_are_one_line_that_all_can_hold(tmp_path):
+    tree(tmp_path, "a\nb/\x1b[2J.png", "a\nb/x.png", "<b> `$x$`|/\u202e🐈.png", " blank /y.png")
+    found = load_source("folder", path=tmp_path)
+    assert found.classes == [" blank ", "<b> `$x$`|", r"a\nb"]
+    assert found.names == [" blank /y.png", r"<b> `$x$`|/\u202e🐈.png", r"a\nb/\x1b[2J.png", r"a\nb/x.png"]
+    assert all(content.is_file() for content in found.contents)
+    assert found.notes == [
+        r"classes whose names are written with escapes (1): a\nb",
+        r"photos whose names are written with escapes (2): <b> `$x$`|/\u202e🐈.png, a\nb/\x1b[2J.png",
+    ]
+    listed = [("path", "label"), ("a\nb/x.png", "a\nb"), (r"a\nb/\x1b[2J.png", "\x07"), (" blank /y.png", "c")]
+    with open(tmp_path / "list.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(listed)
+    again = load_source("csv", path=tmp_path / "list.csv")
+    assert again.names == [r"a\nb/x.png", r"a\nb/\x1b[2J.png", " blank /y.png"]
+    assert again.classes == [r"\x07", r"a\nb", "c"]
+    assert [content.name for content in again.contents] == ["x.png", "\x1b[2J.png", "y.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no name there holds such letters")
+@pytest.mark.parametrize("names", [("a\n/x.png", r"a\n/x.png"), ("a/\n.png", r"a/\n.png", "b/x.png")])
+def test_names_that_would_be_written_alike_are_refused(tmp_path, names):
+    with pytest.raises(
+        InvalidInput, match=r"several (classes|photos) have names that are written a(/?)\\n.*: rename all"
+    ):
+        load_source("folder", path=tree(tmp_path, *names))
 
 
 def test_no_such_folder(tmp_path):

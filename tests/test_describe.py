@@ -172,7 +172,7 @@ def test_a_model_file_is_described_with_its_own_stages(tmp_path: Path, capsys):
 )
 def test_errors_are_one_line_and_leave_no_folder(argv: list[str], says: str, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("text.txt").write_text("no picture")
+    Path("text.txt").write_text("no picture", encoding="utf-8")
     Image.new("L", (8, 8)).save("a.png")
     assert run(*argv) == 2
     err = capsys.readouterr().err

@@ -14,7 +14,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 def blocks(page: Path) -> str:
     """The Python of a page, each line where it stands there, so that a traceback tells the page's line."""
     lines, inside = [], False
-    for line in page.read_text().splitlines():
+    for line in page.read_text(encoding="utf-8").splitlines():
         if line.startswith("```"):
             inside = line == "```python"
             line = "```"
@@ -31,7 +31,7 @@ def test_there_are_pages_with_code():
 def test_the_code_of_a_page_runs_and_makes_its_pictures(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(blocks(page), str(page), "exec"), {"__name__": "page"})  # noqa: S102
-    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text()):
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         assert (tmp_path / picture).is_file(), f"{page.name} shows {picture}, which its code does not make"
         assert (page.parent / picture).is_file(), f"{page.name} shows {picture}, which is not there"
         assert (page.parent / picture).stat().st_size < 100_000

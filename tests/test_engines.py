@@ -296,7 +296,7 @@ def test_telemetry_is_off_unless_the_user_has_turned_it_on(
 ):
     if consent:
         (tmp_path / "intel").mkdir()
-        (tmp_path / "intel" / "openvino_telemetry").write_text(consent)
+        (tmp_path / "intel" / "openvino_telemetry").write_text(consent, encoding="utf-8")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     monkeypatch.setitem(sys.modules, "openvino", object())  # nothing is to be sent from here
     monkeypatch.setitem(sys.modules, "openvino_telemetry", None)

@@ -657,7 +657,7 @@ def test_two_processes_at_once_one_of_them_killed_compute_nothing_twice(tmp_path
 
     def lines(name: str) -> list[str]:
         path = tmp_path / name
-        return path.read_text().split() if path.exists() else []
+        return path.read_text(encoding="utf-8").split() if path.exists() else []
 
     children = {
         me: subprocess.Popen(
@@ -730,9 +730,9 @@ def test_splits_of_different_kinds_are_refused_and_another_type_gets_an_engine_o
 def test_code_that_is_not_keras_own_is_part_of_the_identity(tmp_path):
     def made(factor: int) -> str:
         path = tmp_path / f"made{factor}.py"
-        path.write_text(f"def same_name(x):\n    return x * {factor}\n")
+        path.write_text(f"def same_name(x):\n    return x * {factor}\n", encoding="utf-8")
         space: dict = {}
-        exec(compile(path.read_text(), str(path), "exec"), space)  # noqa: S102
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)  # noqa: S102
         inputs = keras.Input((3,))
         outputs = keras.layers.Lambda(space["same_name"], output_shape=(3,))(inputs)
         return features.identity(keras.Model(inputs, outputs))["graph"]

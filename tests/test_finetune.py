@@ -207,7 +207,7 @@ def test_the_config_of_a_run_whose_batch_was_found_can_be_given_again(
 def test_several_labels_cannot_be_drawn_alike_often(
     recipe: Any, folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    with open("labels.csv", "w", newline="") as file:
+    with open("labels.csv", "w", newline="", encoding="utf-8") as file:
         rows = [(f"photos/{path.parent.name}/{path.name}", path.parent.name) for path in sorted(photos.glob("*/*.png"))]
         csv.writer(file).writerows([("path", "label"), *rows])
     monkeypatch.setattr(data, "load", None)

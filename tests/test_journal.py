@@ -61,7 +61,7 @@ def killed(folder: Path, left_behind: tuple[Path, str]) -> str:
     shutil.copy(there / "mlflow.db", folder / "mlflow.db")
     shutil.copytree(there / "mlruns", folder / "mlruns")
     (header,) = folder.glob("mlruns/unsent/*/header.json")
-    header.write_text(header.read_text().replace(str(there), str(folder)))
+    header.write_text(header.read_text(encoding="utf-8").replace(str(there), str(folder)), encoding="utf-8")
     return run_id
 
 
@@ -206,7 +206,7 @@ def test_a_journal_at_work_is_left_alone(folder: Path):
 def save_model(path: Path) -> None:
     path.mkdir()
     mlflow.models.Model(flavors={"none": {}}).save(str(path / "MLmodel"))
-    (path / "weights").write_text("weights")
+    (path / "weights").write_text("weights", encoding="utf-8")
 
 
 def test_a_model_is_logged_once_although_the_kill_came_before_that_was_noted(
@@ -219,9 +219,9 @@ def test_a_model_is_logged_once_although_the_kill_came_before_that_was_noted(
         uri = tracking.deliver()
         (left,) = journals(folder)
         shutil.copytree(left, before)
-        state = json.loads((before / "state.json").read_text())
+        state = json.loads((before / "state.json").read_text(encoding="utf-8"))
         assert state.pop("model_uri") == uri
-        (before / "state.json").write_text(json.dumps({**state, "next": 0}))
+        (before / "state.json").write_text(json.dumps({**state, "next": 0}), encoding="utf-8")
     shutil.copytree(before, left)  # as if the process had been killed before it wrote its state
     sync.run(config.Sync())
     found = mlflow.search_logged_models([run.experiment_id], output_format="list")
@@ -231,11 +231,11 @@ def test_a_model_is_logged_once_although_the_kill_came_before_that_was_noted(
     assert found[0].params["depth"] == "3"
     assert {metric.key: metric.value for metric in found[0].metrics} == {"loss": 1.0}
     assert history(run.run_id, "loss") == [(1, 1.0)]
-    assert (Path(mlflow.artifacts.download_artifacts(uri)) / "weights").read_text() == "weights"
+    assert (Path(mlflow.artifacts.download_artifacts(uri)) / "weights").read_text(encoding="utf-8") == "weights"
 
 
 def test_a_folder_that_cannot_be_written_is_one_line_before_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    (folder / "mlruns").write_text("no folder")
+    (folder / "mlruns").write_text("no folder", encoding="utf-8")
     with (
         pytest.raises(Unavailable, match=r"cannot write to .*mlruns/unsent/"),
         tracking.run("trial", params={}, tags={}),
@@ -314,9 +314,11 @@ def test_a_full_disk_costs_no_metric(folder: Path, monkeypatch: pytest.MonkeyPat
 
 def test_what_came_after_the_disk_was_full_is_sent_after_a_kill(folder: Path, killed: str):
     (left,) = journals(folder)
-    lines = (left / "journal.jsonl").read_text().splitlines(keepends=True)
-    (left / "journal.jsonl").write_text("".join(lines[2:]))  # the first two were in memory alone, and have been sent
-    (left / "state.json").write_text(json.dumps({"next": 2, "refused": []}))
+    lines = (left / "journal.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (left / "journal.jsonl").write_text(
+        "".join(lines[2:]), encoding="utf-8"
+    )  # the first two were in memory alone, and have been sent
+    (left / "state.json").write_text(json.dumps({"next": 2, "refused": []}), encoding="utf-8")
     sync.run(config.Sync())
     assert history(killed, "loss") == [(3, 1 / 3)]
 
@@ -330,7 +332,9 @@ def test_an_end_is_not_written_into_half_a_line(folder: Path, killed: str, monke
         away.setattr(journal.Journal, "_send", lambda *_: (_ for _ in ()).throw(OSError("away")))
         with pytest.raises(Unavailable, match="0 entries were sent, 5 could not be: away"):
             sync.run(config.Sync())
-    assert [json.loads(line)["do"] for line in (left / "journal.jsonl").read_text().splitlines()][-1] == "end"
+    assert [json.loads(line)["do"] for line in (left / "journal.jsonl").read_text(encoding="utf-8").splitlines()][
+        -1
+    ] == "end"
 
 
 @pytest.mark.parametrize(
@@ -354,7 +358,7 @@ def test_an_end_is_not_written_into_half_a_line(folder: Path, killed: str, monke
 def test_a_damaged_journal_does_not_stop_the_others(folder: Path, killed: str, capsys, name: str, content: str):
     (left,) = journals(folder)
     damaged = shutil.copytree(left, left.with_name("a" * 32))
-    (damaged / name).write_text(content)
+    (damaged / name).write_text(content, encoding="utf-8")
     with pytest.raises(Unavailable, match=r"5 entries were sent, 0 could not be: .* is no journal of a run"):
         sync.run(config.Sync())
     assert history(killed, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
@@ -365,14 +369,14 @@ def test_a_damaged_journal_does_not_stop_the_others(folder: Path, killed: str, c
 @pytest.mark.parametrize("state", ['{"next": 99, "refused": []}', '{"next": 0, "refused": [77]}'])
 def test_a_state_that_does_not_fit_its_journal_is_no_crash(folder: Path, killed: str, state: str):
     (left,) = journals(folder)
-    (left / "state.json").write_text(state)
+    (left / "state.json").write_text(state, encoding="utf-8")
     sync.run(config.Sync())
     assert mlflow.get_run(killed).info.status == "KILLED"
 
 
 def test_lines_and_entries_that_cannot_be_are_left_out(folder: Path, killed: str, capsys: pytest.CaptureFixture):
     (left,) = journals(folder)
-    with (left / "journal.jsonl").open("a") as file:
+    with (left / "journal.jsonl").open("a", encoding="utf-8") as file:
         file.write('no entry\n{"n": 7, "do": "dance"}\n{"n": 8, "do": "metrics"}\n')
     with pytest.raises(Unavailable, match="could not be"):
         sync.run(config.Sync())
@@ -405,7 +409,7 @@ WRONG = [
 
 def test_entries_of_the_wrong_type_are_left_out_and_told_in_one_line(folder: Path, killed: str, capsys):
     (left,) = journals(folder)
-    with (left / "journal.jsonl").open("a") as file:
+    with (left / "journal.jsonl").open("a", encoding="utf-8") as file:
         for number, entry in enumerate(WRONG, 100):
             file.write(json.dumps({"n": number, **entry} if isinstance(entry, dict) else entry) + "\n")
         file.write('{"n": 200, "do": "tags", "values":' + "[" * 100_000 + "\n")
@@ -419,10 +423,10 @@ def test_entries_of_the_wrong_type_are_left_out_and_told_in_one_line(folder: Pat
     "place", ["a\0b", "files/" + "x" * 5000, "../../../secret.txt", "/etc/hostname", "files/link", "files", "."]
 )
 def test_a_strangers_journal_takes_no_file_from_elsewhere(folder: Path, killed: str, capsys, place: str):
-    (folder / "secret.txt").write_text("secret")
+    (folder / "secret.txt").write_text("secret", encoding="utf-8")
     (left,) = journals(folder)
     (left / "files" / "link").symlink_to(folder / "secret.txt")
-    with (left / "journal.jsonl").open("a") as file:
+    with (left / "journal.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"n": 7, "do": "artifact", "file": place, "to": ""}) + "\n")
         file.write(json.dumps({"n": 8, "do": "model", "file": place, "name": "m", "step": 0, "key": "k"}) + "\n")
     with pytest.raises(Unavailable, match=r"2 could not be: .*is not in the journal"):
@@ -434,7 +438,10 @@ def test_a_strangers_journal_takes_no_file_from_elsewhere(folder: Path, killed: 
 
 def test_a_journal_does_not_choose_the_server(folder: Path, killed: str):
     (header,) = folder.glob("mlruns/unsent/*/header.json")
-    header.write_text(json.dumps({**json.loads(header.read_text()), "uri": "http://elsewhere.example.org"}))
+    header.write_text(
+        json.dumps({**json.loads(header.read_text(encoding="utf-8")), "uri": "http://elsewhere.example.org"}),
+        encoding="utf-8",
+    )
     with pytest.raises(Unavailable, match=r"belongs to http://elsewhere.example.org: set MLFLOW_TRACKING_URI to that"):
         sync.run(config.Sync())
     assert journals(folder)
@@ -442,7 +449,10 @@ def test_a_journal_does_not_choose_the_server(folder: Path, killed: str):
 
 def test_a_journal_of_a_store_that_has_gone_makes_none(folder: Path, killed: str):
     (header,) = folder.glob("mlruns/unsent/*/header.json")
-    header.write_text(json.dumps({**json.loads(header.read_text()), "uri": f"sqlite:///{folder}/gone.db"}))
+    header.write_text(
+        json.dumps({**json.loads(header.read_text(encoding="utf-8")), "uri": f"sqlite:///{folder}/gone.db"}),
+        encoding="utf-8",
+    )
     with pytest.raises(Unavailable, match=r"belongs to sqlite:////.*gone.db"):
         sync.run(config.Sync())
     assert not (folder / "gone.db").exists()
@@ -506,14 +516,14 @@ def test_a_joined_run_is_not_ended_by_sync(folder: Path):
 
 def test_no_password_is_written_down(folder: Path):
     kept = journal.begin("http://me:secret@127.0.0.1:9", "0" * 32, "1")
-    assert "secret" not in "".join(path.read_text() for path in kept.folder.iterdir())
+    assert "secret" not in "".join(path.read_text(encoding="utf-8") for path in kept.folder.iterdir())
     assert kept.close()
 
 
 def test_a_file_whose_writing_fails_leaves_nothing(folder: Path):
     with tracking.run("trial", params={}, tags={}) as run:
         with contextlib.suppress(RuntimeError), tracking.artifact("half.txt") as path:
-            path.write_text("half")
+            path.write_text("half", encoding="utf-8")
             raise RuntimeError("out of luck")
         assert not list(journals(folder)[0].rglob("half.txt"))
     assert not mlflow.MlflowClient().list_artifacts(run.run_id)

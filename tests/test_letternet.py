@@ -188,14 +188,14 @@ def test_pretraining_is_repeatable_bit_by_bit_and_tracked(folder, tmp_path, monk
 
 @pytest.mark.parametrize("name", ["letternet.weights.h5", "letternet.md"])
 def test_nothing_is_overwritten(tmp_path, name):
-    (tmp_path / name).write_text("mine")
+    (tmp_path / name).write_text("mine", encoding="utf-8")
     with pytest.raises(InvalidInput, match=f"{name} exists.*--output"):
         pretrain.run(dataclasses.replace(TINY, output=str(tmp_path)))
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path):
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     with pytest.raises(InvalidInput, match="cannot be made a folder"):
         pretrain.run(dataclasses.replace(TINY, output=str(tmp_path / "file")))
 

@@ -98,7 +98,7 @@ def test_a_script_that_knows_only_mlflow_uses_a_run(folder: Path):
     for command in (train, [sys.executable, "-c", SCRIPT]):
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
-    answers = json.loads((folder / "answers.json").read_text())
+    answers = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
     run_id, same_data, others = answers["found"]
     assert (same_data, others) == ([run_id], 0)
     assert answers["parameter"] == "LetterNet"

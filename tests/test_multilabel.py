@@ -23,7 +23,7 @@ SHAPES = ("cross", "disc", "square")
 
 
 def write_rows(path: Path, rows: Sequence[Sequence[str]]) -> Path:
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     return path
 

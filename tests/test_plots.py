@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -133,3 +135,29 @@ def test_a_name_is_shortened_to_its_ends():
         assert len(said) == most
         assert said.startswith("a-")
         assert said.endswith("7")
+
+
+ODD = ["$\\frac{$", "\x1b[31mred\n", "\udce9", "कुत्ता", "x" * 300]
+
+
+def test_names_are_drawn_as_they_are_and_never_warn(tmp_path: Path):
+    count = len(ODD)
+    table = evaluation.by_class(np.ones((count, count), int), ODD)
+    photos, name = np.zeros((count, 8, 8, 1), np.uint8), ODD[0]
+    stages = {stage: np.ones((4, 4, 2)) for stage in ODD[:4]}
+    fields = {stage: weights[..., 0] for stage, weights in stages.items()}
+    figures = [
+        plots.confusion_matrix(np.ones((count, count), int), ODD, name),
+        plots.class_scores(table, name),
+        plots.mistakes(photos.__getitem__, ODD, ODD[1:] + ODD[:1], [0.5] * count, names=ODD),
+        plots.ranking(ODD[:4], [0.5] * 4, [(0.4, 0.6)] * 4),
+        plots.arrays(dict.fromkeys(ODD[:4], np.ones((2, 2)))),
+        plots.filters(np.ones((3, 3, 1, 2)), name),
+        plots.feature_maps(photos[0], stages, name),
+        plots.receptive_fields(fields, dict.fromkeys(fields, (2, 2)), dict.fromkeys(fields, 1.0), name),
+        plots.parallel_coordinates({name: ODD}, [0.1 * place for place in range(count)], name),
+        plots.sheet([[photo] for photo in photos], [name], [[text] for text in map(plots.shortened, ODD, [24] * 5)]),
+    ]
+    for figure in figures:
+        plots.save(figure, tmp_path / "figure.png")
+        assert "\x1b" not in texts(figure)

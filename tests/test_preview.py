@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import write_arrays
+from tests.conftest import write_arrays, write_photos
 from tlkit import cli, config
 from tlkit.data import batches, load, load_source
 from tlkit.recipes import find_lr, preview
@@ -43,6 +43,11 @@ def test_it_writes_a_picture_once_and_says_what_to_do_next(folder: Path, photos:
     assert call(photos) == 2
     assert "preview.png', which exists" in capsys.readouterr().err
     assert Path("preview.png").read_bytes() == before
+
+
+def test_names_in_scripts_without_a_font_do_not_warn(folder: Path, capsys):
+    assert call(write_photos(folder / "कुत्ते", {"कुत्ता": 30, "$\\frac{$ 🐈": 30}), "--photos", "2", "--views", "1") == 0
+    assert "Glyph" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changes", [{"rotation": 20.0}, {"mixup": 1.0, "cutmix": 1.0}])

@@ -47,6 +47,54 @@ def artifacts(run: mlflow.entities.Run) -> set[str]:
     return {entry.path for entry in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
 
 
+ODD = [
+    b"caf\xe9", b"\x1b[31mred\nline\x07", b"<img src=x onerror=alert(1)>", b"[click](javascript:alert(1))",
+    b"**b** # h ~~s~~", b"a|b $\\frac{$ `tick`", b" blank ", "\u202ertl \U0001f600 @me".encode(), b"x" * 200,
+]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are always Unicode")
+def test_whatever_folders_and_photos_are_called_a_run_ends_well(folder: Path, capfd: pytest.CaptureFixture):
+    """Nothing that steers a terminal, is markup or is no UTF-8 gets into what a run says and leaves."""
+    root = os.fsencode(folder) + b"/dat\xe0\x1b[2J"
+    rng = np.random.default_rng(0)
+    for name in ODD:
+        os.makedirs(root + b"/" + name)
+        for number in range(12):
+            ends = [b"", b"\xff", b"\x1b[2J\n", b"<b>", b"$\\frac{$", b"`|"]
+            with open(root + b"/" + name + b"/%d" % number + ends[number % 6] + b".png", "wb") as file:
+                Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(file, "PNG")
+    path = Path(os.fsdecode(root))
+    quick = ["--features.engine", "keras", "--register", "a`b"]
+    assert cli.call(config.FeatureExtraction, feature_extraction.run, [*QUICK[:4], *small(path), *quick]) == 0
+    run = one_run()
+    model = next(folder.glob("mlruns/*/models/*/artifacts/data/model.keras"))
+    photo = os.fsdecode(root + b"/caf\xe9/1\xff.png")
+    assert cli.call(config.Predict, predict.run, [str(model), photo], positional=("model", "photos")) == 0
+    told = capfd.readouterr()
+    assert (told.out + told.err).replace("\n", "").isprintable()
+    assert "classes whose names are written with escapes (3): " in told.err
+    assert r"dat\xe0\x1b[2J/caf\xe9/1\xff.png  " in told.out
+
+    classes = labels.read(model)
+    assert classes is not None
+    assert {r"caf\xe9", r"\x1b[31mred\nline\x07", r"\u202ertl 😀 @me", " blank "} < set(classes)
+    text = run.data.tags["mlflow.note.content"]
+    assert r"**dat\\xe0\\x1b\[2J**" in text
+    assert r"&lt;img src=x onerror=alert\(1\)&gt;, " in text
+    assert r"\[click\]\(javascript&#58;alert\(1\)\), " in text
+    assert run.data.params["data.path"].endswith(r"/dat\xe0\x1b[2J")
+    kept = next(folder.glob(f"mlruns/*/{run.info.run_id}/artifacts"))
+    pictures = {"worst_mistakes.png", "confusion_matrix.png", "class_scores.png"}
+    assert pictures | {"predictions.json"} < artifacts(run)
+    shutil.copy(kept / "split_manifest.csv", path / "manifest.csv")
+    again = data.load("csv", path=path / "manifest.csv", size=(16, 16))
+    assert sorted(again.classes) == sorted(map(str.strip, classes))
+    settings = yaml.safe_load((kept / "config.yaml").read_text(encoding="utf-8"))
+    assert settings["data"]["path"].endswith("dat\\xe0\x1b[2J")
+    assert data.load_source("folder", path=settings["data"]["path"]).classes == classes
+
+
 def test_finetune_leaves_a_run_with_everything_in_it(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
     assert tune(*small(photos)) == 0
     run = one_run()
@@ -68,7 +116,9 @@ def test_finetune_leaves_a_run_with_everything_in_it(folder: Path, photos: Path,
     assert 0 <= run.data.metrics["test_accuracy_low"] <= run.data.metrics["test_accuracy"] <= 1
     assert {"test_loss", "test_f1", "best_epoch", "best_val_loss", "training_seconds"} <= set(run.data.metrics)
 
-    manifest = Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/split_manifest.csv")).read_text()
+    manifest = Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/split_manifest.csv")).read_text(
+        encoding="utf-8"
+    )
     assert manifest.splitlines()[0] == "hash,path,label,split"
     assert len(manifest.splitlines()) == 61
 
@@ -164,7 +214,7 @@ def test_a_photo_that_cannot_be_decoded_is_set_aside_here_too(folder: Path, phot
 
 def result_names() -> list[str]:
     manifest = mlflow.artifacts.download_artifacts(f"runs:/{one_run().info.run_id}/split_manifest.csv")
-    return Path(manifest).read_text().splitlines()[1:]
+    return Path(manifest).read_text(encoding="utf-8").splitlines()[1:]
 
 
 @pytest.mark.slow
@@ -240,7 +290,7 @@ def test_the_stored_config_repeats_the_run_bit_for_bit(folder: Path, photos: Pat
     assert tune(*small(photos), "--seed", "3") == 0
     first = one_run()
     stored = mlflow.artifacts.download_artifacts(f"runs:/{first.info.run_id}/config.yaml")
-    content = yaml.safe_load(Path(stored).read_text())
+    content = yaml.safe_load(Path(stored).read_text(encoding="utf-8"))
     assert content["data"]["path"] == str(photos)
     assert content["precision"] == "float32"  # what was used, not `auto`
     assert cli.call(config.Finetune, finetune.run, ["--config", stored]) == 0
@@ -350,7 +400,7 @@ def test_an_empty_class(folder: Path, capsys: pytest.CaptureFixture):
 
 
 def test_a_photo_that_is_not_one_is_set_aside_or_an_error(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
-    (photos / "red" / "fake.jpg").write_text("this is not a photo")
+    (photos / "red" / "fake.jpg").write_text("this is not a photo", encoding="utf-8")
     assert "fake.jpg" in refuse(capsys, 2, *small(photos), "--data.strict", "true")
     assert tune(*small(photos)) == 0
     assert "fake.jpg" in capsys.readouterr().err
@@ -392,7 +442,7 @@ def test_no_network(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: py
 
 
 def test_an_unwritable_store(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    (folder / "file").write_text("")
+    (folder / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/file/mlflow.db")
     assert tune() == 1
     (said,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("creating")]
@@ -481,7 +531,7 @@ def test_how_the_head_is_found_is_decided_and_written_down(folder: Path, photos:
 
 
 def test_artifacts_that_cannot_be_written_are_one_line(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
-    (folder / "mlruns").write_text("in the way")
+    (folder / "mlruns").write_text("in the way", encoding="utf-8")
     assert tune(*small(photos)) == 1
     err = capsys.readouterr().err
     assert "mlruns" in err

@@ -92,6 +92,22 @@ def test_the_first_version_is_champion_and_says_so(folder: Path):
     assert [(entry["name"], str(entry["version"])) for entry in linked] == [("letters", "1"), ("other", "1")]
 
 
+def test_names_are_no_markup_in_descriptions(folder: Path):
+    uri, run_id = logged(wrong(1, 2))
+    mlflow.MlflowClient().set_tag(run_id, "backbone", "`<b>")
+    name = 'a`b "c'
+    assert registry.register(uri, name, run_id).alias == "champion"
+    (first,) = mlflow.MlflowClient().search_model_versions()
+    assert first.description.endswith("Recipe `finetune`; Backbone `` `<b> ``; Data set `0a1b`.")
+    about = mlflow.MlflowClient().get_registered_model(name).description
+    assert r"""with `` mlflow.pyfunc.load_model("models:/a`b \"c@champion") ``.""" in about
+    uri, run_id = logged(wrong(1), digest="other")
+    registry.register(uri, name, run_id)
+    assert r"""`` mlflow.MlflowClient().set_registered_model_alias("a`b \"c", "champion", "2") ``""" in next(
+        found.description for found in mlflow.MlflowClient().search_model_versions() if str(found.version) == "2"
+    )
+
+
 def test_a_version_that_is_right_significantly_more_often_becomes_champion(folder: Path):
     register(wrong(*range(10)))
     register(wrong(*range(10)))  # a challenger, which stays one

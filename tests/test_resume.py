@@ -551,7 +551,7 @@ def test_ten_runs_that_are_killed_at_random_points_end_alike(tmp_path: Path):
 
     Then `--resume auto`, in the same run.
     """
-    (tmp_path / "driver.py").write_text(DRIVER)
+    (tmp_path / "driver.py").write_text(DRIVER, encoding="utf-8")
     (tmp_path / "whole").mkdir()
     done = recipe(tmp_path / "whole")
     assert done.returncode == 0, done.stderr
@@ -582,7 +582,7 @@ def test_ten_runs_that_are_killed_at_random_points_end_alike(tmp_path: Path):
 
 @pytest.mark.slow
 def test_what_resume_refuses_is_one_line(tmp_path: Path):
-    (tmp_path / "driver.py").write_text(DRIVER)
+    (tmp_path / "driver.py").write_text(DRIVER, encoding="utf-8")
     folder = tmp_path / "run"
     folder.mkdir()
     assert recipe(folder, kill_after=30).returncode == -signal.SIGKILL
@@ -598,12 +598,12 @@ def test_what_resume_refuses_is_one_line(tmp_path: Path):
         assert refused.returncode == 2
         assert says in refused.stderr.splitlines()[-1]
         assert "Traceback" not in refused.stderr
-    told = json.loads((begun / "run.json").read_text())
-    (begun / "run.json").write_text(json.dumps({**told, "digest": "0" * 64}))
+    told = json.loads((begun / "run.json").read_text(encoding="utf-8"))
+    (begun / "run.json").write_text(json.dumps({**told, "digest": "0" * 64}), encoding="utf-8")
     changed = recipe(folder, "--resume", begun.name)
     assert changed.returncode == 2
     assert f"the data are not those that run {begun.name} was begun with" in changed.stderr.splitlines()[-1]
-    (begun / "run.json").write_text(json.dumps(told))
+    (begun / "run.json").write_text(json.dumps(told), encoding="utf-8")
 
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     client.delete_run(begun.name)

@@ -30,7 +30,9 @@ def test_it_ranks_logs_and_says_what_to_do_next(folder: Path, photos: Path, caps
     scores = {name for name in parent.data.metrics if not name.startswith("system/")}
     assert all(set(run.data.metrics) == scores for run in below)
     table = json.loads(
-        Path(mlflow.artifacts.download_artifacts(f"runs:/{parent.info.run_id}/ranking.json")).read_text()
+        Path(mlflow.artifacts.download_artifacts(f"runs:/{parent.info.run_id}/ranking.json")).read_text(
+            encoding="utf-8"
+        )
     )
     accuracies = [row[table["columns"].index("cross_validated_accuracy")] for row in table["data"]]
     assert accuracies == sorted(accuracies, reverse=True)

@@ -388,7 +388,7 @@ def test_the_folder_has_both_flavors_and_nothing_pickled(saved: Path, model: Any
 
 
 def test_the_example_is_a_request(saved: Path, served: Any, model: Any):
-    request = json.loads((saved / "serving_input_example.json").read_text())
+    request = json.loads((saved / "serving_input_example.json").read_text(encoding="utf-8"))
     assert request == serving.serving_example(PNG)
     assert ask(served, request).status == 200
     check(served.predict(served.input_example), model.predict(PIXELS[None], verbose=0)[0])
@@ -658,10 +658,10 @@ def server(folder: Path, log: Path) -> Iterator[str]:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
                 break
-            assert process.poll() is None, log.read_text()
+            assert process.poll() is None, log.read_text(encoding="utf-8")
             time.sleep(0.2)
         else:
-            pytest.fail(f"no answer:\n{log.read_text()}")
+            pytest.fail(f"no answer:\n{log.read_text(encoding='utf-8')}")
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, 9)  # of its own session: the command and the server that it started

@@ -317,7 +317,7 @@ def test_a_hostile_or_damaged_description_makes_the_space_unknown_until_it_is_us
 
 def test_a_space_that_nobody_can_tell_is_cleared(space: Space):
     put(space, 1)
-    (space.folder / "space.json").write_text("{}")
+    (space.folder / "space.json").write_text("{}", encoding="utf-8")
     assert space.store.clear()[0] == 2
     assert space.store.usage() == []
     assert not space.folder.exists()
@@ -329,7 +329,7 @@ def test_a_space_that_nobody_can_tell_is_cleared(space: Space):
 def test_a_description_that_no_activation_can_have_is_damaged(other: dict, tmp_path: Path):
     folder = Store(tmp_path).space(DESCRIPTION | other).folder
     folder.mkdir()
-    (folder / "space.json").write_text(json.dumps({"label": "x", "description": DESCRIPTION | other}))
+    (folder / "space.json").write_text(json.dumps({"label": "x", "description": DESCRIPTION | other}), encoding="utf-8")
     assert Store(tmp_path).usage()[0].damaged == [folder / "space.json"]
 
 
@@ -364,7 +364,7 @@ def foreign(root: Path, space: Space) -> list[Path]:
     ]
     for path in made:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("mine")
+        path.write_text("mine", encoding="utf-8")
     return made
 
 

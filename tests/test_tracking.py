@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import sqlite3
+import sys
 from pathlib import Path
 
 import mlflow
@@ -149,7 +150,7 @@ def test_a_store_that_cannot_be_created_leaves_nothing(tmp_path: Path, monkeypat
 
 
 def test_a_store_that_is_no_store_is_one_line(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "note.db").write_text("this is a note and not a database, however long it is")
+    (tmp_path / "note.db").write_text("this is a note and not a database, however long it is", encoding="utf-8")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/note.db")
     with pytest.raises(Unavailable, match=r"\Acannot open the MLflow store [^\n]+ is not a database\Z"):
         tracking.open_store("trial")
@@ -262,3 +263,17 @@ def test_a_chiefs_trial_never_becomes_a_path(folder: Path):
     with pytest.raises(InvalidInput, match=r"the chief's trial is '../../../etc'"):
         worker.run_trial(Trial(HyperParameters(), trial_id="../../../etc"))
     assert not ran
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are always Unicode")
+def test_a_working_folder_that_is_not_utf8_is_refused_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    there = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9"))
+    there.mkdir()
+    monkeypatch.chdir(there)
+    words = r"the working folder is .*/caf\\xe9, which is not UTF-8: .* rename it"
+    with pytest.raises(InvalidInput, match=words):  # artifacts of a new experiment would be there
+        tracking.open_store("new")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(InvalidInput, match=words):
+        tracking.open_store("new")
+    assert not list(there.iterdir())

@@ -70,7 +70,7 @@ def test_sounds_leave_a_run_that_repeats_bit_for_bit(folder: Path, capsys: pytes
         "config.yaml", "split_manifest.csv", "example.wav", "example_request.json", "predictions.json",
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "class_scores.json", "worst_mistakes.png",
     }  # fmt: skip
-    stored = yaml.safe_load(artifact(run, "config.yaml").read_text())
+    stored = yaml.safe_load(artifact(run, "config.yaml").read_text(encoding="utf-8"))
     assert stored["data"]["seconds"] == 0.1
     assert stored["builder"] == {
         "name": "cnn", "weights": "none", "spectrogram": True, "dropout": None, "filters": [4, 8], "convolutions": 1,
@@ -317,7 +317,10 @@ def test_a_graph_leaves_a_run_that_repeats_bit_for_bit(folder: Path, ring: Path,
     assert run.data.metrics["test_accuracy"] > 0.8  # 0.5 by chance
     assert (run.data.tags["recipe"], run.data.tags["backbone"]) == ("train_graph", "gcn")
     assert run.data.params["units"] == "[16]"
-    assert any(line.startswith("tlkit==") for line in (artifact(run, "model") / "requirements.txt").read_text().split())
+    assert any(
+        line.startswith("tlkit==")
+        for line in (artifact(run, "model") / "requirements.txt").read_text(encoding="utf-8").split()
+    )
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "learning_rate")
     assert [metric.value for metric in history] == pytest.approx([0.05] * 12)
     loaded = graph.load(ring)

@@ -39,12 +39,12 @@ def settings(**changes):
 
 
 def call(folder: Path, *argv: str, **changes) -> int:
-    (folder / "search.yaml").write_text(yaml.safe_dump(settings(**changes)))
+    (folder / "search.yaml").write_text(yaml.safe_dump(settings(**changes)), encoding="utf-8")
     return cli.call(config.Tune, tune.run, ["--config", "search.yaml", *argv])
 
 
 def start(folder: Path, *argv: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
-    (folder / "search.yaml").write_text(yaml.safe_dump(TINY))
+    (folder / "search.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
     command = [sys.executable, "-u", "-m", "tlkit.recipes.tune", "--config", "search.yaml", *argv]
     with (folder / "out.txt").open("ab") as out:
         return subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **(environment or {})})
@@ -72,7 +72,7 @@ def table(run: mlflow.entities.Run) -> list[list]:
 
 
 def state(folder: Path) -> dict:
-    return json.loads((folder / "out" / "search.json").read_text())
+    return json.loads((folder / "out" / "search.json").read_text(encoding="utf-8"))
 
 
 def trials(folder: Path) -> dict[str, tuple]:
@@ -139,17 +139,19 @@ def test_a_search_from_the_command_line(folder: Path, capsys: pytest.CaptureFixt
     assert score in again  # the recipe file gives what the search says of it
     assert score in out
 
-    seed = yaml.safe_load(recipe.read_text()).get("seed", 0)
-    results = json.loads((folder / "out" / "trials" / best.data.tags["trial"] / "result.json").read_text())
+    seed = yaml.safe_load(recipe.read_text(encoding="utf-8")).get("seed", 0)
+    results = json.loads(
+        (folder / "out" / "trials" / best.data.tags["trial"] / "result.json").read_text(encoding="utf-8")
+    )
     assert seed == results["scores"].index(max(results["scores"]))  # of the execution whose model it is
 
     same = ("--max_parameters", "150", "--executions", "2")
     assert call(folder, *same) == 0  # nothing is left to do
     assert "the search in out has ended" in capsys.readouterr().out
     assert len(searches()) == 1
-    known = json.loads((folder / "out" / "search.json").read_text())
+    known = json.loads((folder / "out" / "search.json").read_text(encoding="utf-8"))
     del known["best"]  # killed after its end was logged, before it was known
-    (folder / "out" / "search.json").write_text(json.dumps(known))
+    (folder / "out" / "search.json").write_text(json.dumps(known), encoding="utf-8")
     assert call(folder, *same) == 0
     (parent,) = searches()
     assert "test accuracy" in capsys.readouterr().out
@@ -207,7 +209,9 @@ def test_data_are_split_before_a_worker_begins(folder: Path, photos: Path, capsy
 
 
 def test_groups_of_settings_are_broken_at_80_columns():
-    found = space.parse(yaml.safe_load((Path(__file__).parents[1] / "recipes/tune/finetune.yaml").read_text())["space"])
+    found = space.parse(
+        yaml.safe_load((Path(__file__).parents[1] / "recipes/tune/finetune.yaml").read_text(encoding="utf-8"))["space"]
+    )
     values = {one.name: (one.options() or (one.high,))[0] for one in found.ranges}
     lines = tune._lines(found, values)
     assert max(map(len, lines)) <= 70
@@ -267,10 +271,10 @@ def test_two_chiefs_of_one_search(folder: Path, capsys):
 
 def test_a_file_that_is_no_search_is_left_alone(folder: Path, capsys):
     (folder / "out").mkdir()
-    (folder / "out" / "search.json").write_text("{")
+    (folder / "out" / "search.json").write_text("{", encoding="utf-8")
     assert call(folder) == 2
     assert "out/search.json is not the state of a search" in capsys.readouterr().err
-    assert (folder / "out" / "search.json").read_text() == "{"
+    assert (folder / "out" / "search.json").read_text(encoding="utf-8") == "{"
 
 
 def trial(name: str, run_id: str, **values):
@@ -296,19 +300,21 @@ def run_trial(folder: Path, name: str = "0", score: float | None = None, **chang
 @pytest.mark.slow
 def test_executions_are_averaged(folder: Path):
     given, run, left = run_trial(folder, executions=2)
-    scores = json.loads((left / "result.json").read_text())["scores"]
+    scores = json.loads((left / "result.json").read_text(encoding="utf-8"))["scores"]
     assert len(set(scores)) == 2
     assert given == {"val_accuracy": pytest.approx(sum(scores) / 2)}
     assert run.data.metrics["best_val_accuracy"] == pytest.approx(sum(scores) / 2)
     assert run.data.metrics["best_val_accuracy_sd"] == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
     assert steps(run) == steps(run, "execution2.val_loss") == [1, 2]
-    assert yaml.safe_load((left / "config.yaml").read_text())["seed"] == 0
+    assert yaml.safe_load((left / "config.yaml").read_text(encoding="utf-8"))["seed"] == 0
 
 
 @pytest.mark.slow
 def test_the_objective_may_be_any_of_keras_metrics(folder: Path):
     given, run, left = run_trial(folder, objective="loss", score=0.0)
-    kept = json.loads((left / "result.json").read_text())["epochs"][int(run.data.metrics["best_epoch"]) - 1]
+    kept = json.loads((left / "result.json").read_text(encoding="utf-8"))["epochs"][
+        int(run.data.metrics["best_epoch"]) - 1
+    ]
     assert given == {"loss": kept["loss"]}
     assert not (left / "model.keras").exists()  # 0 is the lower loss: this one cannot be the best
 
@@ -346,8 +352,8 @@ def test_reasons_of_failures(folder: Path):
     (folder / "7").rename(folder / "trials" / "7")
     assert _search._reason(folder, SimpleNamespace(trial_id="7", message=None)) == "the network has no stage9"
     _worker.failed(folder, one, MemoryError("9 GB"))
-    assert (folder / "7" / "failure.txt").read_text() == "MemoryError: 9 GB"
-    assert "MemoryError" in (folder / "7" / "log.txt").read_text()
+    assert (folder / "7" / "failure.txt").read_text(encoding="utf-8") == "MemoryError: 9 GB"
+    assert "MemoryError" in (folder / "7" / "log.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -437,7 +443,7 @@ def test_trials_share_what_is_frozen(folder: Path, photos: Path):
     }
     changes = {"recipe": "finetune", "algorithm": "grid", "trials": None, "space": space}
     assert call(folder, "--data.path", str(photos), **changes) == 0
-    said = [(path / "log.txt").read_text() for path in sorted((folder / "out" / "trials").iterdir())]
+    said = [(path / "log.txt").read_text(encoding="utf-8") for path in sorted((folder / "out" / "trials").iterdir())]
     assert len(said) == 4
     computed = [re.findall(r"([\d,]+) computed", text) for text in said]
     assert all(int(count) > 0 for count in computed[0])

@@ -195,13 +195,13 @@ def test_a_kill_within_the_end_of_a_trial(tmp_path, monkeypatch):
 
     def copied():
         save()
-        states.append((tmp_path / "search.json").read_text())
+        states.append((tmp_path / "search.json").read_text(encoding="utf-8"))
 
     monkeypatch.setattr(made, "save", copied)
     end(made, Trial.from_proto(trial.to_proto()))
     assert len(states) >= 2
     for state in states:
-        (tmp_path / "search.json").write_text(state)
+        (tmp_path / "search.json").write_text(state, encoding="utf-8")
         again = oracle(tmp_path)
         assert again.trials[trial.trial_id].status == "COMPLETED"
         assert again.create_trial("worker").trial_id != trial.trial_id

@@ -55,7 +55,7 @@ def said(process: subprocess.Popen[str]) -> str:
 
 def children(pid: int) -> Iterator[int]:
     for path in Path("/proc").glob("[0-9]*/stat"):
-        if path.read_text().rpartition(")")[2].split()[1] == str(pid):
+        if path.read_text(encoding="utf-8").rpartition(")")[2].split()[1] == str(pid):
             yield int(path.parent.name)
 
 

@@ -1,6 +1,9 @@
 """What comes from outside: identifiers, text, JSON, archives and sizes."""
 
 import io
+import os
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -58,7 +61,7 @@ def test_what_is_no_json_is_a_value_error(content, words):
 
 def test_json_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(untrusted, "LONGEST_JSON", 10)
-    (tmp_path / "state.json").write_text("[1, 2, 3, 4, 5]")
+    (tmp_path / "state.json").write_text("[1, 2, 3, 4, 5]", encoding="utf-8")
     with pytest.raises(ValueError, match=r"state.json has 11 bytes, more than 10"):
         untrusted.read_json(tmp_path / "state.json")
 
@@ -98,6 +101,9 @@ def test_what_would_fill_the_memory_is_refused(monkeypatch):
         ("cat\u202egpj.exe", "cat\\u202egpj.exe"),
         (b"caf\xe9".decode("utf-8", "surrogateescape"), "caf\\xe9"),
         ("\ud800", "\\ud800"),
+        ("a\u2028b\u2029c\u200fd\ufeff", "a\\u2028b\\u2029c\\u200fd\\ufeff"),
+        ("no\u00a0break \u3000 \ue000", "no\u00a0break \u3000 \ue000"),  # blanks and private letters steer nothing
+        ("\u0646\u200c\u0645 \U0001f469\u200d\U0001f52c", "\u0646\u200c\u0645 \U0001f469\u200d\U0001f52c"),
     ],
 )
 def test_control_characters_are_shown_as_escapes(text, plain):
@@ -115,3 +121,23 @@ def test_markup_is_shown_as_it_is():
     assert display.markdown("<img src=x>[a](b) `c` **d**\n# e") == (
         r"&lt;img src=x&gt;\[a\]\(b\) \`c\` \*\*d\*\*\\n\# e"
     )
+    assert display.markdown("@me :smile: http://a $x$ ~~s~~ a|b") == (
+        r"&#64;me &#58;smile&#58; http&#58;//a &#36;x&#36; \~\~s\~\~ a\|b"
+    )
+
+
+def test_no_backtick_ends_a_piece_of_code():
+    texts = ["cat", "`", "a`b", "``a```b", "\x1b"]
+    assert [display.code(text) for text in texts] == ["`cat`", "`` ` ``", "`` a`b ``", "```` ``a```b ````", r"`\x1b`"]
+
+
+BASH = shutil.which("bash")
+
+
+@pytest.mark.skipif(BASH is None, reason="bash reads what is quoted")
+@pytest.mark.parametrize("word", [b"it's", b"a b\n\\\x1b[2J\x07e", b"caf\xe9ab", "\u202e$HOME `ls` 猫".encode()])
+def test_a_quoted_word_is_one_line_and_read_by_a_shell_as_it_was(word: bytes):
+    quoted = display.quoted(os.fsdecode(word))
+    assert display.shown(quoted) == quoted
+    said = subprocess.run([str(BASH), "-c", f"printf %s {quoted}"], capture_output=True, check=True)
+    assert said.stdout == word

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from tlkit.display import shown
 from tlkit.errors import InvalidInput
 
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
@@ -15,6 +16,13 @@ Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
         raise InvalidInput(f"{name} is {value!r}; {allowed}")
+
+
+def _require_names(experiment: str, run_name: str | None) -> None:
+    _require(bool(experiment), "experiment", experiment, "it must have a name")
+    for name, value in (("experiment", experiment), ("run_name", run_name)):
+        plain = value is None or shown(value) == value
+        _require(plain, name, value, "it must be UTF-8 in one line, without control characters")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -428,7 +436,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")
-        _require(bool(self.experiment), "experiment", self.experiment, "it must have a name")
+        _require_names(self.experiment, self.run_name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -716,7 +724,7 @@ class TrainGraph:
         _require(self.full.epochs >= 1, "full.epochs", self.full.epochs, "it must be 1 or more")
         _require(self.l2 >= 0, "l2", self.l2, "it must be 0 or more")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")
-        _require(bool(self.experiment), "experiment", self.experiment, "it must have a name")
+        _require_names(self.experiment, self.run_name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -777,7 +785,7 @@ class Compare:
 
     def __post_init__(self) -> None:
         _require(not self.runs or self.search is None, "search", self.search, "it takes the place of runs: give one")
-        _require(bool(self.experiment), "experiment", self.experiment, "it must have a name")
+        _require_names(self.experiment, self.run_name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import sys
+import unicodedata
 
 JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # parts of words and of emoji, not visible and no risk
-_ACTIVE = re.compile(r"([\\`*_{}\[\]()#+\-.!|~$])")
+_STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of what is not seen but acts
+_PLAIN = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+    | {sign: f"\\{sign}" for sign in r"\`*_{}[]()#+-.!|~"}
+    | {sign: f"&#{ord(sign)};" for sign in "$@:"}  # mathematics, people, emoji and links: a backslash is not for them
+)
 
 
 def shown(text: object) -> str:
@@ -18,7 +26,12 @@ def shown(text: object) -> str:
     >>> shown("caf\\u00e9"), shown("red\\x1b[31m\\n"), shown(b"caf\\xe9".decode(errors="surrogateescape"))
     ('café', 'red\\\\x1b[31m\\\\n', 'caf\\\\xe9')
     """
-    return "".join(letter if letter.isprintable() or letter in JOINERS else _escaped(letter) for letter in str(text))
+    text = str(text)
+    return text if text.isprintable() else "".join(_escaped(letter) if _steers(letter) else letter for letter in text)
+
+
+def _steers(letter: str) -> bool:
+    return unicodedata.category(letter) in _STEERING and letter not in JOINERS
 
 
 def _escaped(letter: str) -> str:
@@ -42,8 +55,34 @@ def markdown(text: object) -> str:
     >>> markdown("<b>*cat*</b>")
     '&lt;b&gt;\\*cat\\*&lt;/b&gt;'
     """
-    plain = shown(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _ACTIVE.sub(r"\\\1", plain)
+    return shown(text).translate(_PLAIN)
+
+
+def code(text: object) -> str:
+    """Write text from outside as code in Markdown, which no backtick in it ends.
+
+    >>> code("cat"), code("`<b>`")
+    ('`cat`', '`` `<b>` ``')
+    """
+    plain = shown(text)
+    fence = "`" * (max(map(len, re.findall("`+", plain)), default=0) + 1)
+    space = " " if len(fence) > 1 else ""
+    return f"{fence}{space}{plain}{space}{fence}"
+
+
+def quoted(word: str) -> str:
+    r"""Quote a word for the shell, in one line: control characters and bytes as bash and zsh read them.
+
+    >>> quoted("a b"), quoted("it's\n")
+    ("'a b'", "$'it\\'s\\x0a'")
+    """
+    if shown(word) == word:
+        return shlex.quote(word)
+    letters = (
+        "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter)) if _steers(letter) else letter
+        for letter in re.sub(r"[\\']", r"\\\g<0>", word)
+    )
+    return f"$'{''.join(letters)}'"
 
 
 def say(*texts: object, error: bool = False, end: str = "\n") -> None:

@@ -214,7 +214,7 @@ def _quiet_openvino() -> ModuleType:
     """Import OpenVINO without its telemetry, unless the user has turned that on; it also slows conversion down."""
     consent = Path.home() / "intel" / "openvino_telemetry"
     with contextlib.suppress(OSError):
-        if consent.is_file() and consent.read_text().strip() == "1":
+        if consent.is_file() and consent.read_text(encoding="utf-8").strip() == "1":
             return importlib.import_module("openvino")
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what makes its import fail
     return importlib.import_module("openvino")

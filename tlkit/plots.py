@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
@@ -16,10 +17,25 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
+from tlkit.display import shown
+
 BLUE, ORANGE, GRAY = "#0072b2", "#d55e00", "0.45"  # told apart by colour-blind readers too (Okabe and Ito)
 TRUSTED = 0.2  # R² below which a forest's importances say little
 MOST_CLASSES = 30  # whose names and scores are read on one page
 GAP = 0.065  # between two labels of an axis from 0 to 1
+
+
+def save(figure: Figure, to: Any, **options: Any) -> None:
+    """Save a figure whose names may be in a script that no font here has, without a warning for each letter.
+
+    Args:
+        figure: To save.
+        to: A path or an open file.
+        options: Of Matplotlib's `savefig`.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
+        figure.savefig(to, **options)
 
 
 def learning_curves(epochs: Sequence[Mapping[str, Any]], best: int | None = None) -> Figure:
@@ -89,7 +105,7 @@ def ranking(
     errors = np.abs(np.array(intervals).T - np.array(scores))
     axes.errorbar(scores, places, xerr=errors, fmt="o", color=BLUE, capsize=3)
     axes.axvspan(*intervals[0], color=GRAY, alpha=0.12, lw=0)
-    axes.set_yticks(places, names, parse_math=False)
+    axes.set_yticks(places, [shown(name) for name in names], parse_math=False)
     axes.set(xlabel=f"{score}, with 95 % interval", ylim=(len(names) - 0.5, -0.5))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -120,7 +136,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str =
             if number:
                 color = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(column, row, str(number), ha="center", va="center", color=color, fontsize=9)
-    short = [name if len(name) <= 24 else f"{name[:23]}…" for name in classes]
+    short = [name if len(name) <= 24 else f"{name[:23]}…" for name in map(shown, classes)]
     plain = {"parse_math": False}  # a class may be called $_$
     turned = 0 if several or max(map(len, short)) <= 2 else 90
     across = ["found", "missed", "wrongly said", "rightly not"] if several else short
@@ -129,8 +145,8 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str =
     axes.set(
         xlabel="has the label | does not" if several else "predicted",
         ylabel="label" if several else "true",
-        title=title,
     )
+    axes.set_title(title, parse_math=False)
     if several:
         axes.axvline(1.5, color="white", lw=3)
     axes.tick_params(length=0)
@@ -262,6 +278,7 @@ def _example(axes: Axes, values: np.ndarray, kind: str) -> None:
 
 
 def _end(name: str, most: int) -> str:
+    name = shown(name)
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
@@ -279,7 +296,7 @@ def arrays(named: Mapping[str, np.ndarray]) -> Figure:
         axes.imshow(matrix / largest, cmap="RdBu_r", vmin=-1.6, vmax=1.6)  # pale, so that black is read on all of it
         for (y, x), number in np.ndenumerate(matrix):
             axes.text(x, y, f"{number:g}".replace("-", "−"), ha="center", va="center")
-        axes.set_title(name, fontsize=10)
+        axes.set_title(shown(name), fontsize=10, parse_math=False)
         axes.set_xticks(np.arange(matrix.shape[1] + 1) - 0.5, [])
         axes.set_yticks(np.arange(matrix.shape[0] + 1) - 0.5, [])
         axes.grid(color="white", lw=2)
@@ -318,7 +335,8 @@ def filters(kernel: np.ndarray, title: str = "", most: int = 64) -> Figure:
             continue
         colors = weights if channels == 3 else np.repeat(weights[..., :1], 3, axis=-1)
         axes.imshow(0.5 + 0.5 * colors, extent=(left + 0.05, left + 0.95, top + 0.95, top + 0.05))
-    axes.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal", title=title)
+    axes.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal")
+    axes.set_title(title, parse_math=False)
     size = " × ".join(map(str, (*window, channels)))
     scale = "each line is 0" if len(window) == 1 else "mid-gray is 0"
     slices = ", middle slices" if len(window) == 3 else ""
@@ -357,8 +375,9 @@ def feature_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], title: str =
             axes.set_title(f"channel {channel}", fontsize=7, pad=2)
             if column == 0:
                 shape = " × ".join(map(str, values.shape))
-                axes.set_ylabel(f"{stage}\n{shape}", fontsize=8, rotation=0, ha="right", va="center", labelpad=6)
-    figure.suptitle(title)
+                style: dict[str, Any] = {"fontsize": 8, "rotation": 0, "ha": "right", "va": "center", "labelpad": 6}
+                axes.set_ylabel(f"{shown(stage)}\n{shape}", parse_math=False, **style)
+    figure.suptitle(title, parse_math=False)
     return figure
 
 
@@ -408,7 +427,7 @@ def receptive_fields(
                 axes.set(xlim=(-0.5, space[1] - 0.5), ylim=(space[0] - 0.5, -0.5))
         said = "all" if field is None else " × ".join(map(str, dict.fromkeys(field)))
         said += " > input" if field is not None and frame is None else ""
-        axes.set_title(f"{stage}\nfield {said}, effective {sizes[stage]:.0f}", fontsize=9)
+        axes.set_title(f"{shown(stage)}\nfield {said}, effective {sizes[stage]:.0f}", fontsize=9, parse_math=False)
         axes.tick_params(labelsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=len(space) > 1))
@@ -417,16 +436,17 @@ def receptive_fields(
         bar.set_label("gradient / largest", fontsize=8)
         bar.ax.tick_params(labelsize=7)
         bar.outline.set_visible(False)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure
 
 
 def shortened(name: str, most: int) -> str:
-    """Shorten a name in its middle: names that begin alike are often told apart by their ends.
+    """Shorten a name, as `display.shown` writes it, in its middle: names often differ at their ends alone.
 
     >>> shortened("n02099601-golden_retriever", 16)
     'n0209960…triever'
     """
+    name = shown(name)
     return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - (most - 1) // 2 :]}"
 
 
@@ -627,7 +647,7 @@ def _numbers(numbers: np.ndarray, foot: float, score: bool) -> tuple[np.ndarray,
 
 def _categories(values: Sequence[Any], foot: float) -> tuple[np.ndarray, list[_Tick]]:
     """Place categories evenly, in alphabetical order from the foot on."""
-    named = [str(value).lower() if isinstance(value, bool | np.bool_) else str(value) for value in values]
+    named = [str(value).lower() if isinstance(value, bool | np.bool_) else shown(value) for value in values]
     kinds = sorted(set(named))
     at = np.linspace(foot, 1, len(kinds)) if len(kinds) > 1 else np.array([(foot + 1) / 2])
     labels = ["\n".join(_wrapped(kind, 18, most=4)) for kind in kinds]

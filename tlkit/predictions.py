@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tlkit import untrusted
+from tlkit.display import shown
 from tlkit.errors import InvalidInput
 from tlkit.labels import joined
 
@@ -100,13 +101,13 @@ def table(
         )
     if not np.isfinite(probabilities).all():
         raise ValueError("a probability is not a number: what such a model says is no prediction")
-    about = {"file": [_storable(name) for name in names], "digest": list(hashes), "split": [split] * count}
+    about = {"file": [shown(name) for name in names], "digest": list(hashes), "split": [split] * count}
     if labels.ndim == 2:
         true, said = labels > 0.5, probabilities > 0.5
         return {
             **about,
-            "label": [_storable(joined(row, classes)) for row in true.tolist()],
-            "predicted": [_storable(joined(row, classes)) for row in said.tolist()],
+            "label": [shown(joined(row, classes)) for row in true.tolist()],
+            "predicted": [shown(joined(row, classes)) for row in said.tolist()],
             "probability": of_labels(probabilities, said).tolist(),
             "probability_of_label": of_labels(probabilities, true).tolist(),
             "correct": (true == said).all(axis=1).tolist(),
@@ -114,8 +115,8 @@ def table(
     rows, best = np.arange(count), probabilities.argmax(axis=1)
     return {
         **about,
-        "label": [_storable(classes[index]) for index in labels],
-        "predicted": [_storable(classes[index]) for index in best],
+        "label": [shown(classes[index]) for index in labels],
+        "predicted": [shown(classes[index]) for index in best],
         "probability": [float(share) for share in probabilities[rows, best]],
         "probability_of_label": [float(share) for share in probabilities[rows, labels]],
         "correct": [bool(right) for right in best == labels],
@@ -266,7 +267,3 @@ def _keys(predictions: Predictions) -> list[tuple[str, str]]:
 def _order(predictions: Predictions) -> list[int]:
     keys = _keys(predictions)
     return sorted(range(len(keys)), key=keys.__getitem__)  # stable: equal examples stay in their order
-
-
-def _storable(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()  # a file's name need not be UTF-8, JSON must be

@@ -9,6 +9,7 @@ import os
 from typing import NamedTuple
 
 from tlkit import predictions, untrusted
+from tlkit.display import code, markdown
 from tlkit.errors import InvalidInput
 from tlkit.labels import SEPARATOR
 
@@ -32,7 +33,7 @@ test examples (McNemar's exact test, p < 0.05); else it becomes `challenger`, or
 it worse or where it tells other things apart. Each version says how it compared. Each is tested on the same examples \
 anew, so with many versions one will become champion by chance (about 1 in 40 tries between equals).
 
-Load the champion with `mlflow.pyfunc.load_model("models:/{name}@champion")`.
+Load the champion with {load}.
 """
 
 
@@ -139,7 +140,8 @@ def register(model_uri: str, name: str, run_id: str, client: mlflow.MlflowClient
 def _version(client: mlflow.MlflowClient, model_uri: str, name: str, run_id: str) -> ModelVersion:
     """Find the version that is this model, or make it."""
     try:
-        client.create_registered_model(name, description=ABOUT.format(name=name))
+        uri = json.dumps(f"models:/{name}@{CHAMPION}", ensure_ascii=False)
+        client.create_registered_model(name, description=ABOUT.format(load=code(f"mlflow.pyfunc.load_model({uri})")))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -183,10 +185,10 @@ def _decide(
     apart = _apart(run.data.tags.get("kind"), kind, said, theirs)
     missing = apart or missing or _incomparable(said, theirs)
     if missing or said is None or theirs is None:
+        given = f'{json.dumps(version.name, ensure_ascii=False)}, "{CHAMPION}", "{version.version}"'
         reason = (
             f"not comparable with version {champion}, the champion then: {missing}; to promote it anyway, move the "
-            "alias by hand, in the UI or with `mlflow.MlflowClient().set_registered_model_alias("
-            f'{json.dumps(version.name, ensure_ascii=False)}, "{CHAMPION}", "{version.version}")`'
+            f"alias by hand, in the UI or with {code(f'mlflow.MlflowClient().set_registered_model_alias({given})')}"
         )
         return Decision("" if apart else CHALLENGER, reason, champion)
     paired = predictions.paired(said, theirs)
@@ -233,7 +235,7 @@ def _apart(
 ) -> str | None:
     """Say why two do not do the same thing; what is not known is no objection."""
     if our_kind and their_kind and our_kind != their_kind:
-        return f"it takes {our_kind}, the champion {their_kind}"
+        return f"it takes {markdown(our_kind)}, the champion {markdown(their_kind)}"
     if ours and theirs and not _classes(ours) & _classes(theirs):
         return "it tells other classes apart"
     return None
@@ -279,7 +281,7 @@ def _description(run: Run, decided: Decision) -> str:
             if None not in bounds:
                 score += f" (95 % interval {bounds[0]:.3f} to {bounds[1]:.3f})"
     named = {"Recipe": "recipe", "Backbone": "backbone", "Data set": "dataset_digest"}
-    made = [f"{said} `{tags[name]}`" for said, name in named.items() if name in tags]
+    made = [f"{said} {code(tags[name])}" for said, name in named.items() if name in tags]
     parts = [score, f"**{(decided.alias or 'no alias').capitalize()}**: {decided.reason}", "; ".join(made)]
     return "\n\n".join(f"{part}." for part in parts if part)[:DESCRIPTION_LENGTH]
 

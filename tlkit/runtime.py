@@ -105,7 +105,7 @@ def _commit() -> dict[str, str]:
         return {}
     command = [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603 (no shell)
+        found = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=5, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return {}
     return {"git_commit": found.stdout.strip()} if found.returncode == 0 else {}

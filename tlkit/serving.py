@@ -407,8 +407,8 @@ def _save_example(saved: Any, folder: Path, kind: str, example: bytes) -> None:
     import json
 
     split = serving_example(example, kind)["dataframe_split"]
-    (folder / "input_example.json").write_text(json.dumps(split))
-    (folder / "serving_input_example.json").write_text(json.dumps({"dataframe_split": split}))
+    (folder / "input_example.json").write_text(json.dumps(split), encoding="utf-8")
+    (folder / "serving_input_example.json").write_text(json.dumps({"dataframe_split": split}), encoding="utf-8")
     saved.saved_input_example_info = {
         "artifact_path": "input_example.json",
         "type": "dataframe",

@@ -17,7 +17,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +26,7 @@ import psutil
 import sqlalchemy.exc
 
 from tlkit import journal, journal_files, untrusted  # before mlflow, which journal sets up
-from tlkit.display import say
+from tlkit.display import say, shown
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
 
 if TYPE_CHECKING:
@@ -108,9 +107,10 @@ def run(
             _opened().append(kept)
             kept.tables = json.loads(active.data.tags.get(TABLES, "[]"))
         with _store_errors():  # at once, as the store answers: a parameter that it refuses is told here
+            values = {name: shown(value) for name, value in params.items()}
             if joined:
-                _check_params(joined, params)
-            mlflow.log_params(dict(params))
+                _check_params(joined, values)
+            mlflow.log_params(values)
             mlflow.set_tags(dict(tags))
         with contextlib.nullcontext() if joined or nested or run_id else _system_metrics():
             yield started
@@ -125,11 +125,11 @@ def run(
     _end("FINISHED", kept, joined is not None)
 
 
-def _check_params(run: mlflow.entities.Run, params: Mapping[str, Any]) -> None:
+def _check_params(run: mlflow.entities.Run, params: Mapping[str, str]) -> None:
     """Refuse to join a run that has other values already: MLflow keeps the first one of each parameter."""
     known = mlflow.get_run(run.info.run_id).data.params
     for name, value in params.items():
-        if name in known and known[name] != str(value):
+        if name in known and known[name] != value:
             raise InvalidInput(
                 f"the active MLflow run {run.info.run_id} has {name} {known[name]} already, and this is to be "
                 f"{value}: a run keeps one value of a parameter, so end it first, or begin one with "
@@ -188,7 +188,7 @@ def deliver() -> str | None:
 
 def log_params(params: Mapping[str, Any]) -> None:
     """Log settings of the innermost run."""
-    items, most = [(name, str(value)) for name, value in params.items()], journal.MOST["params"]
+    items, most = [(name, shown(value)) for name, value in params.items()], journal.MOST["params"]
     for start in range(0, len(items), most):
         _opened()[-1].add("params", values=dict(items[start : start + most]))
 
@@ -248,9 +248,10 @@ def log_text(text: str, name: str) -> None:
 
 def log_figure(figure: Figure, name: str) -> None:
     """Log a figure as a picture."""
-    with artifact(name) as path, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script that no font here has
-        figure.savefig(path)
+    from tlkit import plots
+
+    with artifact(name) as path:
+        plots.save(figure, path)
 
 
 def log_table(table: Mapping[str, Sequence[Any]], name: str) -> None:
@@ -383,7 +384,10 @@ def open_store(experiment: str | None = None) -> str:
         InvalidInput: the experiment was deleted, or there is no store to read.
         Unavailable: it does not answer or cannot be written, or the working folder cannot be.
     """
-    uri = mlflow.get_tracking_uri()
+    try:
+        uri = mlflow.get_tracking_uri()
+    except UnicodeEncodeError as error:
+        raise _not_utf8() from error
     if experiment is not None:
         journal.check_room()
     if uri.startswith(("http:", "https:")):
@@ -489,7 +493,9 @@ def experiment_id(name: str) -> str:
     if found is None:
         try:
             return untrusted.identifier(client.create_experiment(name), "the new experiment's id", Unavailable)
-        except MlflowException:
+        except MlflowException as error:
+            if isinstance(error.__context__, UnicodeEncodeError):  # artifacts are to be in the working folder
+                raise _not_utf8() from error
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
@@ -499,6 +505,13 @@ def experiment_id(name: str) -> str:
             f"{'MLFLOW_EXPERIMENT_NAME' if given else '--experiment'}"
         )
     return untrusted.answered(found).experiment_id
+
+
+def _not_utf8() -> InvalidInput:
+    return InvalidInput(
+        f"the working folder is {shown(Path.cwd())}, which is not UTF-8: MLflow cannot keep runs there; rename it, "
+        "change to another, or set MLFLOW_TRACKING_URI"
+    )
 
 
 def _open_database(path: Path, create: bool) -> None:
@@ -523,7 +536,7 @@ def _create_database(path: Path) -> None:
 
     MLflow's own creation runs migrations for seconds; two at once, or one killed, leave a file that never opens again.
     """
-    say(f"creating {path}, once; this takes some seconds", error=True)
+    say(f"creating {shown(path)}, once; this takes some seconds", error=True)
     try:
         with filelock.FileLock(f"{path}.lock", timeout=120):
             if not path.exists():

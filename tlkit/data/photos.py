@@ -173,7 +173,7 @@ class Splits:
 def _csv(rows: Sequence[Row]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
-    return text.getvalue().encode("utf-8", "surrogateescape")  # file names on Linux need not be UTF-8
+    return text.getvalue().encode("utf-8", "backslashreplace")  # names that no source here has given may be any
 
 
 def load(

@@ -16,7 +16,9 @@ import numpy as np
 from tlkit import labels as names_of_labels
 from tlkit.data import images, sounds
 from tlkit.data.images import Content
+from tlkit.display import shown
 from tlkit.errors import InvalidInput, Unavailable, first_line
+from tlkit.untrusted import duplicates
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What a folder, a row or a data set may call a split, and what it is called here."""
@@ -27,9 +29,9 @@ CHANNELS = 4  # most that a last axis may have and still be one of channels, not
 class Examples(NamedTuple):
     """Labelled photos or sounds, not decoded yet, or arrays."""
 
-    names: list[str]  # what the user knows a photo by, such as its path below the folder given
+    names: list[str]  # what the user knows a photo by, such as its path below the folder given; as `display.shown`
     labels: list[int] | np.ndarray  # positions in `classes`; where there may be several, (n, classes) zeros and ones
-    classes: list[str]
+    classes: list[str]  # likewise in one line that any file and any terminal can hold
     splits: list[str | None]  # "train", "val" or "test" where the source says so
     contents: list[Content] | np.ndarray  # of arrays: (n, *space, channels), uint8 or float32
     notes: list[str]  # what the user should know, one line each
@@ -68,6 +70,8 @@ def load_source(
     """
     if source == "embedded":
         return embedded()
+    if path is not None and "\\" in str(path):  # as the config of a run has it
+        path = Files(Path()).find(str(path))
     if source in (by_path := {"folder": folder, "csv": csv_file, "npz": npz}):
         if path is None:
             raise InvalidInput(f"data.path is None: data.source {source} needs it")
@@ -122,7 +126,7 @@ def _folder(root: Path) -> Examples:
     if not root.is_dir():
         raise InvalidInput(f"data.path is {str(root)!r}: not a folder; for a list of photos use --data.source csv")
     above = _split_folders(root)
-    classes: list[str] = []
+    classes: list[str] = []  # as the folders are called
     listed: list[tuple[str | None, int, Path, list[Path]]] = []  # split, label, class folder, its files
     others = _files(root)
     for split, top in above:
@@ -159,9 +163,30 @@ def _folder(root: Path) -> Examples:
         contents += wanted
     notes = []
     if others:
-        shown = few([f.relative_to(root).as_posix() for f in others])
-        notes.append(f"files left out, not being {kind} in a class folder ({len(others)}): {shown}")
-    return Examples(names, labels, classes, splits, contents, notes, kind)
+        left_out = few([f.relative_to(root).as_posix() for f in others])
+        notes.append(f"files left out, not being {kind} in a class folder ({len(others)}): {left_out}")
+    classes = _shown(classes, "classes", notes)
+    return Examples(_shown(names, kind, notes), labels, classes, splits, contents, notes, kind)
+
+
+def _shown(names: list[str], what: str, notes: list[str]) -> list[str]:
+    """Write names in such a way that all that comes later can hold them, and note it where that changes one.
+
+    Control characters and bytes that are not UTF-8 become escapes: MLflow, a model file or a table cannot hold these,
+    and a terminal would act on them.
+
+    Raises:
+        InvalidInput: two names become equal.
+    """
+    plain = {name: shown(name) for name in names}
+    if changed := [text for name, text in plain.items() if text != name]:
+        if same := duplicates(plain.values()):
+            raise InvalidInput(f"several {what} have names that are written {few(same, 3)}: rename all but one")
+        if what != "classes":  # a photo is not told of where its class is
+            changed = [text for name, text in plain.items() if text.rpartition("/")[2] != name.rpartition("/")[2]]
+        if changed:
+            notes.append(f"{what} whose names are written with escapes ({len(changed)}): {few(changed, 3)}")
+    return [plain[name] for name in names]
 
 
 def _kind(where: str, names: Sequence[str]) -> str:
@@ -176,7 +201,8 @@ def _kind(where: str, names: Sequence[str]) -> str:
     }
     if all(first.values()):
         raise InvalidInput(
-            f"{where!r} has photos and sounds (such as {first['photos']} and {first['sounds']}): give one of the two"
+            f"{where!r} has photos and sounds (such as {few([str(name) for name in first.values()])}): "
+            "give one of the two"
         )
     return "sounds" if first["sounds"] else "photos"
 
@@ -185,7 +211,7 @@ def csv_file(path: str | Path, separator: str | None = None) -> Examples:
     """The photos, or the sounds, listed in a CSV file (UTF-8) with the columns path, label and, if wanted, split.
 
     Paths are relative to the CSV file's folder. The split is train, val or test in every row, or there is no such
-    column. Other columns are ignored.
+    column. Other columns are ignored. A path may be written as `Examples.names` has it, with escapes.
 
     Args:
         path: Of the file.
@@ -209,22 +235,20 @@ def csv_file(path: str | Path, separator: str | None = None) -> Examples:
             for column in ("path", said, "split"):
                 if columns.count(column) > 1:
                     raise InvalidInput(f"{path}, line 1: {columns.count(column)} columns {column!r}: keep one")
-            rows = [
-                _csv_row(f"{path}, line {reader.line_num}", Path(path).parent, row, said, separator) for row in reader
-            ]
+            files = Files(Path(path).parent)
+            rows = [_csv_row(f"{path}, line {reader.line_num}", files, row, said, separator) for row in reader]
     except OSError as error:
         raise InvalidInput(f"data.path is {str(path)!r}: {error.strerror}; data.source csv needs a file") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"{path}: not a CSV file in UTF-8 ({error})") from error
     if not rows:
         raise InvalidInput(f"{path}: no photo is listed")
-    names, values, splits = (list(column) for column in zip(*rows, strict=True))
-    classes = sorted(set().union(*values))
+    names, contents, values, splits = (list(column) for column in zip(*rows, strict=True))
+    classes = sorted(set().union(*values), key=shown)
     if not classes:
         raise InvalidInput(f"{path}: no photo has a label: give two different ones or more")
     if len(classes) < 2:
         raise InvalidInput(f"{path}: a single class, {classes[0]!r}: give two or more")
-    contents: list[Content] = [Path(path).parent / name for name in names]
     position = {value: i for i, value in enumerate(classes)}
     kind = _kind(str(path), names)
     labels: list[int] | np.ndarray
@@ -236,6 +260,7 @@ def csv_file(path: str | Path, separator: str | None = None) -> Examples:
         for row, several in enumerate(values):
             labels[row, [position[value] for value in several]] = 1
         notes = _one_each(labels, "leave data.separator out")
+    classes, names = _shown(classes, "classes", notes), _shown(names, kind, notes)
     return Examples(names, labels, classes, splits, contents, notes, kind, separator)
 
 
@@ -252,26 +277,53 @@ def _one_each(labels: np.ndarray, instead: str) -> list[str]:
     return [f"every example has exactly one label: if no example can have two, {instead}, for better probabilities"]
 
 
+class Files:
+    """Finds what is in a folder by names that may be written with escapes, as in a manifest."""
+
+    def __init__(self, parent: Path):
+        self.parent, self.folders = parent, dict[Path, dict[str, Path]]()
+
+    def find(self, name: str) -> Path:
+        """Give the path, whether there is something or not.
+
+        >>> Files(Path("photos")).find("roses/1.jpg").as_posix()
+        'photos/roses/1.jpg'
+        """
+        path = self.parent / name
+        if "\\" not in name or path.exists():
+            return path
+        path = self.parent
+        for part in Path(name).parts:
+            inside = path / part
+            if not inside.exists() and path.is_dir():
+                if path not in self.folders:
+                    self.folders[path] = {shown(entry.name): entry for entry in path.iterdir()}
+                inside = self.folders[path].get(shown(part), inside)
+            path = inside
+        return path
+
+
 def _csv_row(
-    where: str, parent: Path, row: dict[str, str | None], column: str, separator: str | None
-) -> tuple[str, set[str], str | None]:
+    where: str, files: Files, row: dict[str, str | None], column: str, separator: str | None
+) -> tuple[str, Path, set[str], str | None]:
     name, text = row["path"] or "", row[column] or ""
     label = {part.strip() for part in (text.split(separator) if separator else [text])} - {""}
     if not label and separator is None:
         raise InvalidInput(f"{where}: the label is empty")
     try:
-        found = (parent / name).is_file()
+        file = files.find(name)
+        found = file.is_file()
     except OSError as error:  # not the CSV file's fault: the name is too long, or a folder in it is closed to us
-        shown = name if len(name) <= 100 else f"{name[:100]}…"
-        raise InvalidInput(f"{where}: the photo {shown!r} cannot be read: {error.strerror}") from error
+        start = name if len(name) <= 100 else f"{name[:100]}…"
+        raise InvalidInput(f"{where}: the photo {start!r} cannot be read: {error.strerror}") from error
     if not found:
-        raise InvalidInput(f"{where}: no such photo: {str(parent / name)!r}")
+        raise InvalidInput(f"{where}: no such photo: {str(files.parent / name)!r}")
     if "split" not in row:
-        return name, label, None
+        return name, file, label, None
     split = (row["split"] or "").strip().lower()
     if split not in SPLITS:
         raise InvalidInput(f"{where}: split is {row['split']!r}: train, val or test, or leave the column out")
-    return name, label, SPLITS[split]
+    return name, file, label, SPLITS[split]
 
 
 def npz(path: str | Path) -> Examples:
@@ -418,7 +470,8 @@ def tfds(name: str, data_dir: str | None = None) -> Examples:
     )
     labels: list[int] = []
     contents: list[Content] = []
-    examples = Examples([], labels, list(builder.info.features[label].names), [], contents, notes)
+    classes = _shown(list(builder.info.features[label].names), "classes", notes)
+    examples = Examples([], labels, classes, [], contents, notes)
     for split, theirs in given.items():
         dataset = builder.as_dataset(split=theirs, decoders=decoding, shuffle_files=False)
         for i, example in enumerate(dataset.as_numpy_iterator()):
@@ -520,7 +573,8 @@ def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
 
 
 def _folders(path: Path) -> list[Path]:
-    folders = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith("."))
+    folders = [f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".")]
+    folders.sort(key=lambda f: shown(f.name))  # the order of a CSV file with the same classes
     for f in folders:
         if f.is_symlink() and f.resolve() in (path.resolve(), *path.resolve().parents):
             raise InvalidInput(f"{str(f)!r} is a link to a folder above it: remove the link")
@@ -541,10 +595,10 @@ def _walk(path: Path) -> Iterator[Path]:
 
 
 def few(names: Sequence[str], most: int = 10) -> str:
-    """The first names, in one line.
+    """The first names, in one line, as `display.shown` writes them.
 
     >>> few(["a", "b", "c"], 2)
     'a, b and 1 more'
     """
     rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(shown(name) for name in names[:most]) + (f" and {rest} more" if rest > 0 else "")

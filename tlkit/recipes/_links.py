@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tlkit.display import say
+from tlkit.display import quoted, say
 from tlkit.errors import without_password
 
 if TYPE_CHECKING:
@@ -97,11 +96,11 @@ def command(verb: str, without: Sequence[str] = (), **more: str) -> str:
         if word.startswith("--"):
             dropped = word[2:].partition("=")[0] in (*without, *more)
         if not dropped:
-            kept.append(shlex.quote(word))
-    added = [f"--{name} {shlex.quote(value)}" for name, value in more.items()]
+            kept.append(quoted(word))
+    added = [f"--{name} {quoted(value)}" for name, value in more.items()]
     return " ".join([program("python"), "-m", f"tlkit.recipes.{verb}", *kept, *added])
 
 
 def shown(path: Path) -> str:
     """Write a path for the shell, the short way: relative where it is below the working folder."""
-    return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
+    return quoted(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit import config as configs
-from tlkit.display import say
+from tlkit.display import code, markdown, quoted, say, shown
 from tlkit.errors import InvalidInput, first_line, without_password
 from tlkit.recipes import _links, _runs, _steps
 
@@ -255,21 +255,23 @@ def describe(
     run_id: str,
 ) -> str:
     """Describe a run for whoever opens it: what was trained on what, how well it does, and how to use it."""
+    from tlkit import plots
     from tlkit.progress import duration
 
     kind, (headline, score, (low, high)) = splits.kind, scores.headline
-    name = _runs.dataset_name(config.data)
+    name, network = markdown(_runs.dataset_name(config.data)), markdown(_runs.network(config))
     counts = {split: count for split, (count, _) in splits.parts.items()}
     said = ", ".join(f"{counts[split]:,} for {word}" for split, word in PURPOSES.items() if split in counts)
     chosen = " These examples chose the epoch too, so this flatters." if _flatters(fit, scores) else ""
-    classes = ", ".join(splits.classes[:20]) + (", ..." if len(splits.classes) > 20 else "")
+    classes = ", ".join(markdown(plots.shortened(name, 60)) for name in splits.classes[:20])
+    classes += ", ..." if len(splits.classes) > 20 else ""
     command = f"python -m tlkit.recipes.predict runs:/{run_id}/model PHOTO.jpg"
     served = f"mlflow models serve -m runs:/{run_id}/model --env-manager local"
     loaded = f'model = mlflow.pyfunc.load_model("runs:/{run_id}/model")'
     use = {"photos": [command, served], "nodes": []}.get(kind, [served])
     mistakes = "`worst_mistakes.png` and " if "worst_mistakes.png" in fit.pictures else ""
     lines = [
-        f"**{_runs.network(config)}**, {model.count_params():,} parameters, by `{recipe}` on {kind} of **{name}**: "
+        f"**{network}**, {model.count_params():,} parameters, by `{recipe}` on {kind} of **{name}**: "
         f"{said}; {len(splits.classes)} classes ({classes}).",
         "",
         f"**{scores.split.capitalize()} {headline} {score:.3f}** (95 % interval {low:.3f} to {high:.3f}, "
@@ -294,7 +296,11 @@ def _also(scores: evaluation.Scores, classes: Sequence[str]) -> str:
     if scores.multi_label:
         said = {"micro F1": "f1_micro", "labels right": "accuracy", "all labels of an example right": "exact_match"}
     elif len(classes) == 2:
-        said = {f"`{classes[1]}`: precision": "precision", "recall": "recall", "average precision": "average_precision"}
+        said = {
+            f"{code(classes[1])}: precision": "precision",
+            "recall": "recall",
+            "average precision": "average_precision",
+        }
     else:
         said = {}
     return "".join(f", {text} {found[name]:.3f}" for text, name in said.items() if name in found)
@@ -327,9 +333,9 @@ def summarize(recipe: str, config: _steps.AnyConfig, result: Result, started: tr
     result = result._replace(model_uri=ended.model_uri or result.model_uri, registered=ended.registered)
     scores, there = result.scores, not ended.unsent
     folder = tracking.model_folder(result.model_uri) if there else None
-    model = _links.shown(folder / "data" / "model.keras") if folder else result.model_uri
+    model = _links.shown(folder / "data" / "model.keras") if folder else quoted(result.model_uri)
     uri = mlflow.get_tracking_uri()
-    name = f"{mlflow.get_run(result.run_id).info.run_name} ({result.run_id})" if there else result.run_id
+    name = f"{shown(mlflow.get_run(result.run_id).info.run_name)} ({result.run_id})" if there else result.run_id
     headline, score, (low, high) = scores.headline
     say(f"\n{recipe}: {_runs.network(config)}, {result.model.count_params():,} parameters")
     drawn = "bootstrap " if scores.multi_label else ""
@@ -354,9 +360,9 @@ def summarize(recipe: str, config: _steps.AnyConfig, result: Result, started: tr
     file = _links.shown(artifacts / example) if artifacts else example.replace("example", "FILE")
     say("\nNext:")
     if result.kind == "photos":
-        say(f"  {_links.program('python')} -m tlkit.recipes.predict {result.model_uri} {file}")
+        say(f"  {_links.program('python')} -m tlkit.recipes.predict {quoted(result.model_uri)} {file}")
     elif not there:
-        say(f'  keras.saving.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
+        say(f"  keras.saving.load_model({json.dumps(result.model_uri)})  # in Python; takes {_inputs(result.model)}")
     elif result.kind == "nodes":
         say(f'  mlflow.keras.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
     else:
@@ -384,7 +390,7 @@ def print_registered(registered: Sequence[str] | None) -> None:
     """Print as which version a model was registered, and why it has its alias."""
     if registered:
         name, version, alias, reason = registered
-        say(f"  {name} version {version}{f', {alias}' if alias else ''}: {reason}")
+        say(f"  {shown(name)} version {version}{f', {alias}' if alias else ''}: {shown(reason)}")
 
 
 def load(model: str) -> tuple[keras.Model, list[str] | None]:

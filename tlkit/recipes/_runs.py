@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit import config as configs
-from tlkit.display import say
+from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _links, _steps
 from tlkit.recipes._steps import AnyTraining
@@ -135,7 +136,7 @@ def tracked(
         with tracking.run(config.experiment, params=trial.params, tags=described) as started:
             if trial.execution == 1:
                 text = as_yaml(config)
-                (trial.folder / "config.yaml").write_text(text)
+                (trial.folder / "config.yaml").write_text(text, encoding="utf-8")
                 tracking.log_text(text, "config.yaml")
             yield started
         return
@@ -349,7 +350,7 @@ def log_data(config: configs.Data | configs.Graph, splits: data.Splits | graph.G
 def datasets(config: configs.Data | configs.Graph, splits: data.Splits | graph.Graph) -> list[dict[str, str]]:
     """Describe each split as MLflow describes data sets; its digest is of the manifest, so that no photo is read."""
     origin, name = config.origin if isinstance(config, configs.Data) else "npz", dataset_name(config)
-    source = {"uri": config.path} if config.path else {"name": name}
+    source = {"uri": shown(config.path)} if config.path else {"name": name}
     columns = [{"type": "binary", "name": splits.kind.removesuffix("s")}, {"type": "string", "name": "label"}]
     contexts = {"train": "training", "val": "validation", "test": "test"}
     return [
@@ -372,7 +373,7 @@ def dataset_name(config: configs.Data | configs.Graph) -> str:
     >>> dataset_name(configs.Data(path="/home/ada/flowers"))
     'flowers'
     """
-    return (config.name if isinstance(config, configs.Data) else None) or Path(config.path or "digits").stem
+    return shown((config.name if isinstance(config, configs.Data) else None) or Path(config.path or "digits").stem)
 
 
 def params(config: _steps.AnyConfig) -> dict[str, Any]:
@@ -389,11 +390,19 @@ def log_config(config: _steps.AnyConfig) -> None:
 
 
 def as_yaml(settings: _steps.AnyConfig | dict[str, Any]) -> str:
-    """Write a config, or some of its settings, as a file that `--config` takes."""
+    """Write a config, or some of its settings, as a file that `--config` takes.
+
+    A path that is not UTF-8 has its bytes as escapes, as YAML cannot hold it; `_steps.located` finds it.
+    """
     import yaml
 
+    def storable(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: storable(inner) for key, inner in value.items()}
+        return re.sub("[\udc80-\udcff]", lambda byte: shown(byte[0]), value) if isinstance(value, str) else value
+
     plain = settings if isinstance(settings, dict) else dataclasses.asdict(settings)
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(storable(plain), sort_keys=False, allow_unicode=True)
 
 
 def network(config: _steps.AnyConfig) -> str:

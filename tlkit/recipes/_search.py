@@ -139,7 +139,7 @@ class Told:
         live = {"trials_ended": ended, "trials_failed": failed}
         of = f"{ended}{f'/{total}' if total else ''} trial {trial.trial_id}"
         if trial.status == "COMPLETED":
-            seconds = json.loads(result.read_text())
+            seconds = json.loads(result.read_text(encoding="utf-8"))
             self.work += seconds["work"]
             said = f"{name} {trial.score:.4f}, {duration(seconds['seconds'])}; best {best[0].score:.4f}"
             say(f"{of}: {said} ({best[0].trial_id}){left}")
@@ -160,7 +160,7 @@ class Told:
 def _reason(folder: Path, trial: Any) -> str:
     """Why a trial failed: what its worker left, else what the chief saw."""
     left = folder / "trials" / trial.trial_id / "failure.txt"
-    trial.message = trial.message or (left.read_text() if left.exists() else "no reason is known")
+    trial.message = trial.message or (left.read_text(encoding="utf-8") if left.exists() else "no reason is known")
     return trial.message
 
 
@@ -181,9 +181,11 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     _log_trials(search, found, folder, oracle)
     _log_pictures(search, found, ranked)
 
-    completed = cli.from_settings(_worker.RECIPES[search.recipe], yaml.safe_load((trial / "config.yaml").read_text()))
+    completed = cli.from_settings(
+        _worker.RECIPES[search.recipe], yaml.safe_load((trial / "config.yaml").read_text(encoding="utf-8"))
+    )
     model = keras.saving.load_model(trial / "model.keras", compile=False)
-    result = json.loads((trial / "result.json").read_text())
+    result = json.loads((trial / "result.json").read_text(encoding="utf-8"))
     examples, size = _steps.listed(completed.data), completed.data.image_size
     shape = model.input_shape
     sides, channels = ((size, size), shape[-1]) if size else (None, None)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlkit import config as configs
@@ -91,6 +92,10 @@ def located(data: Any) -> Any:
     Raises:
         InvalidInput: there is nothing at the path; raised before weights are downloaded.
     """
+    if data.path and "\\" in data.path:  # as the config of a run has it
+        from tlkit.data.sources import Files
+
+        data = dataclasses.replace(data, path=str(Files(Path()).find(data.path)))
     if data.path and not os.path.exists(data.path):
         raise InvalidInput(f"data.path is {data.path!r}; there is no such file or folder")
     data = dataclasses.replace(data, path=data.path and os.path.abspath(data.path))

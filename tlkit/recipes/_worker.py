@@ -32,7 +32,7 @@ def main(folder: Path) -> int:
     """Run trials, and give the exit status that says why there are no more."""
     import yaml
 
-    search = cli.from_settings(config.Tune, yaml.safe_load((folder / "search.yaml").read_text()))
+    search = cli.from_settings(config.Tune, yaml.safe_load((folder / "search.yaml").read_text(encoding="utf-8")))
     _steps.begin()
     from tlkit import tuning
 
@@ -64,7 +64,7 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
     tracking.open_store(search.experiment)
     tried: list[_runs.Tried] = []
     with (
-        (folder / "log.txt").open("a") as log,
+        (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log,
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
         tracking.run(search.experiment, params={}, tags={}, run_id=values[tuning.RUN_ID]) as active,
@@ -148,8 +148,10 @@ def failed(trials: Path, trial: Any, error: Exception) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = " ".join(str(error).split())[:1000]
     known = isinstance(error, InvalidInput | Unavailable)
-    (folder / "failure.txt").write_text(text if known else f"{type(error).__name__}: {text}")
-    with (folder / "log.txt").open("a") as log:
+    (folder / "failure.txt").write_text(
+        text if known else f"{type(error).__name__}: {text}", encoding="utf-8", errors="backslashreplace"
+    )
+    with (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
         traceback.print_exception(error, file=log)
 
 
@@ -165,7 +167,9 @@ def _config(search: config.Tune, trials: Path, values: dict[str, Any], folder: P
     if not (folder / "checkpoint.npz").exists():
         shutil.copy(trials / before / "checkpoint.npz", folder / ".checkpoint.npz")
         (folder / ".checkpoint.npz").replace(folder / "checkpoint.npz")
-    return cli.from_settings(RECIPES[search.recipe], yaml.safe_load((trials / before / "config.yaml").read_text()))
+    return cli.from_settings(
+        RECIPES[search.recipe], yaml.safe_load((trials / before / "config.yaml").read_text(encoding="utf-8"))
+    )
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

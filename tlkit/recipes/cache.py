@@ -5,14 +5,13 @@ python -m tlkit.recipes.cache [list|verify|prune] [--store FOLDER] [--limit GB]
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 import time
 from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import Cache
-from tlkit.display import say
+from tlkit.display import quoted, say, shown
 from tlkit.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def run(config: Cache) -> list[Usage]:
         _list(found)
         _fill(f"{_total(found)} in {store.folder}; a recipe keeps it below --features.limit, {LIMIT:g} GB by default")
     else:
-        _verify(store, found, f" --store {shlex.quote(config.store)}" if config.store else "")
+        _verify(store, found, f" --store {quoted(config.store)}" if config.store else "")
     return found
 
 
@@ -62,7 +61,7 @@ def _verify(store: Store, found: list[Usage], option: str) -> None:
         if usage.damaged:
             say(f"damaged, of {plain(usage.label, WIDTH - 12)}:")
         for path in usage.damaged:
-            say(f"  {path.relative_to(store.folder)}")
+            say(f"  {shown(path.relative_to(store.folder))}")
     twice = sum(usage.twice for usage in found)
     if twice:
         total = sum(usage.activations for usage in found)
@@ -107,12 +106,12 @@ def _fill(text: str) -> None:
 
 
 def plain(text: object, width: int) -> str:
-    """Write what a stranger's file says without what would steer a terminal, in at most so many columns.
+    """Write what a stranger's file says in one line, in at most so many columns.
 
     >>> plain("MobileNet, pool", 20), plain("\\x1b[2Jnew\\nline", 20), plain("a long name", 8)
     ('MobileNet, pool', '\\\\x1b[2Jnew\\\\nline', 'a long..')
     """
-    safe = str(text).encode("unicode_escape").decode("ascii")
+    safe = shown(text)
     return safe if len(safe) <= width else f"{safe[: width - 2]}.."
 
 

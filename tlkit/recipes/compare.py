@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit import cli, untrusted
 from tlkit.config import Compare
-from tlkit.display import say
+from tlkit.display import say, shown
 from tlkit.errors import InvalidInput, Unavailable, without_password
 from tlkit.recipes import _links
 
@@ -161,11 +161,11 @@ def _named(client: MlflowClient, name: str, experiment: str) -> Run:
 
 def _meant(given: str, there: Sequence[str]) -> str:
     close = difflib.get_close_matches(given, dict.fromkeys(there), n=3)
-    return f"did you mean {', '.join(close)}? " if close else ""
+    return f"did you mean {shown(', '.join(close))}? " if close else ""
 
 
 def _called(one: Run) -> str:
-    return " ".join((one.info.run_name or one.info.run_id).split())
+    return shown(" ".join((one.info.run_name or one.info.run_id).split()))
 
 
 def _score(one: Run) -> tuple[str, float] | None:
@@ -181,7 +181,7 @@ def _score(one: Run) -> tuple[str, float] | None:
 def _row(one: Run, said: predictions.Predictions | None) -> Row:
     """Say of a run how good, how large and how fast it is; what it did not log is None."""
     metrics, tags, params = one.data.metrics, one.data.tags, one.data.params
-    network, alpha = tags.get("backbone", ""), params.get("backbone.alpha", "None")
+    network, alpha = shown(tags.get("backbone", "")), shown(params.get("backbone.alpha", "None"))
     split, accuracy = (said.split, float(said.correct.mean())) if said else _score(one) or ("", math.nan)
     low, high, kind = _interval(metrics, split, said)
     logged = {name: metrics.get(name) for name in MEASURES}
@@ -257,7 +257,7 @@ def _settings(runs: list[Run]) -> dict[str, list[str]]:
         for one in runs
     ]
     names = dict.fromkeys(itertools.chain.from_iterable(own))
-    found = {name: [each.get(name, "") for each in own] for name in names}
+    found = {shown(name): [shown(each.get(name, "")) for each in own] for name in names}
     return {name: values for name, values in found.items() if len(set(values)) > 1}
 
 

@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import math
 import re
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit import arithmetic, cli
 from tlkit.config import CNN, Describe
-from tlkit.display import say
+from tlkit.display import quoted, say, shown
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _links, _results, _steps
 
@@ -146,7 +145,7 @@ def draw(config: Describe, model: keras.Model, found: Sequence[anatomy.Stage], t
     folder.mkdir(parents=True, exist_ok=True)
     for file, figure in figures.items():
         with open(folder / file, "xb") as stream:
-            figure.savefig(stream, format="png")
+            plots.save(figure, stream, format="png")
         say(f"picture     {_links.shown(folder / file)}")
 
 
@@ -245,14 +244,14 @@ def _is_backbone(name: str) -> bool:
 
 
 def _name(config: Describe) -> str:
-    return config.builder.name if config.model is None else Path(config.model).name
+    return config.builder.name if config.model is None else shown(Path(config.model).name)
 
 
 def _next(config: Describe) -> list[str]:
     chosen = config.builder
     if config.model is not None:
-        given = f"--model {shlex.quote(config.model)}"
-        use = f"predict {shlex.quote(config.model)} photo.jpg"
+        given = f"--model {quoted(config.model)}"
+        use = f"predict {quoted(config.model)} photo.jpg"
     else:
         changed = [field.name for field in dataclasses.fields(chosen) if getattr(chosen, field.name) is not None]
         given = " ".join(f"--builder.{name} {_flag(getattr(chosen, name))}" for name in changed)
@@ -265,7 +264,7 @@ def _next(config: Describe) -> list[str]:
 
 
 def _flag(value: object) -> str:
-    return shlex.quote(str(value).replace(" ", ""))
+    return quoted(str(value).replace(" ", ""))
 
 
 # The table ------------------------------------------------------------------------------------------------------------
@@ -296,7 +295,7 @@ def _shown(rows: Sequence[arithmetic.Row]) -> list[arithmetic.Row]:
 
 def _within(name: str, stage: str = "") -> str:
     """The layer's name without the model's and the stage's."""
-    return name.rpartition("/")[2].removeprefix(f"{stage}_")
+    return shown(name.rpartition("/")[2].removeprefix(f"{stage}_"))
 
 
 def _cells(row: arithmetic.Row, name: str, whole: bool) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import Predict
-from tlkit.display import say
+from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _results, _steps
 
@@ -46,8 +46,10 @@ def run(config: Predict) -> list[list[tuple[str, float]]]:
         for photo, row in zip(chunk, model.predict(pixels, verbose=0), strict=True):
             count = max(config.top, int((row > 0.5).sum())) if several else config.top
             answers.append(serving.ranked(row, classes, count))
-            shares = [f"{name}{'*' if several and share > 0.5 else ''} {share:.4f}" for name, share in answers[-1]]
-            say(f"{photo}  " + "  ".join(shares))
+            shares = [
+                f"{shown(name)}{'*' if several and share > 0.5 else ''} {share:.4f}" for name, share in answers[-1]
+            ]
+            say(f"{shown(photo)}  " + "  ".join(shares))
     return answers
 
 

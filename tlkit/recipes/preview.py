@@ -44,7 +44,7 @@ def run(config: Preview) -> Path:
     path = Path(config.output)
     figure = plots.sheet(rows, columns, captions, title)
     with open(path, "xb") as file:
-        figure.savefig(file, format="png", dpi=150)
+        plots.save(figure, file, format="png", dpi=150)
     say(f"picture  {_links.shown(path.absolute())}")
     say("\nNext, where the photos are still what their labels say:")
     say(f"  {_links.command('finetune', without=OWN)}")

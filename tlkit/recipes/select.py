@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 import time
 from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
-from tlkit.display import say
+from tlkit.display import quoted, say
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _links, _runs, _steps
 
@@ -169,7 +168,7 @@ def _flags(config: Select, backbone: Backbone) -> str:
     )
     wanted, before = flatten(same), flatten(default)
     written = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in wanted.items()}
-    return " ".join(f"--{name} {shlex.quote(written[name])}" for name in wanted if wanted[name] != before[name])
+    return " ".join(f"--{name} {quoted(written[name])}" for name in wanted if wanted[name] != before[name])
 
 
 if __name__ == "__main__":

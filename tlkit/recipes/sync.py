@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tlkit import cli
 from tlkit.config import Sync
-from tlkit.display import say
+from tlkit.display import say, shown
 from tlkit.errors import InvalidInput, Unavailable
 
 PATIENCE = 120  # seconds without a step; nothing waits for this command
@@ -51,7 +51,7 @@ def run(config: Sync) -> int:
             times = [entry["time"] for entry in found.entries.values() if "time" in entry]
             found.add("end", status="KILLED", time=max(times, default=int(time.time() * 1000)), if_running=True)
         waiting = found.unsent
-        say(f"run {found.run_id}: {waiting} entries to {found.header['uri']}")
+        say(f"run {found.run_id}: {waiting} entries to {shown(found.header['uri'])}")
         now = mlflow.get_tracking_uri()
         if found.uri != now:
             mlflow.set_tracking_uri(found.uri)  # MLflow's registry looks for models there alone

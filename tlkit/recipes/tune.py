@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit import cli, config, space, untrusted
-from tlkit.display import say
+from tlkit.display import say, shown
 from tlkit.errors import InvalidInput, Unavailable, without_password
 from tlkit.recipes import _links, _results, _runs, _search, _steps, _worker
 
@@ -268,7 +268,7 @@ def _work_elsewhere(search: config.Tune, folder: Path, name: str, host: str | No
                     continue
                 processes.remove(process)
                 if status == tuning.GONE:
-                    if "best" in json.loads((folder / "search.json").read_text()):
+                    if "best" in json.loads((folder / "search.json").read_text(encoding="utf-8")):
                         status = 0
                     else:
                         raise Unavailable(f"the chief at {host}:{port} does not answer any more")
@@ -307,7 +307,9 @@ def _summarize(
     ranked, name, several = tuning.best_first(oracle), search.objective, search.executions > 1
     say(f"\n   trial  {name:>12}{'      sd' if several else ''}")
     for place, trial in enumerate(ranked[:SHOWN], 1):
-        metrics = json.loads((folder / "trials" / trial.trial_id / "result.json").read_text())["metrics"]
+        metrics = json.loads((folder / "trials" / trial.trial_id / "result.json").read_text(encoding="utf-8"))[
+            "metrics"
+        ]
         spread = f"  {metrics[f'best_{name}_sd']:.4f}" if several else ""
         say(f"{place}  {trial.trial_id:>5}  {trial.score:>12.4f}{spread}")
         for line in _lines(found, trial.hyperparameters.values):
@@ -339,7 +341,7 @@ def _run_name(best: _search.Best) -> str:
     from tlkit import tracking
 
     with contextlib.suppress(*tracking.STORE_ERRORS):
-        return f"{mlflow.get_run(best.run_id).info.run_name}, "
+        return f"{shown(mlflow.get_run(best.run_id).info.run_name)}, "
     return ""
 
 
