@@ -387,17 +387,23 @@ def test_what_does_not_fit_float16_is_kept_in_float32():
         np.testing.assert_array_equal(found[:], given.read(range(80)).reshape(80, -1) * np.float32(1000))
 
 
-def test_what_is_infinite_by_itself_does_not_hide_what_is_too_large():
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_features_that_are_not_finite_are_refused_and_the_photo_is_named(value: float, dtype: str, stored: bool):
     network, given = bright()
     pixels = keras.Input((4, 4, 1))
     x = network(pixels)
-    infinite = keras.Model(
-        pixels, keras.ops.where(keras.ops.equal(x, 70_000.0), np.float32(np.inf), x)
-    )  # the photo of number 70
-    (found,) = engine(infinite, None, dtype="float16").extract(given)
-    assert found.dtype == np.float32
-    (found,) = engine(infinite, None, dtype="float16").extract(some_of(given, range(60)))
-    assert found.dtype == np.float16
+    number = keras.ops.equal(x, 61_000.0)  # of the photos whose pixels are 61, and of photo 61
+    broken = keras.Model(pixels, keras.ops.where(number, np.float32(value), x), name="broken")
+    given = dataclasses.replace(given, names=[f"rose/{place}.jpg" for place in range(80)])
+    extractor = engine(broken, Store() if stored else None, dtype=dtype)
+    extractor.extract(some_of(given, [0]))
+    with pytest.raises(InvalidInput, match=r"^rose/1\.jpg: what the network gives for it \(broken\) is not finite: "):
+        extractor.extract(given)
+    view = View(given, {"flip": True}, 0, 0)
+    with pytest.raises(InvalidInput, match=r"^rose/1\.jpg: what"):
+        extractor.extract(view)
 
 
 # What goes wrong ------------------------------------------------------------------------------------------------------

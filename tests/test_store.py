@@ -85,8 +85,8 @@ def test_what_is_written_is_mapped_again_bit_for_bit(dtype: str, shape: tuple[in
     description = DESCRIPTION | {"shape": list(shape), "dtype": dtype}
     rng = np.random.default_rng(0)
     values = [rng.standard_normal((count, *shape)).astype(dtype) for count in (5, 1, 3)]
-    values[1][...] = np.nan
-    values[2][...] = -np.inf
+    values[1][...] = np.finfo(dtype).max
+    values[2][...] = -np.finfo(dtype).smallest_subnormal
     writer = Store(tmp_path).space(description)
     with writer.turn(1) as ours:
         assert ours

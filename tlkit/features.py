@@ -33,9 +33,9 @@ from tlkit import engines
 from tlkit.data import Photos, images
 from tlkit.data.photos import SHARE
 from tlkit.display import say
-from tlkit.errors import Unavailable
+from tlkit.errors import InvalidInput, Unavailable
 from tlkit.progress import Progress, duration
-from tlkit.store import GB, POLL, Segment, Space, Store
+from tlkit.store import GB, POLL, Segment, Space, Store, finite
 from tlkit.untrusted import available_memory
 
 Read = Callable[[np.ndarray], np.ndarray]  # from places of photos to their pixels
@@ -171,7 +171,7 @@ class Extractor:
         """Give the features of each split: photos that the store has are not even opened.
 
         Raises:
-            InvalidInput: a photo cannot be decoded.
+            InvalidInput: a photo cannot be decoded, or its features are not finite.
             Unavailable: the features have no room, neither in the store nor in memory.
         """
         if len({(photos.shape, photos.dtype, photos.kind) for photos in splits}) != 1:
@@ -180,12 +180,10 @@ class Extractor:
         places: dict[bytes, int] = {}
         for place, key in enumerate(keys):
             places.setdefault(key, place)
-        read = _reader(splits)
-        space = self._space(splits[0], places, read)
-        space.use([key for key in places if key in space.places])  # else they could make room for what is computed now
+        space = self._space(splits, places)  # what it has is in use, and makes no room for what is computed now
         before = self.computed
         try:
-            self._fill(space, places, read, splits[0].kind)
+            self._fill(space, places, splits)
         except _TooLarge:
             self.dtype, self.computed = np.dtype(np.float32), before
             return self.extract(*splits)
@@ -210,19 +208,24 @@ class Extractor:
         """Say how many features would have to be computed."""
         keys = {bytes.fromhex(hash_) for photos in splits for hash_ in photos.hashes}
         spaces = [self._open(name, splits[0]) for name in self._candidates()] if self.store else []
+        for space in spaces:
+            space.verify(keys)
         return min((sum(key not in space.places for key in keys) for space in spaces), default=len(keys))
 
-    def _space(self, photos: Photos, places: dict[bytes, int], read: Read) -> Space:
+    def _space(self, splits: Sequence[Photos], places: dict[bytes, int]) -> Space:
         """The space of the engine that is to be used, which is chosen here."""
+        photos = splits[0]
         spaces = {name: self._open(name, photos) for name in self._candidates()}
         if photos.dtype != self._ready_for:
             self._ready, self._ready_for = None, photos.dtype  # an engine is made for one type
+        for space in spaces.values():
+            space.verify(places)
         has = {name: sum(key in space.places for key in places) for name, space in spaces.items()}
         name = max(has, key=has.__getitem__)
         missing = len(places) - has[name]
         if len(spaces) > 1 and missing > has[name]:
             if self._ready is None:
-                sample = read(np.fromiter(places.values(), np.int64)[:SAMPLE])
+                sample = _reader(splits)(np.fromiter(places.values(), np.int64)[:SAMPLE])
                 self._ready, self.found = engines.fastest(self.network, self.precision, sample)
             name = self._ready.name
         elif missing and (self._ready is None or self._ready.name != name):
@@ -249,14 +252,14 @@ class Extractor:
         }
         return self.store.space(description, self.label).refresh() if self.store else Space(description)
 
-    def _fill(self, space: Space, places: dict[bytes, int], read: Read, kind: str) -> None:
+    def _fill(self, space: Space, places: dict[bytes, int], splits: Sequence[Photos]) -> None:
         """Compute what the space does not have."""
         missing, waited = [key for key in places if key not in space.places], False
-        with Progress(f"features ({self.engine})", len(missing), kind) as progress:
+        with Progress(f"features ({self.engine})", len(missing), splits[0].kind) as progress:
             while missing:
                 began, before = time.perf_counter(), self.computed
                 try:
-                    if not self._turn(space, missing, places, read, progress) and not waited:
+                    if not self._turn(space, missing, places, splits, progress) and not waited:
                         waited = True
                         say("another process is computing these features: waiting for it", error=True)
                 except Unavailable:
@@ -271,11 +274,17 @@ class Extractor:
                         space.refresh()  # what was written before
                     space.folder = None
                 self.seconds += time.perf_counter() - began if self.computed > before else 0.0
-                missing = [key for key in missing if key not in space.places]
-                progress.advance(progress.total - len(missing) - progress.done)  # what another process has done
+                space.verify(places)
+                missing = [key for key in places if key not in space.places]
+                progress.advance(max(progress.total - len(missing) - progress.done, 0))  # what another process has done
 
     def _turn(
-        self, space: Space, missing: list[bytes], places: dict[bytes, int], read: Read, progress: Progress
+        self,
+        space: Space,
+        missing: list[bytes],
+        places: dict[bytes, int],
+        splits: Sequence[Photos],
+        progress: Progress,
     ) -> bool:
         """Compute until nothing is missing or others may want to; False where another process is at it."""
         with space.turn(1.0) as ours:
@@ -287,7 +296,7 @@ class Extractor:
                 self._check_memory(len(missing))
             end, writing = time.monotonic() + TURN, None
             with ThreadPoolExecutor(1) as writer:
-                for keys, values in self._blocks(missing, places, read):
+                for keys, values in self._blocks(missing, places, splits):
                     self.computed += len(keys)
                     progress.advance(len(keys))
                     before, writing = writing, writer.submit(_put, space, keys, values)
@@ -303,26 +312,33 @@ class Extractor:
         return True
 
     def _blocks(
-        self, keys: list[bytes], places: dict[bytes, int], read: Read
+        self, keys: list[bytes], places: dict[bytes, int], splits: Sequence[Photos]
     ) -> Iterator[tuple[list[bytes], np.ndarray]]:
         """Compute features, in blocks of keys and values that are worth a segment each."""
         if self._ready is None:
             raise RuntimeError("no engine")  # `_space` makes one where anything is missing
         size, most = self._ready.batch_size, max(1, LARGEST // self.bytes_each)
         order = [np.array([places[key] for key in keys[i : i + size]]) for i in range(0, len(keys), size)]
-        batches = engines.in_order(read, order, THREADS, ahead=2 * THREADS)
+        batches = engines.in_order(_reader(splits), order, THREADS, ahead=2 * THREADS)
         began, target, given = time.perf_counter(), min(FIRST, most), 0
         block: list[np.ndarray] = []
-        for outputs in self._ready.run(batches):
+        for indices, outputs in zip(order, self._ready.run(batches), strict=True):
+            if not finite(outputs):
+                sound = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+                raise InvalidInput(self._not_finite(_names(splits)[indices[sound.argmin()]]))
             with np.errstate(over="ignore"):
                 block.append(outputs.astype(self.dtype))
-            if self.dtype == np.float16 and (np.isinf(block[-1]) & np.isfinite(outputs)).any():
+            if not finite(block[-1]):
                 raise _TooLarge
             count = sum(map(len, block))
             if count >= target or given + count == len(keys):
                 yield keys[given : given + count], np.concatenate(block)
                 given, block = given + count, []
                 target = int(np.clip(SECONDS * given / (time.perf_counter() - began), 1, most))
+
+    def _not_finite(self, name: str) -> str:
+        cure = "give other weights" if self.precision == "float32" else "give other weights, or --precision float32"
+        return f"{name}: what the network gives for it ({self.label or self.network.name}) is not finite: {cure}"
 
     @property
     def bytes_each(self) -> int:
@@ -352,6 +368,11 @@ def _reader(splits: Sequence[Photos]) -> Read:
         return np.concatenate([splits[s].read(places[split == s] - starts[s]) for s in np.unique(split)])
 
     return read
+
+
+def _names(splits: Sequence[Photos]) -> list[str]:
+    given = [photos if isinstance(photos, Photos) else photos.photos for photos in splits]  # a view is of photos
+    return [name for photos in given for name in photos.names]
 
 
 class Estimate(NamedTuple):
