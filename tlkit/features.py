@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tlkit import engines
+from tlkit import arithmetic, engines, runtime
 from tlkit.data import Photos, images
 from tlkit.data.photos import SHARE
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.progress import Progress, duration
+from tlkit.progress import Progress
 from tlkit.store import GB, POLL, Segment, Space, Store, finite
 from tlkit.untrusted import available_memory
 
@@ -44,7 +44,9 @@ FORMAT = 1  # of what stands in the store: raise it when the same description be
 FIRST, LARGEST, SECONDS = 64, 64 * 2**20, 5.0  # photos in the first segment; bytes, and seconds of work, in the next
 TURN = 10.0  # seconds after which another process may compute for the same space
 SAMPLE = 16  # photos on which engines are compared
-WORTH = 5.0  # seconds that must be saved, all epochs together
+WORTH = 5.0  # seconds that must be saved, all epochs together, as `seconds_each` reckons them
+MULTIPLY_ADDS, VALUES = 1e11, 4e9  # a second, of Keras on two cores: MobileNet, ResNet, ViT within a factor of two
+GPU = 50.0  # times as much
 WRITE, READ = 2e8, 1e9  # bytes a second, of an ordinary disk and of a file that was just written
 THREADS = 2  # that read; what decodes has its own
 IN_MEMORY = 256 * 2**20  # bytes of features up to which `array` is worth its memory
@@ -132,7 +134,8 @@ class Extractor:
         network: A functional Keras model with one input and one output; what is random in it is switched off. Its
             weights must stay what they are: make another extractor where they change.
         store: Where they are kept; None keeps them in memory.
-        engine: `keras`, `openvino`, or `auto`: the one that has computed these features before, else the faster.
+        engine: `keras`, `openvino`, or `auto`: the one that has computed these features before, else OpenVINO where it
+            can run the network and gives what Keras gives.
         precision: That the network computes in, a name of Keras' dtype policies; by default the present one.
         dtype: That features are kept in. Half of the disk by float16; what does not fit its range is kept in float32.
         label: What the network is, for people.
@@ -141,7 +144,7 @@ class Extractor:
         computed: How many features were computed, and not found.
         seconds: That computing them took.
         engine: Name of the engine that did, or would have.
-        found: What `auto` found when it compared engines, or "".
+        found: Why `auto` took Keras when it compared engines, or "".
 
     Raises:
         InvalidInput: the engine cannot run here.
@@ -208,9 +211,7 @@ class Extractor:
         """Say how many features would have to be computed."""
         keys = {bytes.fromhex(hash_) for photos in splits for hash_ in photos.hashes}
         spaces = [self._open(name, splits[0]) for name in self._candidates()] if self.store else []
-        for space in spaces:
-            space.verify(keys)
-        return min((sum(key not in space.places for key in keys) for space in spaces), default=len(keys))
+        return len(keys) - max((space.verify(keys) for space in spaces), default=0)
 
     def _space(self, splits: Sequence[Photos], places: dict[bytes, int]) -> Space:
         """The space of the engine that is to be used, which is chosen here."""
@@ -218,15 +219,13 @@ class Extractor:
         spaces = {name: self._open(name, photos) for name in self._candidates()}
         if photos.dtype != self._ready_for:
             self._ready, self._ready_for = None, photos.dtype  # an engine is made for one type
-        for space in spaces.values():
-            space.verify(places)
-        has = {name: sum(key in space.places for key in places) for name, space in spaces.items()}
+        has = {name: space.verify(places) for name, space in spaces.items()}
         name = max(has, key=has.__getitem__)
         missing = len(places) - has[name]
         if len(spaces) > 1 and missing > has[name]:
             if self._ready is None:
                 sample = _reader(splits)(np.fromiter(places.values(), np.int64)[:SAMPLE])
-                self._ready, self.found = engines.fastest(self.network, self.precision, sample)
+                self._ready, self.found = engines.choose(self.network, self.precision, sample)
             name = self._ready.name
         elif missing and (self._ready is None or self._ready.name != name):
             self._ready = engines.make(name, self.network, self.precision, photos.dtype)
@@ -381,8 +380,8 @@ class Estimate(NamedTuple):
     Args:
         worth: Whether they are.
         size: Bytes of those that are not stored yet.
-        saved: Seconds that they would save, of all epochs.
-        said: The same for the user.
+        saved: Seconds that they would save, of all epochs, as `seconds_each` reckons them.
+        said: Why, for the user.
     """
 
     worth: bool
@@ -392,7 +391,10 @@ class Estimate(NamedTuple):
 
 
 def estimate(extractor: Extractor, examples: Sequence[Photos], passes: int) -> Estimate:
-    """Weigh the bytes of stored activations against the seconds that they save, by timing the network on a few photos.
+    """Weigh the bytes of stored activations against what they save.
+
+    Activations in float16 are rounded, so this choice too is part of the result: counts decide, and no clock, which
+    would measure what else the machine does.
 
     Args:
         extractor: Of the frozen part.
@@ -404,16 +406,28 @@ def estimate(extractor: Extractor, examples: Sequence[Photos], passes: int) -> E
         return Estimate(True, 0, 0.0, "which are there already")
     each = extractor.bytes_each
     size = missing * each
-    ours = engines.make("keras", extractor.network, extractor.precision, examples[0].dtype)
-    sample = examples[0].read(np.arange(min(len(examples[0]), ours.batch_size)))
-    engines.timed(ours, sample, 1)  # the first time compiles
-    seconds = 1 / engines.timed(ours, sample)
+    seconds = seconds_each(extractor.network)
     saved = passes * seconds - missing * (seconds + each / WRITE) - passes * each / READ
     room = min(store.limit, 0.5 * _free(store.folder)) if store else SHARE * available_memory()
-    said = f"{size / 1e6:,.0f} MB more to save about {duration(max(saved, 0.0))}"
+    fewer = passes - missing
+    gain = f"save {fewer:,} of {passes:,} passes of a photo" if fewer > 0 else "save no pass of a photo"
+    said = f"{size / 1e6:,.0f} MB more to {gain}"
     if size > room:
         return Estimate(False, size, saved, f"{said}: more than the {room / GB:.2g} GB that there are for it")
     return Estimate(saved >= WORTH, size, saved, said)
+
+
+def seconds_each(network: keras.Model) -> float:
+    """Reckon the seconds that Keras takes to compute one photo, from counts: as on two cores of a CPU or on a GPU.
+
+    >>> round(1e6 * seconds_each(keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1000)])), 2)  # microseconds
+    10.25
+    """
+    rows = arithmetic.describe(network)
+    multiply_adds = sum(row.multiply_adds or 0 for row in rows)
+    values = sum(math.prod(side or 1 for side in row.shape) for row in rows)
+    times = GPU if runtime.device()[0] != "cpu" else 1.0
+    return (multiply_adds / MULTIPLY_ADDS + values / VALUES) / times
 
 
 def _free(folder: Path) -> int:

@@ -268,48 +268,70 @@ class Space:
         Raises:
             KeyError: it has one no more, since the segment is damaged; `verify` first.
         """
-        self.verify(keys)
+        if self.unverified:
+            self.verify(keys)
         places = np.array([self.places[key] for key in keys], np.int64).reshape(-1, 2)
         return places[:, 0], places[:, 1]
 
-    def verify(self, keys: Collection[bytes]) -> None:
-        """Verify the segments of those keys that there are, each once; damaged ones are forgotten, and named."""
-        while self.unverified:  # what a damaged one has may stand in another one too
-            parts = sorted(self.unverified.keys() & {self.places[key][0] for key in keys if key in self.places})
-            if not parts:
-                break
-            with ThreadPoolExecutor(THREADS) as pool:
-                reasons = dict(zip(parts, pool.map(self._damage, parts), strict=True))
+    def verify(self, keys: Collection[bytes]) -> int:
+        """Verify the segments that have some of these keys, each once; damaged ones are forgotten, and named.
+
+        Returns:
+            How many of the keys there are, in segments that are whole.
+        """
+        while True:
+            found = [place[0] for place in map(self.places.get, keys) if place]
+            parts = sorted(self.unverified.keys() & set(found))
+            unknown = [part for part in parts if not self._known(part)]
+            damaged: dict[int, str] = {}
+            if unknown:
+                with ThreadPoolExecutor(THREADS) as pool:
+                    reasons = zip(unknown, pool.map(self._damage, unknown), strict=True)
+                    damaged = {part: reason for part, reason in reasons if reason}
             for part in parts:
                 del self.unverified[part]
-            damaged = {part: reason for part, reason in reasons.items() if reason}
-            self._tell({path: reason for part, reason in damaged.items() if (path := self.paths[part])})
-            self._forget(damaged)
-        _verified().save()
+                if self.store and part not in damaged:
+                    self.store.used.add(self._path(part))
+            _verified().save()
+            if not damaged:
+                return len(found)
+            self._tell({self._path(part): reason for part, reason in damaged.items()})
+            self._forget(damaged)  # what they have may stand in others too, so look again
+
+    def _known(self, part: int) -> bool:
+        """Whether a segment was verified before and its file is as it was then; if so, it counts as used just now."""
+        path, inode, seen = self._path(part), self.unverified[part].inode, _verified()
+        if inode is None or _mark(path, inode=inode) not in seen.whole:
+            return False
+        # Touched, it has another mark. Who may write the file and does so between these lines is not found out; but
+        # then they may also do so at any time later.
+        if (mark := self._touched(path, inode)) is not None:
+            seen.add(mark)
+        return True
 
     def _damage(self, part: int) -> str:
-        """What is wrong with a segment, if anything, which is then in use; verified anew where its file has changed."""
-        path, (content, inode), seen = self.paths[part], self.unverified[part], _verified()
-        if path is None:
-            return ""
-        known = inode is not None and _mark(path, inode=inode) in seen.whole
-        with contextlib.suppress(OSError):  # a store that may only be read
-            os.utime(path)
-        # From here on it has another mark. Whoever may write the file, and changes it between these two looks, is not
-        # found out; but then they may change it after any look.
-        mark = _mark(path, inode=inode)
-        reason = "" if known else _wrong(path, content, self.segments[part].values)
-        if reason:
+        """Say what is wrong with a segment, if anything is; it counts as used just now."""
+        path, (content, inode), seen = self._path(part), self.unverified[part], _verified()
+        mark = self._touched(path, inode)
+        if reason := _wrong(path, content, self.segments[part].values):
             seen.damaged.add(mark)
-        elif mark and inode and (known or _mark(path, inode=inode) == mark):
+        elif mark and inode and _mark(path, inode=inode) == mark:
             seen.add(mark)
-        if self.store and not reason:
-            self.store.used.add(path)
         return reason
 
+    def _path(self, part: int) -> Path:
+        path = self.paths[part]
+        if path is None:
+            raise RuntimeError("a segment in memory has no file")
+        return path
+
+    @staticmethod
+    def _touched(path: Path, inode: tuple[int, int] | None) -> str | None:
+        with contextlib.suppress(OSError):  # a store that may only be read
+            os.utime(path)
+        return _mark(path, inode=inode)
+
     def _forget(self, parts: Collection[int]) -> None:
-        if not parts:
-            return
         for part in parts:
             segment = self.segments[part]
             self.segments[part], self.paths[part] = Segment(segment.keys[:0], segment.values[:0]), None
