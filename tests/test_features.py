@@ -530,14 +530,47 @@ def test_a_folder_that_is_not_there_is_made_when_something_is_written(network: k
     close(found[:], predicted(network, photos(6)))
 
 
-def test_a_damaged_segment_is_computed_again(network: keras.Model, cache: Path):
+@pytest.mark.parametrize("damage", ["cut", "flipped", "permuted"])
+def test_a_damaged_segment_is_computed_again_and_named(network: keras.Model, cache: Path, capsys, damage: str):
     engine(network, Store()).extract(photos(10))
     (segment,) = cache.glob("*/*.npy")
-    segment.write_bytes(segment.read_bytes()[:-100])
+    content = segment.read_bytes()
+    before, last = content[-1024:-512], content[-512:]  # the features of the last two photos
+    segment.write_bytes(
+        content[:-1024]
+        + {
+            "cut": before + last[:-100],
+            "flipped": before + last[:-1] + bytes([last[-1] ^ 64]),
+            "permuted": last + before,
+        }[damage]
+    )
     again = engine(network, Store())
+    assert again.missing(photos(10)) == 10
     (found,) = again.extract(photos(10))
     assert again.computed == 10
+    assert capsys.readouterr().err.startswith(f"damaged, so that it is not used: {segment}, which ")
     close(found[:], predicted(network, photos(10)))
+    (found,) = engine(network, Store()).extract(photos(10))
+    close(found[:], predicted(network, photos(10)))
+    assert Store().usage(verify=True)[0].damaged == []  # it was written anew under its name
+
+
+def test_what_another_process_writes_meanwhile_is_verified_too(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
+    """Another one writes all between this one's look at the store and its turn, and that is damaged."""
+    real = Extractor._turn
+
+    def turn(self: Extractor, *arguments: object) -> bool:
+        monkeypatch.setattr(Extractor, "_turn", real)
+        engine(network, Store()).extract(photos(20))
+        (segment,) = Store().folder.glob("*/*.npy")
+        segment.write_bytes(segment.read_bytes()[:-4] + bytes(4))
+        return real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Extractor, "_turn", turn)
+    extractor = engine(network, Store())
+    (found,) = extractor.extract(photos(20))
+    assert extractor.computed == 20
+    close(found[:], predicted(network, photos(20)))
 
 
 def test_an_error_of_reading_is_not_taken_for_the_stores(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
