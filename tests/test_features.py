@@ -548,7 +548,7 @@ def test_a_damaged_segment_is_computed_again_and_named(network: keras.Model, cac
     assert again.missing(photos(10)) == 10
     (found,) = again.extract(photos(10))
     assert again.computed == 10
-    assert capsys.readouterr().err.startswith(f"damaged, so that it is not used: {segment}, which ")
+    assert capsys.readouterr().err.startswith(f"damaged, so that it is not used: {segment} (")
     close(found[:], predicted(network, photos(10)))
     (found,) = engine(network, Store()).extract(photos(10))
     close(found[:], predicted(network, photos(10)))

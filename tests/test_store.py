@@ -397,7 +397,7 @@ def test_a_damaged_segment_is_named_and_not_used(space: Space, capsys, damage: C
         fresh.refresh()
         assert fresh.verify(keys_of(2)) == 0
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"damaged, so that it is not used: {path}, which ")
+        assert line.startswith(f"damaged, so that it is not used: {path} (")
         assert line.endswith(f"prune --store {space.store.folder} deletes it)")
         later_process()
     assert space.store.usage(verify=True)[0].damaged == [path]

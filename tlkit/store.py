@@ -344,7 +344,7 @@ class Space:
             path, reason = next(iter(damaged.items()))
             more = f" and {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
             say(
-                f"damaged, so that it is not used: {path}, which {reason}{more}; what is missing is computed again "
+                f"damaged, so that it is not used: {path} ({reason}){more}; what is missing is computed again "
                 f"(python -m tlkit.recipes.cache prune --store {shlex.quote(str(self.store.folder))} deletes it)",
                 error=True,
             )
