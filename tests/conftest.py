@@ -23,9 +23,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An activation store of each test's own; never the user's."""
+    """An activation store of each test's own, and a list of what was verified; never the user's."""
     path = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("TLKIT_CACHE", str(path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     return path
 
 

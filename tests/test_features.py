@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import functools
+import itertools
 import os
 import shutil
 import signal
@@ -138,7 +139,7 @@ def test_one_extractor_can_be_asked_twice(network: keras.Model):
     close(found[:], predicted(network, photos(30)))
 
 
-def stand_in(network: keras.Model, rates: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def stand_in(network: keras.Model, chosen: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let OpenVINO be there and give Keras' features plus one; returns which engines are made."""
     made: list[str] = []
 
@@ -151,38 +152,37 @@ def stand_in(network: keras.Model, rates: dict[str, float], monkeypatch: pytest.
     monkeypatch.setattr(engines, "unavailable", lambda precision: "")
     monkeypatch.setattr(engines, "version", lambda name: name)
     monkeypatch.setattr(engines, "make", make)
-    fastest = max(rates, key=rates.__getitem__)
-    monkeypatch.setattr(engines, "fastest", lambda *_: (make(fastest), f"{fastest} is faster"))
+    monkeypatch.setattr(engines, "choose", lambda *_: (make(chosen), f"{chosen} it is"))
     return made
 
 
-@pytest.mark.parametrize("faster", ["keras", "openvino"])
+@pytest.mark.parametrize("chosen", ["keras", "openvino"])
 def test_auto_keeps_to_one_engine_and_to_its_own_space(
-    network: keras.Model, monkeypatch: pytest.MonkeyPatch, faster: str
+    network: keras.Model, monkeypatch: pytest.MonkeyPatch, chosen: str
 ):
-    made = stand_in(network, {faster: 2, "keras": 1}, monkeypatch)
-    expected = predicted(network, photos(60)) + (faster == "openvino")
+    made = stand_in(network, chosen, monkeypatch)
+    expected = predicted(network, photos(60)) + (chosen == "openvino")
     extractor = Extractor(network, Store(), "auto")
     extractor.extract(photos(20))
     (found,) = extractor.extract(some_of(photos(60), range(20, 60)))  # none of them known in either space
     close(found[:], expected[20:])
-    assert (made, extractor.engine, extractor.found) == ([faster], faster, f"{faster} is faster")
+    assert (made, extractor.engine, extractor.found) == ([chosen], chosen, f"{chosen} it is")
     (usage,) = Store().usage()
-    assert (usage.description["engine"], usage.activations) == (faster, 60)
+    assert (usage.description["engine"], usage.activations) == (chosen, 60)
     again = Extractor(network, Store(), "auto")
     (found,) = again.extract(photos(60))
-    assert (made, again.engine, again.found, again.computed) == ([faster], faster, "", 0)
+    assert (made, again.engine, again.found, again.computed) == ([chosen], chosen, "", 0)
     close(found[:], expected)
 
 
 def test_auto_goes_on_with_the_engine_that_has_most(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
-    made = stand_in(network, {"openvino": 2, "keras": 1}, monkeypatch)
+    made = stand_in(network, "openvino", monkeypatch)
     Extractor(network, Store(), "keras").extract(photos(40))
     more = Extractor(network, Store(), "auto")
     (found,) = more.extract(photos(50))
     assert (made, more.engine, more.computed) == (["keras", "keras"], "keras", 10)
     close(found[:], predicted(network, photos(50)))
-    more = Extractor(network, Store(), "auto")  # most of these are in neither: the faster one, and all of them
+    more = Extractor(network, Store(), "auto")  # most of these are in neither: the chosen one, and all of them
     (found,) = more.extract(photos(120))
     assert (more.engine, more.computed) == ("openvino", 120)
     close(found[:], predicted(network, photos(120)) + 1)
@@ -387,17 +387,23 @@ def test_what_does_not_fit_float16_is_kept_in_float32():
         np.testing.assert_array_equal(found[:], given.read(range(80)).reshape(80, -1) * np.float32(1000))
 
 
-def test_what_is_infinite_by_itself_does_not_hide_what_is_too_large():
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_features_that_are_not_finite_are_refused_and_the_photo_is_named(value: float, dtype: str, stored: bool):
     network, given = bright()
     pixels = keras.Input((4, 4, 1))
     x = network(pixels)
-    infinite = keras.Model(
-        pixels, keras.ops.where(keras.ops.equal(x, 70_000.0), np.float32(np.inf), x)
-    )  # the photo of number 70
-    (found,) = engine(infinite, None, dtype="float16").extract(given)
-    assert found.dtype == np.float32
-    (found,) = engine(infinite, None, dtype="float16").extract(some_of(given, range(60)))
-    assert found.dtype == np.float16
+    number = keras.ops.equal(x, 61_000.0)  # of the photos whose pixels are 61, and of photo 61
+    broken = keras.Model(pixels, keras.ops.where(number, np.float32(value), x), name="broken")
+    given = dataclasses.replace(given, names=[f"rose/{place}.jpg" for place in range(80)])
+    extractor = engine(broken, Store() if stored else None, dtype=dtype)
+    extractor.extract(some_of(given, [0]))
+    with pytest.raises(InvalidInput, match=r"^rose/1\.jpg: what the network gives for it \(broken\) is not finite: "):
+        extractor.extract(given)
+    view = View(given, {"flip": True}, 0, 0)
+    with pytest.raises(InvalidInput, match=r"^rose/1\.jpg: what"):
+        extractor.extract(view)
 
 
 # What goes wrong ------------------------------------------------------------------------------------------------------
@@ -524,14 +530,47 @@ def test_a_folder_that_is_not_there_is_made_when_something_is_written(network: k
     close(found[:], predicted(network, photos(6)))
 
 
-def test_a_damaged_segment_is_computed_again(network: keras.Model, cache: Path):
+@pytest.mark.parametrize("damage", ["cut", "flipped", "permuted"])
+def test_a_damaged_segment_is_computed_again_and_named(network: keras.Model, cache: Path, capsys, damage: str):
     engine(network, Store()).extract(photos(10))
     (segment,) = cache.glob("*/*.npy")
-    segment.write_bytes(segment.read_bytes()[:-100])
+    content = segment.read_bytes()
+    before, last = content[-1024:-512], content[-512:]  # the features of the last two photos
+    segment.write_bytes(
+        content[:-1024]
+        + {
+            "cut": before + last[:-100],
+            "flipped": before + last[:-1] + bytes([last[-1] ^ 64]),
+            "permuted": last + before,
+        }[damage]
+    )
     again = engine(network, Store())
+    assert again.missing(photos(10)) == 10
     (found,) = again.extract(photos(10))
     assert again.computed == 10
+    assert capsys.readouterr().err.startswith(f"damaged, so that it is not used: {segment} (")
     close(found[:], predicted(network, photos(10)))
+    (found,) = engine(network, Store()).extract(photos(10))
+    close(found[:], predicted(network, photos(10)))
+    assert Store().usage(verify=True)[0].damaged == []  # it was written anew under its name
+
+
+def test_what_another_process_writes_meanwhile_is_verified_too(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
+    """Another one writes all between this one's look at the store and its turn, and that is damaged."""
+    real = Extractor._turn
+
+    def turn(self: Extractor, *arguments: object) -> bool:
+        monkeypatch.setattr(Extractor, "_turn", real)
+        engine(network, Store()).extract(photos(20))
+        (segment,) = Store().folder.glob("*/*.npy")
+        segment.write_bytes(segment.read_bytes()[:-4] + bytes(4))
+        return real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Extractor, "_turn", turn)
+    extractor = engine(network, Store())
+    (found,) = extractor.extract(photos(20))
+    assert extractor.computed == 20
+    close(found[:], predicted(network, photos(20)))
 
 
 def test_an_error_of_reading_is_not_taken_for_the_stores(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
@@ -702,19 +741,32 @@ def test_two_processes_at_once_one_of_them_killed_compute_nothing_twice(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("rate", "passes", "free", "worth"),
-    [(10.0, 1000, 1e12, True), (10.0, 1000, 5e4, False), (1e9, 1000, 1e12, False), (10.0, 100, 1e12, False)],
+    ("passes", "free", "worth"),
+    [(200_000, 1e12, True), (200_000, 5e4, False), (10_000, 1e12, False), (50, 1e12, False)],
 )
-def test_activations_are_worth_their_disk_where_they_save_seconds_and_fit(
-    network: keras.Model, monkeypatch: pytest.MonkeyPatch, rate: float, passes: int, free: float, worth: bool
+def test_activations_are_worth_their_disk_where_they_save_passes_and_fit(
+    network: keras.Model, monkeypatch: pytest.MonkeyPatch, passes: int, free: float, worth: bool
 ):
-    monkeypatch.setattr(engines, "timed", lambda *_: rate)
     monkeypatch.setattr(features, "_free", lambda folder: free)
+    monkeypatch.setattr("tlkit.runtime.device", lambda: ("cpu", (0, 0)))
     found = features.estimate(engine(network, Store(), dtype="float16"), [photos(60), photos(40, seed=1)], passes)
     assert found.worth == worth
     assert found.size == 100 * 128 * 2
-    assert found.saved == pytest.approx(passes / rate - 100 * (1 / rate + 256 / 2e8) - passes * 256 / 1e9)
+    seconds = features.seconds_each(network)
+    assert 1e-4 < seconds < 5e-4  # measured: 0.25 to 0.5 ms, most of it what each call costs
+    assert found.saved == pytest.approx(passes * seconds - 100 * (seconds + 256 / 2e8) - passes * 256 / 1e9)
     assert ("more than the" in found.said) == (free < 1e6)
+    assert ("to save no pass" in found.said) == (passes == 50)
+
+
+def test_whether_activations_are_stored_is_decided_by_no_clock(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
+    """Stored ones are rounded, so the choice moves the weights."""
+    extractor, given = engine(network, Store(), dtype="float16"), [photos(60)]
+    expected = features.estimate(extractor, given, 30_000)
+    for seconds in (1e-9, 1e9):
+        clock = itertools.count(0.0, seconds)
+        monkeypatch.setattr("time.perf_counter", lambda clock=clock: next(clock))
+        assert features.estimate(extractor, given, 30_000) == expected
 
 
 def test_splits_of_different_kinds_are_refused_and_another_type_gets_an_engine_of_its_own(network: keras.Model):
@@ -741,8 +793,7 @@ def test_code_that_is_not_keras_own_is_part_of_the_identity(tmp_path):
     assert made(2) == made(2)
 
 
-def test_activations_that_are_stored_already_cost_nothing(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(engines, "timed", lambda *_: 10.0)
+def test_activations_that_are_stored_already_cost_nothing(network: keras.Model):
     some, more = photos(40), photos(60, seed=1)
     engine(network, Store(), dtype="float16").extract(some)
     extractor = engine(network, Store(), dtype="float16")

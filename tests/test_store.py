@@ -16,6 +16,7 @@ import tempfile
 import textwrap
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,8 @@ def test_what_is_written_is_mapped_again_bit_for_bit(dtype: str, shape: tuple[in
     description = DESCRIPTION | {"shape": list(shape), "dtype": dtype}
     rng = np.random.default_rng(0)
     values = [rng.standard_normal((count, *shape)).astype(dtype) for count in (5, 1, 3)]
-    values[1][...] = np.nan
-    values[2][...] = -np.inf
+    values[1][...] = np.finfo(dtype).max
+    values[2][...] = -np.finfo(dtype).smallest_subnormal
     writer = Store(tmp_path).space(description)
     with writer.turn(1) as ours:
         assert ours
@@ -264,7 +265,7 @@ def test_what_is_no_segment_is_passed_over_and_nothing_is_unpickled(space: Space
     assert files(space.folder) == {good.name, "space.json", ".lock"}
 
 
-def test_a_changed_byte_is_found_by_verifying_alone(space: Space):
+def test_a_changed_byte_is_found_by_verifying_all(space: Space):
     good, path = put(space, 1), put(space, 2, 3)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -331,6 +332,184 @@ def test_a_description_that_no_activation_can_have_is_damaged(other: dict, tmp_p
     folder.mkdir()
     (folder / "space.json").write_text(json.dumps({"label": "x", "description": DESCRIPTION | other}), encoding="utf-8")
     assert Store(tmp_path).usage()[0].damaged == [folder / "space.json"]
+
+
+# What is verified -----------------------------------------------------------------------------------------------------
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def permuted(content: bytes) -> bytes:
+    """The values of the last two photos change places."""
+    return content[:-32] + content[-16:] + content[-32:-16]
+
+
+def keys_permuted(content: bytes) -> bytes:
+    start = content.index(keys_of(2)[0])
+    return content[:start] + keys_of(3)[0] + keys_of(2)[0] + content[start + 64 :]
+
+
+def infinite(content: bytes) -> bytes:
+    return content[:-4] + np.float32(-np.inf).tobytes()
+
+
+def not_a_number(content: bytes) -> bytes:
+    return content[:-32] + np.float32(np.nan).tobytes() + content[-28:]
+
+
+def cut(content: bytes) -> bytes:
+    return content[:-1]
+
+
+def later_process() -> None:
+    module._list_of.cache_clear()
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are read whole to be verified."""
+    found: list[Path] = []
+    real = module._wrong
+    monkeypatch.setattr(module, "_wrong", lambda path, *rest: found.append(path) or real(path, *rest))
+    return found
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["of its old name", "of the right name"])
+@pytest.mark.parametrize("damage", [flipped, permuted, keys_permuted, infinite, not_a_number, cut])
+def test_a_damaged_segment_is_named_and_not_used(space: Space, capsys, damage: Callable[[bytes], bytes], named: bool):
+    if named and damage in (flipped, permuted, keys_permuted):
+        pytest.skip("then it is a segment like any other: nobody can tell that its values are wrong")
+    good, path = put(space, 1), put(space, 2, 3)
+    before, content = path.stat(), path.read_bytes()
+    if named:
+        path.unlink()
+        path = path.with_name(f"{hashlib.sha256(damage(content)).hexdigest()[:32]}.npy")
+    path.write_bytes(damage(content))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):  # in this process, which wrote it and knew it to be whole, and in a later one
+        fresh = Store(space.store.folder).space(DESCRIPTION).refresh()
+        assert fresh.verify(keys_of(1, 2, 3)) == 1
+        assert np.array_equal(read(fresh, 1), values_of(1))
+        with pytest.raises(KeyError):
+            read(fresh, 2)
+        fresh.refresh()
+        assert fresh.verify(keys_of(2)) == 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"damaged, so that it is not used: {path} (")
+        assert line.endswith(f"prune --store {space.store.folder} deletes it)")
+        later_process()
+    assert space.store.usage(verify=True)[0].damaged == [path]
+
+    again = Store(space.store.folder).space(DESCRIPTION).refresh()
+    again.verify(keys_of(2))
+    again.write(keys_of(2, 3), values_of(2, 3))  # over it, where it has the same name
+    assert np.array_equal(read(again.refresh(), 1, 2, 3), values_of(1, 2, 3))
+    assert good.exists()
+
+
+def test_many_damaged_segments_are_one_line(space: Space, capsys):
+    paths = [put(space, number) for number in range(5)]
+    for path in paths:
+        path.write_bytes(flipped(path.read_bytes()))
+    assert space.refresh().verify(keys_of(*range(5))) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert " and 4 more; " in line
+
+
+def test_what_stands_in_two_segments_is_found_in_the_whole_one(space: Space):
+    paths = sorted([put(space, 1, 2), put(space, 2, 3), put(space, 2, 4)])
+    for path in paths[:2]:
+        path.write_bytes(flipped(path.read_bytes()))
+    assert space.refresh().verify(keys_of(2)) == 1
+    assert np.array_equal(read(space, 2), values_of(2))
+    assert space.paths[space.places[keys_of(2)[0]][0]] == paths[2]
+
+
+def test_only_what_is_used_is_verified_and_once_for_each_state_of_its_file(space: Space, hashed: list[Path]):
+    one, two = put(space, 1), put(space, 2)
+    later_process()
+    os.utime(one)  # whatever happens to a file makes it another one: this, a copy, a stranger's change
+    os.utime(two)
+    for _ in range(3):
+        other = Store(space.store.folder).space(DESCRIPTION).refresh()
+        assert np.array_equal(read(other, 1, 1), values_of(1, 1))
+        later_process()
+    assert hashed == [one]
+    content = one.read_bytes()
+    one.unlink()
+    one.write_bytes(content)
+    assert np.array_equal(read(Store(space.store.folder).space(DESCRIPTION).refresh(), 1), values_of(1))
+    assert hashed == [one, one]
+
+
+def test_who_writes_a_segment_need_not_verify_it(space: Space, hashed: list[Path]):
+    space.write(keys_of(1), values_of(1))
+    assert np.array_equal(read(space.refresh(), 1), values_of(1))
+    later_process()
+    assert np.array_equal(read(Store(space.store.folder).space(DESCRIPTION).refresh(), 1), values_of(1))
+    assert hashed == []
+
+
+@posix
+def test_the_list_of_verified_files_is_the_users_own(space: Space, hashed: list[Path]):
+    space.write(keys_of(1), values_of(1))
+    path = Path(os.environ["XDG_STATE_HOME"]) / "tlkit" / "verified"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def verified() -> bool:
+        later_process()
+        before = len(hashed)
+        assert np.array_equal(read(Store(space.store.folder).space(DESCRIPTION).refresh(), 1), values_of(1))
+        return len(hashed) > before
+
+    assert not verified()
+    path.chmod(0o622)  # others may have written it
+    assert verified()
+    path.chmod(0o600)
+    path.write_bytes(b"\xff" * 100)
+    assert verified()
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+    assert verified()
+    path.unlink()
+    path.mkdir()
+    assert verified()  # it cannot be written: no harm
+    path.rmdir()
+    path.write_bytes(b"0" * (module._MARKS + 1))
+    path.chmod(0o600)
+    assert verified()
+    assert path.stat().st_size == 33  # it began anew
+    assert not verified()
+
+
+@posix
+def test_a_segment_that_vanishes_or_is_replaced_while_it_is_mapped_is_verified_as_mapped(space: Space, tmp_path: Path):
+    path = put(space, 1)
+    content = path.read_bytes()
+    path.write_bytes(flipped(content))
+    mapped = Store(space.store.folder).space(DESCRIPTION).refresh()
+    (tmp_path / "whole").write_bytes(content)
+    os.replace(tmp_path / "whole", path)
+    whole = Store(space.store.folder).space(DESCRIPTION).refresh()
+    assert np.array_equal(read(whole, 1), values_of(1))
+    assert mapped.verify(keys_of(1)) == 0
+    gone = Store(space.store.folder).space(DESCRIPTION).refresh()
+    path.unlink()
+    later_process()
+    assert np.array_equal(read(gone, 1), values_of(1))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_is_not_finite_is_not_written(tmp_path: Path, value: float, dtype: str):
+    space = Store(tmp_path).space(DESCRIPTION | {"dtype": dtype})
+    values = values_of(1, 2, dtype=dtype)
+    values[1, 3] = value
+    with pytest.raises(ValueError, match="not finite"):
+        space.write(keys_of(1, 2), values)
+    assert not list(tmp_path.iterdir())
 
 
 def test_activations_that_are_there_twice_are_counted_and_do_no_harm(space: Space):

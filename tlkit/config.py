@@ -140,7 +140,7 @@ class Features:
             platform's place for caches (~/.cache/tlkit on Linux).
         limit: Most gigabytes (10^9 bytes) that the store may hold; the least recently used activations make room.
         engine: `keras`; `openvino`, which is faster on most CPUs; or `auto`: the one that has computed these
-            activations before, else the faster of the two, where they agree.
+            activations before, else OpenVINO where it can run the network and agrees with Keras.
     """
 
     store: str | None = None

@@ -1,4 +1,4 @@
-"""What computes a frozen network: Keras itself on any backend, or OpenVINO, which is faster on most CPUs."""
+"""What computes a frozen network: Keras itself on any backend, or OpenVINO, on most CPUs the faster one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import functools
 import importlib.util
 import queue
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
@@ -24,8 +23,6 @@ from tlkit.errors import InvalidInput
 
 ENGINES = ("keras", "openvino")
 AGREE = {"float32": 0.01, "mixed_bfloat16": 0.2}  # most that outputs may differ from Keras', relative to their length
-CLEAR = 1.25  # times as fast as OpenVINO must Keras be: else what else the machine does would choose the engine
-DOUBT = 1.5  # as near as that to what decides, one round of each engine does not
 PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}  # that OpenVINO has on a CPU
 
 
@@ -110,8 +107,11 @@ def version(name: str) -> str:
     return f"{graph} {runtime.device()[0]}" if name == "keras" else f"openvino {metadata.version('openvino')}, {graph}"
 
 
-def fastest(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[Engine, str]:
-    """Run both engines on a sample and choose the faster one; OpenVINO only where it gives what Keras gives.
+def choose(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[Engine, str]:
+    """Choose OpenVINO where it can run the network and gives what Keras gives on a sample, else Keras.
+
+    No clock decides: engines round differently, so the choice is part of the result, and is to be the same whatever
+    else the machine does.
 
     Args:
         network: With one input and one output.
@@ -119,10 +119,10 @@ def fastest(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[E
         sample: A batch or two of photos, (k, *space, channels).
 
     Returns:
-        The engine, and what was found, for the user.
+        The engine, and for the user why it is Keras, if it is.
     """
     if reason := unavailable(precision):
-        return make("keras", network, precision, sample.dtype), f"keras ({reason})"
+        return make("keras", network, precision, sample.dtype), f"openvino: {reason}"
     traced = _traced(network, sample.dtype) if keras.backend.backend() == "tensorflow" else None  # once for both
     ours = _keras(network, sample.dtype, traced)
     with ThreadPoolExecutor(1) as beside:  # Keras' first call takes one core, what OpenVINO makes of it the other
@@ -130,37 +130,18 @@ def fastest(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[E
         try:
             theirs = _openvino(network, precision, sample.dtype, traced)
         except Exception as error:  # as in `make`, but here Keras does it
-            return ours, f"keras (openvino cannot run this network: {_reason(error)})"
+            return ours, f"openvino cannot run this network: {_reason(error)}"
         reference = np.concatenate(first.result())
     try:
         given = np.concatenate(list(theirs.run(_batches(theirs, sample))))
     except Exception as error:
-        return ours, f"keras (openvino cannot run this network: {_reason(error)})"
-    a, b = given.reshape(len(given), -1).astype(np.float64), reference.reshape(len(given), -1).astype(np.float64)
+        return ours, f"openvino cannot run this network: {_reason(error)}"
+    a, b = given.reshape(len(given), -1).astype(np.float64), reference.reshape(len(reference), -1).astype(np.float64)
     with np.errstate(all="ignore"):  # what is not finite becomes nan, and agrees with nothing
         apart = float(np.max(np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(b, axis=1), 1e-300)))
-    ratio = timed(theirs, sample, 1) / timed(ours, sample, 1)
-    if 1 / DOUBT < ratio * CLEAR < DOUBT:
-        ratio = timed(theirs, sample, 3) / timed(ours, sample, 3)
-    faster = ratio * CLEAR >= 1
-    found = f"{ratio:.1f} times as fast as keras" if faster else f"{1 / ratio:.1f} times as fast as openvino"
     if not apart <= AGREE[precision]:
-        return ours, f"keras (openvino gives other numbers, {apart:.1%} apart)"
-    return (theirs if faster else ours), found
-
-
-def timed(engine: Engine, sample: np.ndarray, rounds: int = 2) -> float:
-    """Give how many photos a second an engine does that has run before, in the best of a few rounds.
-
-    The best, because what else the machine does can only make it slower.
-    """
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        for _ in engine.run(_batches(engine, sample)):
-            pass
-        seconds.append(time.perf_counter() - began)
-    return len(sample) / min(seconds)
+        return ours, f"openvino gives other numbers, {apart:.1%} apart"
+    return theirs, ""
 
 
 def _batches(engine: Engine, sample: np.ndarray) -> list[np.ndarray]:

@@ -29,13 +29,13 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tlkit import engines
+from tlkit import arithmetic, engines, runtime
 from tlkit.data import Photos, images
 from tlkit.data.photos import SHARE
 from tlkit.display import say
-from tlkit.errors import Unavailable
-from tlkit.progress import Progress, duration
-from tlkit.store import GB, POLL, Segment, Space, Store
+from tlkit.errors import InvalidInput, Unavailable
+from tlkit.progress import Progress
+from tlkit.store import GB, POLL, Segment, Space, Store, finite
 from tlkit.untrusted import available_memory
 
 Read = Callable[[np.ndarray], np.ndarray]  # from places of photos to their pixels
@@ -44,7 +44,9 @@ FORMAT = 1  # of what stands in the store: raise it when the same description be
 FIRST, LARGEST, SECONDS = 64, 64 * 2**20, 5.0  # photos in the first segment; bytes, and seconds of work, in the next
 TURN = 10.0  # seconds after which another process may compute for the same space
 SAMPLE = 16  # photos on which engines are compared
-WORTH = 5.0  # seconds that must be saved, all epochs together
+WORTH = 5.0  # seconds that must be saved, all epochs together, as `seconds_each` reckons them
+MULTIPLY_ADDS, VALUES = 1e11, 4e9  # a second, of Keras on two cores: MobileNet, ResNet, ViT within a factor of two
+GPU = 50.0  # times as much
 WRITE, READ = 2e8, 1e9  # bytes a second, of an ordinary disk and of a file that was just written
 THREADS = 2  # that read; what decodes has its own
 IN_MEMORY = 256 * 2**20  # bytes of features up to which `array` is worth its memory
@@ -132,7 +134,8 @@ class Extractor:
         network: A functional Keras model with one input and one output; what is random in it is switched off. Its
             weights must stay what they are: make another extractor where they change.
         store: Where they are kept; None keeps them in memory.
-        engine: `keras`, `openvino`, or `auto`: the one that has computed these features before, else the faster.
+        engine: `keras`, `openvino`, or `auto`: the one that has computed these features before, else OpenVINO where it
+            can run the network and gives what Keras gives.
         precision: That the network computes in, a name of Keras' dtype policies; by default the present one.
         dtype: That features are kept in. Half of the disk by float16; what does not fit its range is kept in float32.
         label: What the network is, for people.
@@ -141,7 +144,7 @@ class Extractor:
         computed: How many features were computed, and not found.
         seconds: That computing them took.
         engine: Name of the engine that did, or would have.
-        found: What `auto` found when it compared engines, or "".
+        found: Why `auto` took Keras when it compared engines, or "".
 
     Raises:
         InvalidInput: the engine cannot run here.
@@ -171,7 +174,7 @@ class Extractor:
         """Give the features of each split: photos that the store has are not even opened.
 
         Raises:
-            InvalidInput: a photo cannot be decoded.
+            InvalidInput: a photo cannot be decoded, or its features are not finite.
             Unavailable: the features have no room, neither in the store nor in memory.
         """
         if len({(photos.shape, photos.dtype, photos.kind) for photos in splits}) != 1:
@@ -180,12 +183,10 @@ class Extractor:
         places: dict[bytes, int] = {}
         for place, key in enumerate(keys):
             places.setdefault(key, place)
-        read = _reader(splits)
-        space = self._space(splits[0], places, read)
-        space.use([key for key in places if key in space.places])  # else they could make room for what is computed now
+        space = self._space(splits, places)  # what it has is in use, and makes no room for what is computed now
         before = self.computed
         try:
-            self._fill(space, places, read, splits[0].kind)
+            self._fill(space, places, splits)
         except _TooLarge:
             self.dtype, self.computed = np.dtype(np.float32), before
             return self.extract(*splits)
@@ -210,20 +211,21 @@ class Extractor:
         """Say how many features would have to be computed."""
         keys = {bytes.fromhex(hash_) for photos in splits for hash_ in photos.hashes}
         spaces = [self._open(name, splits[0]) for name in self._candidates()] if self.store else []
-        return min((sum(key not in space.places for key in keys) for space in spaces), default=len(keys))
+        return len(keys) - max((space.verify(keys) for space in spaces), default=0)
 
-    def _space(self, photos: Photos, places: dict[bytes, int], read: Read) -> Space:
+    def _space(self, splits: Sequence[Photos], places: dict[bytes, int]) -> Space:
         """The space of the engine that is to be used, which is chosen here."""
+        photos = splits[0]
         spaces = {name: self._open(name, photos) for name in self._candidates()}
         if photos.dtype != self._ready_for:
             self._ready, self._ready_for = None, photos.dtype  # an engine is made for one type
-        has = {name: sum(key in space.places for key in places) for name, space in spaces.items()}
+        has = {name: space.verify(places) for name, space in spaces.items()}
         name = max(has, key=has.__getitem__)
         missing = len(places) - has[name]
         if len(spaces) > 1 and missing > has[name]:
             if self._ready is None:
-                sample = read(np.fromiter(places.values(), np.int64)[:SAMPLE])
-                self._ready, self.found = engines.fastest(self.network, self.precision, sample)
+                sample = _reader(splits)(np.fromiter(places.values(), np.int64)[:SAMPLE])
+                self._ready, self.found = engines.choose(self.network, self.precision, sample)
             name = self._ready.name
         elif missing and (self._ready is None or self._ready.name != name):
             self._ready = engines.make(name, self.network, self.precision, photos.dtype)
@@ -249,14 +251,14 @@ class Extractor:
         }
         return self.store.space(description, self.label).refresh() if self.store else Space(description)
 
-    def _fill(self, space: Space, places: dict[bytes, int], read: Read, kind: str) -> None:
+    def _fill(self, space: Space, places: dict[bytes, int], splits: Sequence[Photos]) -> None:
         """Compute what the space does not have."""
         missing, waited = [key for key in places if key not in space.places], False
-        with Progress(f"features ({self.engine})", len(missing), kind) as progress:
+        with Progress(f"features ({self.engine})", len(missing), splits[0].kind) as progress:
             while missing:
                 began, before = time.perf_counter(), self.computed
                 try:
-                    if not self._turn(space, missing, places, read, progress) and not waited:
+                    if not self._turn(space, missing, places, splits, progress) and not waited:
                         waited = True
                         say("another process is computing these features: waiting for it", error=True)
                 except Unavailable:
@@ -271,11 +273,17 @@ class Extractor:
                         space.refresh()  # what was written before
                     space.folder = None
                 self.seconds += time.perf_counter() - began if self.computed > before else 0.0
-                missing = [key for key in missing if key not in space.places]
-                progress.advance(progress.total - len(missing) - progress.done)  # what another process has done
+                space.verify(places)
+                missing = [key for key in places if key not in space.places]
+                progress.advance(max(progress.total - len(missing) - progress.done, 0))  # what another process has done
 
     def _turn(
-        self, space: Space, missing: list[bytes], places: dict[bytes, int], read: Read, progress: Progress
+        self,
+        space: Space,
+        missing: list[bytes],
+        places: dict[bytes, int],
+        splits: Sequence[Photos],
+        progress: Progress,
     ) -> bool:
         """Compute until nothing is missing or others may want to; False where another process is at it."""
         with space.turn(1.0) as ours:
@@ -287,7 +295,7 @@ class Extractor:
                 self._check_memory(len(missing))
             end, writing = time.monotonic() + TURN, None
             with ThreadPoolExecutor(1) as writer:
-                for keys, values in self._blocks(missing, places, read):
+                for keys, values in self._blocks(missing, places, splits):
                     self.computed += len(keys)
                     progress.advance(len(keys))
                     before, writing = writing, writer.submit(_put, space, keys, values)
@@ -303,26 +311,33 @@ class Extractor:
         return True
 
     def _blocks(
-        self, keys: list[bytes], places: dict[bytes, int], read: Read
+        self, keys: list[bytes], places: dict[bytes, int], splits: Sequence[Photos]
     ) -> Iterator[tuple[list[bytes], np.ndarray]]:
         """Compute features, in blocks of keys and values that are worth a segment each."""
         if self._ready is None:
             raise RuntimeError("no engine")  # `_space` makes one where anything is missing
         size, most = self._ready.batch_size, max(1, LARGEST // self.bytes_each)
         order = [np.array([places[key] for key in keys[i : i + size]]) for i in range(0, len(keys), size)]
-        batches = engines.in_order(read, order, THREADS, ahead=2 * THREADS)
+        batches = engines.in_order(_reader(splits), order, THREADS, ahead=2 * THREADS)
         began, target, given = time.perf_counter(), min(FIRST, most), 0
         block: list[np.ndarray] = []
-        for outputs in self._ready.run(batches):
+        for indices, outputs in zip(order, self._ready.run(batches), strict=True):
+            if not finite(outputs):
+                sound = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+                raise InvalidInput(self._not_finite(_names(splits)[indices[sound.argmin()]]))
             with np.errstate(over="ignore"):
                 block.append(outputs.astype(self.dtype))
-            if self.dtype == np.float16 and (np.isinf(block[-1]) & np.isfinite(outputs)).any():
+            if not finite(block[-1]):
                 raise _TooLarge
             count = sum(map(len, block))
             if count >= target or given + count == len(keys):
                 yield keys[given : given + count], np.concatenate(block)
                 given, block = given + count, []
                 target = int(np.clip(SECONDS * given / (time.perf_counter() - began), 1, most))
+
+    def _not_finite(self, name: str) -> str:
+        cure = "give other weights" if self.precision == "float32" else "give other weights, or --precision float32"
+        return f"{name}: what the network gives for it ({self.label or self.network.name}) is not finite: {cure}"
 
     @property
     def bytes_each(self) -> int:
@@ -354,14 +369,19 @@ def _reader(splits: Sequence[Photos]) -> Read:
     return read
 
 
+def _names(splits: Sequence[Photos]) -> list[str]:
+    given = [photos if isinstance(photos, Photos) else photos.photos for photos in splits]  # a view is of photos
+    return [name for photos in given for name in photos.names]
+
+
 class Estimate(NamedTuple):
     """Whether stored activations are worth their disk.
 
     Args:
         worth: Whether they are.
         size: Bytes of those that are not stored yet.
-        saved: Seconds that they would save, of all epochs.
-        said: The same for the user.
+        saved: Seconds that they would save, of all epochs, as `seconds_each` reckons them.
+        said: Why, for the user.
     """
 
     worth: bool
@@ -371,7 +391,10 @@ class Estimate(NamedTuple):
 
 
 def estimate(extractor: Extractor, examples: Sequence[Photos], passes: int) -> Estimate:
-    """Weigh the bytes of stored activations against the seconds that they save, by timing the network on a few photos.
+    """Weigh the bytes of stored activations against what they save.
+
+    Activations in float16 are rounded, so this choice too is part of the result: counts decide, and no clock, which
+    would measure what else the machine does.
 
     Args:
         extractor: Of the frozen part.
@@ -383,16 +406,28 @@ def estimate(extractor: Extractor, examples: Sequence[Photos], passes: int) -> E
         return Estimate(True, 0, 0.0, "which are there already")
     each = extractor.bytes_each
     size = missing * each
-    ours = engines.make("keras", extractor.network, extractor.precision, examples[0].dtype)
-    sample = examples[0].read(np.arange(min(len(examples[0]), ours.batch_size)))
-    engines.timed(ours, sample, 1)  # the first time compiles
-    seconds = 1 / engines.timed(ours, sample)
+    seconds = seconds_each(extractor.network)
     saved = passes * seconds - missing * (seconds + each / WRITE) - passes * each / READ
     room = min(store.limit, 0.5 * _free(store.folder)) if store else SHARE * available_memory()
-    said = f"{size / 1e6:,.0f} MB more to save about {duration(max(saved, 0.0))}"
+    fewer = passes - missing
+    gain = f"save {fewer:,} of {passes:,} passes of a photo" if fewer > 0 else "save no pass of a photo"
+    said = f"{size / 1e6:,.0f} MB more to {gain}"
     if size > room:
         return Estimate(False, size, saved, f"{said}: more than the {room / GB:.2g} GB that there are for it")
     return Estimate(saved >= WORTH, size, saved, said)
+
+
+def seconds_each(network: keras.Model) -> float:
+    """Reckon the seconds that Keras takes to compute one photo, from counts: as on two cores of a CPU or on a GPU.
+
+    >>> round(1e6 * seconds_each(keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1000)])), 2)  # microseconds
+    10.25
+    """
+    rows = arithmetic.describe(network)
+    multiply_adds = sum(row.multiply_adds or 0 for row in rows)
+    values = sum(math.prod(side or 1 for side in row.shape) for row in rows)
+    times = GPU if runtime.device()[0] != "cpu" else 1.0
+    return (multiply_adds / MULTIPLY_ADDS + values / VALUES) / times
 
 
 def _free(folder: Path) -> int:

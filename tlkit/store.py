@@ -4,10 +4,11 @@
     FOLDER/SPACE/SEGMENT.npy     the activations of some photos, and the photos' keys
 
 A space is named by the SHA-256 of its description, a segment by that of its own bytes, so what has changed has another
-name and what is damaged can be told. A segment is an .npy file with one record (`keys`, `values`), which is mapped into
-memory; its header is matched with what stands there, not evaluated, so nothing in it can be executed. It is written
-under another name and then renamed, so it is whole or not there. One process at a time computes for a space, under a
-lock that the system takes away from a process that dies.
+name and what is damaged can be told: a segment is compared with its name before the first of its values is used, and
+its values must be finite. A segment is an .npy file with one record (`keys`, `values`), which is mapped into memory;
+its header is matched with what stands there, not evaluated, so nothing in it can be executed. It is written under
+another name and then renamed, so it is whole or not there. One process at a time computes for a space, under a lock
+that the system takes away from a process that dies.
 
 Only what has these names, in a folder with a space.json, is ever counted or deleted, and no link is followed.
 """
@@ -16,23 +17,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import json
 import math
 import os
 import re
+import shlex
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import filelock
 import numpy as np
 import platformdirs
 
 from tlkit import atomic
+from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
 
@@ -47,6 +52,10 @@ _HEADER = re.compile(
     rb"'fortran_order': False, 'shape': \(1,\), \} *\n"
 )
 _LONGEST = 2**16  # bytes of a space.json, at most
+_MARK = re.compile(r"[0-9a-f]{32}")
+_MARKS = 2**22  # bytes of the list of verified files, at most: then it begins anew
+_TOGETHER = 2**18  # values that are looked at together: they stay in a CPU's cache
+THREADS = 2  # that verify
 POLL = 0.02  # seconds between two tries for the lock
 
 
@@ -55,6 +64,13 @@ class Segment(NamedTuple):
 
     keys: np.ndarray  # (n, 32), uint8
     values: np.ndarray  # (n, *shape), float16 or float32
+
+
+class _File(NamedTuple):
+    """What a segment was read from, until it has been verified."""
+
+    content: np.ndarray  # (bytes,), uint8, with the header
+    inode: tuple[int, int] | None  # with the device; None where it is a copy in memory and not mapped
 
 
 class Usage(NamedTuple):
@@ -67,8 +83,8 @@ class Usage(NamedTuple):
         activations: How many it has.
         size: Bytes.
         used: When it was last read or written, in seconds since 1970.
-        damaged: Files that are not what their name says, or cannot be read. Where space.json is one, all are: nobody
-            can tell what they are of.
+        damaged: Files that are not what their name says, cannot be read, or hold values that are not finite. Where
+            space.json is one, all are: nobody can tell what they are of.
         twice: Activations that are there more than once; counted where all is verified, else 0.
         files: How many there are.
     """
@@ -222,15 +238,23 @@ class Space:
         self.segments: list[Segment] = []
         self.paths: list[Path | None] = []
         self.places: dict[bytes, tuple[int, int]] = {}  # of a key: which segment, which row
+        self.unverified: dict[int, _File] = {}  # by segment
 
     def refresh(self) -> Space:
-        """Look for segments that other processes have written; damaged ones are passed over."""
-        known = set(self.paths)
-        new = [path for path in sorted(_segments(self.folder)) if path not in known] if self.folder else []
+        """Look for segments that other processes have written; what is no segment is passed over, and named."""
+        found, known, seen = _segments(self.folder) if self.folder else {}, set(self.paths), _verified()
+        new = [path for path in sorted(found) if path not in known and _mark(path, found[path]) not in seen.damaged]
         mapped = _allow_files(len(self.paths) + len(new))
+        damaged = {}
         for path in new:
-            with contextlib.suppress(OSError, ValueError):
-                self._add(path, _read(path, self.description, len(self.paths) < mapped))
+            try:
+                self._add(path, *_read(path, self.description, len(self.paths) < mapped))
+            except ValueError as error:
+                damaged[path] = str(error)
+                seen.damaged.add(_mark(path, found[path]))
+            except OSError:
+                pass  # another process is making room, or it is somebody else's
+        self._tell(damaged)
         return self
 
     def keep(self, keys: Sequence[bytes], values: np.ndarray) -> None:
@@ -239,15 +263,91 @@ class Space:
         self._add(None, Segment(joined, values))
 
     def use(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Say which segment, and which of its rows, each key has, and that these segments are in use."""
+        """Say which segment, and which of its rows, each key has, and that these segments are in use.
+
+        Raises:
+            KeyError: it has one no more, since the segment is damaged; `verify` first.
+        """
+        if self.unverified:
+            self.verify(keys)
         places = np.array([self.places[key] for key in keys], np.int64).reshape(-1, 2)
-        for part in np.unique(places[:, 0]):
-            path = self.paths[part]
-            if path and self.store and path not in self.store.used:
-                self.store.used.add(path)
-                with contextlib.suppress(OSError):  # a store that may only be read
-                    os.utime(path)
         return places[:, 0], places[:, 1]
+
+    def verify(self, keys: Collection[bytes]) -> int:
+        """Verify the segments that have some of these keys, each once; damaged ones are forgotten, and named.
+
+        Returns:
+            How many of the keys there are, in segments that are whole.
+        """
+        while True:
+            found = [place[0] for place in map(self.places.get, keys) if place]
+            parts = sorted(self.unverified.keys() & set(found))
+            unknown = [part for part in parts if not self._known(part)]
+            damaged: dict[int, str] = {}
+            if unknown:
+                with ThreadPoolExecutor(THREADS) as pool:
+                    reasons = zip(unknown, pool.map(self._damage, unknown), strict=True)
+                    damaged = {part: reason for part, reason in reasons if reason}
+            for part in parts:
+                del self.unverified[part]
+                if self.store and part not in damaged:
+                    self.store.used.add(self._path(part))
+            _verified().save()
+            if not damaged:
+                return len(found)
+            self._tell({self._path(part): reason for part, reason in damaged.items()})
+            self._forget(damaged)  # what they have may stand in others too, so look again
+
+    def _known(self, part: int) -> bool:
+        """Whether a segment was verified before and its file is as it was then; if so, it counts as used just now."""
+        path, inode, seen = self._path(part), self.unverified[part].inode, _verified()
+        if inode is None or _mark(path, inode=inode) not in seen.whole:
+            return False
+        # Touched, it has another mark. Who may write the file and does so between these lines is not found out; but
+        # then they may also do so at any time later.
+        if (mark := self._touched(path, inode)) is not None:
+            seen.add(mark)
+        return True
+
+    def _damage(self, part: int) -> str:
+        """Say what is wrong with a segment, if anything is; it counts as used just now."""
+        path, (content, inode), seen = self._path(part), self.unverified[part], _verified()
+        mark = self._touched(path, inode)
+        if reason := _wrong(path, content, self.segments[part].values):
+            seen.damaged.add(mark)
+        elif mark and inode and _mark(path, inode=inode) == mark:
+            seen.add(mark)
+        return reason
+
+    def _path(self, part: int) -> Path:
+        path = self.paths[part]
+        if path is None:
+            raise RuntimeError("a segment in memory has no file")
+        return path
+
+    @staticmethod
+    def _touched(path: Path, inode: tuple[int, int] | None) -> str | None:
+        with contextlib.suppress(OSError):  # a store that may only be read
+            os.utime(path)
+        return _mark(path, inode=inode)
+
+    def _forget(self, parts: Collection[int]) -> None:
+        for part in parts:
+            segment = self.segments[part]
+            self.segments[part], self.paths[part] = Segment(segment.keys[:0], segment.values[:0]), None
+        self.places.clear()
+        for part, segment in enumerate(self.segments):
+            self._place(part, segment)
+
+    def _tell(self, damaged: Mapping[Path, str]) -> None:
+        if damaged and self.store:
+            path, reason = next(iter(damaged.items()))
+            more = f" and {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
+            say(
+                f"damaged, so that it is not used: {path} ({reason}){more}; what is missing is computed again "
+                f"(python -m tlkit.recipes.cache prune --store {shlex.quote(str(self.store.folder))} deletes it)",
+                error=True,
+            )
 
     @contextlib.contextmanager
     def turn(self, seconds: float) -> Iterator[bool]:
@@ -292,11 +392,13 @@ class Space:
 
         Raises:
             OSError: the disk is full, the limit is reached, or the folder cannot be written.
-            ValueError: they are not of this space: nobody would find them again.
+            ValueError: they are not of this space or not finite: nobody would find them again.
         """
         form = ([KEY] * len(keys), *_form(self.description))
         if (list(map(len, keys)), values.dtype.name, values.shape[1:]) != form or len(values) != len(keys):
             raise ValueError(f"{len(keys)} keys and {values.dtype.name} {values.shape} do not fit the space")
+        if not finite(values):
+            raise ValueError("values that are not finite are not stored")
         if not len(keys):
             return None
         if self.folder is None or self.store is None:
@@ -314,7 +416,11 @@ class Space:
         self._describe()
         path = self.folder / f"{digest.hexdigest()[:32]}.npy"
         self.store.used.add(path)
-        return _write(path, blocks)
+        _write(path, blocks)
+        if mark := _mark(path):
+            _verified().add(mark)
+            _verified().save()
+        return None
 
     def _describe(self) -> None:
         """Write space.json, where it is not there or not what it should be."""
@@ -322,12 +428,114 @@ class Space:
             text = json.dumps({"label": self.label, "description": dict(self.description)}, indent=1)
             _write(self.folder / "space.json", [text.encode()])
 
-    def _add(self, path: Path | None, segment: Segment) -> None:
+    def _add(self, path: Path | None, segment: Segment, file: _File | None = None) -> None:
         part = len(self.segments)
         self.segments.append(segment)
         self.paths.append(path)
+        if file:
+            self.unverified[part] = file
+        self._place(part, segment)
+
+    def _place(self, part: int, segment: Segment) -> None:
         for row, key in enumerate(_keys(segment.keys)):
             self.places.setdefault(key, (part, row))
+
+
+class _Verified:
+    """Which files were found whole, so that each is read for that once: by this process, and by this user before.
+
+    The list is the user's own and no part of a store. It knows a file by its mark, which changes with whatever is
+    written into it; so no stranger's file is on it unseen. What a failing disk changes by itself, `Store.usage` finds.
+
+    Args:
+        path: Of the list; None where there is none.
+    """
+
+    def __init__(self, path: Path | None):
+        self.path, self.new = path, list[str]()
+        self.whole, self.damaged = set[str | None](), set[str | None]()  # without None
+        with contextlib.suppress(OSError, ValueError):
+            if path:
+                with open(_own(path, os.O_RDONLY), encoding="ascii") as file:
+                    self.whole.update(line for line in file.read(2 * _MARKS).split("\n") if _MARK.fullmatch(line))
+
+    def add(self, mark: str) -> None:
+        if mark not in self.whole:
+            self.whole.add(mark)
+            self.new.append(mark)
+
+    def save(self) -> None:
+        new, self.new = self.new, []
+        if not self.path or not new:
+            return
+        with contextlib.suppress(OSError):  # then later processes verify again
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if self.path.lstat().st_size > _MARKS:
+                    self.path.unlink()
+            with open(_own(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
+                file.write("".join(f"{mark}\n" for mark in new).encode())  # at once: others append too
+
+
+def _verified() -> _Verified:
+    # Elsewhere the system does not tell when a file was changed, only what somebody says that it was.
+    path = platformdirs.user_state_path("tlkit", False) / "verified"
+    return _list_of(path if os.name == "posix" and path.is_absolute() else None)
+
+
+_list_of = functools.cache(_Verified)
+
+
+def _own(path: Path, flags: int) -> int:
+    """Open a file that nobody but this user can have written.
+
+    Raises:
+        OSError: it is not one, or cannot be opened.
+    """
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        os.close(handle)
+        raise PermissionError(errno.EACCES, "others may write it", str(path))
+    return handle
+
+
+def _mark(path: Path, status: os.stat_result | None = None, inode: tuple[int, int] | None = None) -> str | None:
+    """Name a file and the state that it is in, which no user can put back to what it was: by its time of change.
+
+    Args:
+        path: Of the file.
+        status: Of it, if that is known.
+        inode: That it must still have, with its device.
+
+    Returns:
+        None where the file is gone, or is another one.
+    """
+    with contextlib.suppress(OSError):
+        status = status or path.lstat()
+        if inode in (None, (status.st_dev, status.st_ino)):
+            state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            return hashlib.sha256(f"{path.name} {state}".encode()).hexdigest()[:32]
+    return None
+
+
+def _wrong(path: Path, content: np.ndarray, values: np.ndarray) -> str:
+    """Say what is wrong with a segment, or nothing."""
+    if hashlib.sha256(content.data).hexdigest()[:32] != path.stem:
+        return "does not hold what its name stands for"
+    return "" if finite(values) else "holds values that are not finite"
+
+
+def finite(values: np.ndarray) -> bool:
+    """Tell whether all values, float16 or float32, are finite: by their bits, which is ten times as fast for float16.
+
+    >>> finite(np.ones(3, np.float16)), finite(np.array([1, np.inf], np.float32)), finite(np.float32([[np.nan]]))
+    (True, False, False)
+    """
+    bits = np.ascontiguousarray(values).reshape(-1).view(f"u{values.itemsize}")
+    highest = bits.dtype.type(0x7C00 if values.itemsize == 2 else 0x7F800000)
+    parts = (bits[start : start + _TOGETHER] for start in range(0, len(bits), _TOGETHER))
+    return not any(((part & highest) == highest).any() for part in parts)
 
 
 def _name(description: Mapping[str, Any]) -> str:
@@ -429,42 +637,45 @@ def _about(folder: Path) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
-def _head(path: Path, size: int, form: tuple[str, tuple[int, ...]]) -> tuple[int, int]:
+def _head(file: BinaryIO | io.FileIO, size: int, form: tuple[str, tuple[int, ...]]) -> tuple[int, int]:
     """Where a segment's keys begin, and how many there are.
 
     Raises:
-        ValueError: the file is not a segment of activations of this form.
+        ValueError: the file is not a segment of activations of this form; says what it is.
         OSError: it cannot be read.
     """
-    with open(path, "rb", buffering=0) as file:
-        head = file.read(512)
-        start = 10 + int.from_bytes(head[8:10], "little")
-        if len(head) < start:
-            head += file.read(start - len(head))
+    head = file.read(512) or b""
+    start = 10 + int.from_bytes(head[8:10], "little")
+    if len(head) < start:
+        head += file.read(start - len(head)) or b""
     match = _HEADER.fullmatch(head[10:start])
     if not head.startswith(b"\x93NUMPY\x01\x00") or not match:
-        raise ValueError(f"{path} is not a segment of an activation store")
+        raise ValueError("is not a segment of an activation store")
     count, dtype = int(match[1]), np.dtype(match[2].decode())
     shape = tuple(int(side) for side in match[3].split(b",") if side.strip())
     if (dtype.name, dtype.isnative, shape) != (form[0], True, (count, *form[1])):
-        raise ValueError(f"{path} is not a segment of its space")
+        raise ValueError("is not a segment of its space")
     if not count or size != start + count * (KEY + math.prod(form[1]) * dtype.itemsize):
-        raise ValueError(f"{path} is not whole")
+        raise ValueError("is not whole")
     return start, count
 
 
-def _read(path: Path, description: Mapping[str, Any], mapped: bool = True) -> Segment:
+def _read(path: Path, description: Mapping[str, Any], mapped: bool = True) -> tuple[Segment, _File]:
     """Map a segment into memory, or read it.
 
     Raises:
-        ValueError: the file is not one.
+        ValueError: the file is not one; says what it is.
         OSError: it cannot be read.
     """
     dtype, shape = form = _form(description)
-    start, count = _head(path, path.stat().st_size, form)
-    joined = np.memmap(path, np.uint8, "r", start) if mapped else np.fromfile(path, np.uint8, offset=start)
-    end = count * KEY
-    return Segment(joined[:end].reshape(count, KEY), joined[end:].view(dtype).reshape(count, *shape))
+    with open(path, "rb", buffering=0) as file:  # once, so that what is verified is what is used
+        status = os.fstat(file.fileno())
+        start, count = _head(file, status.st_size, form)
+        file.seek(0)
+        content = np.memmap(file, np.uint8, "r") if mapped else np.frombuffer(file.readall(), np.uint8)
+    joined, end = content[start:], count * KEY
+    segment = Segment(joined[:end].reshape(count, KEY), joined[end:].view(dtype).reshape(count, *shape))
+    return segment, _File(content, (status.st_dev, status.st_ino) if mapped else None)
 
 
 def _usage(folder: Path, progress: Progress | None = None) -> Usage:
@@ -477,13 +688,15 @@ def _usage(folder: Path, progress: Progress | None = None) -> Usage:
     count = 0
     for path, status in segments.items():
         try:
-            if about:
-                start, part = _head(path, status.st_size, _form(description))
-                if progress:
-                    if _digest(path) != path.stem:
-                        raise ValueError
-                    seen.update(_keys(np.fromfile(path, np.uint8, part * KEY, offset=start)))
-                count += part
+            if about and progress:
+                segment, file = _read(path, description)
+                if _wrong(path, file.content, segment.values):
+                    raise ValueError
+                seen.update(_keys(segment.keys))
+                count += len(segment.keys)
+            elif about:
+                with open(path, "rb", buffering=0) as opened:
+                    count += _head(opened, status.st_size, _form(description))[1]
         except (FileNotFoundError, PermissionError):
             pass  # another process is making room, or it is somebody else's
         except (OSError, ValueError):
@@ -505,8 +718,3 @@ def _usage(folder: Path, progress: Progress | None = None) -> Usage:
         twice=count - len(seen) if progress else 0,
         files=len(segments) + 1,
     )
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
