@@ -223,7 +223,7 @@ def make_photo(path: Path, draw: random.Random) -> None:
         options["compression"] = draw.choice([None, "tiff_lzw", "tiff_deflate", "packbits"])
     exif = Image.Exif()
     exif[0x0112] = draw.randrange(10)
-    image.save(path, chosen, **options, **({} if chosen in ("GIF", "BMP") else {"exif": exif}))
+    image.save(path, chosen, **options, **({} if chosen in ("GIF", "BMP", "TIFF") else {"exif": exif}))
 
 
 def read_photo(path: Path) -> None:
@@ -550,7 +550,7 @@ def run(folder: Path, count: int, seed: int, seconds: float = float("inf")) -> d
         place.mkdir()
     os.chdir(work)
     os.environ["MLFLOW_TRACKING_URI"] = NOWHERE
-    os.environ["TLKIT_CACHE"] = str(work / "cache")
+    os.environ["TLKIT_CACHE"], os.environ["XDG_STATE_HOME"] = str(work / "cache"), str(work / "state")
     draw, ended, ends = random.Random(seed), Counter[str](), {name: Counter[str]() for name in KINDS}
     names = [name for name, kind in KINDS.items() for _ in range(kind.share)]
     for kind in KINDS.values():  # what is loaded on the way is none of an input's doing
@@ -571,7 +571,7 @@ def run(folder: Path, count: int, seed: int, seconds: float = float("inf")) -> d
         path = here / f"input{kind.suffix}"
         once = random.Random(f"{seed} {number}")
         kind.make(path, once)
-        with contextlib.suppress(ValueError, OSError):  # a change that cannot be written is none
+        with contextlib.suppress(ValueError, OSError, IndexError):  # a change that cannot be written is none
             kind.change(path, once)
         faulthandler.dump_traceback_later(3 * SECONDS, exit=True)
         watch.on, start, wrong = True, time.monotonic(), ""

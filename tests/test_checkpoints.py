@@ -83,7 +83,9 @@ def test_one_bad_record_does_not_hide_the_other_runs(tmp_path: Path, monkeypatch
     }.items():
         (checkpoints.FOLDER / name).mkdir()
         (checkpoints.FOLDER / name / "run.json").write_bytes(text.encode("latin-1"))
+    (checkpoints.FOLDER / "link").mkdir()
+    (checkpoints.FOLDER / "link" / "run.json").symlink_to(good.folder / "run.json")
     assert [run.run_id for run in checkpoints.unfinished()] == ["good"]
     checkpoints.finished(good)
     assert not good.folder.exists()
-    assert len(list(checkpoints.FOLDER.iterdir())) == 7
+    assert len(list(checkpoints.FOLDER.iterdir())) == 8

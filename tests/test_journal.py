@@ -366,6 +366,18 @@ def test_a_damaged_journal_does_not_stop_the_others(folder: Path, killed: str, c
         pass
 
 
+@pytest.mark.parametrize("name", ["header.json", "state.json", "journal.jsonl"])
+def test_links_in_a_strangers_journal_are_not_followed(folder: Path, killed: str, name: str):
+    (left,) = journals(folder)
+    text = (left / name).read_bytes() + b"half a line" if (left / name).exists() else b'{"next": 0, "refused": []}'
+    (folder / "thesis.txt").write_bytes(text)
+    (left / name).unlink(missing_ok=True)
+    (left / name).symlink_to(folder / "thesis.txt")
+    with pytest.raises(Unavailable, match=f"is no journal of a run: {name} is a link or no file"):
+        sync.run(config.Sync())
+    assert (folder / "thesis.txt").read_bytes() == text
+
+
 @pytest.mark.parametrize("state", ['{"next": 99, "refused": []}', '{"next": 0, "refused": [77]}'])
 def test_a_state_that_does_not_fit_its_journal_is_no_crash(folder: Path, killed: str, state: str):
     (left,) = journals(folder)

@@ -42,7 +42,7 @@ def state(folder: Path) -> dict[str, Any]:
     Raises:
         InvalidInput: it is no journal.
     """
-    if not (folder / "state.json").exists():
+    if not os.path.lexists(folder / "state.json"):
         return {}
     with _readable(folder):
         found = untrusted.read_json(folder / "state.json")
@@ -56,10 +56,10 @@ def state(folder: Path) -> dict[str, Any]:
 def entries(folder: Path) -> list[Entry]:
     """Read a journal's entries, and cut off what a kill in the middle of one has left."""
     path, found = folder / "journal.jsonl", []
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     with _readable(folder):
-        *lines, rest = path.read_bytes().split(b"\n")
+        *lines, rest = untrusted.read_bytes(path).split(b"\n")
         if rest:
             os.truncate(path, path.stat().st_size - len(rest))
     odd = 0

@@ -128,14 +128,27 @@ def _inside(value: Any) -> list[Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Read a file of JSON, as `parse_json`.
+    """Read a file of JSON, as `parse_json`; a link is not followed.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not JSON, or too large.
+        ValueError: it is not JSON, too large, or a link.
     """
+    return parse_json(read_bytes(path, LONGEST_JSON + 1), path.name)
+
+
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """Read a file, or its first bytes, that lies where it is said to: no link is followed, and no pipe waited for.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is a link, or no file.
+    """
+    if path.is_symlink() or not path.is_file():
+        path.lstat()  # raises where there is nothing
+        raise ValueError(f"{path.name} is a link or no file")
     with open(path, "rb") as file:
-        return parse_json(file.read(LONGEST_JSON + 1), path.name)
+        return file.read(most)
 
 
 def member(archive: zipfile.ZipFile, name: str, most: int = LONGEST_JSON) -> bytes:
