@@ -40,6 +40,15 @@ def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
+def short(text: str, most: int = 1000) -> str:
+    """Leave out the middle of a long text.
+
+    >>> short("abcdefghij", 6)
+    'abc … hij'
+    """
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-(most // 2) :]}"
+
+
 def lines(text: object) -> str:
     """Write text for a terminal as `shown` does, but keep its line ends and tabs.
 
