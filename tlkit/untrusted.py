@@ -18,6 +18,8 @@ from tlkit.errors import InvalidInput
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")  # what Windows takes for a device in any folder
 LONGEST_JSON = 64 * 2**20  # bytes
+EXPANSION = 100  # times that what is compressed may grow
+UNSUSPECTED = 2**27  # bytes, up to which nobody asks how much it grows
 SHARE = 0.5  # of the memory that is available, what one file may take
 
 
@@ -107,6 +109,29 @@ def member(archive: zipfile.ZipFile, name: str, most: int = LONGEST_JSON) -> byt
         raise ValueError(f"its member {shown(name)} has {found[0].file_size:,} bytes, more than {most:,}")
     with archive.open(found[0]) as file:  # which gives no more than the size that was announced
         return file.read(most + 1)
+
+
+def check_expansion(size: int, stored: int, what: str) -> None:
+    """Refuse what a small file only announces: compressed far more tightly than data are.
+
+    Args:
+        size: Bytes that it takes once it is read.
+        stored: Bytes that it has in the file.
+        what: It is, for the error.
+
+    Raises:
+        InvalidInput: it takes over 128 MiB, and over 100 times what is stored.
+
+    >>> check_expansion(10**9, 10**6, "x.npy in photos.npz")
+    Traceback (most recent call last):
+        ...
+    tlkit.errors.InvalidInput: x.npy in photos.npz would grow from 1,000,000 to 1,000,000,000 bytes, as no ...
+    """
+    if size > EXPANSION * stored and size > UNSUSPECTED:
+        raise InvalidInput(
+            f"{what} would grow from {stored:,} to {size:,} bytes, as no real data do: if they are yours, write them "
+            "without compression"
+        )
 
 
 def check_memory(size: int, what: str) -> None:
