@@ -10,7 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
@@ -132,6 +132,47 @@ def check_expansion(size: int, stored: int, what: str) -> None:
             f"{what} would grow from {stored:,} to {size:,} bytes, as no real data do: if they are yours, write them "
             "without compression"
         )
+
+
+def check_hdf5(file: str | BinaryIO, stored: int, what: str) -> int:
+    """Look at what an HDF5 file announces, before anything of it is read.
+
+    Args:
+        file: Its path, or a stream.
+        stored: Bytes that it has.
+        what: It is, for errors.
+
+    Returns:
+        How many numbers it holds; those of an optimizer, which stay unread, are not counted.
+
+    Raises:
+        InvalidInput: it points to other files, or announces far more than it has.
+        OSError: it is no HDF5 file, or damaged.
+    """
+    import h5py
+
+    numbers, size = 0, 0
+
+    def link(name: str, found: Any) -> str | None:  # what is returned ends the visit; h5py's may not be left by raising
+        return None if isinstance(found, h5py.HardLink) else name
+
+    def item(name: str, found: Any) -> str | None:
+        nonlocal numbers, size
+        if isinstance(found, h5py.Dataset):
+            if found.external or found.is_virtual:
+                return name
+            if not name.startswith("optimizer"):
+                numbers += int(found.size or 0)
+                size += int(found.size or 0) * found.dtype.itemsize
+        return None
+
+    with h5py.File(file, "r") as opened:
+        outside = opened.visititems_links(link) or opened.visititems(item)
+    if outside:
+        raise InvalidInput(f"{what} takes {shown(outside)} from elsewhere, as no file of weights does")
+    check_expansion(size, stored, what)
+    check_memory(size, what)
+    return numbers
 
 
 def check_memory(size: int, what: str) -> None:
