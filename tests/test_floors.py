@@ -23,8 +23,9 @@ FLOORS = [
         "reference",
         "space",
     },
-    {"cli", "runtime", "data", "plots", "letternet", "layers", "modelfiles", "probes", "store", "weightfiles"}
+    {"cli", "runtime", "data", "plots", "letternet", "layers", "probes", "store", "weightfiles"}
     | {"checkpoints", "importance", "losses", "registry", "schedules", "variables"},
+    {"modelfiles"},
     {"anatomy", "backbones", "builders", "engines", "finder", "journal", "memory", "optimizers", "serving"},
     {"evaluation", "features", "phases", "tracking", "tuning"},
     {"training"},

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from tlkit import arithmetic, untrusted
+from tlkit import arithmetic, untrusted, weightfiles
 from tlkit.errors import InvalidInput, first_line
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 LONGEST_CONFIG = 2**24  # bytes; NASNetLarge's has 1 MB
 UNSAVED = 2**20  # numbers that a model may have besides those in its file
-LARGEST = 2**27  # numbers that one layer makes of one example, up to which nobody asks
+LARGEST = 2**26  # numbers that one layer makes of one example, up to which nobody asks
 COPIES = 4  # of its largest layer, that a prediction may take
 GROWTH = 1000  # times that a layer may make more of an example than it and the weights hold, above that
 LONGEST_REASON = 250  # letters of what Keras says
+STEPS, WRITTEN_OUT = 2**17, 2**10  # that a recurrent layer may take, in a loop or one by one in the graph
 _BUILDING = threading.RLock()  # who puts Keras' function back must be who replaced it
 
 
@@ -46,7 +46,7 @@ def load(path: str | Path, name: str | None = None) -> keras.Model:
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
         if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
             raise InvalidInput(f"it is a {type(model).__name__} that does not say what it takes")
-        check_finite(model)
+        weightfiles.check_finite(model, "it")
         _check_sizes(model, numbers)
     return model
 
@@ -62,29 +62,6 @@ def one_line(what: str) -> Iterator[None]:
         yield
     except Exception as error:  # down to RecursionError and MemoryError
         raise InvalidInput(f"{what}: {_reason(error)}") from error
-
-
-def check_finite(model: keras.Model) -> None:
-    """Refuse a model whose answers would be no numbers.
-
-    Raises:
-        InvalidInput: a weight is not finite; the message names it.
-
-    >>> layer = keras.layers.Dense(2, bias_initializer=keras.initializers.Constant(float("nan")), name="head")
-    >>> check_finite(keras.Sequential([keras.Input((3,)), layer]))
-    Traceback (most recent call last):
-        ...
-    tlkit.errors.InvalidInput: 2 numbers of its weights head/bias are not finite: train it again, at a lower rate
-    """
-    for weight in model.weights:
-        if "float" not in str(weight.dtype):
-            continue
-        finite = np.isfinite(keras.ops.convert_to_numpy(weight))
-        if not finite.all():
-            raise InvalidInput(
-                f"{finite.size - np.count_nonzero(finite):,} numbers of its weights {weight.path} are not finite: "
-                "train it again, at a lower rate"
-            )
 
 
 def _check_file(path: str | Path) -> int:
@@ -133,6 +110,9 @@ def _check_sizes(model: keras.Model, weights: int) -> None:
     given = _given(model)
     if given > LARGEST:
         raise InvalidInput(f"it takes examples of {given:,} numbers, more than {LARGEST:,}")
+    for name, steps, most in _steps(model):
+        if steps > most:
+            raise InvalidInput(f"its layer {name} goes through an example in {steps:,} steps, more than {most:,}")
     largest, layer = max(_outputs(model), default=(0, ""))
     if largest > LARGEST and largest > GROWTH * (given + weights):
         raise InvalidInput(f"its layer {layer} makes {largest:,} numbers of an example of {given:,}")
@@ -161,6 +141,18 @@ def _outputs(model: keras.Model) -> Iterator[tuple[int, str]]:
             continue
         for tensor in node.output_tensors:
             yield math.prod(length or 1 for length in tensor.shape[1:]), node.operation.name
+
+
+def _steps(model: keras.Model) -> Iterator[tuple[str, int, int]]:
+    """Layers that take one step after the other, how many these are, and how many may be."""
+    for node in arithmetic._nodes(model):
+        layer = node.operation
+        if isinstance(layer, keras.Model):
+            yield from _steps(layer)
+        inner = layer.forward_layer if isinstance(layer, keras.layers.Bidirectional) else layer
+        if isinstance(inner, keras.layers.RNN | keras.layers.TimeDistributed):
+            written_out = getattr(inner, "unroll", True)  # each step is a part of the graph
+            yield layer.name, node.input_tensors[0].shape[1] or 0, WRITTEN_OUT if written_out else STEPS
 
 
 def _reason(error: Exception) -> str:
