@@ -123,7 +123,7 @@ for _ in range(300):
         (weights(virtual), f"{KERNEL} from elsewhere"),
         (weights(link(h5py.ExternalLink("other.h5", "x"))), f"{KERNEL} from elsewhere"),
         (weights(link(h5py.SoftLink("/layers"))), f"{KERNEL} from elsewhere"),
-        (weights(not_finite), "1 numbers of its weights dense.*/kernel are not finite"),
+        (weights(not_finite), "it has 1 numbers in dense.*/kernel that are not finite"),
     ],
 )
 def test_a_hostile_file_is_one_line(good: dict[str, bytes], tmp_path: Path, change: Callable, says: str):
@@ -191,3 +191,12 @@ def test_as_many_examples_at_a_time_as_the_memory_allows(monkeypatch: pytest.Mon
     assert modelfiles.batch_size(model, 32) == 5
     monkeypatch.setattr("tlkit.untrusted.available_memory", lambda: 0)
     assert modelfiles.batch_size(model, 32) == 1
+
+
+def test_a_layer_of_too_many_steps_is_refused(tmp_path: Path):
+    samples = keras.Input((2000, 2))
+    for name, layer in (("loop", keras.layers.SimpleRNN(2)), ("written", keras.layers.SimpleRNN(2, unroll=True))):
+        keras.Model(samples, layer(samples)).save(tmp_path / f"{name}.keras")
+    modelfiles.load(tmp_path / "loop.keras")
+    with pytest.raises(InvalidInput, match="goes through an example in 2,000 steps, more than 1,024"):
+        modelfiles.load(tmp_path / "written.keras")

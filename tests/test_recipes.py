@@ -410,7 +410,7 @@ def test_an_unwritable_store(folder: Path, capsys: pytest.CaptureFixture, monkey
         (["damaged.keras", "photo.png"], "Keras cannot load 'damaged.keras'"),
         (["named.keras", "photo.png"], "does not hold a list of class names"),
         (["few.keras", "photo.png"], "'few.keras' holds 1 class names for 2 classes"),
-        (["nan.keras", "photo.png"], "2 numbers of its weights weights/kernel are not finite"),
+        (["nan.keras", "photo.png"], "it has 2 numbers in weights/kernel that are not finite"),
         (["overflow.keras", "photo.png"], "the network's answer is not a number"),
         (["folder", "photo.png"], "'folder' is a folder; give a .keras file"),
         (["regression.keras", "photo.png"], "predict needs a classifier of photos of one size"),

@@ -107,7 +107,7 @@ def _row(variant: str, changes: dict[str, Any]) -> tuple[Family, Any]:
     fields = [field for field in row._fields if field not in ("parameters", "application")]
     for field in changes:
         if field not in fields:
-            close = difflib.get_close_matches(field, [*ARGUMENTS, *fields], n=1)
+            close = difflib.get_close_matches(field, [*ARGUMENTS, *fields], n=1, cutoff=0.7)
             meant = f" did you mean {close[0]}?" if close else ""
             raise InvalidInput(f"{field} is no argument of {variant}:{meant} its row has {', '.join(fields)}")
     return family, row._replace(**changes)
