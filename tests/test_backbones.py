@@ -11,13 +11,14 @@ import zipfile
 from itertools import pairwise
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from keras.src.utils import file_utils
 from PIL import Image
 
-from tlkit import backbones, weightfiles
+from tlkit import backbones, builders, weightfiles
 from tlkit.backbones import BACKBONES, build, classifier, freeze, unfreeze
 from tlkit.errors import InvalidInput, Unavailable
 
@@ -146,6 +147,16 @@ def test_same_as_keras_with_the_same_weights(name, network, tmp_path, monkeypatc
     else:
         first = keras.Model(network.input, network.get_layer("preprocessing").output)
         np.testing.assert_allclose(outputs(first, x), preprocessed, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")  # that the format is an old one
+@pytest.mark.parametrize("name", ["ResNet50", "LetterNet"])
+def test_the_older_format_holds_the_preprocessing(name, tmp_path):
+    model = classifier(build(name, (40, 32, 3), weights="none"), 3)
+    model.save(tmp_path / "model.h5")
+    loaded = keras.saving.load_model(tmp_path / "model.h5")
+    x = pixels(1, 40, 32, 3)
+    assert_close(outputs(loaded, x), outputs(model, x))
 
 
 # One for each preprocessing and each kind of layer that is special to one family.
@@ -433,14 +444,36 @@ def test_a_file_of_the_older_format(tmp_path):
         (lambda path: tiny(alpha=0.5).save_weights(path), r"holds 135 arrays of 829,536 numbers, the network has 135"),
         (
             lambda path: keras.applications.MobileNet(alpha=0.25, weights=None, classes=7).save_weights(path),
-            "holds 137 arrays of 220,343 numbers, the network has 135 arrays of 218,544 numbers",
+            r"137 arrays of 220,343 numbers, .* has 135 arrays of 218,544 numbers: it seems to have a top",
         ),
         (lambda path: keras.applications.VGG16(weights=None, include_top=False).save_weights(path), "holds 26 arrays"),
-        (lambda path: path.write_bytes(saved(path)[:200_000]), r"is not a complete HDF5 file|does not fit"),
-        (lambda path: path.mkdir(), "the path of a file that exists"),
+        (lambda path: path.write_bytes(saved(path)[:200_000]), r"is cut short or damaged: copy or download it again"),
+        (lambda path: path.mkdir(), "a folder: give the path of a file that exists"),
+        (
+            lambda path: saved_model(path),
+            "a folder with a SavedModel, which Keras cannot take weights",
+        ),
+        (lambda path: path.write_bytes(b"PK\5\6" + bytes(18)), "is a zip file, as of NumPy or PyTorch"),
+        (
+            lambda path: nested().save_weights(path),
+            "135 .*: it is of a model that holds the network as one of its layers",
+        ),
+        (lambda path: not_finite(path), "has 3 numbers in conv1.* are not finite"),
         (lambda path: None, "the path of a file that exists"),
     ],
-    ids=["text", "other alpha", "with top", "other network", "cut", "folder", "missing"],
+    ids=[
+        "text",
+        "other alpha",
+        "with top",
+        "other network",
+        "cut",
+        "folder",
+        "SavedModel",
+        "zip",
+        "nested",
+        "nan",
+        "missing",
+    ],
 )
 def test_a_file_that_does_not_fit(write, message, tmp_path):
     path = tmp_path / "bad.weights.h5"
@@ -449,6 +482,41 @@ def test_a_file_that_does_not_fit(write, message, tmp_path):
         tiny(weights=path)
     assert "\n" not in str(raised.value)
     assert str(path) in str(raised.value)
+
+
+def saved_model(path):
+    path.mkdir()
+    (path / "saved_model.pb").touch()
+
+
+def nested():
+    return keras.Sequential([keras.Input((64, 64, 3)), tiny()])
+
+
+def not_finite(path):
+    tiny().save_weights(path)
+    with h5py.File(path, "r+") as file:
+        file["layers/conv2d/vars/0"][0, 0, :, 0] = np.nan
+
+
+@pytest.mark.filterwarnings("ignore")  # that the format is an old one
+def test_what_is_no_file_of_weights_says_what_it_is(tmp_path):
+    model = classifier(tiny(), 2)
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(
+        InvalidInput, match=r"is a whole model: .*load_model\(.*model\.keras'\)\.get_layer\('backbone'\)"
+    ):
+        tiny(weights=tmp_path / "model.keras")
+    whole = keras.saving.load_model(tmp_path / "model.keras")  # as the message says
+    whole.get_layer("backbone").save_weights(tmp_path / "backbone.weights.h5")
+    x = pixels(1, 64, 64, 3)
+    assert_close(outputs(tiny(weights=tmp_path / "backbone.weights.h5"), x), outputs(model.get_layer("backbone"), x))
+    nested().save_weights(tmp_path / "nested.weights.h5")
+    nested().save(tmp_path / "nested.h5")
+    (tmp_path / "net.pth").write_bytes(b"x")
+    for name, says in (("nested.h5", "holds the network as one of its layers"), ("net.pth", "is a .pth file")):
+        with pytest.raises(InvalidInput, match=says):
+            tiny(weights=tmp_path / name)
 
 
 def saved(path):
@@ -460,7 +528,7 @@ def saved(path):
     ("arguments", "message"),
     [
         ({"name": "mobilnet_v2"}, r"'mobilnet_v2' is unknown: did you mean MobileNetV2\?.*BACKBONES lists all 41"),
-        ({"name": "ResNet18"}, r"did you mean ResNet1"),
+        ({"name": "resnet_50"}, r"did you mean ResNet50\?"),
         ({"name": None}, r"None is unknown"),
         ({"name": "VGG16", "alpha": 0.5}, r"alpha is 0.5: VGG16 takes none; MobileNet, MobileNetV2, MobileNetV3"),
         ({"name": "MobileNet", "alpha": 0.6}, r"alpha is 0.6: .*published for 0.25, 0.5, 0.75, 1.0"),
@@ -469,7 +537,6 @@ def saved(path):
         ({"name": "MobileNet", "alpha": 0, "weights": "none"}, r"alpha is 0: above 0"),
         ({"name": "VGG16", "weights": "letters"}, r"weights is 'letters': VGG16 takes imagenet, none, or the path"),
         ({"name": "LetterNet", "weights": "imagenet"}, r"LetterNet takes letters, none, or the path"),
-        ({"name": "VGG16", "weights": None}, r"weights is None"),
         ({"name": "VGG16", "input_shape": (64, 64)}, r"input_shape is \(64, 64\): \(height, width, channels\)"),
         ({"name": "VGG16", "input_shape": (64, 64, 4)}, r"1 or 3 channels"),
         ({"name": "VGG16", "input_shape": (None, None, 3)}, r"\(height, width, channels\)"),
@@ -481,10 +548,92 @@ def test_bad_arguments(arguments, message):
         build(**arguments)
 
 
-def test_channels_first_is_refused(monkeypatch):
+@pytest.mark.parametrize(
+    "name", [name for name in builders.VARIANTS if name.replace("_", "") not in map(str.lower, BACKBONES)]
+)
+def test_a_network_of_the_builders_is_named_as_such(name):
+    with pytest.raises(InvalidInput, match=r"tlkit\.builders\.build has such networks"):
+        build(name)
+
+
+def test_none_is_no_weights():
+    assert backbones.check("VGG16", weights=None) == backbones.check("VGG16", weights="none")
+
+
+def test_channels_first_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
-    with pytest.raises(InvalidInput, match="channels_first"):
-        tiny()
+    monkeypatch.setattr(
+        "keras.src.backend.config._config_path", str(tmp_path / "keras.json")
+    )  # where KERAS_HOME is set
+    for make in (tiny, lambda: builders.build("vgg_mini")):
+        with pytest.raises(
+            InvalidInput, match=f"channels_first: set it to channels_last in {tmp_path / 'keras.json'}$"
+        ):
+            make()
+
+
+def augmented(*models):
+    x = inputs = keras.Input((64, 64, 3))
+    x = keras.layers.RandomFlip("horizontal")(x)
+    return keras.Model(inputs, [model(x) for model in models] if len(models) > 1 else models[0](x))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: keras.Sequential([keras.Input((64, 64, 3)), keras.layers.RandomFlip("horizontal"), model]),
+        augmented,
+        lambda model: augmented(keras.Sequential([keras.Input((64, 64, 3)), augmented(model)])),
+        lambda model: keras.Sequential(
+            [keras.Input((64, 64, 3)), keras.Sequential([keras.layers.RandomFlip("horizontal")]), model]
+        ),
+    ],
+    ids=["sequential", "functional", "three deep", "augmentation is a model"],
+)
+def test_freeze_leaves_the_head_of_a_classifier_inside(wrap):
+    model = classifier(tiny(), 2)
+    wrapper = wrap(model)
+    freeze(wrapper)
+    assert [weight.path for weight in wrapper.trainable_weights] == ["head/kernel", "head/bias"]
+    unfreeze(wrapper, "MobileNet", "stage4")
+    assert wrapper.trainable_weights[0].path == "conv_dw_12/kernel"
+    assert [weight.path for weight in wrapper.trainable_weights[-2:]] == ["head/kernel", "head/bias"]
+    with pytest.raises(InvalidInput, match="cannot be cut: split takes one of"):
+        backbones.split(wrapper, "MobileNet", "stage4")
+    with pytest.raises(InvalidInput, match="has no layer called head"):
+        backbones.set_head(wrapper, np.zeros((256, 2)), np.zeros(2))
+
+
+def test_freeze_leaves_the_head_of_other_networks_inside():
+    network = builders.build("vgg_mini", (64, 64, 3), classes=2)
+    wrapper = augmented(network)
+    freeze(wrapper)
+    assert [weight.path for weight in wrapper.trainable_weights] == ["head/kernel", "head/bias"]
+    outer = keras.Sequential([keras.Input((64, 64, 3)), network, keras.layers.Dense(3, name="second")])
+    freeze(outer)  # the first head is a part of the backbone then
+    assert [weight.path for weight in outer.trainable_weights] == [
+        f"{outer.name}/second/kernel",
+        f"{outer.name}/second/bias",
+    ]
+    theirs = keras.applications.MobileNet(weights=None, include_top=False, input_shape=(64, 64, 3), alpha=0.25)
+    pool = keras.layers.GlobalAveragePooling2D()
+    inside = keras.Sequential([keras.Input((64, 64, 3)), theirs, pool, keras.layers.Dense(2, name="third")])
+    wrapper = augmented(inside)
+    freeze(wrapper)
+    assert [weight.path for weight in wrapper.trainable_weights] == [
+        f"{inside.name}/third/kernel",
+        f"{inside.name}/third/bias",
+    ]
+
+
+def test_freeze_refuses_what_it_would_freeze_as_a_whole_or_must_guess():
+    theirs = keras.applications.MobileNet(weights=None, input_shape=(64, 64, 3), alpha=0.25, classes=2)
+    with pytest.raises(InvalidInput, match="no layer called backbone in front of a head"):
+        freeze(augmented(theirs))
+    two = [classifier(tiny(), 2) for _ in range(2)]
+    two[1].name = "other"
+    with pytest.raises(InvalidInput, match=r"holds 2 that may be its backbone \(classifier/backbone, other/backbone\)"):
+        freeze(augmented(*two))
 
 
 def test_bad_arguments_of_the_head():

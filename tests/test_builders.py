@@ -423,6 +423,28 @@ def test_wrong_values_of_a_row_are_one_line(name: str, keywords: dict, says: str
         build(name, **keywords)
 
 
+@pytest.mark.parametrize(
+    ("keywords", "says"),
+    [
+        ({"num_classes": 5}, "num_classes is no argument of resnet18: did you mean classes?"),
+        ({"dropoutt": 5}, "dropoutt is no argument of resnet18: its row has"),
+        ({"weights": "imagenet"}, "has no weights for resnet18, but for .*resnet50_v1.*; give one of them, none, or"),
+    ],
+)
+def test_what_was_meant_is_named(keywords: dict, says: str):
+    with pytest.raises(InvalidInput, match=says.replace("?", r"\?")):
+        build("resnet18", **keywords)
+    with pytest.raises(InvalidInput, match="no weights for resnet50, but for resnet50_v1; give one of them"):
+        build("resnet50", weights="imagenet")
+
+
+def test_none_may_be_a_word():
+    assert (
+        build("vgg_mini", (32, 32, 3), weights="none").count_params() == build("vgg_mini", (32, 32, 3)).count_params()
+    )
+    assert cnn((32, 32, 3), classes=2, weights="none").name == "cnn"
+
+
 def test_numbers_of_numpy_are_numbers():
     shape = np.zeros((2, 32, 32, 3)).shape[1:]
     assert build("vgg_mini", np.array(shape), classes=np.int64(5)).output_shape == (None, 5)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import write_arrays
 
-from tlkit.data import Photos, augment, augment_array, batches, load, load_source
+from tlkit import untrusted
+from tlkit.data import Photos, augment, augment_array, batches, graph, load, load_source
 from tlkit.data.augmentation import augmentation
 from tlkit.errors import InvalidInput
 
@@ -100,7 +103,8 @@ GOOD = {"train_images": np.zeros((4, 5, 5, 5)), "train_labels": np.array([0, 1, 
         ),
         ({**GOOD, "train_labels": np.zeros(4)}, r"train_labels is float64 \(4,\): give one integer"),
         ({**GOOD, "train_labels": np.ones(4, int)}, "a single class, 1: give two or more"),
-        ({**GOOD, "train_images": np.array([{}] * 4)}, "not arrays of numbers as numpy.savez writes them"),
+        ({**GOOD, "train_images": np.array([{}] * 4)}, "train_images is no array of numbers, but of Python objects"),
+        ({**GOOD, "train_images": np.zeros(4, [("a", "i4")])}, "train_images is no array of numbers, .*structures"),
         ({**GOOD, "train_images": np.array(["a"] * 4)}, r"train_images is <U1 \(4,\): give numbers"),
         ({**GOOD, "train_images": np.zeros(4)}, r"train_images is float64 \(4,\): give numbers \(n, \*space"),
         ({**GOOD, "train_images": np.zeros((4, 5, 5, 5, 9))}, "3 axes of space and 4 channels at most"),
@@ -132,7 +136,74 @@ def test_what_is_no_numpy_file(tmp_path: Path):
         load_source("npz", path=tmp_path / "a.npy")
     whole = write_arrays(path).read_bytes()
     path.write_bytes(whole[:100] + b"\xff" * 50 + whole[150:])
-    with pytest.raises(InvalidInput, match=r"a\.npz: not arrays of numbers"):
+    with pytest.raises(InvalidInput, match=r"a\.npz: "):
+        load_source("npz", path=path)
+
+
+def npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def announced(descr: str, shape: tuple[int, ...], content: bytes = b"") -> bytes:
+    """An .npy file whose header says what its content does not hold."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    return stream.getvalue() + content
+
+
+IMAGES = npy(GOOD["train_images"])
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"train_images.npy": b"words"}, "train_images is no array of NumPy"),
+        ({"train_images": b"words"}, "train_images is no array of NumPy"),
+        ({"train_images.npy": b""}, "train_images is no array of NumPy"),
+        ({"train_images.npy": IMAGES[:300]}, r"train_images is announced as float64 \(4, 5, 5, 5\), 4,000 bytes, but"),
+        ({"train_images.npy": IMAGES + b"more"}, "train_images is announced as .* but has 4,004"),
+        (
+            {"train_images.npy": announced("<f4", (10**12, 8, 8))},
+            "train_images is announced as .* 256,000,000,000,000 bytes",
+        ),
+        ({"train_images.npy": announced("<f4", (-1, 8))}, "train_images is announced as"),
+        ({"train_images.npy": announced("<f4", (-1, -8), bytes(32))}, "train_images is announced as"),
+        ({"train_images.npy": npy(np.float32(3))}, r"train_images is float32 \(\): give numbers"),
+        ({"train_images.npy": b"\x93NUMPY\1\0\x40\x1f" + b"(" * 8000}, "not arrays of numbers as numpy.savez writes"),
+        ({"train_images.npy": IMAGES, "train_images": IMAGES}, "several arrays train_images: keep one"),
+        ({"train_images.npy": bytes(2**27 + 1)}, "train_images would grow from [0-9,]* to 134,217,729 bytes"),
+    ],
+)
+def test_members_that_are_not_what_they_announce(tmp_path: Path, members: dict[str, bytes], words: str):
+    members = {"train_labels.npy": npy(GOOD["train_labels"])} | members
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(InvalidInput, match=rf"a\.npz: {words}") as error:
+        load_source("npz", path=tmp_path / "a.npz")
+    assert "\n" not in str(error.value)
+    with zipfile.ZipFile(tmp_path / "g.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("train_images", "features"), content)
+    with pytest.raises(InvalidInput, match=r"g\.npz: .*features|g\.npz: not arrays") as error:
+        graph.load(tmp_path / "g.npz")
+    assert "\n" not in str(error.value)
+
+
+def test_only_what_is_wanted_is_read(tmp_path: Path):
+    path = write_arrays(tmp_path / "a.npz")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("huge.npy", announced("<f4", (10**12,)))
+        archive.writestr("notes.txt", "words")
+    assert len(load_source("npz", path=path).names) == 60
+
+
+def test_arrays_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_arrays(tmp_path / "a.npz")  # 60 volumes of 512 bytes
+    monkeypatch.setattr(untrusted, "available_memory", lambda: 50_000)
+    with pytest.raises(InvalidInput, match=r"a\.npz: train_images, .*more than half of the"):
         load_source("npz", path=path)
 
 
@@ -142,7 +213,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path):
             return (Path.touch, (tmp_path / "sprung",))
 
     np.savez(tmp_path / "a.npz", train_images=np.array([Trap()], object), train_labels=[0])
-    with pytest.raises(InvalidInput, match="allow_pickle"):
+    with pytest.raises(InvalidInput, match="train_images is no array of numbers, but of Python objects"):
         load_source("npz", path=tmp_path / "a.npz")
     assert not (tmp_path / "sprung").exists()
 

@@ -25,6 +25,7 @@ FLOORS = [
     },
     {"cli", "runtime", "data", "plots", "letternet", "layers", "probes", "store", "weightfiles"}
     | {"checkpoints", "importance", "losses", "registry", "schedules", "variables"},
+    {"modelfiles"},
     {"anatomy", "backbones", "builders", "engines", "finder", "journal", "memory", "optimizers", "serving"},
     {"evaluation", "features", "phases", "tracking", "tuning"},
     {"training"},

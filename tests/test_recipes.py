@@ -460,6 +460,9 @@ def test_an_unwritable_store(folder: Path, capsys: pytest.CaptureFixture, monkey
         (["damaged.keras", "photo.png"], "Keras cannot load 'damaged.keras'"),
         (["named.keras", "photo.png"], "does not hold a list of class names"),
         (["few.keras", "photo.png"], "'few.keras' holds 1 class names for 2 classes"),
+        (["nan.keras", "photo.png"], "it has 2 numbers in weights/kernel that are not finite"),
+        (["overflow.keras", "photo.png"], "the network's answer is not a number"),
+        (["folder", "photo.png"], "'folder' is a folder; give a .keras file"),
         (["regression.keras", "photo.png"], "predict needs a classifier of photos of one size"),
     ],
 )
@@ -479,6 +482,13 @@ def save_odd_models() -> None:
     labels.write("few.keras", ["alone"])
     with zipfile.ZipFile("named.keras", "a") as archive:
         archive.writestr(labels.MEMBER, '{"classes": 3}')
+    Path("folder").mkdir()
+    for name, value in (("nan", np.nan), ("overflow", 3e38)):
+        inputs = keras.Input((8, 8, 1))
+        x = keras.layers.GlobalAveragePooling2D()(inputs) + 1e3
+        odd = keras.Model(inputs, keras.layers.Dense(2, use_bias=False, activation="softmax", name="weights")(x))
+        odd.set_weights([np.full((1, 2), value)])
+        odd.save(f"{name}.keras")
     content = bytearray(Path("damaged.keras").read_bytes())
     content[len(content) // 2] ^= 255
     Path("damaged.keras").write_bytes(content)

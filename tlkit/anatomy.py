@@ -138,7 +138,7 @@ def first_kernel(model: keras.Model) -> np.ndarray | None:
     turned = False
     operations = _operations(inner)
     for row in arithmetic.describe(inner):
-        turned ^= row.kind == "Flip"  # a preprocessing that swaps red and blue
+        turned ^= row.kind == "Flip" or row.name.rpartition("/")[2] == "bgr"  # preprocessing that swaps red and blue
         layer = operations.get(row.name)
         if layer is not None and hasattr(layer, "kernel_size") and hasattr(layer, "kernel"):
             kernel = keras.ops.convert_to_numpy(layer.kernel).astype(np.float32)

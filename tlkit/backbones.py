@@ -20,7 +20,8 @@ import difflib
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -28,7 +29,7 @@ import numpy as np
 
 from tlkit import weightfiles
 from tlkit.errors import InvalidInput
-from tlkit.layers import global_pool, is_stage
+from tlkit.layers import check_data_format, global_pool, is_stage
 
 
 class Row(NamedTuple):
@@ -187,6 +188,10 @@ BACKBONES: dict[str, Row] = {str(row.constructor): row for row in _ROWS} | {
 }
 
 
+BUILT = ("alexnet", "cnn", "convnext", "efficientnet", "gcn", "googlenet", "lenet", "resnet", "vgg", "vit")
+"""How the names of `tlkit.builders` begin, whose networks have no published weights."""
+
+
 def row(name: str) -> Row:
     """Give the row of a backbone.
 
@@ -199,17 +204,22 @@ def row(name: str) -> Row:
     if name in BACKBONES:
         return BACKBONES[name]
     by_lower_case = {known.lower(): known for known in BACKBONES}
-    close = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.0)[0]
+    plain = re.sub(r"[\W_]", "", str(name)).lower()
+    close = by_lower_case[difflib.get_close_matches(plain, by_lower_case, n=1, cutoff=0.0)[0]]
+    if plain not in by_lower_case and plain.startswith(BUILT):
+        raise InvalidInput(
+            f"backbone {name!r} is unknown: tlkit.builders.build has such networks, to train from nothing, and "
+            f"tlkit.builders.VARIANTS lists them; of those with published weights the most similar is {close}"
+        )
     raise InvalidInput(
-        f"backbone {name!r} is unknown: did you mean {by_lower_case[close]}? "
-        f"tlkit.backbones.BACKBONES lists all {len(BACKBONES)}"
+        f"backbone {name!r} is unknown: did you mean {close}? tlkit.backbones.BACKBONES lists all {len(BACKBONES)}"
     )
 
 
 def build(
     name: str,
     input_shape: tuple[int, int, int] | None = None,
-    weights: str | os.PathLike[str] = "pretrained",
+    weights: str | os.PathLike[str] | None = "pretrained",
     alpha: float | None = None,
 ) -> keras.Model:
     """Build a backbone, from raw pixels to its feature map.
@@ -222,8 +232,8 @@ def build(
         input_shape: Height and width in pixels, and 1 (gray) or 3 (RGB) channels; by default the network's own. Gray
             images are repeated to RGB, or RGB reduced to luminance (ITU-R BT.601), inside the model.
         weights: `pretrained` or the row's own word for it (`imagenet`, `letters`), which Keras downloads once into its
-            cache; `none`; or the path of a weights file without top (`.weights.h5` or `.h5`). The published weights of
-            the native size are used for any size, so that one download serves all.
+            cache; `none` or None; or the path of a weights file without top (`.weights.h5` or `.h5`). The published
+            weights of the native size are used for any size, so that one download serves all.
         alpha: Width multiplier of the MobileNets; by default 1.
 
     Shapes:
@@ -239,8 +249,7 @@ def build(
     """
     chosen = row(name)
     shape, weights = check(name, input_shape, weights, alpha)
-    if keras.config.image_data_format() != "channels_last":
-        raise InvalidInput("image_data_format is channels_first: set it to channels_last in ~/.keras/keras.json")
+    check_data_format()
     if chosen.constructor is None:
         return _letternet(shape, weights)
     published, own_rescaling = weights == chosen.pretrained, name.startswith("EfficientNetB")
@@ -271,7 +280,7 @@ def build(
 def check(
     name: str,
     input_shape: tuple[int, int, int] | None = None,
-    weights: str | os.PathLike[str] = "pretrained",
+    weights: str | os.PathLike[str] | None = "pretrained",
     alpha: float | None = None,
 ) -> tuple[tuple[int, int, int], str]:
     """Refuse what `build` would refuse, in no time, and give the shape and the weights that it would use.
@@ -344,19 +353,28 @@ def freeze(model: keras.Model) -> None:
     """Freeze the whole backbone: only the head is left to train. Compile the model afterwards.
 
     Args:
-        model: One of `classifier`, `build` or `tlkit.builders`, new or loaded from a file.
+        model: One of `classifier`, `build` or `tlkit.builders`, new or loaded from a file, or one that holds it at any
+            depth, such as behind layers of augmentation.
+
+    Raises:
+        InvalidInput: the model holds no backbone, several, or one without a head that is not called `backbone`.
 
     >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
     >>> freeze(model)
     >>> [weight.path for weight in model.trainable_weights]
     ['head/kernel', 'head/bias']
+    >>> outer = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.RandomFlip("horizontal"), model])
+    >>> freeze(outer)
+    >>> [weight.path for weight in outer.trainable_weights]
+    ['head/kernel', 'head/bias']
     """
-    backbone = _backbone(model)
-    if backbone is not model or all(layer.name != "head" for layer in model.layers):
+    path = _path(model)
+    backbone = path[-1]
+    if all(layer.name != "head" for layer in backbone.layers) or _learns_after(path):
         _set_trainable(backbone, False)
         return
-    _set_trainable(model, True)
-    for layer in model.layers:
+    _set_trainable(backbone, True)
+    for layer in backbone.layers:
         layer.trainable = layer.name == "head"
 
 
@@ -372,7 +390,7 @@ def unfreeze(
     What a model loaded from a `.keras` file would train depends on Keras' backend: call this again.
 
     Args:
-        model: One of `classifier`, `build` or `tlkit.builders`, new or loaded from a file.
+        model: As in `freeze`.
         name: The backbone it was built with, a key of `BACKBONES`; None for a network of `tlkit.builders`, whose layers
             bear the stages' names.
         from_stage: First stage to train, for example `stage4`; by default everything.
@@ -381,7 +399,7 @@ def unfreeze(
             `freeze-affine` is `inference` with scale and offset left as they are. Frozen stages always have the latter.
 
     Raises:
-        InvalidInput: the backbone has no such stage, or is not the model's.
+        InvalidInput: the backbone has no such stage, or is not the model's; or as in `freeze`.
 
     >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
     >>> unfreeze(model, "MobileNet", "stage4")
@@ -390,7 +408,7 @@ def unfreeze(
     >>> any("moving" in weight.path for weight in model.trainable_weights)  # the statistics
     False
     """
-    backbone = _backbone(model)
+    backbone = _path(model)[-1]
     layers = {layer.name: layer for layer in backbone.layers}
     named = {end: end for end in layers if is_stage(end)}
     stages = named if name is None else row(name).stages
@@ -436,7 +454,12 @@ def split(model: keras.Model, name: str, from_stage: str) -> tuple[keras.Model, 
     >>> lower.output.shape, upper.output.shape
     ((None, 4, 4, 128), (None, 5))
     """
-    backbone = _backbone(model)
+    backbone = _path(model)[-1]
+    if backbone not in [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)][:1]:
+        raise InvalidInput(
+            f"model {model.name!r} cannot be cut: split takes one of tlkit.backbones.classifier, whose first layer is "
+            "the backbone; give the one inside, and what stands in front of it to your data"
+        )
     stages = row(name).stages
     below = _below(stages, from_stage)
     if below is None:
@@ -464,6 +487,8 @@ def set_head(model: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:
     >>> model.predict_on_batch(np.zeros((1, 64, 64, 3))).argmax()
     np.int64(4)
     """
+    if all(layer.name != "head" for layer in model.layers):
+        raise InvalidInput(f"model {model.name!r} has no layer called head: give one of tlkit.backbones.classifier")
     freeze(model)
     model.get_layer("head").set_weights([kernel, bias])
 
@@ -481,11 +506,14 @@ def _shape(name: str, row: Row, shape: Any) -> tuple[int, int, int]:
     return (int(shape[0]), int(shape[1]), int(shape[2]))
 
 
-def _weights(name: str, row: Row, weights: str | os.PathLike[str]) -> str:
+def _weights(name: str, row: Row, weights: str | os.PathLike[str] | None) -> str:
     """The row's own word, `none`, or the path of a file that exists."""
     if weights in ("pretrained", row.pretrained):
         return row.pretrained
-    if weights == "none" or (weights is not None and os.path.isfile(weights)):
+    if weights is None or weights == "none":
+        return "none"
+    weightfiles.check_folder(weights)
+    if os.path.isfile(weights):
         return os.fspath(weights)
     allowed = f"{row.pretrained}, none, or the path of a file that exists"
     raise InvalidInput(f"weights is {weights!r}: {name} takes {allowed}")
@@ -507,6 +535,7 @@ def _check_alpha(name: str, row: Row, weights: str, alpha: float | None) -> None
 # Graphs ---------------------------------------------------------------------------------------------------------------
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue, from 0 to 1
+BGR = "bgr"  # the layer that turns red, green and blue around
 _PIXEL_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
@@ -514,8 +543,15 @@ def _rescaling(scale: Any, offset: Any, name: str = "preprocessing") -> keras.la
     return keras.layers.Rescaling(scale, offset, name=name, dtype="float32")
 
 
+def _channels(rgb: Any) -> list[Any]:
+    """Red, green and blue, by a layer that every format of Keras can hold; operations such as `flip` it cannot."""
+    crop = functools.partial(keras.layers.Cropping2D, data_format="channels_first", dtype="float32")  # of the last axis
+    return [crop(((0, 0), (n, 2 - n)), name=name)(rgb) for n, name in enumerate(("red", "green", "blue"))]
+
+
 def _caffe(rgb: Any) -> Any:
-    return _rescaling(1.0, [-103.939, -116.779, -123.68])(keras.ops.flip(rgb, axis=-1))  # means of blue, green and red
+    bgr = keras.layers.Concatenate(name=BGR, dtype="float32")(_channels(rgb)[::-1])
+    return _rescaling(1.0, [-103.939, -116.779, -123.68])(bgr)  # means of blue, green and red
 
 
 def _tf(rgb: Any) -> Any:
@@ -545,7 +581,7 @@ def _to_gray(pixels: Any) -> Any:
     if pixels.shape[-1] == 1:
         return pixels
     weighted = _rescaling([0.299, 0.587, 0.114], 0.0, "luminance")(pixels)  # ITU-R BT.601, Pillow's mode "L"
-    return keras.ops.sum(weighted, axis=-1, keepdims=True)
+    return keras.layers.Add(name="gray", dtype="float32")(_channels(weighted))
 
 
 def _network(row: Row, alpha: float | None, **arguments: Any) -> keras.Model:
@@ -624,13 +660,43 @@ def _below(stages: dict[str, str], stage: str | None) -> str | None:
     return list(stages.values())[place - 1] if place else None
 
 
-def _backbone(model: keras.Model) -> keras.Model:
-    if model.name == "backbone" or any(is_stage(layer.name) for layer in model.layers):
-        return model
-    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    if len(inner) == 1:
-        return inner[0]
-    raise InvalidInput(f"model {model.name!r} has no layer called backbone: build it with tlkit.backbones.classifier")
+def _path(model: keras.Model) -> list[keras.Model]:
+    """The model, what it holds that holds the backbone, and so on; the last is the backbone.
+
+    Raises:
+        InvalidInput: there is none, or one of several may be meant.
+    """
+    named = _paths(model, lambda inner: inner.name == "backbone" or any(is_stage(layer.name) for layer in inner.layers))
+    # Of another library: the innermost model with weights, in front of layers that learn.
+    others = _paths(model, lambda inner: not any(layer.weights for layer in _models(inner)))
+    found = named or [path for path in others if len(path) > 1 and _learns_after(path)]
+    if len(found) == 1:
+        return found[0]
+    advice = "build it with tlkit.backbones.classifier, or freeze its layers yourself"
+    if found:
+        names = ", ".join("/".join(inner.name for inner in path[1:]) for path in found)
+        raise InvalidInput(f"model {model.name!r} holds {len(found)} that may be its backbone ({names}): {advice}")
+    raise InvalidInput(f"model {model.name!r} has no layer called backbone in front of a head: {advice}")
+
+
+def _paths(model: keras.Model, wanted: Callable[[keras.Model], bool]) -> list[list[keras.Model]]:
+    """The ways to the outermost models inside that are wanted."""
+    if wanted(model):
+        return [[model]]
+    return [[model, *path] for inner in _models(model) if inner.weights for path in _paths(inner, wanted)]
+
+
+def _models(model: keras.Model) -> list[keras.Model]:
+    return [layer for layer in model.layers if isinstance(layer, keras.Model)]
+
+
+def _learns_after(path: Sequence[keras.Model]) -> bool:
+    """Whether layers that learn follow the last model of a path, in any of those around it."""
+    return any(
+        layer.weights and not isinstance(layer, keras.layers.BatchNormalization)
+        for outer, inner in pairwise(path)
+        for layer in outer.layers[outer.layers.index(inner) + 1 :]
+    )
 
 
 # Weights --------------------------------------------------------------------------------------------------------------

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tlkit import untrusted
+from tlkit.display import shown
+
 MEMBER = "tlkit.json"
+MOST = 2**24  # bytes that all names may take
+LONGEST = 4096  # letters of a name
+UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, halves of letters, ends of lines and paragraphs
 SEPARATOR = "|"
 """What stands between the labels of an example that may have several."""
 
@@ -30,8 +37,10 @@ def write(path: str | Path, classes: list[str]) -> None:
     """Add the class names, in the order of the model's outputs, to a saved model.
 
     Raises:
-        ValueError: the file has class names already.
+        ValueError: the file has class names already, a name is empty, or two classes have the same.
     """
+    if "" in classes or len(set(classes)) < len(classes):
+        raise ValueError(f"the class names {classes} are not all there and different")
     with zipfile.ZipFile(path, "a") as archive:
         if MEMBER in archive.namelist():
             raise ValueError(f"{path} holds class names already")
@@ -42,7 +51,7 @@ def read(path: str | Path) -> list[str] | None:
     """Give the class names of a saved model, or None where it was saved without.
 
     Raises:
-        ValueError: what stands in their place is no list of names.
+        ValueError: what stands in their place is no list of different names that a line can show.
         zipfile.BadZipFile: the file is damaged.
 
     >>> import tempfile, os
@@ -53,11 +62,29 @@ def read(path: str | Path) -> list[str] | None:
     >>> read(path)
     ['cat', 'dog']
     """
+    where = f"{MEMBER} in {path}"
     with zipfile.ZipFile(path) as archive:
-        if MEMBER not in archive.namelist():
+        try:
+            content = untrusted.parse_json(untrusted.member(archive, MEMBER, MOST), where)
+        except KeyError:
             return None
-        content = json.loads(archive.read(MEMBER))
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise ValueError(f"{where} does not hold a list of class names: {error}") from error
     names = content.get("classes") if isinstance(content, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{MEMBER} in {path} does not hold a list of class names")
+        raise ValueError(f"{where} does not hold a list of class names")
+    if twice := untrusted.duplicates(names):
+        raise ValueError(f"{where} gives two classes the name {_short(twice[0])}: each needs its own")
+    for number, name in enumerate(names):
+        if not name.strip():
+            raise ValueError(f"{where} gives class {number} no name")
+        if len(name) > LONGEST or any(unicodedata.category(letter) in UNPRINTED for letter in name):
+            raise ValueError(
+                f"{where} gives class {number} the name {_short(name)}: names have no control characters and at most "
+                f"{LONGEST:,} others"
+            )
     return names
+
+
+def _short(name: str) -> str:
+    return shown(name if len(name) <= 40 else f"{name[:40]}…")

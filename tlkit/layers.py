@@ -29,6 +29,18 @@ _GLOBAL_POOL = {
 RANKS = tuple(_CONV)
 
 
+def check_data_format() -> None:
+    """Refuse Keras' other order of axes.
+
+    Raises:
+        InvalidInput: `image_data_format` is `channels_first`; the message names the file that Keras read it from.
+    """
+    if keras.config.image_data_format() != "channels_last":
+        from keras.src.backend import config
+
+        raise InvalidInput(f"image_data_format is channels_first: set it to channels_last in {config._config_path}")
+
+
 def rank(x: Any) -> int:
     """Give the number of spatial axes of a tensor of shape (batch, *space, channels).
 

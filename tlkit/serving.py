@@ -183,9 +183,14 @@ def ranked(probabilities: np.ndarray, classes: Sequence[str], count: int = TOP) 
     Shapes:
         probabilities: (classes,), or (1,) of a sigmoid unit that tells two classes apart
 
+    Raises:
+        InvalidInput: a probability is not a number.
+
     >>> ranked(np.array([0.25]), ["cat", "dog"])
     [('cat', 0.75), ('dog', 0.25)]
     """
+    if not np.isfinite(probabilities).all():
+        raise InvalidInput("the network's answer is not a number: its weights are too large or damaged, train it again")
     shares = probabilities if len(probabilities) > 1 else np.array([1 - probabilities[0], probabilities[0]])
     best = np.argsort(-shares, kind="stable")[:count]
     return [(classes[index], float(shares[index])) for index in best]
@@ -371,22 +376,22 @@ def paths_allowed() -> bool:
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Classifier:
     """Load a folder of `save_model`; the name is MLflow's."""
-    import keras
     from mlflow.models import Model
 
-    from tlkit import layers  # noqa: F401  Keras finds our layers by their registered names
+    from tlkit import layers, modelfiles  # noqa: F401  Keras finds our layers by their registered names
 
     output = (model_config or {}).get("output", "table")
     if output not in ("table", "label"):
         raise InvalidInput(f"model_config has output {output!r}; give table or label")
     file = Path(path) / "data" / "model.keras"
-    model, classes = keras.saving.load_model(file, compile=False, safe_mode=True), labels.read(file)
+    model, classes = modelfiles.load(file), labels.read(file)
     units = model.output_shape[-1]
     if classes is None or len(classes) != max(2, units):
         raise ValueError(f"{file} holds {len(classes or [])} class names for {max(2, units)} classes")
     options = Model.load(path).flavors["python_function"]
     # The first prediction builds the function for all others: here, and not while someone waits for an answer.
-    model.predict_on_batch(np.zeros((1, *(length or 1 for length in model.input_shape[1:])), np.float32))
+    with modelfiles.one_line(f"{file} cannot predict"):
+        model.predict_on_batch(np.zeros((1, *(length or 1 for length in model.input_shape[1:])), np.float32))
     return Classifier(model, classes, options["kind"], options.get("rate"), output, several=multi_label(model))
 
 

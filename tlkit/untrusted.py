@@ -12,7 +12,7 @@ import urllib.request
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from tlkit.display import shown
 from tlkit.errors import InvalidInput, Unavailable
@@ -21,6 +21,8 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")  # what Windows takes for a device in any folder
 LONGEST_JSON = 64 * 2**20  # bytes
 DEEPEST_JSON = 100  # lists and objects in each other
+EXPANSION = 100  # times that what is compressed may grow
+UNSUSPECTED = 2**27  # bytes, up to which nobody asks how much it grows
 SHARE = 0.5  # of the memory that is available, what one file may take
 Answer = TypeVar("Answer")
 
@@ -168,6 +170,70 @@ def member(archive: zipfile.ZipFile, name: str, most: int = LONGEST_JSON) -> byt
         raise ValueError(f"its member {shown(name)} has {found[0].file_size:,} bytes, more than {most:,}")
     with archive.open(found[0]) as file:  # which gives no more than the size that was announced
         return file.read(most + 1)
+
+
+def check_expansion(size: int, stored: int, what: str) -> None:
+    """Refuse what a small file only announces: compressed far more tightly than data are.
+
+    Args:
+        size: Bytes that it takes once it is read.
+        stored: Bytes that it has in the file.
+        what: It is, for the error.
+
+    Raises:
+        InvalidInput: it takes over 128 MiB, and over 100 times what is stored.
+
+    >>> check_expansion(10**9, 10**6, "x.npy in photos.npz")
+    Traceback (most recent call last):
+        ...
+    tlkit.errors.InvalidInput: x.npy in photos.npz would grow from 1,000,000 to 1,000,000,000 bytes, as no ...
+    """
+    if size > EXPANSION * stored and size > UNSUSPECTED:
+        raise InvalidInput(
+            f"{what} would grow from {stored:,} to {size:,} bytes, as no real data do: if they are yours, write them "
+            "without compression"
+        )
+
+
+def check_hdf5(file: str | BinaryIO, stored: int, what: str) -> int:
+    """Look at what an HDF5 file announces, before anything of it is read.
+
+    Args:
+        file: Its path, or a stream.
+        stored: Bytes that it has.
+        what: It is, for errors.
+
+    Returns:
+        How many numbers it holds; those of an optimizer, which stay unread, are not counted.
+
+    Raises:
+        InvalidInput: it points to other files, or announces far more than it has.
+        OSError: it is no HDF5 file, or damaged.
+    """
+    import h5py
+
+    numbers, size = 0, 0
+
+    def link(name: str, found: Any) -> str | None:  # what is returned ends the visit; h5py's may not be left by raising
+        return None if isinstance(found, h5py.HardLink) else name
+
+    def item(name: str, found: Any) -> str | None:
+        nonlocal numbers, size
+        if isinstance(found, h5py.Dataset):
+            if found.external or found.is_virtual:
+                return name
+            if not name.startswith("optimizer"):
+                numbers += int(found.size or 0)
+                size += int(found.size or 0) * found.dtype.itemsize
+        return None
+
+    with h5py.File(file, "r") as opened:
+        outside = opened.visititems_links(link) or opened.visititems(item)
+    if outside:
+        raise InvalidInput(f"{what} takes {shown(outside)} from elsewhere, as no file of weights does")
+    check_expansion(size, stored, what)
+    check_memory(size, what)
+    return numbers
 
 
 def check_memory(size: int, what: str) -> None:

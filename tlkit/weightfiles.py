@@ -8,15 +8,20 @@ import os
 import socket
 import threading
 import urllib.request
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import keras
+import numpy as np
 
+from tlkit import untrusted
 from tlkit.errors import InvalidInput, Unavailable
 
+FOREIGN = (".ckpt", ".index", ".npy", ".onnx", ".pb", ".pickle", ".pkl", ".pt", ".pth", ".safetensors", ".tflite")
+WIDEST = 20  # arrays that one layer may have; a model among the layers has more
 _ASKING = threading.Lock()  # who puts Keras' functions back must be who replaced them
 
 
@@ -33,8 +38,17 @@ def load(network: keras.Model, path: str, wanted: str) -> None:
     """
     import h5py
 
+    check_folder(path)
+    if problem := _no_weights(path):
+        raise InvalidInput(f"weights file {path} {problem}; {wanted} takes a .weights.h5 or .h5 file")
     if not path.endswith((".h5", ".hdf5")) or not h5py.is_hdf5(path):
         raise InvalidInput(f"weights file {path} is not a complete HDF5 file (.weights.h5 or .h5) with {wanted}")
+    try:
+        untrusted.check_hdf5(path, os.path.getsize(path), f"weights file {path}")
+    except InvalidInput:
+        raise
+    except Exception as error:  # h5py raises OSError, RuntimeError, KeyError ...
+        raise InvalidInput(f"weights file {path} is cut short or damaged: copy or download it again") from error
     try:
         network.load_weights(path)
         # Keras does not mind a .weights.h5 with more layers than the network; a top of 1000 classes would pass.
@@ -42,10 +56,85 @@ def load(network: keras.Model, path: str, wanted: str) -> None:
     except Exception:  # Keras and h5py raise ValueError, KeyError, OSError ..., with pages of text
         fits = False
     if not fits:
+        there, needed = _stored(path), (len(network.weights), network.count_params())
         raise InvalidInput(
-            f"weights file {path} does not fit {wanted}: the file holds {_counts(*_stored(path))}, the network has "
-            f"{_counts(len(network.weights), network.count_params())}"
+            f"weights file {path} does not fit {wanted}: the file holds {_counts(*there)}, the network has "
+            f"{_counts(*needed)}{_why(path, there, needed)}"
         )
+    check_finite(network, f"weights file {path}")
+
+
+def check_folder(path: object) -> None:
+    """Refuse a folder where weights are read from a file.
+
+    Raises:
+        InvalidInput: it is one, and the message says how to take the weights of a SavedModel.
+    """
+    if isinstance(path, str | os.PathLike) and os.path.isdir(path):
+        saved = os.path.exists(os.path.join(path, "saved_model.pb"))
+        kind = "a folder with a SavedModel, which Keras cannot take weights from" if saved else "a folder"
+        raise InvalidInput(
+            f"weights is {os.fspath(path)!r}, {kind}: give the path of a file that exists, one that the network's "
+            "save_weights wrote (.weights.h5)"
+        )
+
+
+def check_finite(model: keras.Model, what: str) -> None:
+    """Refuse a model whose answers would be no numbers.
+
+    Args:
+        model: Any.
+        what: Its weights come from, for the error.
+
+    Raises:
+        InvalidInput: a weight is not finite; the message names it.
+
+    >>> layer = keras.layers.Dense(2, bias_initializer=keras.initializers.Constant(float("nan")), name="head")
+    >>> check_finite(keras.Sequential([keras.Input((3,)), layer]), "it")
+    Traceback (most recent call last):
+        ...
+    tlkit.errors.InvalidInput: it has 2 numbers in ... that are not finite: train the network again, ...
+    """
+    for weight in model.weights:
+        if "float" not in str(weight.dtype):
+            continue
+        finite = np.isfinite(keras.ops.convert_to_numpy(weight))
+        if not finite.all():
+            raise InvalidInput(
+                f"{what} has {finite.size - np.count_nonzero(finite):,} numbers in {weight.path} that are not finite: "
+                "train the network again, at a lower rate"
+            )
+
+
+def _no_weights(path: str) -> str:
+    """What a file is that holds no weights alone as Keras writes them; nothing where it may."""
+    if zipfile.is_zipfile(path):
+        if path.endswith(".keras"):
+            take = f"keras.saving.load_model({path!r}).get_layer('backbone').save_weights('backbone.weights.h5')"
+            return f"is a whole model: take its backbone's weights by {take}"
+        return "is a zip file, as of NumPy or PyTorch"
+    suffix = os.path.splitext(path)[1].lower()
+    return f"is a {suffix} file, as other libraries write" if suffix in FOREIGN else ""
+
+
+def _why(path: str, there: tuple[int, int], needed: tuple[int, int]) -> str:
+    """What a file holds instead, where that can be told."""
+    import h5py
+
+    with suppress(Exception), h5py.File(path) as file:
+        keys: list[str] = []
+        file.visit(keys.append)
+        old = file.get("model_weights", file)
+        groups = [len(old[name].attrs.get("weight_names", [])) for name in old.attrs.get("layer_names", [])]
+        if any(key.count("layers/") > 1 for key in keys) or max(groups, default=0) > WIDEST:
+            return (
+                ": it is of a model that holds the network as one of its layers; load it into that model, and write "
+                "those of the network by model.get_layer(...).save_weights('backbone.weights.h5')"
+            )
+    if there == needed:
+        return ": in other layers or other shapes"
+    more = there[0] - needed[0]
+    return ": it seems to have a top; give one without (include_top=False)" if 0 < more <= 2 else ""
 
 
 def load_published(network: keras.Model, path: str, wanted: str) -> None:

@@ -60,7 +60,7 @@ def cnn(
         dropout: Share dropped behind each dense layer, or behind the pooling.
         include_top: Whether the network ends with dense layers and head; else with its features.
         pooling: Without top: `avg` or `max` over all positions, or None for the feature map.
-        weights: None for random ones, or the path of a `.weights.h5` file of the same model.
+        weights: None or `none` for random ones, or the path of a `.weights.h5` file of the same model.
         classifier_activation: Of the head; None gives logits.
         name: Of the model.
 
@@ -105,7 +105,7 @@ def cnn(
         elif pooling:
             x = global_pool(x, pooling)
         model = keras.Model(inputs, x, name=name)
-    if weights is not None:
+    if weights is not None and weights != "none":
         pretrained.load_file(model, weights)
     return model
 

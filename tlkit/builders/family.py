@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from tlkit.errors import InvalidInput
-from tlkit.layers import RANKS, global_pool
+from tlkit.layers import RANKS, check_data_format, global_pool
 
 
 def pooled(x: Any, variant: Any) -> Any:
@@ -80,8 +80,7 @@ def _shape(shape: Any) -> tuple[int | None, ...]:
             f"input_shape is {shape!r}: (length, channels), (height, width, channels) or (depth, height, width, "
             "channels)"
         )
-    if keras.config.image_data_format() != "channels_last":
-        raise InvalidInput("image_data_format is channels_first: set it to channels_last in ~/.keras/keras.json")
+    check_data_format()
     return sizes
 
 

@@ -18,6 +18,8 @@ FAMILIES: tuple[Family, ...] = tuple(
 )
 VARIANTS: dict[str, Any] = {name: row for family in FAMILIES for name, row in family.variants.items()}
 
+ARGUMENTS = ("input_shape", "input_tensor", "classes", "include_top", "pooling", "weights", "classifier_activation")
+
 
 def build(
     variant: str,
@@ -45,8 +47,8 @@ def build(
         classes: Units of the head; by default the paper's.
         include_top: Whether the network ends with its head; else with its features.
         pooling: Without top: `avg` or `max` over all positions, or None for the feature map.
-        weights: None for random ones, `imagenet` for those of the same network in keras.applications (see the rows'
-            `application`), or the path of a `.weights.h5` file of the same model. With `imagenet`, what goes in is
+        weights: None or `none` for random ones, `imagenet` for those of the same network in keras.applications (see the
+            rows' `application`), or the path of a `.weights.h5` file of the same model. With `imagenet`, it takes
             `keras.applications.imagenet_utils.preprocess_input(pixels, mode=...)`, in mode `caffe` for VGG and ResNet,
             in mode `torch` for EfficientNet and ConvNeXt; `tlkit.backbones` has the same networks from raw pixels.
         classifier_activation: Of the head; None gives logits.
@@ -67,6 +69,13 @@ def build(
     ['stem', 'stage1', 'stage2', 'head']
     """
     family, row = _row(variant, changes)
+    if weights == "imagenet" and getattr(row, "application", None) is None:
+        published = [known for known, other in VARIANTS.items() if getattr(other, "application", None)]
+        same = [known for known in published if known.startswith(variant)]
+        raise InvalidInput(
+            f"weights is 'imagenet': keras.applications has no weights for {variant}, but for "
+            f"{', '.join(same or published)}; give one of them, {pretrained.HINT}"
+        )
     classes = check_head(include_top, pooling, row.classes if classes is None else classes, classifier_activation)
     if not include_top and getattr(row, "auxiliary_heads", False):
         raise InvalidInput("auxiliary_heads is True with include_top=False: heads need a top")
@@ -82,7 +91,7 @@ def build(
         model = keras.Model(inputs, outputs, name=name or variant)
         if include_top:
             model = family.complete(model, row, classes, classifier_activation)
-    if weights is not None:
+    if weights is not None and weights != "none":
         pretrained.load(model, x, variant, family.variants[variant], weights, include_top, classes)
     return model
 
@@ -98,5 +107,7 @@ def _row(variant: str, changes: dict[str, Any]) -> tuple[Family, Any]:
     fields = [field for field in row._fields if field not in ("parameters", "application")]
     for field in changes:
         if field not in fields:
-            raise InvalidInput(f"{field} is no argument of {variant}: its row has {', '.join(fields)}")
+            close = difflib.get_close_matches(field, [*ARGUMENTS, *fields], n=1, cutoff=0.7)
+            meant = f" did you mean {close[0]}?" if close else ""
+            raise InvalidInput(f"{field} is no argument of {variant}:{meant} its row has {', '.join(fields)}")
     return family, row._replace(**changes)

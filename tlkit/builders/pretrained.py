@@ -13,7 +13,7 @@ import numpy as np
 from tlkit import weightfiles
 from tlkit.errors import InvalidInput
 
-HINT = "give None, or the path of a .weights.h5 file"
+HINT = "none, or the path of a .weights.h5 file"
 
 
 def load(
@@ -42,9 +42,7 @@ def load(
     """
     if weights != "imagenet":
         return load_file(model, weights)
-    application = getattr(row, "application", None)
-    if application is None:
-        raise InvalidInput(f"weights is 'imagenet': keras.applications has no weights for {variant}; {HINT}")
+    application = row.application
     if include_top and classes != row.classes:
         raise InvalidInput(
             f"classes is {classes} and weights is 'imagenet', whose head has {row.classes}: include_top=False, and a "
@@ -68,7 +66,7 @@ def load_file(model: keras.Model, path: str | os.PathLike[str]) -> None:
         InvalidInput: there is no such file, or it does not fit.
     """
     if not isinstance(path, str | os.PathLike) or not os.path.isfile(path):
-        raise InvalidInput(f"weights is {str(path)!r}: no such file; {HINT}")
+        raise InvalidInput(f"weights is {str(path)!r}: no such file; give {HINT}")
     weightfiles.load(model, os.fspath(path), model.name)
 
 

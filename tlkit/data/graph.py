@@ -14,6 +14,7 @@ from tlkit.display import say
 from tlkit.errors import InvalidInput
 
 SPLITS = ("train", "val", "test")
+CHUNK = 4096  # rows that are divided at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,11 +77,11 @@ def load(path: str | Path) -> Graph:
     Raises:
         InvalidInput: the file or an array cannot be used, or a node stands in two splits.
     """
-    found = npz_arrays(path)
     wanted = ("features", "labels", "edges", *(f"{split}_idx" for split in SPLITS))
+    found, held = npz_arrays(path, wanted)
     for name in wanted:
         if name not in found:
-            raise InvalidInput(f"{path}: no array {name} among {few(sorted(found)) or 'none'}: give {few(wanted)}")
+            raise InvalidInput(f"{path}: no array {name} among {held}: give {few(wanted)}")
     features, labels = _features(path, found["features"]), found["labels"]
     nodes = len(features)
     if labels.shape != (nodes,) or labels.dtype.kind not in "ui":
@@ -118,8 +119,10 @@ def _features(path: str | Path, features: np.ndarray) -> np.ndarray:
         raise InvalidInput(f"{path}: features holds numbers that are not finite: remove or replace them")
     if (features < 0).any():  # a sum close to 0 would blow them up
         return features
-    sums = features.sum(axis=1, keepdims=True, dtype=np.float64)
-    return np.divide(features, sums, out=np.zeros(features.shape), where=sums > 0).astype(np.float32)
+    for rows in np.array_split(features, range(CHUNK, len(features), CHUNK)):  # views, which float64 would double
+        sums = rows.sum(axis=1, keepdims=True, dtype=np.float64)
+        rows[:] = np.divide(rows, sums, out=np.zeros(rows.shape), where=sums > 0)
+    return features
 
 
 def _nodes(path: str | Path, name: str, indices: np.ndarray, nodes: int) -> np.ndarray:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import socket
 import threading
 import urllib.request
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tlkit import labels as names_of_labels
+from tlkit import untrusted
 from tlkit.data import images, sounds
 from tlkit.data.images import Content
 from tlkit.display import shown
@@ -338,18 +341,19 @@ def npz(path: str | Path) -> Examples:
     Raises:
         InvalidInput: the file, or an array of it, is missing, damaged or of another kind; the message names it.
     """
-    found = npz_arrays(path)
+    parts = [f"{split}_{part}" for split in ("train", "val", "test") for part in ("images", "labels")]
+    found, held = npz_arrays(path, parts)
     splits = [split for split in ("train", "val", "test") if f"{split}_images" in found or f"{split}_labels" in found]
     arrays, labels = [], []
     for split in splits if "train" in splits else ["train"]:
         for part in ("images", "labels"):
             if f"{split}_{part}" not in found:
                 raise InvalidInput(
-                    f"{path}: no array {split}_{part} among {few(sorted(found)) or 'none'}: give train_images, "
-                    "train_labels and, if wanted, the same for val and test"
+                    f"{path}: no array {split}_{part} among {held}: give train_images, train_labels and, if wanted, "
+                    "the same for val and test"
                 )
-        arrays.append(_npz_images(f"{path}: {split}_images", found[f"{split}_images"]))
-        labels.append(_npz_labels(f"{path}: {split}_labels", found[f"{split}_labels"], len(arrays[-1])))
+        arrays.append(_npz_images(f"{path}: {split}_images", found.pop(f"{split}_images")))
+        labels.append(_npz_labels(f"{path}: {split}_labels", found.pop(f"{split}_labels"), len(arrays[-1])))
         if arrays[-1].shape[1:] != arrays[0].shape[1:] or arrays[-1].dtype != arrays[0].dtype:
             both = [f"{array.dtype} {array.shape[1:]}" for array in (arrays[0], arrays[-1])]
             raise InvalidInput(f"{path}: {split}_images holds {both[1]}, train_images {both[0]}: give one kind")
@@ -366,38 +370,90 @@ def npz(path: str | Path) -> Examples:
         classes, positions = [str(value) for value in values], positions.tolist()
         if len(classes) < 2:
             raise InvalidInput(f"{path}: a single class, {classes[0]}: give two or more")
-    together = np.concatenate(arrays)
-    photos = together.dtype == np.uint8 and together.ndim == 4 and together.shape[-1] in (1, 3)
+    photos = arrays[0].dtype == np.uint8 and arrays[0].ndim == 4 and arrays[0].shape[-1] in (1, 3)
     return Examples(
         names=[f"{split}/{i:06}" for split, part in zip(splits, arrays, strict=True) for i in range(len(part))],
         labels=positions,
         classes=classes,
         splits=[split for split, part in zip(splits, arrays, strict=True) for _ in part],
-        contents=list(together) if photos else together,
+        contents=[photo for part in arrays for photo in part] if photos else np.concatenate(arrays),
         notes=notes,
         kind="photos" if photos else "arrays",
         separator=names_of_labels.SEPARATOR if multi_label else None,
     )
 
 
-def npz_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a NumPy file; objects, which only running code could read, are refused.
+def npz_arrays(path: str | Path, wanted: Sequence[str]) -> tuple[dict[str, np.ndarray], str]:
+    """The arrays of a NumPy file that are wanted and there; what else it holds is not read.
+
+    Their sizes are checked before memory is taken for them. Objects, which only running code could read, are refused.
+
+    Args:
+        path: Of the file.
+        wanted: Their names.
+
+    Returns:
+        The arrays by name, and the names of all that the file holds, for a message.
 
     Raises:
-        InvalidInput: the file is missing, damaged or of another kind.
+        InvalidInput: the file is missing, damaged or of another kind, what is wanted is no array, or it is too large.
     """
     try:
-        with open(path, "rb") as stream:  # NumPy, given a path, leaves a damaged file open
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.ndarray):
-                return {name: file[name] for name in file.files}
+        with open(path, "rb") as stream:
+            if stream.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+                raise InvalidInput(f"{path}: a single array; give several, in a file that numpy.savez wrote")
+            with zipfile.ZipFile(stream) as archive:
+                names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
+                members = {
+                    name: _npz_member(archive, f"{path}: {name}", name) for name in wanted if names.count(name) == 1
+                }
+                if twice := [name for name in wanted if names.count(name) > 1]:
+                    raise InvalidInput(f"{path}: several arrays {twice[0]}: keep one")
+                # Besides what is read: numbers become float32, and edges are sorted.
+                room = sum(size + 8 * count for size, count in members.values())
+                untrusted.check_memory(room, f"{path}: {few(list(members))}")
+                found = {name: _npz_array(archive, name) for name in members}
+    except InvalidInput:
+        raise
     except OSError as error:
         raise InvalidInput(
             f"data.path is {str(path)!r}: {error.strerror or error}; give a file that numpy.savez wrote"
         ) from error
-    except Exception as error:  # NumPy's reader raises almost anything on a damaged file, down to tokenize.TokenError
+    except Exception as error:  # a damaged file raises almost anything, down to tokenize.TokenError and zlib.error
         raise InvalidInput(f"{path}: not arrays of numbers as numpy.savez writes them ({first_line(error)})") from error
-    raise InvalidInput(f"{path}: a single array; give several, in a file that numpy.savez wrote")
+    return found, few([name[:60] for name in sorted(set(names))]) or "none"
+
+
+def _npz_info(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    return next(info for info in archive.infolist() if info.filename.removesuffix(".npy") == name)
+
+
+def _npz_member(archive: zipfile.ZipFile, where: str, name: str) -> tuple[int, int]:
+    """How many bytes an array's header announces, and for how many numbers that are not bytes; nothing is read yet."""
+    info = _npz_info(archive, name)
+    untrusted.check_expansion(info.file_size, info.compress_size, where)
+    with archive.open(info) as member:
+        try:
+            version = np.lib.format.read_magic(member)
+        except ValueError as error:
+            raise InvalidInput(f"{where} is no array of NumPy: write it with numpy.savez") from error
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+        if dtype.hasobject or dtype.fields or dtype.subdtype:
+            raise InvalidInput(f"{where} is no array of numbers, but of Python objects or structures: give numbers")
+        size, there = dtype.itemsize * math.prod(shape), info.file_size - member.tell()
+    if size != there or min(shape, default=0) < 0:
+        raise InvalidInput(
+            f"{where} is announced as {dtype} {shape}, {size:,} bytes, but has {there:,}: write it again"
+        )
+    return size, 0 if dtype.itemsize == 1 else math.prod(shape)
+
+
+def _npz_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(_npz_info(archive, name)) as member:
+        array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
+        member.read(1)  # the end, where the archive's check sum is compared
+    return array
 
 
 def _npz_images(where: str, images: np.ndarray) -> np.ndarray:
@@ -411,7 +467,9 @@ def _npz_images(where: str, images: np.ndarray) -> np.ndarray:
     if images.dtype != np.uint8 or images.ndim == 3:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
             # Black and white is 0 and 255, as in a photo.
-            images = images * np.uint8(255) if kind == "b" and images.ndim > 3 else images.astype(np.float32)
+            images = (
+                images * np.uint8(255) if kind == "b" and images.ndim > 3 else images.astype(np.float32, copy=False)
+            )
     if images.dtype == np.float32 and not np.isfinite(images).all():
         raise InvalidInput(f"{where} holds numbers that are not finite: remove or replace them")
     return images

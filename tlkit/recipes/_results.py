@@ -403,18 +403,19 @@ def load(model: str) -> tuple[keras.Model, list[str] | None]:
         InvalidInput: there is no such model, or Keras cannot load it.
     """
     path = _download(model) if model.startswith(("models:/", "runs:/")) else Path(model)
+    if path.is_dir():
+        raise InvalidInput(f"{model!r} is a folder; give a .keras file or an MLflow URI such as models:/m-…")
     if not path.is_file():
         raise InvalidInput(f"there is no model {model!r}; give a .keras file or an MLflow URI such as models:/m-…")
     if not zipfile.is_zipfile(path):
         raise InvalidInput(f"{model!r} is not a .keras file; give one that a recipe or model.save wrote")
-    import keras
+    from tlkit import labels, layers, modelfiles  # noqa: F401  Keras finds our layers by their registered names
 
-    from tlkit import labels, layers  # noqa: F401  Keras finds our layers by their registered names
-
+    loaded = modelfiles.load(path, repr(model))
     try:
-        return keras.saving.load_model(path, compile=False), labels.read(path)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"Keras cannot load {model!r}: {first_line(error)}") from error
+        return loaded, labels.read(path)
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"{model!r}: {first_line(error)}") from error
 
 
 def _download(uri: str) -> Path:

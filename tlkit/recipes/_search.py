@@ -166,11 +166,10 @@ def _reason(folder: Path, trial: Any) -> str:
 
 def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, parent: tracking.Run) -> Best:
     """Put the best trial's settings, model and test scores on the search's run, with pictures of all trials."""
-    import keras
     import mlflow
     import yaml
 
-    from tlkit import layers, tracking, training, tuning  # noqa: F401  Keras finds our layers by their registered names
+    from tlkit import layers, modelfiles, tracking, training, tuning  # noqa: F401  Keras finds layers by their names
 
     ranked = tuning.best_first(oracle)
     best, trial = ranked[0], folder / "trials" / ranked[0].trial_id
@@ -184,7 +183,7 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     completed = cli.from_settings(
         _worker.RECIPES[search.recipe], yaml.safe_load((trial / "config.yaml").read_text(encoding="utf-8"))
     )
-    model = keras.saving.load_model(trial / "model.keras", compile=False)
+    model = modelfiles.load(trial / "model.keras")
     result = json.loads((trial / "result.json").read_text(encoding="utf-8"))
     examples, size = _steps.listed(completed.data), completed.data.image_size
     shape = model.input_shape

@@ -33,17 +33,20 @@ def run(config: Predict) -> list[list[tuple[str, float]]]:
     _steps.begin()
     import numpy as np
 
-    from tlkit import serving
+    from tlkit import modelfiles, serving
     from tlkit.data import images
 
     model, classes = load(config.model)
     several = serving.multi_label(model)
     height, width, channels = model.input_shape[1:]
     answers = []
-    for start in range(0, len(config.photos), BATCH):
-        chunk = config.photos[start : start + BATCH]
+    batch = modelfiles.batch_size(model, BATCH)
+    for start in range(0, len(config.photos), batch):
+        chunk = config.photos[start : start + batch]
         pixels = np.stack([images.decode(Path(photo), (height, width), channels) for photo in chunk])
-        for photo, row in zip(chunk, model.predict(pixels, verbose=0), strict=True):
+        with modelfiles.one_line(f"{config.model!r} cannot predict"):
+            rows = model.predict(pixels, verbose=0)
+        for photo, row in zip(chunk, rows, strict=True):
             count = max(config.top, int((row > 0.5).sum())) if several else config.top
             answers.append(serving.ranked(row, classes, count))
             shares = [

@@ -1,0 +1,172 @@
+"""Model files (`.keras`) from whomever: checked before Keras builds what they describe, and again before it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tlkit import arithmetic, untrusted, weightfiles
+from tlkit.errors import InvalidInput, first_line
+
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+LONGEST_CONFIG = 2**24  # bytes; NASNetLarge's has 1 MB
+UNSAVED = 2**20  # numbers that a model may have besides those in its file
+LARGEST = 2**26  # numbers that one layer makes of one example, up to which nobody asks
+COPIES = 4  # of its largest layer, that a prediction may take
+GROWTH = 1000  # times that a layer may make more of an example than it and the weights hold, above that
+LONGEST_REASON = 250  # letters of what Keras says
+STEPS, WRITTEN_OUT = 2**17, 2**10  # that a recurrent layer may take, in a loop or one by one in the graph
+_BUILDING = threading.RLock()  # who puts Keras' function back must be who replaced it
+
+
+def load(path: str | Path, name: str | None = None) -> keras.Model:
+    """Load a model, not compiled, as `keras.saving.load_model` does in safe mode.
+
+    Args:
+        path: Of a `.keras` file.
+        name: What the user knows it by, for errors; by default the path.
+
+    Raises:
+        InvalidInput: it is no such file, or damaged; it takes far more memory than a file of its size can need; it
+            would run code, or needs another backend; or a weight is not a finite number.
+    """
+    name = repr(str(path)) if name is None else name
+    with one_line(f"Keras cannot load {name}"):
+        numbers = _check_file(path)
+        with _at_most(numbers + UNSAVED):
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+            raise InvalidInput(f"it is a {type(model).__name__} that does not say what it takes")
+        weightfiles.check_finite(model, "it")
+        _check_sizes(model, numbers)
+    return model
+
+
+@contextlib.contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Turn whatever a model from outside has zipfile, json, h5py, Keras or its backend raise into one line.
+
+    Raises:
+        InvalidInput: with the reason.
+    """
+    try:
+        yield
+    except Exception as error:  # down to RecursionError and MemoryError
+        raise InvalidInput(f"{what}: {_reason(error)}") from error
+
+
+def _check_file(path: str | Path) -> int:
+    """Look at what a file announces, and give how many numbers its weights are."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if twice := untrusted.duplicates([member.filename for member in members]):
+            raise InvalidInput(f"it holds several members {twice[0]}")
+        stored = min(sum(member.compress_size for member in members), Path(path).stat().st_size)
+        untrusted.check_expansion(sum(member.file_size for member in members), stored, "it")
+        for wanted in (CONFIG, WEIGHTS):
+            if wanted not in archive.namelist():
+                raise InvalidInput(f"it holds no {wanted}")
+        if not isinstance(untrusted.parse_json(untrusted.member(archive, CONFIG, LONGEST_CONFIG), CONFIG), dict):
+            raise InvalidInput(f"its {CONFIG} describes no model")
+        size = archive.getinfo(WEIGHTS).file_size
+        untrusted.check_memory(2 * size, "it")  # the file and, beside it, the variables
+        with archive.open(WEIGHTS) as member:
+            return untrusted.check_hdf5(io.BytesIO(member.read()), size, f"its {WEIGHTS}")
+
+
+@contextlib.contextmanager
+def _at_most(numbers: int) -> Iterator[None]:
+    """Have this thread's variables refused where they hold more numbers in all: weights that no file can fill."""
+    me, made = threading.get_ident(), 0
+
+    def begin(variable: Any, initializer: Any, shape: Any = None, *arguments: Any, **named: Any) -> None:
+        nonlocal made
+        if threading.get_ident() == me and shape is not None:
+            made += math.prod(length for length in shape if length)
+            if made > numbers:
+                raise InvalidInput("its layers ask for more weights than it holds")
+        original(variable, initializer, shape, *arguments, **named)
+
+    with _BUILDING:
+        original = keras.Variable.__init__
+        keras.Variable.__init__ = begin
+        try:
+            yield
+        finally:
+            keras.Variable.__init__ = original
+
+
+def _check_sizes(model: keras.Model, weights: int) -> None:
+    """Refuse a model of which a single layer would fill the memory with what it makes of one example."""
+    given = _given(model)
+    if given > LARGEST:
+        raise InvalidInput(f"it takes examples of {given:,} numbers, more than {LARGEST:,}")
+    for name, steps, most in _steps(model):
+        if steps > most:
+            raise InvalidInput(f"its layer {name} goes through an example in {steps:,} steps, more than {most:,}")
+    largest, layer = max(_outputs(model), default=(0, ""))
+    if largest > LARGEST and largest > GROWTH * (given + weights):
+        raise InvalidInput(f"its layer {layer} makes {largest:,} numbers of an example of {given:,}")
+    untrusted.check_memory(4 * largest, f"one example in its layer {layer}")
+
+
+def batch_size(model: keras.Model, most: int) -> int:
+    """Give how many examples a model may be asked about at a time: up to `most`, as the memory allows.
+
+    >>> batch_size(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), 32)
+    32
+    """
+    numbers = _given(model) + max(_outputs(model), default=(0, ""))[0]
+    room = untrusted.SHARE * untrusted.available_memory()
+    return max(1, min(most, int(room / (COPIES * 4 * max(1, numbers)))))
+
+
+def _given(model: keras.Model) -> int:
+    return sum(math.prod(length or 1 for length in tensor.shape[1:]) for tensor in model.inputs)
+
+
+def _outputs(model: keras.Model) -> Iterator[tuple[int, str]]:
+    for node in arithmetic._nodes(model):
+        if isinstance(node.operation, keras.Model):
+            yield from _outputs(node.operation)
+            continue
+        for tensor in node.output_tensors:
+            yield math.prod(length or 1 for length in tensor.shape[1:]), node.operation.name
+
+
+def _steps(model: keras.Model) -> Iterator[tuple[str, int, int]]:
+    """Layers that take one step after the other, how many these are, and how many may be."""
+    for node in arithmetic._nodes(model):
+        layer = node.operation
+        if isinstance(layer, keras.Model):
+            yield from _steps(layer)
+        inner = layer.forward_layer if isinstance(layer, keras.layers.Bidirectional) else layer
+        if isinstance(inner, keras.layers.RNN | keras.layers.TimeDistributed):
+            written_out = getattr(inner, "unroll", True)  # each step is a part of the graph
+            yield layer.name, node.input_tensors[0].shape[1] or 0, WRITTEN_OUT if written_out else STEPS
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, of what Keras wraps in pages of the model's configuration."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return "the memory is not enough for it"
+    if isinstance(error, ModuleNotFoundError):
+        return f"it has a layer that needs {error.name}, which is not installed"
+    text = str(error)
+    for words in ("Exception encountered:", "Example error message for object"):
+        text = text.rpartition(words)[2] if words in text else text
+    if text != str(error):
+        text = re.sub(r"\A\s*<.*>:\s*", "", text)  # the object
+    reason = first_line(ValueError(text)) if text.strip() else first_line(error)
+    return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
