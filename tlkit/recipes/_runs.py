@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit import config as configs
+from tlkit import untrusted
 from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _links, _steps
@@ -120,7 +121,7 @@ def tracked(
         with tracking.run(config.experiment, params=trial.params, tags=described) as started:
             if trial.execution == 1:
                 text = as_yaml(config)
-                (trial.folder / "config.yaml").write_text(text)
+                (trial.folder / "config.yaml").write_text(text, encoding="utf-8")
                 tracking.log_text(text, "config.yaml")
             yield started
         return
@@ -337,10 +338,8 @@ def log_config(config: _steps.AnyConfig) -> None:
 
 def as_yaml(settings: _steps.AnyConfig | dict[str, Any]) -> str:
     """Write a config, or some of its settings, as a file that `--config` takes."""
-    import yaml
-
     plain = settings if isinstance(settings, dict) else dataclasses.asdict(settings)
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    return untrusted.dump_yaml(plain)
 
 
 def network(config: _steps.AnyConfig) -> str:

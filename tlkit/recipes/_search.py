@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit import cli, config, space
+from tlkit import cli, config, space, untrusted
 from tlkit.display import say
 from tlkit.recipes import _links, _results, _runs, _steps, _worker
 
@@ -166,7 +166,6 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     """Put the best trial's settings, model and test scores on the search's run, with pictures of all trials."""
     import keras
     import mlflow
-    import yaml
 
     from tlkit import layers, tracking, training, tuning  # noqa: F401  Keras finds our layers by their registered names
 
@@ -179,7 +178,7 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     _log_trials(search, found, folder, oracle)
     _log_pictures(search, found, ranked)
 
-    completed = cli.from_settings(_worker.RECIPES[search.recipe], yaml.safe_load((trial / "config.yaml").read_text()))
+    completed = cli.from_settings(_worker.RECIPES[search.recipe], untrusted.read_yaml(trial / "config.yaml"))
     model = keras.saving.load_model(trial / "model.keras", compile=False)
     result = json.loads((trial / "result.json").read_text())
     examples, size = _steps.listed(completed.data), completed.data.image_size
