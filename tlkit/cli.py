@@ -498,6 +498,8 @@ def _say(name: str, error: object, status: int) -> int:
 
 def _quiet() -> None:
     # Set before the frameworks load. The user's own settings win.
+    if os.path.expanduser("~") == "~":  # no HOME and an unknown user, as in some containers: MLflow cannot be imported
+        os.environ["HOME"] = os.getcwd()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
