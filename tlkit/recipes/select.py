@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
 from tlkit.display import say
-from tlkit.errors import InvalidInput, Unavailable
+from tlkit.errors import Unavailable
 from tlkit.recipes import _links, _runs, _steps
 
 if TYPE_CHECKING:
