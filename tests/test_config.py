@@ -327,9 +327,9 @@ def test_what_comes_later_counts_and_a_flag_that_comes_twice_is_named(tmp_path: 
     )
     assert parse(config.Finetune, "--full.epochs", "9", *one).full.epochs == 1
     assert parse(config.Finetune, *one, "--full.learning_rates", "null").full.learning_rates is None
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr() == ("", "")
     assert parse(config.Finetune, "--data.path", "a", "--data.path", "b").data.path == "b"
-    assert "--data.path is given twice; the last, 'b', counts\n" in capsys.readouterr().err
+    assert "--data.path is given twice; the last, 'b', counts\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

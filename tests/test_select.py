@@ -77,6 +77,6 @@ def test_a_backbone_that_cannot_be_had_is_left_out(folder: Path, photos: Path, m
 )
 def test_wrong_usage_is_one_line(folder: Path, photos: Path, capsys, argv: list[str], says: str):
     assert cli.call(config.Select, select.run, ["--data.path", str(photos), *argv]) == 2
-    error = capsys.readouterr().err.removeprefix("select: --data.path is given twice; the last, 'gone', counts\n")
+    error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1

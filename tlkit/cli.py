@@ -126,7 +126,7 @@ def call(
         usage = _usage(config_class, prog, positional)
         settings, asked, notes = _read(config_class, words, positional, usage)
         for note in notes:
-            say(f"{name}: {note}", error=True)
+            say(f"{name}: {note}", error=asked is not None)
         if asked is not None:
             say(untrusted.dump_yaml(_written(config_class, settings, whole=not asked)), end="")
             return 0
