@@ -34,7 +34,7 @@ test-torch:  ## the default suite on PyTorch, without TensorFlow
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "tlkit needs Python 3.11, 3.12 or 3.13 with venv; found none. Install one, or make PYTHON=/path/to/python" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".$(EXTRA)" --group dev
 	@touch $@

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+if os.path.expanduser("~") == "~":  # no HOME and an unknown user: MLflow cannot be imported
+    os.environ["HOME"] = os.getcwd()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 

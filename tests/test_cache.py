@@ -255,7 +255,7 @@ def test_run_returns_what_is_there(folder: Path, capsys):
     ("argv", "says"),
     [
         (["lst"], "error: action: expected one of list, verify, prune, got 'lst'"),
-        (["list", "verify"], "unknown setting verify"),
+        (["list", "verify"], "'verify' is one word too many: python -m "),
         (["list", "--stor", "x"], "unknown setting stor; did you mean store?"),
         (["prune", "--limit", "-1"], "limit is -1.0; it must be 0 or more"),
         (["prune", "--limit", "nan"], "limit"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
 import subprocess
 import sys
 import time
@@ -109,8 +111,8 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--hed.epochs", "1"], "unknown setting hed.epochs; did you mean head.epochs?"),
         (["--head.epoch", "1"], "unknown setting head.epoch; did you mean head.epochs?"),
         (["--head.epochs", "many"], "--head.epochs: expected int or null, got 'many'"),
-        (["--batch_size", "max"], "--batch_size: expected int or one of auto, got 'max'"),
-        (["--augment.flip", "3"], "--augment.flip: expected bool or list or null, got '3'"),
+        (["--batch_size", "max"], "--batch_size: expected int or auto, got 'max'"),
+        (["--augment.flip", "3"], "--augment.flip: expected true or false or a list such as [3, 5] or null, got '3'"),
         (["--data.source", "web"], "--data.source: expected one of auto, embedded, folder, csv, npz, tfds, got 'web'"),
         (["--data.source", "folder"], "data.path is None; data.source folder needs --data.path"),
         (["--data.source", "tfds"], "data.name is None; data.source tfds needs --data.name"),
@@ -141,7 +143,51 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--weight_decay", "-1"], "weight_decay is -1.0; it must be 0 or more"),
         (["--seed", "-1"], "seed is -1; it must be from 0 to 2**32 - 1"),
         (["--precision", "float64"], "--precision: expected one of auto, float32, mixed_bfloat16, mixed_float16"),
-        (["--config", "no.yaml"], "File does not exist"),
+        (["--config", "no.yaml"], "--config: there is no file no.yaml"),
+        (["--config", "."], "--config: . is a folder"),
+        (["--config="], "--config needs a value: the path of a file"),
+        (
+            ["--epochs", "3"],
+            "did you mean full.epochs (the second phase: the backbone learns too, slowly) or head.epochs",
+        ),
+        (["--lr", "1e-3"], "did you mean full.learning_rate (the second phase"),
+        (["--head.lr", "1e-3"], "unknown setting head.lr; did you mean head.learning_rate?"),
+        (["--batch-size", "32"], "did you mean batch_size?"),
+        (["--SEED", "3"], "did you mean seed?"),
+        (["--full-epochs", "3"], "did you mean full.epochs?"),
+        (["--freeze_epochs", "3"], "did you mean head.epochs?"),
+        (["--unfreeze", "stage4"], "did you mean full.unfreeze_from?"),
+        (["--weights", "imagenet"], "did you mean backbone.weights?"),
+        (["--model", "MobileNet"], "did you mean backbone.name?"),
+        (["--dataset", "photos"], "did you mean data.path?"),
+        (["--img-size", "96"], "did you mean data.image_size?"),
+        (["--mixup", "0.2"], "did you mean augment.mixup?"),
+        (["--device", "cuda"], "unknown setting device; --help lists all"),
+        (["-v"], "unknown setting -v; --help lists all"),
+        (["--print_config=all"], "--print_config is 'all'; it may be =skip_default or nothing"),
+        (["--backbone", "MobileNetV2"], "--backbone is a group of settings; did you mean --backbone.name MobileNetV2?"),
+        (["--data", "my photos"], "--data is a group of settings; did you mean --data.path 'my photos'?"),
+        (["--data=photos.csv"], "did you mean --data.path photos.csv?"),
+        (["--full", "1e-3"], "did you mean --full.learning_rate 1e-3?"),
+        (["--augment", "none"], "did you mean --augment.policy none?"),
+        (["--full", "{epochs: x}"], "--full.epochs: expected int, got 'x'"),
+        (["--full.epochs.x", "1"], "unknown setting full.epochs.x; did you mean full.epochs?"),
+        (["photos"], "'photos' has no name: settings are written --name value; did you mean --data.path photos?"),
+        (["seed", "3"], "'seed' has no name: settings are written --name value; did you mean --seed VALUE?"),
+        (["--seed"], "--seed needs a value: int"),
+        (["--data.path", "--seed", "1"], "--data.path needs a value: text or null"),
+        (["--seed", ""], "--seed: expected int, got ''"),
+        (["--seed", "null"], "--seed: expected int, got 'null'"),
+        (["--seed", "yes"], "--seed: expected int, got 'yes'"),
+        (["--seed", "1e3"], "--seed: expected int, got '1e3'"),
+        pytest.param(["--seed", "9" * 5000], "--seed: expected int, got '9", id="long"),
+        (["--seed", "3\x1b[31m"], r"got '3\x1b[31m'"),
+        (["--data.strict", "1"], "--data.strict: expected true or false, got '1'"),
+        (["--head.learning_rate", ".inf"], "head.learning_rate is inf; it must be above 0, and finite"),
+        (["--head.learning_rate", "nan"], "--head.learning_rate: expected float or auto, got 'nan'"),
+        (["--full.unfreeze_from", "[stage4, 3]"], "--full.unfreeze_from: expected text, got 3; text that reads like"),
+        (["--full.learning_rates.stage4", "fast"], "--full.learning_rates.stage4: expected float, got 'fast'"),
+        (["--full.learning_rates", "{a: 1, a: 2}"], "--full.learning_rates: a is there already; give it once"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -187,21 +233,140 @@ def test_wrong_settings_of_train_are_one_line_and_status_2(argv: list[str], says
     assert err.count("\n") == 1
 
 
+BOMB = "a: &a [x, x]\n" + "".join(f"{name}: &{name} [*{of}, *{of}]\n" for of, name in itertools.pairwise("abcdefghi"))
+
+
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("content", "says"),
     [
-        ("data:\n  sauce: folder\n", "unknown setting data.sauce; did you mean data.source?"),
-        ("data: [\n", "Problems parsing config"),
-        ("!!python/object/apply:os.system ['echo hi']\n", "could not determine a constructor"),
+        ("data:\n  sauce: folder\n", ", line 2: unknown setting data.sauce; did you mean data.source?"),
+        ("data: [\n", ": it is not YAML"),
+        ("!!python/object/apply:os.system ['echo hi']\n", ": !!python/object/apply:os.system is a tag of YAML"),
+        (
+            "full: &a {epochs: 3}\nhead: *a\n",
+            ", line 1: &a is an anchor or alias of YAML; write out what it stands for",
+        ),
+        ("full: &a {epochs: *a}\n", ": &a is an anchor or alias of YAML"),
+        (BOMB, ", line 1: &a is an anchor or alias of YAML"),
+        ("full:\n  epochs: 3\n  epochs: 4\n", ", line 3: epochs is there already; give it once"),
+        ("full.epochs: 3\nfull: {epochs: 4}\n", ": full.epochs is given twice, nested and by its dotted name"),
+        ("full:\n  <<: {epochs: 3}\n", ", line 2: unknown setting full.<<"),
+        ("full: " + "[" * 100_000, ": it is nested more than 50 deep"),
+        ("run_name: " + "a" * 2**20, " is larger than 1,048,576 bytes: it is no file of settings"),
+        ("seed: " + "9" * 5000, ": a number in it cannot be read"),
+        ("data:\n\tpath: x\n", ", line 2: a tab stands at its beginning; YAML is indented by blanks"),
+        ("seed: 3\n---\nseed: 4\n", ", line 2: a second document begins; there may be one"),
+        ("run_name: 'abc\n", ": it is not YAML: found unexpected end of stream"),
+        ("", " is empty; it must have settings by their names, such as `seed: 1`"),
+        ("# seed: 1\n", " is empty; it must have settings by their names"),
+        ("- seed\n", " holds [seed]; it must have settings by their names"),
+        ("[a]: 3\n", ": a name of a setting is a list or a mapping; it must be a word"),
+        ("1: 3\n", ", line 1: unknown setting 1; --help lists all"),
+        ("seed: 1\nconfig: x\n", ", line 2: unknown setting config; --help lists all"),
+        ("seed: [1]\n", ", line 1: seed: expected int, got [1]"),
+        ("seed: {a: 1}\n", ", line 1: seed: expected int, got {a: 1}"),
+        ("full:\n  epochs:\n", ", line 2: full.epochs: expected int, got null"),
+        ("head: 3\n", ", line 1: head: expected a group of settings, got 3; did you mean head.epochs?"),
+        ("head:\n", ", line 1: head: expected a group of settings, got null; it has head.epochs, "),
+        (
+            "run_name: 12\n",
+            ", line 1: run_name: expected text or null, got 12; text that reads like a number, yes or no",
+        ),
+        ("run_name: yes\n", ", line 1: run_name: expected text or null, got true; text that reads like"),
+        ("data: {class_path: antigravity}\n", ", line 1: unknown setting data.class_path"),
+        ('"\\e[31m": 3\n', r", line 1: unknown setting \x1b[31m"),
+        (b"seed: 1\nrun_name: caf\xe9\n", ", line 2: byte 0xe9 is not UTF-8; save the file as UTF-8"),
+        (bytes(range(128)), ": it is not YAML: "),
+        ("seed: 3\n".encode("utf-16"), ", line 1: byte 0xff is not UTF-8"),
     ],
 )
-def test_a_wrong_file_is_one_line_and_status_2(text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture):
-    path = tmp_path / "config.yaml"
-    path.write_text(text, encoding="utf-8")
+def test_a_wrong_file_is_one_line_and_status_2(
+    content: str | bytes, says: str, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert parse(config.Finetune, "--config", str(path)) == 2
     err = capsys.readouterr().err
-    assert says in err
+    assert f"{path}{says}" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_recipe_answers_in_the_words_of_its_parser(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    given = tmp_path / "group.yaml"
+    given.write_text(
+        "".join(f"{field.name}: [{{}}]\n" for field in dataclasses.fields(CONFIGS[verb])), encoding="utf-8"
+    )
+    wrong = [
+        ["--epoch", "x"], ["--data", "photos"], ["--lr"], ["--seed", "x"], ["--seed", "[1"], ["--config", "-"], ["a b"],
+        ["--backbone", "x"], ["--builder", "x"], ["--experiment"], ["-x"], ["--limit", "x"], ["--top", "{a: &b 1}"],
+        ["--config", str(given)], ["--port", "1.5"], ["--store"], ["--help.x"], ["--units", "3"], ["--précis", "1"],
+    ]  # fmt: skip
+    for argv in wrong:
+        assert parse(CONFIGS[verb], *argv) == 2, argv
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert not re.search(r"Parser key|[Nn]ot of type|<class|typing\.|Traceback|NestedArg|Group '|argument -", err)
+
+
+def test_numbers_dates_and_booleans_of_a_file_are_what_they_look_like(tmp_path: Path):
+    (tmp_path / "run.yaml").write_text(
+        "run_name: 2024-01-01\ndata: {strict: yes}\nhead: {learning_rate: 1e-4}\nfull.epochs: '3'\nfull.warmup: 0\n"
+        "full: {learning_rates: {stage4: 1, 3: .5}}\n",
+        encoding="utf-8-sig",
+    )
+    made = parse(config.Finetune, "--config", str(tmp_path / "run.yaml"))
+    assert (made.run_name, made.data.strict, made.head.learning_rate) == ("2024-01-01", True, 1e-4)
+    assert (made.full.epochs, made.full.warmup, made.full.learning_rates) == (3, 0.0, {"stage4": 1.0, "3": 0.5})
+
+
+def test_what_comes_later_counts_and_a_flag_that_comes_twice_is_named(tmp_path: Path, capsys: pytest.CaptureFixture):
+    for name, epochs in (("one", 1), ("two", 2)):
+        text = f"full: {{epochs: {epochs}, learning_rates: {{stage{epochs}: 1}}}}\n"
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    one, two = ("--config", str(tmp_path / "one.yaml")), ("--config", str(tmp_path / "two.yaml"))
+    assert parse(config.Finetune, *one, *two, "--full", "{patience: 3}").full == config.Full(
+        epochs=2, patience=3, learning_rates={"stage1": 1.0, "stage2": 1.0}
+    )
+    assert parse(config.Finetune, "--full.epochs", "9", *one).full.epochs == 1
+    assert parse(config.Finetune, *one, "--full.learning_rates", "null").full.learning_rates is None
+    assert capsys.readouterr() == ("", "")
+    assert parse(config.Finetune, "--data.path", "a", "--data.path", "b").data.path == "b"
+    assert "--data.path is given twice; the last, 'b', counts\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("[MobileNet, {nam: VGG16}]", "unknown setting backbones.nam; did you mean name?"),
+        ("[{name: VGG16, alpha: x}]", "--backbones.alpha: expected float or null, got 'x'"),
+        ("[3]", "--backbones: expected text or a mapping, got 3"),
+        ("MobileNet", "--backbones: expected a list such as [NAME, NAME], got 'MobileNet'"),
+        ("[MobileNet", "--backbones: it is not YAML"),
+    ],
+)
+def test_a_wrong_list_of_backbones_is_refused(given: str, says: str, capsys: pytest.CaptureFixture):
+    assert parse(config.Select, "--backbones", given) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_print_config_shows_makes_an_equal_config(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    needed = {
+        "predict": ["--model", "m", "--photos", "[a]"],
+        "train_graph": ["--data.path", "a"],
+        "tune": ["--space.seed", "{choice: ['1', 1e-3]}"],
+        "select": ["--backbones", "[VGG16, {name: MobileNet, alpha: 0.5}]"],
+    }.get(verb, [])
+    named = [field.name for field in dataclasses.fields(CONFIGS[verb]) if field.name == "run_name"]
+    for name in ["12e3", "1e3", "yes", "~", "2024-01-01", "a: b", "&a", "é", "12"] if named else [None]:
+        argv = [*needed, "--run_name", name] if name else needed
+        for option in ("--print_config", "--print_config=skip_default"):
+            assert cli.call(CONFIGS[verb], lambda made: None, [*argv, option]) == 0
+            (tmp_path / "run.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
+            written = (tmp_path / "run.yaml").read_text(encoding="utf-8")
+            given = ["--config", str(tmp_path / "run.yaml")] if written != "{}\n" else []
+            assert parse(CONFIGS[verb], *given) == parse(CONFIGS[verb], *argv)
 
 
 def test_a_wrong_value_is_refused_in_python_too():
@@ -236,3 +401,14 @@ def test_importing_loads_no_framework(module: str):
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_long_message_keeps_its_beginning_and_its_advice(capsys: pytest.CaptureFixture):
+    def run(made):
+        raise InvalidInput(f"the name is {'x' * 10_000}: give a shorter one")
+
+    assert cli.call(config.Finetune, run, []) == 2
+    err = capsys.readouterr().err
+    assert len(err) < 1100
+    assert "error: the name is xxx" in err
+    assert err.endswith("xxx: give a shorter one\n")

@@ -72,7 +72,7 @@ def test_a_backbone_that_cannot_be_had_is_left_out(folder: Path, photos: Path, m
         (["--backbones", "[]"], "backbones is []; it must have one network or more"),
         (["--backbones", "[MobilNet]"], "MobilNet"),
         (["--backbones", "[LetterNet, {name: MobileNet, alpha: 0.3}]"], "alpha is 0.3"),
-        (["--backbones", "[{name: MobileNet, aplha: 0.5}]"], "a mapping has name, weights and alpha"),
+        (["--backbones", "[{name: MobileNet, aplha: 0.5}]"], "unknown setting backbones.aplha; did you mean alpha?"),
         (["--backbones", "[{name: LetterNet, weights: gone.h5}]"], "weights is 'gone.h5'"),
         (["--data.path", "gone"], "there is no such file or folder"),
     ],

@@ -8,12 +8,12 @@ import re
 from typing import Any
 
 import pytest
-import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlkit import space
 from tlkit.errors import InvalidInput
+from tlkit.untrusted import parse_yaml
 
 TEXT = """
 seed: 3
@@ -42,8 +42,12 @@ VALUES = {
 }
 
 
+def plain(text: str) -> Any:
+    return parse_yaml(text, "space.yaml")
+
+
 def read(text: str) -> space.Space:
-    return space.parse(yaml.safe_load(text))
+    return space.parse(plain(text))
 
 
 def one(text: str) -> space.Range:
@@ -138,7 +142,7 @@ def test_options_are_scalars_of_one_type_that_stand_for_the_values(values: str, 
     assert made.options() == options
     assert {type(option) for option in made.options()} == {type(options[0])}
     decoded = [made.decode(option) for option in options]
-    assert [(type(value), value) for value in decoded] == [(type(value), value) for value in yaml.safe_load(values)]
+    assert [(type(value), value) for value in decoded] == [(type(value), value) for value in plain(values)]
 
 
 def test_a_long_value_is_one_line():
@@ -259,7 +263,7 @@ def test_settings_are_those_of_a_recipe_file():
 
 
 def test_settings_share_nothing_with_the_space_or_with_each_other():
-    written = yaml.safe_load("augment: {flip: [0]}\na: {choice: [{axes: [1]}, null]}")
+    written = plain("augment: {flip: [0]}\na: {choice: [{axes: [1]}, null]}")
     made = space.parse(written)
     first = made.settings({"a": "{axes: [1]}"})
     expected = copy.deepcopy(first)
@@ -352,6 +356,7 @@ def spaces(draw) -> dict[str, Any]:
     return made
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(spaces(), st.randoms(use_true_random=False))
 def test_any_space_keeps_its_promises(written: dict[str, Any], chance: random.Random):
     try:
@@ -414,7 +419,7 @@ def test_any_space_keeps_its_promises(written: dict[str, Any], chance: random.Ra
     ],
 )
 def test_difference(old: str, new: str, lines: list[str]):
-    assert space.difference(yaml.safe_load(old), yaml.safe_load(new)) == lines
+    assert space.difference(plain(old), plain(new)) == lines
 
 
 @pytest.mark.parametrize(
@@ -439,7 +444,7 @@ def test_difference(old: str, new: str, lines: list[str]):
         ("{float: [0, .inf]}", ".inf is no finite number"),
         ("{float: [0, .nan]}", ".nan is no finite number"),
         ("{int: [1, 2.5]}", "2.5 is no whole number; float takes those with a fraction"),
-        ("{int: [1, 1e-5]}", "1e-5 is no whole number; float takes those with a fraction"),
+        ("{int: [1, 1e-5]}", "1.0e-05 is no whole number; float takes those with a fraction"),
         ("{int: [1, 9], step: 0}", "step must be above 0 and no more than 8, the whole span"),
         ("{int: [1, 9], step: -2}", "step must be above 0 and no more than 8, the whole span"),
         ("{int: [1, 9], step: 9}", "step must be above 0 and no more than 8, the whole span"),
@@ -484,7 +489,7 @@ def test_a_wrong_range_is_refused_in_one_line(given_range: str, says: str):
     others = "parent: {choice: [x, 1]}\nnumber: {int: [1, 9], step: 2}\nrate: {float: [0, 1]}\n"
     lists = "some: {int: [1, 9], repeat: [1, 3]}\nnone: {int: [1, 9], repeat: [0, 3]}\n"
     said = refused(f"{others}{lists}a: {given_range}")
-    shown = yaml.safe_dump(yaml.safe_load(given_range), default_flow_style=True, sort_keys=False, width=1000).strip()
+    shown = space.flow(plain(given_range))
     assert said.startswith(f"space.a is {shown}: {says}")
 
 
@@ -531,3 +536,35 @@ def test_a_wrong_range_is_refused_in_one_line(given_range: str, says: str):
 )
 def test_a_wrong_space_is_refused_in_one_line(text: str, says: str):
     assert refused(text).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "made"),
+    [
+        ("full: {epochs: 5, warmup: 0}", "full: {epochs: 1}", "full: {epochs: 1, warmup: 0}"),
+        ("a: {b: {c: {d: 1, e: 2}}}", "a: {b: {c: {d: 3}}, f: 4}", "a: {b: {c: {d: 3, e: 2}}, f: 4}"),
+        ("a: {int: [1, 9], step: 2, when: {b: 1}}", "a: {choice: [1, 2]}", "a: {choice: [1, 2]}"),
+        ("a: {int: [1, 9], step: 2}", "a: {int: [1, 5]}", "a: {int: [1, 5]}"),
+        ("a: {int: [1, 9], step: 2}", "a: {step: 4}", "a: {int: [1, 9], step: 4}"),
+        ("a: {int: [1, 9]}", "a: 3", "a: 3"),
+        ("a: 3", "a: {int: [1, 9]}", "a: {int: [1, 9]}"),
+        ("a: {choice: [{name: x}]}", "a: {name: y}", "a: {name: y}"),
+        ("a: {name: y}", "a: {choice: [{name: x}]}", "a: {choice: [{name: x}]}"),
+        ("a: [1, 2]", "a: [3]", "a: [3]"),
+        ("a: {b: 1}", "a: null", "a: null"),
+        ("a: {b: 1}", "a: {}", "a: {b: 1}"),
+    ],
+)
+def test_what_is_put_over_a_space_leaves_the_rest_of_it(below: str, above: str, made: str):
+    old, new = plain(below), plain(above)
+    assert space.merged(old, new) == plain(made)
+    assert (old, new) == (plain(below), plain(above))
+
+
+def test_dotted_names_are_taken_apart_but_not_inside_a_range():
+    given = plain("full.epochs: 3\nfull: {a.b: 1, a: {c: {bool: true, when: {x.y: 1}}}}\n.odd: 1\n7: {a.b: 1}")
+    made = plain("full: {epochs: 3, a: {b: 1, c: {bool: true, when: {x.y: 1}}}}\n.odd: 1\n7: {a: {b: 1}}")
+    assert space.nested(given) == made
+    for twice in ("a.b: 1\na: {b: 1}", "a.b.c: 1\na.b: 1", "a.b: {int: [1, 2]}\na: {b: {step: 1}}"):
+        with pytest.raises(InvalidInput, match=r"^a\.b is given twice, nested and by its dotted name; give it once$"):
+            space.nested(plain(twice))

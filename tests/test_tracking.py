@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
+import shutil
 import sqlite3
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import mlflow
@@ -277,3 +281,21 @@ def test_a_working_folder_that_is_not_utf8_is_refused_at_once(folder: Path, monk
     with pytest.raises(InvalidInput, match=words):
         tracking.open_store("new")
     assert not list(there.iterdir())
+
+
+def test_the_store_of_a_folder_whose_name_has_blanks_lies_in_it_and_nothing_beside_it(tmp_path: Path, database: Path):
+    inside = tmp_path / "my é 100% work"
+    inside.mkdir()
+    shutil.copy(database, inside / "mlflow.db")
+    code = """
+    from tlkit import tracking
+    tracking.open_store("trial")
+    with tracking.run("trial", params={"a": 1}, tags={}) as run:
+        print(run.run_id)
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=inside, env=environment, capture_output=True, text=True, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == [inside.name]
+    with contextlib.closing(sqlite3.connect(inside / "mlflow.db")) as connection:
+        assert connection.execute("SELECT run_uuid, status FROM runs").fetchall() == [(done.stdout.strip(), "FINISHED")]

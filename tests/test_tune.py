@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 import yaml
 from conftest import write_sounds
 
-from tlkit import cli, config, space, tuning
+from tlkit import cli, config, space, tuning, untrusted
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _search, _worker, train, tune
 
@@ -449,3 +450,58 @@ def test_trials_share_what_is_frozen(folder: Path, photos: Path):
     assert all(int(count) > 0 for count in computed[0])
     assert [set(counts) for counts in computed[1:]] == [{"0"}] * 3
     assert cli.call(config.Finetune, lambda made: None, ["--config", "out/recipes/finetune/best_out.yaml"]) == 0
+
+
+FILE = """
+recipe: train
+space:
+  seed: 3
+  full:
+    epochs: 5
+    learning_rate: {float: [1e-4, 1e-2], log: true}
+    warmup: {choice: [0, 0.1]}
+  builder.dropout: {float: [0, 0.5]}
+  builder: {filters: {int: [8, 64], step: 8, repeat: [1, 3]}, norm: true}
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "changed"),
+    [
+        ("--space.full.epochs 1", {"full.epochs": 1}),
+        ("--space.full.epochs=1 --space.full.warmup 1e-1", {"full.epochs": 1, "full.warmup": 0.1}),
+        ("--space.full.learning_rate '{choice: [1e-3]}'", {"full.learning_rate": {"choice": [1e-3]}}),
+        ("--space.full '{epochs: {int: [1, 3]}}'", {"full.epochs": {"int": [1, 3]}}),
+        ("--space '{full: {epochs: 1}, builder.norm: no}'", {"full.epochs": 1, "builder.norm": False}),
+        ("--space.builder.filters '[8, 16]'", {"builder.filters": [8, 16]}),
+        ("--space.builder.filters '{choice: [[8], [16]]}'", {"builder.filters": {"choice": [[8], [16]]}}),
+        ("--space.builder.filters.step 4", {"builder.filters": {"int": [8, 64], "step": 4, "repeat": [1, 3]}}),
+        ("--space.builder.dropout null --space.builder.name cnn", {"builder.dropout": None, "builder.name": "cnn"}),
+        ("--config other.yaml --space.seed 4", {"full.epochs": 2, "full.patience": 3, "seed": 4}),
+    ],
+)
+def test_a_flag_changes_one_setting_of_a_files_space_and_keeps_its_type(argv: str, changed: dict, folder: Path):
+    (folder / "search.yaml").write_text(FILE, encoding="utf-8")
+    (folder / "other.yaml").write_text("space.full.epochs: 2\nspace: {full.patience: 3}\n", encoding="utf-8")
+    seen = []
+    assert cli.call(config.Tune, lambda made: seen.append(made), ["--config", "search.yaml", *shlex.split(argv)]) == 0
+    wanted = {**space.named(untrusted.parse_yaml(FILE, "FILE")["space"]), **changed}
+    found = space.named(seen[0].space)
+    assert found == wanted
+    assert {name: type(value) for name, value in found.items()} == {name: type(value) for name, value in wanted.items()}
+    assert space.parse(seen[0].space) == space.parse({name: wanted[name] for name in found})
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--space.full.epochs", "[1"], "--space.full.epochs: it is not YAML"),
+        (["--space.full", "{epochs: &a 1}"], "--space.full: &a is an anchor or alias of YAML"),
+        (["--space", "3"], "--space: expected a mapping such as {NAME: 1}, got '3'"),
+        (["--epochs", "3"], "unknown setting epochs; did you mean space.full.epochs (the second phase"),
+        (["--full.epochs", "3"], "unknown setting full.epochs; did you mean space.full.epochs?"),
+    ],
+)
+def test_a_wrong_setting_of_the_space_is_one_line(argv: list[str], says: str, folder: Path, capsys):
+    assert call(folder, *argv) == 2
+    assert says in capsys.readouterr().err

@@ -3,35 +3,60 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import os
-import re
+import shlex
 import signal
 import sys
+import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-import docstring_parser
-import jsonargparse
-
-from tlkit.display import say
+from tlkit import space, untrusted
+from tlkit.display import say, short, shown
 from tlkit.errors import InvalidInput, reason
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+MEANT = {
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "wd": "weight_decay",
+    **dict.fromkeys(("model", "arch", "architecture", "network", "backbone"), "backbone.name builder.name backbones"),
+    **dict.fromkeys(("pretrained", "weights", "checkpoint"), "backbone.weights builder.weights"),
+    **dict.fromkeys(("dataset", "dir", "folder", "root", "images", "train_dir"), "data.path"),
+    **dict.fromkeys(("size", "img_size", "imgsz", "input_size", "resolution"), "data.image_size"),
+    **dict.fromkeys(("val_split", "validation_split"), "data.val_fraction"),
+    "test_split": "data.test_fraction",
+    **dict.fromkeys(("optim", "opt"), "optimizer"),
+    **dict.fromkeys(("sched", "scheduler", "lr_scheduler"), "schedule"),
+    **dict.fromkeys(("warmup_epochs", "warmup_steps"), "warmup"),
+    "freeze_epochs": "head.epochs",
+    **dict.fromkeys(("amp", "fp16", "bf16", "dtype", "mixed_precision"), "precision"),
+    **dict.fromkeys(("random_state", "random_seed"), "seed"),
+    **dict.fromkeys(("n_trials", "max_trials"), "trials"),
+    **dict.fromkeys(("aug", "augmentation"), "augment"),
+    "project": "experiment",
+}
+"""What others call our settings: the name that is looked for, or the whole ones, of which a recipe has one."""
 
 
-class _Parser(jsonargparse.ArgumentParser):
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
-        keys = [option[2:] for action in shown for option in action.option_strings if option.startswith("--")]
-        places = [action.dest for action in shown if not action.option_strings]
-        raise InvalidInput(_one_line(message, keys, places))
+class _Text(str):
+    """A value of the command line: YAML, unless the setting is text."""
+
+    __slots__ = ()
 
 
-def parser(config_class: type, prog: str, description: str = "", positional: Sequence[str] = ()) -> _Parser:
-    """Make the parser of a recipe: `--config FILE`, `--print_config` and a flag for each leaf of the config.
+class _WrongSetting(Exception):
+    """The dotted name of a setting, and what is wrong with it."""
+
+
+def parser(
+    config_class: type, prog: str, description: str = "", positional: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """Make what `--help` prints: `--config FILE`, `--print_config` and a flag for each leaf of the config.
 
     Args:
         config_class: A dataclass; its docstring explains the flags.
@@ -40,42 +65,37 @@ def parser(config_class: type, prog: str, description: str = "", positional: Seq
         positional: Fields that are given by place; one whose type is a list takes all that follow, and one that has a
             default may be left out.
     """
-    types = typing.get_type_hints(config_class)
-    lists = [name for name in positional if typing.get_origin(types[name]) is list]
-    fields = [field for field in dataclasses.fields(config_class) if field.name in positional]
-    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
-    optional = [*defaults, *(field.name for field in fields if field.default_factory is not dataclasses.MISSING)]
-    places = []
-    for name in positional:
-        choices = typing.get_args(types[name]) if typing.get_origin(types[name]) is typing.Literal else ()
-        place = "|".join(choices) or name.upper()
-        if name in lists:
-            places.append(f"[{place} ...]" if name in optional else f"{place} [{place} ...]")
-        else:
-            places.append(f"[{place}]" if name in optional else place)
-    usage = " ".join([prog, *places, "[--config FILE] [--KEY VALUE ...]"])
-    made = _Parser(prog=prog, usage=usage, description=description, allow_abbrev=False)
+    import docstring_parser
+    import jsonargparse
+
+    kinds = typing.get_type_hints(config_class)
+    usage = f"{_usage(config_class, prog, positional)} [--config FILE] [--KEY VALUE ...]"
+    made = jsonargparse.ArgumentParser(prog=prog, usage=usage, description=description, allow_abbrev=False)
     explained = {
         param.arg_name: param.description for param in docstring_parser.parse(config_class.__doc__ or "").params
     }
-    for name in positional:
-        if name in defaults:
-            # Without a default here: it would win over what a file says. The config has its own.
-            given = f"{explained[name]} (default: {defaults[name]})"
-            made.add_argument(name, nargs="?", type=types[name], default=argparse.SUPPRESS, help=given)
-        elif name in optional:
-            made.add_argument(name, nargs="*", default=argparse.SUPPRESS, help=explained[name])
-        else:
-            made.add_argument(name, nargs="+" if name in lists else None, help=explained[name])
+    for field in dataclasses.fields(config_class):
+        if field.name not in positional:
+            continue
+        several = typing.get_origin(kinds[field.name]) is list
+        given = explained[field.name] or ""
+        if field.default is not dataclasses.MISSING:
+            given += f" (default: {field.default})"
+        optional = not _required(field)
+        made.add_argument(
+            field.name, nargs=("*" if optional else "+") if several else "?" if optional else None, help=given
+        )
     made.add_argument("--config", action="config", metavar="FILE", help="YAML with any of the keys below.")
     made.add_class_arguments(config_class, as_group=False, as_positional=False, skip=set(positional))
     for action in made._actions:
         if action.metavar == "CONFIG":
-            action.help = argparse.SUPPRESS  # `--data FILE`, a file for a part of the config: nobody needs both
+            action.help = argparse.SUPPRESS  # a whole group as YAML: `--full '{epochs: 3}'`
+        if "--print_config" in action.option_strings:
+            action.help = "Print all settings as YAML and exit; with =skip_default, those that are not the default."
     return made
 
 
-def from_settings(config_class: type, settings: dict[str, Any]) -> Any:
+def from_settings(config_class: type, settings: Mapping[str, Any]) -> Any:
     """Make a config from nested settings, as a file has them.
 
     Raises:
@@ -85,12 +105,10 @@ def from_settings(config_class: type, settings: dict[str, Any]) -> Any:
     >>> from_settings(Train, {"builder": {"filters": [8, 16]}}).builder.filters
     [8, 16]
     """
-    made = parser(config_class, config_class.__name__.lower())
     try:
-        values = vars(made.instantiate(made.parse_object(settings)))
-    except TypeError as error:
-        raise InvalidInput(str(error)) from error
-    return config_class(**{key: value for key, value in values.items() if key != "config"})
+        return _made(config_class, _typed(config_class, settings))
+    except _WrongSetting as error:
+        raise InvalidInput(error.args[1]) from None
 
 
 def call(
@@ -99,15 +117,20 @@ def call(
     """Parse `argv`, run the recipe and give the exit status: 0, 2 for wrong usage, 1 for a failure."""
     module = sys.modules[run.__module__]
     verb = module.__spec__.name if module.__spec__ else run.__module__  # `__main__` has the name it was called by
-    made = parser(config_class, f"python -m {verb}", (module.__doc__ or "").strip().split("\n")[0], positional)
+    prog, name, words = f"python -m {verb}", verb.rpartition(".")[2], sys.argv[1:] if argv is None else argv
     _quiet()
-    name = verb.rpartition(".")[2]
     try:
-        try:
-            values = vars(made.instantiate(made.parse_args(argv)))
-        except (TypeError, UnicodeDecodeError) as error:  # what jsonargparse lets through, such as `head: 3` in a file
-            raise InvalidInput(f"--config: {error}") from error
-        run(config_class(**{key: value for key, value in values.items() if key != "config"}))
+        if "-h" in words or "--help" in words:
+            parser(config_class, prog, (module.__doc__ or "").strip().split("\n")[0], positional).print_help()
+            sys.exit(0)
+        usage = _usage(config_class, prog, positional)
+        settings, asked, notes = _read(config_class, words, positional, usage)
+        for note in notes:
+            say(f"{name}: {note}", error=asked is not None)
+        if asked is not None:
+            say(untrusted.dump_yaml(_written(config_class, settings, whole=not asked)), end="")
+            return 0
+        run(_made(config_class, settings, positional, usage))
     except InvalidInput as error:
         return _say(name, error, USAGE)
     except BrokenPipeError:  # `... | head` has read enough
@@ -130,43 +153,353 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt  # not by way of SIGINT, which shells turn off for what they run in the background
 
 
-def _one_line(message: str, keys: Sequence[str] = (), places: Sequence[str] = ()) -> str:
-    """Say what jsonargparse says, in the words of the command line, where `places` are given without their names.
+def _usage(config_class: type, prog: str, positional: Sequence[str]) -> str:
+    kinds, fields = _kinds(config_class), {field.name: field for field in dataclasses.fields(config_class)}
+    places = []
+    for name in positional:
+        choices = typing.get_args(kinds[name]) if typing.get_origin(kinds[name]) is typing.Literal else ()
+        place = "|".join(choices) or name.upper()
+        several = f"[{place} ...]" if typing.get_origin(kinds[name]) is list else ""
+        if _required(fields[name]):
+            places.append(f"{place} {several}".strip())
+        else:
+            places.append(several or f"[{place}]")
+    return " ".join([prog, *places])
 
-    >>> _one_line('Parser key "head.epochs":\\n  Expected a <class \\'int\\'>. Got value: x')
-    "--head.epochs: expected int, got 'x'"
-    >>> _one_line("unrecognized arguments: --hed.epochs 1", ["head.epochs", "seed"])
-    'unknown setting hed.epochs; did you mean head.epochs? --help lists all'
+
+def _read(
+    config_class: type, argv: Sequence[str], positional: Sequence[str], usage: str
+) -> tuple[dict[str, Any], str | None, list[str]]:
+    """Read a command line.
+
+    Returns:
+        Nested settings of the right types, those given later over those given before; how `--print_config` asks to see
+        them, if it does; and what is to be said of them.
     """
-    text = " ".join(message.split())
-    text = re.sub(r'^Parser key "([\w.]+)": ', lambda key: f"{'' if key[1] in places else '--'}{key[1]}: ", text)
-    unknown = re.search(r"unrecognized arguments: (?:--)?([^\s=]+)|Group '(.+)' does not accept option '(.+)'", text)
-    if unknown:
-        key = unknown[1] or f"{unknown[2]}.{unknown[3]}"
-        close = difflib.get_close_matches(key, keys, n=1)
-        return f"unknown setting {key}; {f'did you mean {close[0]}? ' if close else ''}--help lists all"
-    text = re.sub(r"Does not validate against any of the Union subtypes.* Given value: (.*)$", _expected_union, text)
-    return re.sub(r"Expected an? (?:<class '(\w+)'>|typing\.(\S.*?))\. Got value: (.*)$", _expected, text)
+    made: dict[str, Any] = {}
+    seen: dict[str, str] = {}
+    asked, notes, stray, words = None, [], [], list(argv)
+    while words:
+        word = words.pop(0)
+        name, equals, text = word[2:].partition("=")
+        if word == "--":
+            stray += words
+            break
+        if not word.startswith("-") or word == "-":
+            stray.append(word)
+            continue
+        if name == "print_config" and text in ("", "skip_default"):
+            asked = text
+            continue
+        if not word.startswith("--") or (name != "config" and _kind(config_class, name) is None):
+            if name == "print_config":
+                raise InvalidInput(f"--print_config is {_got(text)}; it may be =skip_default or nothing")
+            others = ("config", "print_config", "help")
+            raise InvalidInput(_unknown(config_class, name if word.startswith("--") else word, others))
+        if not equals and words and not words[0].startswith("--"):
+            text = words.pop(0)
+        elif not equals or (name == "config" and not text):
+            expected = "the path of a file" if name == "config" else _expected(_kind(config_class, name))
+            raise InvalidInput(f"--{name} needs a value: {expected}")
+        if name != "config" and seen.get(name, text) != text:
+            notes.append(f"--{name} is given twice; the last, {_got(_Text(text))}, counts")
+        seen[name] = text
+        above = _file(config_class, text) if name == "config" else _flag(config_class, name, text, positional)
+        made = space.merged(made, above)
+    kinds = _kinds(config_class)
+    for name in positional:
+        several = typing.get_origin(kinds[name]) is list
+        if stray:
+            made |= _flag(config_class, name, [_Text(word) for word in stray] if several else stray[0], positional)
+            stray = [] if several else stray[1:]
+    if stray:
+        raise InvalidInput(_stray(config_class, stray[0], usage if positional else ""))
+    return made, asked, notes
 
 
-def _expected(match: re.Match[str]) -> str:
-    expected = match[1] or re.sub(r"Literal\[(.*)\]", r"one of \1", match[2]).replace("'", "")
-    return f"expected {expected}, got {match[3]!r}"
+def _file(config_class: type, path: str) -> dict[str, Any]:
+    """Read the settings of a file; what is wrong is named with its line."""
+    try:
+        text = untrusted.yaml_text(path)
+    except InvalidInput as error:
+        raise InvalidInput(f"--config: {error}") from None
+    given = untrusted.parse_yaml(text, shown(path))
+    if not isinstance(given, Mapping) or not given:
+        holds = f"holds {_got(given)}" if given else "is empty"
+        raise InvalidInput(f"{shown(path)} {holds}; it must have settings by their names, such as `seed: 1`")
+    try:
+        return _typed(config_class, given)
+    except _WrongSetting as error:
+        name, says = error.args
+        raise InvalidInput(f"{shown(path)}, line {untrusted.yaml_line(text, name)}: {says}") from None
+    except InvalidInput as error:
+        raise InvalidInput(f"{shown(path)}: {error}") from None
 
 
-def _expected_union(match: re.Match[str]) -> str:
-    found = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", match[0])
-    kinds = [kind or f"one of {names}".replace("'", "") for kind, names in found]
-    return f"expected {' or '.join(kinds)}, got {match[1]!r}".replace("NoneType", "null")
+def _flag(config_class: type, name: str, given: str | list[Any], positional: Sequence[str]) -> dict[str, Any]:
+    """Give the nested settings that a flag stands for."""
+    value: Any = _Text(given) if isinstance(given, str) else given
+    kind = _kind(config_class, name)
+    if dataclasses.is_dataclass(kind):
+        inside = untrusted.parse_yaml(str(value), f"--{name}") if ":" in value else None
+        if not isinstance(inside, Mapping):
+            raise InvalidInput(f"--{name} is a group of settings; {_inside(kind, name, value, '--')} --help lists all")
+        value = inside
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    try:
+        return _typed(config_class, value)
+    except _WrongSetting as error:
+        setting, says = error.args
+        dashes = "--" if says.startswith(f"{setting}:") and setting not in positional else ""
+        raise InvalidInput(f"{dashes}{says}") from None
+
+
+def _kinds(config_class: Any) -> dict[str, Any]:
+    """Give the type of each field of a dataclass."""
+    kinds = typing.get_type_hints(config_class)
+    return {field.name: kinds[field.name] for field in dataclasses.fields(config_class)}
+
+
+def _kind(config_class: Any, name: str) -> Any:
+    """Give the type of a setting by its dotted name; None where there is none of this name."""
+    first, _, rest = name.partition(".")
+    kind = _kinds(config_class).get(first)
+    if rest and dataclasses.is_dataclass(kind):
+        return _kind(kind, rest)
+    return None if rest and not _free(kind) else kind
+
+
+def _names(config_class: Any, prefix: str = "") -> dict[str, str]:
+    """Give the dotted names of all settings, each with what its group is for, in the words of its docstring."""
+    made: dict[str, str] = {}
+    for name, kind in _kinds(config_class).items():
+        if dataclasses.is_dataclass(kind):
+            first = (kind.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+            made |= dict.fromkeys(_names(kind, f"{prefix}{name}."), first[:1].lower() + first[1:])
+        else:
+            made[f"{prefix}{name}"] = ""
+    return made
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+
+
+def _free(kind: Any) -> bool:
+    return any(typing.get_origin(option) is dict for option in _options(kind))
+
+
+def _typed(config_class: Any, given: Mapping[str, Any], prefix: str = "", root: Any = None) -> dict[str, Any]:
+    """Give nested settings the types that a config has for them.
+
+    Raises:
+        _WrongSetting: a setting is unknown, or its value is none of its type.
+    """
+    kinds = _kinds(config_class)
+    made: dict[str, Any] = {}
+    for key, value in (given if prefix else space.nested(given)).items():
+        name = f"{prefix}{key}"
+        if key not in kinds:
+            raise _WrongSetting(name, _unknown(root or config_class, name))
+        if not dataclasses.is_dataclass(kinds[key]):
+            made[key] = _value(kinds[key], value, name)
+        elif isinstance(value, Mapping):
+            made[key] = _typed(kinds[key], value, f"{name}.", root or config_class)
+        else:
+            inside = _inside(kinds[key], name, value)
+            raise _WrongSetting(name, f"{name}: expected a group of settings, got {_got(value)}; {inside}")
+    return made
+
+
+def _value(kind: Any, given: Any, name: str) -> Any:
+    options, value = _options(kind), given
+    if isinstance(given, str) and (str not in options or (isinstance(given, _Text) and _is_yaml(given, options))):
+        try:
+            value = untrusted.parse_yaml(str(given), f"--{name}")
+        except InvalidInput:
+            if given[:1] in ("[", "{"):
+                raise
+    for option in options:
+        origin, inner = typing.get_origin(option), typing.get_args(option)
+        if origin is typing.Literal and given in inner:
+            return str(given)
+        if option is type(None) and value is None:
+            return None
+        if option in (bool, int) and type(value) is option:
+            return value
+        if option is float and (type(value) is float or (type(value) is int and abs(value) < sys.float_info.max)):
+            return float(value)
+        if option is str and isinstance(value, str):
+            return str(value)
+        if origin is list and isinstance(value, list):
+            return [_value(inner[0], each, name) for each in value]
+        if origin is dict and isinstance(value, Mapping):
+            if inner[1] is Any:
+                return space.nested(_untexted(value, name), f"{name}.")
+            return {str(key): _value(inner[1], each, f"{name}.{key}") for key, each in value.items()}
+        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return _made(option, _typed(option, value, f"{name}.", option))
+    says = f"{name}: expected {_expected(kind)}, got {_got(given)}"
+    if str in options and isinstance(value, bool | int | float):
+        says += "; text that reads like a number, yes or no stands in quotes"
+    raise _WrongSetting(name, says)
+
+
+def _is_yaml(given: str, options: Sequence[Any]) -> bool:
+    """Say whether a value of the command line is none of the text that its setting may also be."""
+    lists = any(typing.get_origin(option) is list for option in options)
+    return (given == "null" and type(None) in options) or (lists and given.startswith("["))
+
+
+def _untexted(value: Any, name: str) -> Any:
+    """Give the values of a free group, of which nobody knows the types, the ones that YAML has for them."""
+    if isinstance(value, Mapping):
+        return {key: _untexted(inner, f"{name}.{key}") for key, inner in value.items()}
+    return untrusted.parse_yaml(str(value), f"--{name}") if isinstance(value, _Text) else value
+
+
+def _made(
+    config_class: Any, settings: Mapping[str, Any], positional: Sequence[str] = (), usage: str = "", prefix: str = ""
+) -> Any:
+    """Make a config from settings that have their types."""
+    values = {}
+    for field in dataclasses.fields(config_class):
+        kind, name = _kinds(config_class)[field.name], f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(kind) and (field.name in settings or _required(field)):
+            values[field.name] = _made(kind, settings.get(field.name, {}), prefix=f"{name}.")
+        elif field.name in settings:
+            values[field.name] = settings[field.name]
+        elif _required(field):
+            raise InvalidInput(f"{name} is missing: {usage if name in positional else f'give --{name}'}")
+    return config_class(**values)
+
+
+def _written(config_class: Any, settings: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+    """Give the settings as a file has them: all, or those that are not the default."""
+    written: dict[str, Any] = {}
+    for field in dataclasses.fields(config_class):
+        kind, name = _kinds(config_class)[field.name], field.name
+        default = None if _required(field) else field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if dataclasses.is_dataclass(kind):
+            inner = _written(kind, settings.get(name, {}), whole)
+            written |= {name: inner} if inner else {}
+            continue
+        value = settings.get(name, default)
+        if whole or value != default:
+            several = value if isinstance(value, list) else []
+            plain = [dataclasses.asdict(one) if dataclasses.is_dataclass(one) else one for one in several]  # type: ignore[arg-type]
+            written[name] = plain or value
+    return written
+
+
+def _expected(kind: Any) -> str:
+    """Say what a setting may be.
+
+    >>> _expected(int | list[int] | None), _expected(float | typing.Literal["auto"])
+    ('int or a list such as [3, 5] or null', 'float or auto')
+    """
+    words = {bool: "true or false", int: "int", float: "float", str: "text", type(None): "null"}
+    texts = []
+    for option in _options(kind):
+        origin, inner = typing.get_origin(option), typing.get_args(option)
+        if origin is typing.Literal:
+            texts.append(f"one of {', '.join(inner)}" if len(inner) > 1 else inner[0])
+        elif origin is list:
+            texts.append("a list such as [3, 5]" if inner[0] is int else "a list such as [NAME, NAME]")
+        elif origin is dict:
+            texts.append("a mapping such as {NAME: 1}")
+        else:
+            texts.append(words.get(option, "a mapping"))
+    return " or ".join(texts)
+
+
+def _got(value: object) -> str:
+    text = shown(value if isinstance(value, str) else space.flow(value))
+    text = text if len(text) <= 80 else f"{text[:80]}…"
+    return f"'{text}'" if isinstance(value, str) else text
+
+
+def _inside(group: Any, name: str, value: Any, dashes: str = "") -> str:
+    """Say which setting of a group was meant, by the type of what was given."""
+    for inner, kind in _kinds(group).items():
+        with contextlib.suppress(_WrongSetting, InvalidInput):
+            if value not in ("", None) and _value(kind, value, inner) is not None:
+                given = f" {shlex.quote(shown(value))}" if dashes else ""
+                return f"did you mean {dashes}{name}.{inner}{given}?"
+    return f"it has {', '.join(f'{dashes}{name}.{inner}' for inner in _kinds(group))};".rstrip("" if dashes else ";")
+
+
+def _unknown(config_class: Any, given: str, others: Sequence[str] = ()) -> str:
+    names = _names(config_class) | dict.fromkeys(others, "")
+    if "space" in names:
+        from tlkit import config
+
+        names |= {f"space.{name}": meaning for name, meaning in _names(config.Finetune).items() if name not in names}
+    found = _meant(names, given.lower().replace("-", "_"))
+    texts = [f"{name} ({names[name]})" if names.get(name) and len(found) > 1 else name for name in found]
+    meant = f"did you mean {' or '.join(texts)}? " if texts else ""
+    return f"unknown setting {shown(given)}; {meant}--help lists all"
+
+
+def _meant(names: Mapping[str, str], given: str) -> list[str]:
+    """Find the settings that somebody may have meant, the likeliest first.
+
+    >>> _meant({"head.epochs": "", "full.epochs": "", "seed": ""}, "epochs")
+    ['full.epochs', 'head.epochs']
+    """
+    same = [name for name in names if name.replace(".", "_") == given.replace(".", "_")]
+    group, _, last = given.rpartition(".")
+    words = MEANT.get(last, last).split()
+    whole = [f"{group}.{word}" for word in words] + words
+    whole += [f"builder.{last}"] * (group == "backbone") + [f"backbone.{last}"] * (group == "builder")
+    whole = [name for one in whole for name in (one, f"space.{one}") if name in names]
+    ends = [name for name in names if name.rpartition(".")[2] in words]
+    if same or whole:
+        return (same or whole)[:1]
+    if ends and not group:
+        return sorted(ends, key=lambda name: not any(group in name for group in ("full.", "backbone.", "builder.")))[
+            :3
+        ]  # the phase that is on by default
+
+    def alike(name: str) -> tuple[float, bool]:
+        end = name.rpartition(".")[2]
+        pairs = [(given, name)] if ends else [(given, name), (last, end)]
+        ratio = max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+        begins = not ends and min(len(last), len(end)) > 2 and (end.startswith(last) or last.startswith(end))
+        return max(ratio, 0.9 * begins), "full." in name
+
+    best = max(ends or names, key=alike)
+    return [best] if ends or alike(best)[0] > 0.66 else []
+
+
+def _stray(config_class: Any, word: str, usage: str) -> str:
+    if usage:
+        return f"'{shown(word)}' is one word too many: {usage}"
+    names = _names(config_class)
+    same = [name for name in _meant(names, word.lower().replace("-", "_")) if name == word]
+    takes = [name for name in ("data.path", "builder.name", "port") if name in names]
+    fits = [name for name in takes if name != "port" or word.isdigit()]
+    meant = f"--{same[0]} VALUE" if same else f"--{fits[0]} {shlex.quote(shown(word))}" if fits else ""
+    hint = f"did you mean {meant}? " if meant else ""
+    return f"'{shown(word)}' has no name: settings are written --name value; {hint}--help lists all"
 
 
 def _say(name: str, error: object, status: int) -> int:
-    say(f"{name}: error: {' '.join(str(error).split())}", error=True)
+    say(f"{name}: error: {short(' '.join(str(error).split()))}", error=True)
     return status
 
 
 def _quiet() -> None:
     # Set before the frameworks load. The user's own settings win.
+    if os.path.expanduser("~") == "~":  # no HOME and an unknown user, as in some containers: MLflow cannot be imported
+        os.environ["HOME"] = os.getcwd()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from tlkit.errors import InvalidInput
+from tlkit.untrusted import dump_yaml
 
 KINDS = ("choice", "int", "float", "bool")
 EXTRAS = ("step", "log", "when", "repeat")
@@ -158,6 +159,56 @@ def parse(settings: Mapping[str, Any]) -> Space:
     return space
 
 
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Put nested settings over others, at every depth; a range takes the place of what was there as a whole.
+
+    >>> merged({"full": {"epochs": {"int": [1, 9]}, "warmup": 0}}, {"full": {"epochs": {"choice": [3, 5]}}})
+    {'full': {'epochs': {'choice': [3, 5]}, 'warmup': 0}}
+    >>> merged({"epochs": {"int": [1, 9]}}, {"epochs": {"step": 2}})
+    {'epochs': {'int': [1, 9], 'step': 2}}
+    """
+    made = dict(below)
+    for name, value in above.items():
+        old = below.get(name)
+        if not isinstance(old, Mapping) or not isinstance(value, Mapping) or _is_range(value):
+            made[name] = value
+        elif _is_range(old):
+            made[name] = {**old, **value} if set(value) <= set(EXTRAS) else value
+        else:
+            made[name] = merged(old, value)
+    return made
+
+
+def nested(settings: Mapping[Any, Any], prefix: str = "") -> dict[Any, Any]:
+    """Take dotted names of settings apart; those inside a range stay.
+
+    Args:
+        settings: As a file has them, dotted, nested or both.
+        prefix: Of their names, for the error.
+
+    Raises:
+        InvalidInput: a setting is given twice, nested and by its dotted name.
+
+    >>> nested({"full.epochs": 3, "full": {"warmup": 0}})
+    {'full': {'epochs': 3, 'warmup': 0}}
+    """
+    made: dict[Any, Any] = {}
+    for key, value in settings.items():
+        first, _, rest = key.partition(".") if isinstance(key, str) and all(key.split(".")) else (key, "", "")
+        inner = {rest: value} if rest else value
+        if isinstance(inner, Mapping) and not _is_range(inner):
+            inner = nested(inner, f"{prefix}{first}.")
+        made[first] = _joined(made[first], inner, f"{prefix}{first}") if first in made else inner
+    return made
+
+
+def _joined(one: Any, other: Any, name: str) -> dict[Any, Any]:
+    if not all(isinstance(each, Mapping) and not _is_range(each) for each in (one, other)):
+        raise InvalidInput(f"{name} is given twice, nested and by its dotted name; give it once")
+    common = {key: _joined(one[key], other[key], f"{name}.{key}") for key in one if key in other}
+    return {**one, **other, **common}
+
+
 def corners(space: Space) -> Iterator[dict[str, Any]]:
     """Give the nested settings of a few trials in which each value of a choice and both ends of all numbers come up.
 
@@ -197,9 +248,7 @@ def flow(value: Any, sort: bool = False) -> str:
     >>> flow({"name": "MobileNet", "alpha": None})
     '{name: MobileNet, alpha: null}'
     """
-    import yaml
-
-    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True, sort_keys=sort)
+    text = dump_yaml(value, default_flow_style=True, width=math.inf, sort_keys=sort)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
@@ -254,7 +303,6 @@ def named(settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> named({"full": {"epochs": {"int": [1, 3]}}, "seed": 1})
     {'full.epochs': {'int': [1, 3]}, 'seed': 1}
     """
-    """Give every setting its dotted name; a range is one setting."""
     if not isinstance(settings, Mapping):
         raise InvalidInput(f"space is {flow(settings)}: it takes settings by their names")
     leaves = list(_leaves(settings))

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import re
 import secrets
 import shutil
 import sqlite3
@@ -390,6 +391,11 @@ def open_store(experiment: str | None = None) -> str:
         raise _not_utf8() from error
     if experiment is not None:
         journal.check_room()
+    if uri.startswith("sqlite:") and not mlflow.is_tracking_uri_set():
+        # MLflow writes its default with %20 for a blank, and then makes, or may not make, a folder of that name.
+        uri = re.sub("%(?=[0-9A-Fa-f]{2})|[?]", lambda sign: urllib.parse.quote(sign[0]), urllib.parse.unquote(uri))
+        if uri != mlflow.get_tracking_uri():
+            mlflow.set_tracking_uri(uri)
     if uri.startswith(("http:", "https:")):
         _ask(uri)
     with _store_errors():

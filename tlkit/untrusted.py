@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -23,6 +24,11 @@ LONGEST_JSON = 64 * 2**20  # bytes
 DEEPEST_JSON = 100  # lists and objects in each other
 EXPANSION = 100  # times that what is compressed may grow
 UNSUSPECTED = 2**27  # bytes, up to which nobody asks how much it grows
+LONGEST_YAML, DEEPEST_YAML = 2**20, 50  # bytes, and mappings and lists inside each other
+_NUMBER = re.compile(
+    r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+    r"|\.(?:inf|Inf|INF))\Z|\.(?:nan|NaN|NAN)\Z"
+)  # YAML 1.1 takes 1e-4 for text
 SHARE = 0.5  # of the memory that is available, what one file may take
 Answer = TypeVar("Answer")
 
@@ -151,6 +157,172 @@ def read_bytes(path: Path, most: int = -1) -> bytes:
         raise ValueError(f"{path.name} is a link or no file")
     with open(path, "rb") as file:
         return file.read(most)
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """Parse YAML from outside: mappings, lists and scalars, each written out once.
+
+    `1e-4` is a number and a date is text; `yes` and `no` are booleans, as in YAML 1.1.
+
+    Raises:
+        InvalidInput: it is none; a key comes twice; it has an anchor, an alias or a tag; it is too large or nested too
+            deeply to be one of ours.
+
+    >>> parse_yaml("{rate: 1e-4, day: 2024-01-01, strict: yes}", "run.yaml")
+    {'rate': 0.0001, 'day': '2024-01-01', 'strict': True}
+    >>> parse_yaml("a: 1\\na: 2", "run.yaml")
+    Traceback (most recent call last):
+        ...
+    tlkit.errors.InvalidInput: run.yaml, line 2: a is there already; give it once
+    """
+    import yaml
+
+    if len(text) > LONGEST_YAML:
+        raise InvalidInput(f"{what} is larger than {LONGEST_YAML:,} bytes: it is no file of settings")
+    loader, depth = _yaml_loader(), 0
+    try:
+        for event in yaml.parse(text, Loader=loader):  # before anything is made of it
+            begins = isinstance(event, yaml.CollectionStartEvent)
+            depth += begins - isinstance(event, yaml.CollectionEndEvent)
+            mark, anchor, tag = event.start_mark, getattr(event, "anchor", None), getattr(event, "tag", None)
+            if anchor is not None:
+                sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
+                raise _Refused(f"{sign}{anchor} is an anchor or alias of YAML; write out what it stands for", mark)
+            if tag is not None:
+                name = tag.replace("tag:yaml.org,2002:", "!!")
+                raise _Refused(f"{name} is a tag of YAML; plain settings have none", mark)
+            if depth > DEEPEST_YAML:
+                raise _Refused(f"it is nested more than {DEEPEST_YAML} deep", mark)
+        return yaml.load(text, Loader=loader)  # noqa: S506 (a safe one)
+    except _Refused as error:
+        says, mark = error.args
+    except yaml.MarkedYAMLError as error:
+        scanned = isinstance(error, yaml.scanner.ScannerError)  # something begins there and does not end
+        says, mark = f"it is not YAML: {error.problem}", (error.context_mark if scanned else None) or error.problem_mark
+        if "another document" in says:
+            says = "a second document begins; there may be one"
+        elif mark and re.match(r" *\t", "".join(text.splitlines()[mark.line : mark.line + 1])):
+            says = "a tab stands at its beginning; YAML is indented by blanks"
+    except yaml.YAMLError as error:  # characters that it may not have
+        says, mark = f"it is not YAML: {getattr(error, 'reason', error)}", None
+    except ValueError:
+        says, mark = "a number in it cannot be read", None
+    except (RecursionError, MemoryError):
+        says, mark = "it is too large", None
+    place = f", line {mark.line + 1}" if mark and "\n" in text.strip() else ""
+    raise InvalidInput(f"{what}{place}: {shown(says)}")
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Read a file of YAML, as `parse_yaml`.
+
+    Raises:
+        InvalidInput: it cannot be read, or is no YAML of ours.
+    """
+    return parse_yaml(yaml_text(path), shown(path))
+
+
+def yaml_line(text: str, name: str) -> int:
+    """Say in which line of YAML, as `parse_yaml` reads it, a dotted name stands, or the group that it belongs to.
+
+    >>> yaml_line("seed: 1\\nfull:\\n  epochs: 3", "full.epochs")
+    3
+    """
+    import yaml
+
+    node, line = yaml.compose(text, Loader=_yaml_loader()), 1
+    while name and isinstance(node, yaml.MappingNode):
+        for key, inner in node.value:
+            if f"{name}.".startswith(f"{key.value}."):
+                node, line, name = inner, key.start_mark.line + 1, name[len(key.value) + 1 :]
+                break
+        else:
+            break
+    return line
+
+
+def yaml_text(path: str | os.PathLike[str]) -> str:
+    """Read the text of a file that ought to be YAML, no more of it than one may have.
+
+    Raises:
+        InvalidInput: it cannot be read, or is no text.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LONGEST_YAML + 1)
+    except FileNotFoundError:
+        raise InvalidInput(f"there is no file {shown(path)}") from None
+    except IsADirectoryError:
+        raise InvalidInput(f"{shown(path)} is a folder; a file with settings as YAML is wanted") from None
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{shown(path)} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(content) > LONGEST_YAML:
+        raise InvalidInput(f"{shown(path)} is larger than {LONGEST_YAML:,} bytes: it is no file of settings")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InvalidInput(
+            f"{shown(path)}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from None
+
+
+class _Refused(Exception):
+    """What it says, and the mark of the place."""
+
+
+@functools.cache
+def _yaml_loader() -> type:
+    import yaml
+
+    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    def construct_mapping(self: Any, node: Any, deep: bool = False) -> dict[Any, Any]:
+        made: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _Refused("a name of a setting is a list or a mapping; it must be a word", key_node.start_mark)
+            key = self.construct_object(key_node)
+            if key in made:
+                raise _Refused(f"{key} is there already; give it once", key_node.start_mark)
+            made[key] = self.construct_object(value_node, deep=deep)
+        return made
+
+    loader = type("Loader", (base,), {"construct_mapping": construct_mapping})
+    kept = ("bool", "int", "null")  # no dates, which are text to us, and no merging of mappings
+    loader.yaml_implicit_resolvers = {  # type: ignore[attr-defined]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in kept]
+        for first, resolvers in base.yaml_implicit_resolvers.items()
+    }
+    loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))  # type: ignore[attr-defined]
+    return loader
+
+
+def dump_yaml(value: Any, **style: Any) -> str:
+    """Write what `parse_yaml` reads as it was.
+
+    Args:
+        value: Mappings, lists and scalars.
+        style: Options of `yaml.dump`.
+
+    >>> dump_yaml({"name": "12e3", "rates": [1e-5, 12]})
+    "name: '12e3'\\nrates:\\n- 1.0e-05\\n- 12\\n"
+    """
+    import yaml
+
+    return yaml.dump(value, Dumper=_yaml_dumper(), allow_unicode=True, **{"sort_keys": False, **style})
+
+
+@functools.cache
+def _yaml_dumper() -> type:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
+    return Dumper
 
 
 def member(archive: zipfile.ZipFile, name: str, most: int = LONGEST_JSON) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit import config as configs
+from tlkit import untrusted
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _links, _steps
@@ -394,7 +395,6 @@ def as_yaml(settings: _steps.AnyConfig | dict[str, Any]) -> str:
 
     A path that is not UTF-8 has its bytes as escapes, as YAML cannot hold it; `_steps.located` finds it.
     """
-    import yaml
 
     def storable(value: Any) -> Any:
         if isinstance(value, dict):
@@ -402,7 +402,7 @@ def as_yaml(settings: _steps.AnyConfig | dict[str, Any]) -> str:
         return re.sub("[\udc80-\udcff]", lambda byte: shown(byte[0]), value) if isinstance(value, str) else value
 
     plain = settings if isinstance(settings, dict) else dataclasses.asdict(settings)
-    return yaml.safe_dump(storable(plain), sort_keys=False, allow_unicode=True)
+    return untrusted.dump_yaml(storable(plain))
 
 
 def network(config: _steps.AnyConfig) -> str:

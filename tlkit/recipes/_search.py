@@ -167,7 +167,6 @@ def _reason(folder: Path, trial: Any) -> str:
 def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, parent: tracking.Run) -> Best:
     """Put the best trial's settings, model and test scores on the search's run, with pictures of all trials."""
     import mlflow
-    import yaml
 
     from tlkit import layers, modelfiles, tracking, training, tuning  # noqa: F401  Keras finds layers by their names
 
@@ -180,9 +179,7 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     _log_trials(search, found, folder, oracle)
     _log_pictures(search, found, ranked)
 
-    completed = cli.from_settings(
-        _worker.RECIPES[search.recipe], yaml.safe_load((trial / "config.yaml").read_text(encoding="utf-8"))
-    )
+    completed = cli.from_settings(_worker.RECIPES[search.recipe], untrusted.read_yaml(trial / "config.yaml"))
     model = modelfiles.load(trial / "model.keras")
     result = json.loads((trial / "result.json").read_text(encoding="utf-8"))
     examples, size = _steps.listed(completed.data), completed.data.image_size

@@ -30,9 +30,7 @@ RECIPES: dict[str, Any] = {"finetune": config.Finetune, "train": config.Train}
 
 def main(folder: Path) -> int:
     """Run trials, and give the exit status that says why there are no more."""
-    import yaml
-
-    search = cli.from_settings(config.Tune, yaml.safe_load((folder / "search.yaml").read_text(encoding="utf-8")))
+    search = cli.from_settings(config.Tune, untrusted.read_yaml(folder / "search.yaml"))
     _steps.begin()
     from tlkit import tuning
 
@@ -124,7 +122,7 @@ def settings(search: config.Tune, chosen: dict[str, Any]) -> dict[str, Any]:
     }
     if search.recipe == "train":
         del common["features"]
-    return _merged(common, chosen)
+    return space.merged(common, chosen)
 
 
 def sharing(search: config.Tune) -> float:
@@ -157,8 +155,6 @@ def failed(trials: Path, trial: Any, error: Exception) -> None:
 
 def _config(search: config.Tune, trials: Path, values: dict[str, Any], folder: Path) -> Any:
     """The recipe's settings; those of the trial that this one goes on with, where it does, and its training's state."""
-    import yaml
-
     before = values.get("tuner/trial_id")
     if before is None:
         chosen = settings(search, space.parse(search.space).settings(values))
@@ -167,17 +163,7 @@ def _config(search: config.Tune, trials: Path, values: dict[str, Any], folder: P
     if not (folder / "checkpoint.npz").exists():
         shutil.copy(trials / before / "checkpoint.npz", folder / ".checkpoint.npz")
         (folder / ".checkpoint.npz").replace(folder / "checkpoint.npz")
-    return cli.from_settings(
-        RECIPES[search.recipe], yaml.safe_load((trials / before / "config.yaml").read_text(encoding="utf-8"))
-    )
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    both = {
-        name: _merged(below[name], value) if isinstance(value, dict) and isinstance(below.get(name), dict) else value
-        for name, value in above.items()
-    }
-    return {**below, **both}
+    return cli.from_settings(RECIPES[search.recipe], untrusted.read_yaml(trials / before / "config.yaml"))
 
 
 def _logged(run_id: str, execution: int) -> int:

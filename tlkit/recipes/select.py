@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
 from tlkit.display import quoted, say
-from tlkit.errors import InvalidInput, Unavailable
+from tlkit.errors import Unavailable
 from tlkit.recipes import _links, _runs, _steps
 
 if TYPE_CHECKING:
@@ -59,11 +59,6 @@ def _alone(config: Select, chosen: str | Backbone) -> FeatureExtraction:
     """The settings of one backbone; refuses what cannot be built."""
     from tlkit import backbones
 
-    if isinstance(chosen, str) and chosen.lstrip().startswith(("[", "{")):
-        raise InvalidInput(
-            f"backbones has {chosen!r}: write it like [MobileNetV2, {{name: MobileNet, alpha: 0.5}}]; "
-            "a mapping has name, weights and alpha"
-        )
     backbone = Backbone(chosen) if isinstance(chosen, str) else chosen
     common = {name: getattr(config, name) for name in ("data", "precision", "seed", "experiment", "features")}
     one = _steps.complete(FeatureExtraction(backbone=backbone, **common))

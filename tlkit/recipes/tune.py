@@ -73,7 +73,7 @@ def _check(search: config.Tune) -> tuple[space.Space, list[Any]]:
         try:
             configs.append(cli.from_settings(_worker.RECIPES[search.recipe], _worker.settings(search, corner)))
         except InvalidInput as error:
-            raise InvalidInput(f"space: {str(error).removeprefix('--')}") from error
+            raise InvalidInput(f"space: {error}") from error
     epochs = sorted({one.full.epochs for one in configs})
     if search.algorithm == "hyperband" and (len(epochs) > 1 or epochs[0] < 1):
         raise InvalidInput(
