@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shutil
-import urllib.parse
-import urllib.request
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -87,6 +85,8 @@ def local_path(uri: str) -> Path | None:
     >>> local_path("file:///srv/mlruns/1"), local_path("s3://bucket/1")
     (PosixPath('/srv/mlruns/1'), None)
     """
+    import urllib.request  # at the top it would cost each `--help` a tenth of a second
+
     parts = urllib.parse.urlsplit(uri)
     return Path(urllib.request.url2pathname(parts.path)) if parts.scheme in ("", "file") else None
 
