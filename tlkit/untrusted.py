@@ -85,10 +85,10 @@ def local_path(uri: str) -> Path | None:
     >>> local_path("file:///srv/mlruns/1"), local_path("s3://bucket/1")
     (PosixPath('/srv/mlruns/1'), None)
     """
-    import urllib.request  # at the top it would cost each `--help` a tenth of a second
+    from urllib.request import url2pathname  # at the top it would cost each `--help` a tenth of a second
 
     parts = urllib.parse.urlsplit(uri)
-    return Path(urllib.request.url2pathname(parts.path)) if parts.scheme in ("", "file") else None
+    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def remove(folder: Path, parent: Path) -> None:
