@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import urllib.parse
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
