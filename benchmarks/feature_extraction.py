@@ -120,7 +120,8 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     import tensorflow as tf  # noqa: F401
     # isort: on
 
-    from tlkit import backbones, config, data, engines, features, probes, runtime, tracking, training  # noqa: F401
+    from tlkit import backbones, config, data, features, probes, runtime, tracking, training  # noqa: F401
+    from tlkit.features import engines
     from tlkit.recipes import feature_extraction
 
     engines.unavailable("mixed_bfloat16")  # imports OpenVINO
@@ -186,7 +187,7 @@ def scale(folder: Path, count: int) -> dict[str, Any]:
     import numpy as np
 
     from tlkit import features, probes
-    from tlkit.store import Store
+    from tlkit.features.store import Store
 
     rng = np.random.default_rng(0)
     centres = rng.normal(0, 0.15, (CLASSES, DIMENSIONS)).astype(np.float32)

@@ -59,7 +59,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     """Train MobileNet's last stage, through the frozen layers or from the store."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from tlkit import backbones, data, features, runtime, training
-    from tlkit.store import Store
+    from tlkit.features.store import Store
 
     runtime.prepare(0, "float32")
     backbone = backbones.build(NAME, (SIZE, SIZE, 3), "imagenet", ALPHA)

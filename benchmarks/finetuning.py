@@ -407,7 +407,8 @@ def ours(recipe: str, changes: dict[str, Any], network: str, seed: int, photos: 
     import tensorflow as tf  # noqa: F401
     # isort: on
 
-    from tlkit import config, data, engines, evaluation, features, plots, probes, tracking, training  # noqa: F401
+    from tlkit import config, data, evaluation, features, plots, probes, tracking, training  # noqa: F401
+    from tlkit.features import engines
     from tlkit.recipes import feature_extraction, finetune
 
     engines.unavailable("mixed_bfloat16")  # imports OpenVINO

@@ -169,7 +169,8 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     import keras
     import numpy as np
 
-    from tlkit import arithmetic, backbones, memory, runtime
+    from tlkit import arithmetic, backbones, runtime
+    from tlkit.training import memory
 
     if not options.tiny and runtime.device()[0] != "gpu":
         return {"skipped": f"{keras.backend.backend()} sees no GPU: install it with CUDA"}

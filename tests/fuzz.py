@@ -344,7 +344,7 @@ def read_weights(path: Path) -> None:
 
 
 def _space(path: Path) -> Any:
-    from tlkit.store import Store
+    from tlkit.features.store import Store
 
     return Store(path).space({"network": "an example", "shape": [3], "dtype": "float32"})
 
@@ -358,7 +358,7 @@ def make_store(path: Path, draw: random.Random) -> None:
 
 def read_store(path: Path) -> None:
     """What is read is what was written; all else is not there."""
-    from tlkit.store import Store
+    from tlkit.features.store import Store
 
     space = _space(path).refresh()
     for key in list(space.places):
@@ -373,7 +373,7 @@ def read_store(path: Path) -> None:
 
 
 def make_checkpoint(path: Path, draw: random.Random) -> None:
-    from tlkit import checkpoints
+    from tlkit.training import checkpoints
 
     epoch = {"epoch": 1, "phase": "full", "loss": 1.0, "val_loss": 0.5, "seconds": 0.1}
     arrays = {name: [np.ones((3, 2), np.float32)] for name in ("last", "optimizer", "best", "metrics", "generators")}
@@ -391,7 +391,7 @@ def change_checkpoint(path: Path, draw: random.Random) -> None:
 
 
 def read_checkpoint(path: Path) -> None:
-    from tlkit import checkpoints
+    from tlkit.training import checkpoints
 
     state, _ = checkpoints.load(path, {"batch_size": 16})
     checkpoints.fits(path, state, {"best": [(3, 2)]})
@@ -404,7 +404,7 @@ def make_record(path: Path, draw: random.Random) -> None:
 
 
 def read_record(path: Path) -> None:
-    from tlkit import checkpoints
+    from tlkit.training import checkpoints
 
     checkpoints.FOLDER = path.parent
     assert "whole" in {run.run_id for run in checkpoints.unfinished()}, "a bad record hid a good one"
@@ -429,8 +429,8 @@ def make_journal(path: Path, draw: random.Random) -> None:
 
 
 def read_journal(path: Path) -> None:
-    from tlkit import journal, journal_files
     from tlkit.errors import InvalidInput
+    from tlkit.tracking import journal, journal_files
 
     if path not in journal.left(path.parent):
         return

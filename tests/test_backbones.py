@@ -18,8 +18,8 @@ import pytest
 from keras.src.utils import file_utils
 from PIL import Image
 
-from tlkit import backbones, builders, weightfiles
-from tlkit.backbones import BACKBONES, build, classifier, freeze, unfreeze
+from tlkit import backbones, builders
+from tlkit.backbones import BACKBONES, build, classifier, freeze, unfreeze, weightfiles
 from tlkit.errors import InvalidInput, Unavailable
 
 FAMILIES = (

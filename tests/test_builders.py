@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import arithmetic, backbones, builders, weightfiles
+from tlkit import arithmetic, backbones, builders
+from tlkit.backbones import weightfiles
 from tlkit.builders import build, cnn, gcn, pretrained
 from tlkit.builders.landmarks import FAMILIES, VARIANTS
 from tlkit.errors import InvalidInput, Unavailable

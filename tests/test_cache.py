@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlkit import cli, config, store
+from tlkit import cli, config
+from tlkit.features import store
+from tlkit.features.store import Store
 from tlkit.recipes import cache
-from tlkit.store import Store
 
 ENGINE = "keras 3.15.0 tensorflow 2.21.0 cpu"
 

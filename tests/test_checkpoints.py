@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlkit import checkpoints
 from tlkit.errors import InvalidInput
+from tlkit.training import checkpoints
 
 EPOCH = {"epoch": 1, "phase": "full", "loss": 1.0, "val_loss": 0.5, "seconds": 0.1}
 ARRAYS = {name: [np.ones(2)] for name in ("last", "optimizer", "best", "metrics", "generators")}

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 
-from tlkit import cli, predictions
+from tlkit import cli
 from tlkit.config import Compare
 from tlkit.errors import InvalidInput
+from tlkit.evaluation import predictions
 from tlkit.recipes import compare
 
 pytestmark = pytest.mark.filterwarnings("ignore:For backward compatibility, 'str' dtypes")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlkit import anatomy, arithmetic, backbones, builders, cli, config, plots, weightfiles
+from tlkit import anatomy, arithmetic, backbones, builders, cli, config, plots
+from tlkit.backbones import weightfiles
 from tlkit.errors import InvalidInput
 from tlkit.recipes import describe
 

@@ -13,8 +13,9 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import backbones, engines
+from tlkit import backbones
 from tlkit.errors import InvalidInput
+from tlkit.features import engines
 
 FLOAT, BYTES = "float32", np.dtype(np.uint8)
 HAS_OPENVINO = keras.backend.backend() == "tensorflow" and importlib.util.find_spec("openvino") is not None
@@ -212,7 +213,7 @@ class NoCore:
         ("keras.backend.backend", "jax", FLOAT, "it reads networks from Keras' tensorflow backend, and this one is j"),
         ("tlkit.runtime.device", ("gpu", (9, 0)), FLOAT, "it is for CPUs, and Keras computes on a GPU here"),
         (None, None, "mixed_float16", "it has no mixed_float16"),
-        ("tlkit.engines._core", NoCore(), "mixed_bfloat16", "this processor has no bfloat16"),
+        ("tlkit.features.engines._core", NoCore(), "mixed_bfloat16", "this processor has no bfloat16"),
     ],
 )
 def test_one_line_says_why_openvino_cannot_be_used(

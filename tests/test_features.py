@@ -18,12 +18,13 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import backbones, engines, features, training
-from tlkit import store as stores
+from tlkit import backbones, training
 from tlkit.data import Photos, View, Views
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.features import Extractor, identity
-from tlkit.store import Store
+from tlkit.features import Extractor, engines, identity
+from tlkit.features import extractor as features
+from tlkit.features import store as stores
+from tlkit.features.store import Store
 
 
 def build(seed: int = 0, classes: int = 4) -> keras.Model:
@@ -656,7 +657,8 @@ EXTRACT = """
 import sys, time
 from pathlib import Path
 import keras, numpy as np
-from tlkit import backbones, features, store
+from tlkit import backbones, features
+from tlkit.features import store
 from tlkit.data import Photos
 
 folder, me, other = Path(sys.argv[1]), *sys.argv[2:]

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import finder
 from tlkit.data import Photos, batches
 from tlkit.errors import InvalidInput
+from tlkit.training import finder
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

@@ -11,8 +11,9 @@ import mlflow
 import numpy as np
 import pytest
 
-from tlkit import cli, config, data, phases, training
+from tlkit import cli, config, data, training
 from tlkit.recipes import _steps, find_lr, finetune, train
+from tlkit.training import phases
 
 QUICK = ["--backbone.name", "LetterNet", "--data.image_size", "16", "--head.epochs", "0", "--head.solved", "false"]
 

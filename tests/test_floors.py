@@ -12,23 +12,12 @@ PACKAGE = Path(__file__).parents[1] / "tlkit"
 FLOORS = [
     {"atomic", "autolog", "display", "errors"},
     {"untrusted"},
-    {"labels"},
-    {
-        "arithmetic",
-        "config",
-        "journal_files",
-        "mlflow_plugin",
-        "predictions",
-        "progress",
-        "reference",
-        "space",
-    },
-    {"cli", "runtime", "data", "plots", "letternet", "layers", "probes", "store", "weightfiles"}
-    | {"checkpoints", "importance", "losses", "registry", "schedules", "variables"},
-    {"modelfiles"},
-    {"anatomy", "backbones", "builders", "engines", "finder", "journal", "memory", "optimizers", "serving"},
-    {"evaluation", "features", "phases", "tracking", "tuning"},
-    {"training"},
+    {"labels", "progress", "runtime"},
+    {"config", "plots"},
+    {"arithmetic", "cli", "data", "evaluation", "layers", "mlflow_plugin", "probes", "reference"},
+    {"backbones", "features", "tracking"},
+    {"anatomy", "builders", "serving", "training"},
+    {"tuning"},
     {"recipes"},
 ]
 FRAMEWORKS = {"keras", "tensorflow", "jax", "torch", "mlflow", "sklearn", "matplotlib", "keras_tuner"}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from tlkit import plots
 from tlkit.errors import InvalidInput
-from tlkit.importance import Importance, Importances, _coded, importances
+from tlkit.tuning.importance import Importance, Importances, _coded, importances
 
 
 def shares(found: Importances) -> dict[str, float]:

@@ -20,14 +20,16 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tlkit import atomic, config, journal, tracking
+from tlkit import atomic, config, tracking
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import sync
+from tlkit.tracking import journal
 
 # A process that logs, and is killed before anything is sent.
 KILLED = """
 import os, signal
-from tlkit import journal, tracking
+from tlkit import tracking
+from tlkit.tracking import journal
 tracking.open_store("trial")
 with tracking.run("trial", params={}, tags={}) as run:
     journal.Journal._start = lambda self: None

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from tlkit import backbones
-from tlkit import letternet as module
+from tlkit.backbones import letternet as module
+from tlkit.backbones.letternet import PARAMETERS, WEIGHTS, letternet
 from tlkit.data import letters
 from tlkit.errors import InvalidInput
-from tlkit.letternet import PARAMETERS, WEIGHTS, letternet
 from tlkit.recipes import pretrain
 
 CARD = WEIGHTS.with_name("letternet.md")

@@ -10,7 +10,7 @@ import pytest
 from keras import losses as theirs
 from sklearn.utils.class_weight import compute_class_weight
 
-from tlkit.losses import accuracy, balanced, crossentropy
+from tlkit.training.losses import accuracy, balanced, crossentropy
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 2, (6, 3)).astype("float32")

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import backbones, checkpoints, memory, runtime
+from tlkit import backbones, runtime
 from tlkit.errors import Unavailable
+from tlkit.training import checkpoints, memory
 
 BACKEND = keras.backend.backend()
 SHAPE = (2,)  # of an example, where nothing else is said
@@ -137,7 +138,7 @@ def test_other_errors_are_not_of_memory(said: str):
 def test_no_other_framework_is_imported():
     code = f"""
         import sys
-        from tlkit import memory
+        from tlkit.training import memory
         memory.is_exhausted(RuntimeError())
         memory.release()
         print({{"tensorflow", "jax", "torch"}} - {{{BACKEND!r}}} & set(sys.modules))
@@ -330,7 +331,7 @@ def test_a_step_takes_less_memory():
     code = """
         import resource, sys
         import keras, numpy as np
-        from tlkit import memory
+        from tlkit.training import memory
 
         x = inputs = keras.Input((128, 128, 3))
         for _ in range(24):

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import modelfiles
+from tlkit.backbones import modelfiles
+from tlkit.backbones.modelfiles import CONFIG, WEIGHTS
 from tlkit.errors import InvalidInput
-from tlkit.modelfiles import CONFIG, WEIGHTS
 
 KERNEL = "layers/dense/vars/0"
 

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from tlkit import backbones, builders, cli, config, data, evaluation, labels, plots, predictions, serving
+from tlkit import backbones, builders, cli, config, data, evaluation, labels, plots, serving
 from tlkit.data import Photos, sources, split
 from tlkit.errors import InvalidInput
+from tlkit.evaluation import predictions
 
 SHAPES = ("cross", "disc", "square")
 

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import backbones, builders, optimizers, schedules
+from tlkit import backbones, builders
 from tlkit.errors import InvalidInput
-from tlkit.optimizers import LAYERWISE, Layerwise, averages, build, stage_factors
+from tlkit.training import optimizers, schedules
+from tlkit.training.optimizers import LAYERWISE, Layerwise, averages, build, stage_factors
 
 SHAPES = {"slow": [(3, 2), (2,)], "fast": [(2, 4), (4,)]}
 FACTORS = {"slow": 0.3, "fast": 1.0}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tlkit import evaluation, predictions
+from tlkit import evaluation
 from tlkit.errors import InvalidInput
+from tlkit.evaluation import predictions
 
 COLUMNS = ["file", "digest", "split", "label", "predicted", "probability", "probability_of_label", "correct"]
 

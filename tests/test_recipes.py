@@ -427,7 +427,7 @@ def test_weights_that_do_not_fit(folder: Path, capsys: pytest.CaptureFixture):
 
 
 def test_no_network(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    from tlkit import weightfiles
+    from tlkit.backbones import weightfiles
 
     def refused(*_):
         raise OSError("no network")

@@ -17,8 +17,9 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.utils.validation import _validate_model_name
 
-from tlkit import predictions, registry
 from tlkit.errors import InvalidInput
+from tlkit.evaluation import predictions
+from tlkit.tracking import registry
 
 EXAMPLES = 40
 
@@ -406,7 +407,7 @@ def test_two_that_send_the_same_model_at_once_leave_one_version(folder: Path, mo
 
 CHILD = """
 import sys
-from tlkit import registry
+from tlkit.tracking import registry
 uri, run_id = sys.argv[1:]
 sys.stdin.read()
 print(registry.register(uri, "letters", run_id).version)

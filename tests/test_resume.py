@@ -16,11 +16,12 @@ import mlflow
 import numpy as np
 import pytest
 
-from tlkit import builders, checkpoints, tracking, training
+from tlkit import builders, tracking, training
 from tlkit.config import Data, Finetune, Full
 from tlkit.data import Photos
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _runs
+from tlkit.training import checkpoints
 
 STEPS = 3  # batches in an epoch
 PHASE = training.Settings(
@@ -448,7 +449,8 @@ COMMAND = (
 STEPS_IN_ALL = 2 * 3 * 20  # of COMMAND: 1,246 digits
 DRIVER = """
 import os, signal, sys, threading, time
-from tlkit import checkpoints, cli, config, training
+from tlkit import cli, config, training
+from tlkit.training import checkpoints
 from tlkit.recipes import _runs, finetune
 
 checkpoints.pause = lambda cost: 0.2

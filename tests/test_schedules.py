@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import schedules
 from tlkit.errors import InvalidInput
+from tlkit.training import schedules
 
 Rates = list[float]
 

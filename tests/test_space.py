@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlkit import space
+from tlkit.config import space
 from tlkit.errors import InvalidInput
 from tlkit.untrusted import parse_yaml
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlkit import store as module
 from tlkit.errors import InvalidInput
-from tlkit.store import GB, KEY, Space, Store
+from tlkit.features import store as module
+from tlkit.features.store import GB, KEY, Space, Store
 
 DESCRIPTION = {"network": "a", "engine": "keras 3", "precision": "float32", "shape": [4], "dtype": "float32"}
 posix = pytest.mark.skipif(os.name != "posix", reason="by means that only POSIX has")

@@ -22,8 +22,10 @@ from keras_tuner.src.engine.trial import Trial
 from mlflow.exceptions import MlflowException
 from sklearn.neighbors import KNeighborsClassifier
 
-from tlkit import autolog, checkpoints, journal, probes, tracking, tuning
+from tlkit import autolog, probes, tracking, tuning
 from tlkit.errors import InvalidInput, Unavailable
+from tlkit.tracking import journal
+from tlkit.training import checkpoints
 
 
 def status(run_id: str) -> str:

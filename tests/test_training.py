@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from sklearn import linear_model
 
-from tlkit import backbones, builders, config, features, optimizers, phases, probes, training
+from tlkit import backbones, builders, config, features, probes, training
 from tlkit.data import Photos, batches
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _steps
+from tlkit.training import optimizers, phases
 
 
 @pytest.fixture(scope="module")

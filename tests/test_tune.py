@@ -19,7 +19,8 @@ import pytest
 import yaml
 from conftest import write_sounds
 
-from tlkit import cli, config, space, tuning, untrusted
+from tlkit import cli, config, tuning, untrusted
+from tlkit.config import space
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _search, _worker, train, tune
 

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from keras_tuner.src.engine.trial import Trial
 
-from tlkit import space, tracking, tuning
+from tlkit import tracking, tuning
+from tlkit.config import space
 from tlkit.errors import Unavailable
 
 SPACE = space.parse(

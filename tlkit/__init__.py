@@ -20,21 +20,18 @@ _MODULES = (
     "builders",
     "config",
     "data",
-    "engines",
     "errors",
     "evaluation",
     "features",
     "labels",
     "layers",
     "plots",
-    "predictions",
     "probes",
     "reference",
-    "registry",
     "serving",
-    "store",
     "tracking",
     "training",
+    "tuning",
 )
 
 

@@ -15,7 +15,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from tlkit import space, untrusted
+from tlkit import untrusted
+from tlkit.config import space
 from tlkit.display import say, short, shown
 from tlkit.errors import InvalidInput, reason
 

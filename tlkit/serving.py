@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit import labels, predictions
+from tlkit import labels
 from tlkit.data import images, sounds
 from tlkit.errors import InvalidInput
+from tlkit.evaluation import predictions
 
 if TYPE_CHECKING:
     import keras
@@ -378,7 +379,8 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Class
     """Load a folder of `save_model`; the name is MLflow's."""
     from mlflow.models import Model
 
-    from tlkit import layers, modelfiles  # noqa: F401  Keras finds our layers by their registered names
+    from tlkit import layers  # noqa: F401  Keras finds our layers by their registered names
+    from tlkit.backbones import modelfiles
 
     output = (model_config or {}).get("output", "table")
     if output not in ("table", "label"):

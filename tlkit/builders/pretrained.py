@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit import weightfiles
+from tlkit.backbones import weightfiles
 from tlkit.errors import InvalidInput
 
 HINT = "none, or the path of a .weights.h5 file"

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from tlkit import data, evaluation, probes, registry, tracking, training
+    from tlkit import data, evaluation, probes, tracking, training
     from tlkit.data import graph
+    from tlkit.tracking import registry
 
 EXAMPLES = {"photos": "example.png", "sounds": "example.wav", "arrays": "example.npy"}
 PURPOSES = {"train": "training", "val": "validation", "test": "the test"}
@@ -138,7 +139,8 @@ def finish(
     register: str | None = None,
 ) -> Result:
     """Score what the model says of the test split, else the validation split, and log it with all that shows it."""
-    from tlkit import evaluation, plots, predictions, tracking
+    from tlkit import evaluation, plots, tracking
+    from tlkit.evaluation import predictions
 
     split, part = _steps.scored(splits)
     scores = evaluation.score(split, probabilities, part.labels)
@@ -205,7 +207,8 @@ def log_result(
     register: str | None = None,
 ) -> Result:
     """Log the scores, what was predicted, the pictures and the model, once each, and wait until the store has them."""
-    from tlkit import evaluation, plots, predictions, serving, tracking
+    from tlkit import evaluation, plots, serving, tracking
+    from tlkit.evaluation import predictions
 
     classes, kind = splits.classes, splits.kind
     tracking.log_metrics(
@@ -409,7 +412,8 @@ def load(model: str) -> tuple[keras.Model, list[str] | None]:
         raise InvalidInput(f"there is no model {model!r}; give a .keras file or an MLflow URI such as models:/m-…")
     if not zipfile.is_zipfile(path):
         raise InvalidInput(f"{model!r} is not a .keras file; give one that a recipe or model.save wrote")
-    from tlkit import labels, layers, modelfiles  # noqa: F401  Keras finds our layers by their registered names
+    from tlkit import labels, layers  # noqa: F401  Keras finds our layers by their registered names
+    from tlkit.backbones import modelfiles
 
     loaded = modelfiles.load(path, repr(model))
     try:

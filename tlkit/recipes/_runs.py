@@ -21,8 +21,9 @@ from tlkit.recipes._steps import AnyTraining
 if TYPE_CHECKING:
     import keras
 
-    from tlkit import checkpoints, data, tracking, training
+    from tlkit import data, tracking, training
     from tlkit.data import graph
+    from tlkit.training import checkpoints
 
 
 class Trial(NamedTuple):
@@ -97,7 +98,7 @@ def check_room(model: keras.Model) -> None:
     Raises:
         Unavailable: it could not be saved.
     """
-    from tlkit import journal
+    from tlkit.tracking import journal
 
     journal.check_room(journal.ROOM + 4 * model.count_params())
 
@@ -130,7 +131,8 @@ def tracked(
         trial: Where the run is one of a search.
         begun: Where the run can be gone on with after an interruption: what `resumed` gave.
     """
-    from tlkit import checkpoints, tracking
+    from tlkit import tracking
+    from tlkit.training import checkpoints
 
     described = {**tags(recipe, network(config)), **data_tags(splits)}
     if trial:
@@ -199,7 +201,8 @@ def resumed(recipe: str, config: AnyTraining) -> tuple[AnyTraining, Begun]:
     Raises:
         InvalidInput: there is no such run, or it was begun with other settings.
     """
-    from tlkit import checkpoints, cli
+    from tlkit import cli
+    from tlkit.training import checkpoints
 
     asked = {**dataclasses.asdict(config), "resume": None}
     if config.resume is None:
@@ -319,7 +322,7 @@ def _told_how_to_go_on(recipe: str, kept: checkpoints.Begun) -> Iterator[None]:
             how = f"{_links.program('python')} -m tlkit.recipes.{recipe} --resume {kept.run_id}"
             say(f"\nto go on from the last checkpoint: {how}", error=True)
         elif not isinstance(error, KeyboardInterrupt):
-            from tlkit import checkpoints
+            from tlkit.training import checkpoints
 
             checkpoints.finished(kept)
         raise
@@ -327,7 +330,8 @@ def _told_how_to_go_on(recipe: str, kept: checkpoints.Begun) -> Iterator[None]:
 
 def keeping(started: tracking.Run, phase: str, trial: Trial | None = None) -> training.Keeping | None:
     """Say where a phase's state is kept: of a run on the way too, of a trial where it may go on later."""
-    from tlkit import checkpoints, training
+    from tlkit import training
+    from tlkit.training import checkpoints
 
     if trial:
         return training.Keeping(trial.checkpoint) if trial.checkpoint else None

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit import cli, config, space, untrusted
+from tlkit import cli, config, untrusted
+from tlkit.config import space
 from tlkit.display import say
 from tlkit.recipes import _links, _results, _runs, _steps, _worker
 
@@ -168,7 +169,8 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     """Put the best trial's settings, model and test scores on the search's run, with pictures of all trials."""
     import mlflow
 
-    from tlkit import layers, modelfiles, tracking, training, tuning  # noqa: F401  Keras finds layers by their names
+    from tlkit import layers, tracking, training, tuning  # noqa: F401  Keras finds layers by their names
+    from tlkit.backbones import modelfiles
 
     ranked = tuning.best_first(oracle)
     best, trial = ranked[0], folder / "trials" / ranked[0].trial_id
@@ -229,7 +231,8 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
 
 def _log_pictures(search: config.Tune, found: space.Space, ranked: list[Any]) -> None:
     """Log what the trials tried and which settings mattered."""
-    from tlkit import importance, plots, tracking, tuning
+    from tlkit import plots, tracking, tuning
+    from tlkit.tuning import importance
 
     gone_on = {one.hyperparameters.values.get("tuner/trial_id") for one in ranked}  # hyperband: as another trial
     shown = [one for one in ranked if one.trial_id not in gone_on]

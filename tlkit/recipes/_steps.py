@@ -22,7 +22,9 @@ from tlkit.errors import InvalidInput, Undecodable
 if TYPE_CHECKING:
     import keras
 
-    from tlkit import data, features, finder, store, training
+    from tlkit import data, features, training
+    from tlkit.features import store
+    from tlkit.training import finder
 
 HEAD_EPOCHS = 30  # of a head that is not solved
 SOLVABLE = 10**6  # weights of a head: solving one of more takes gigabytes
@@ -74,7 +76,8 @@ def _native_stderr_held() -> Iterator[None]:
 
 def complete(config: Config) -> Config:
     """Fill in what depends on other settings or on the machine, so that the stored config says what was done."""
-    from tlkit import registry, runtime
+    from tlkit import runtime
+    from tlkit.tracking import registry
 
     if name := getattr(config, "register", None):
         registry.check_name(name)
@@ -145,7 +148,7 @@ def backbone(config: configs.FeatureExtraction | configs.Finetune) -> keras.Mode
 
 def activation_store(config: configs.Features) -> store.Store | None:
     """Open the activation store, where there is to be one."""
-    from tlkit.store import GB, Store
+    from tlkit.features.store import GB, Store
 
     return None if config.store == "none" else Store(config.store, config.limit * GB)
 
@@ -311,7 +314,7 @@ def batch_size(config: configs.Training) -> int:
 
 def class_weights(config: configs.Training, splits: data.Splits) -> list[float] | None:
     """Give the weight of each class in the loss, where classes are to be balanced by weights."""
-    from tlkit import losses
+    from tlkit.training import losses
 
     return losses.balanced(splits.train.labels, len(splits.classes)) if config.balance == "weights" else None
 
@@ -320,7 +323,8 @@ def with_batch_size(config: AnyTraining, model: keras.Model, splits: data.Splits
     """Find out the batch where it is `auto`, and bring learning rates that are numbers in proportion to it."""
     if config.batch_size != "auto":
         return config
-    from tlkit import memory, training
+    from tlkit import training
+    from tlkit.training import memory
 
     logits = training.to_logits(model)
     logits = memory.remat(logits) if config.remat else logits
@@ -351,7 +355,7 @@ def with_rates(config: Any, model: keras.Model, splits: data.Splits, seen: Any =
         splits: The photos.
         seen: Pooled features of the training photos, where there is a phase head.
     """
-    from tlkit import variables
+    from tlkit.training import variables
 
     for name in ("head", "full"):
         phase = getattr(config, name, None)

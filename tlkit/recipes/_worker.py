@@ -19,7 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tlkit import cli, config, space, untrusted
+from tlkit import cli, config, untrusted
+from tlkit.config import space
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _runs, _steps
 

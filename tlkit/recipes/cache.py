@@ -15,7 +15,7 @@ from tlkit.display import quoted, say, shown
 from tlkit.errors import Unavailable
 
 if TYPE_CHECKING:
-    from tlkit.store import Store, Usage
+    from tlkit.features.store import Store, Usage
 
 WIDTH = 80  # columns of the table
 FILL = "feature_extraction, finetune and select fill it as they need it"
@@ -23,7 +23,7 @@ FILL = "feature_extraction, finetune and select fill it as they need it"
 
 def run(config: Cache) -> list[Usage]:
     """Do what `config.action` says, and return what the store then holds, space by space, the last used first."""
-    from tlkit.store import GB, LIMIT, Store
+    from tlkit.features.store import GB, LIMIT, Store
 
     limit = LIMIT if config.limit is None else config.limit
     store = Store(config.store, limit * GB)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from tlkit import predictions
+    from tlkit.evaluation import predictions
 
 LAST = 4  # runs that are compared where none is given
 MOST = 12  # runs, for they have 66 pairs
@@ -38,7 +38,8 @@ Row = dict[str, Any]
 
 def run(config: Compare) -> tuple[list[Row], list[Row]]:
     """Print, log and return what there is to say of the runs, the best first, and of each pair of them."""
-    from tlkit import predictions, tracking
+    from tlkit import tracking
+    from tlkit.evaluation import predictions
 
     uri = without_password(tracking.open_store())
     try:
@@ -204,7 +205,8 @@ def _row(one: Run, said: predictions.Predictions | None) -> Row:
 def _interval(
     metrics: dict[str, float], split: str, said: predictions.Predictions | None
 ) -> tuple[float | None, float | None, str]:
-    from tlkit import evaluation, predictions
+    from tlkit import evaluation
+    from tlkit.evaluation import predictions
 
     if said is not None:
         right, count = int(said.correct.sum()), len(said.correct)
@@ -219,7 +221,7 @@ def _interval(
 
 def _pairs(rows: list[Row], said: dict[str, predictions.Predictions | None]) -> list[Row]:
     """Test each pair of runs that was scored on the same examples; of any other, say why it is not tested."""
-    from tlkit import predictions
+    from tlkit.evaluation import predictions
 
     pairs: list[Row] = []
     for one, other in itertools.combinations(rows, 2):

@@ -19,7 +19,8 @@ from tlkit.recipes import _links, _runs, _steps
 if TYPE_CHECKING:
     import keras
 
-    from tlkit import data, finder, tracking
+    from tlkit import data, tracking
+    from tlkit.training import finder
 
 PICTURE = "lr_range.png"
 
@@ -30,7 +31,8 @@ def run(config: FindLr) -> finder.RangeTest:
     Phase full begins with a head that has been trained for a little.
     """
     began = _steps.begin()
-    from tlkit import optimizers, runtime, tracking
+    from tlkit import runtime, tracking
+    from tlkit.training import optimizers
 
     check(config)
     config = _steps.complete(config)

@@ -32,7 +32,8 @@ def run(config: Finetune, trial: _runs.Trial | None = None) -> _results.Result |
         trial: Where the run is one of a search.
     """
     began = _steps.begin()
-    from tlkit import backbones, checkpoints, features, optimizers, runtime, tracking, training
+    from tlkit import backbones, features, runtime, tracking, training
+    from tlkit.training import checkpoints, optimizers
 
     config, begun = _runs.resumed("finetune", config)
     config = _steps.complete(config)

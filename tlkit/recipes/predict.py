@@ -33,7 +33,8 @@ def run(config: Predict) -> list[list[tuple[str, float]]]:
     _steps.begin()
     import numpy as np
 
-    from tlkit import modelfiles, serving
+    from tlkit import serving
+    from tlkit.backbones import modelfiles
     from tlkit.data import images
 
     model, classes = load(config.model)

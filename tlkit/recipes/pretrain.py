@@ -52,8 +52,8 @@ def run(config: Pretrain) -> keras.Model:
     import numpy as np
 
     from tlkit import runtime, tracking
+    from tlkit.backbones.letternet import letternet
     from tlkit.data import letters
-    from tlkit.letternet import letternet
     from tlkit.progress import duration
 
     runtime.prepare(config.seed, "float32")
@@ -188,7 +188,8 @@ def table(rows: dict[str, list[Score]], shots: Sequence[int] = SHOTS) -> list[st
 def _compile(classifier: keras.Model, config: Pretrain) -> None:
     import keras
 
-    from tlkit import losses, runtime, schedules
+    from tlkit import runtime
+    from tlkit.training import losses, schedules
 
     steps = config.epochs * -(-config.letters // config.batch_size)
     classifier.compile(
@@ -256,7 +257,7 @@ def _card(config: Pretrain, glyphs: Glyphs, accuracy: float, scores: list[Score]
     from importlib import metadata
 
     from tlkit import runtime
-    from tlkit.letternet import PARAMETERS
+    from tlkit.backbones.letternet import PARAMETERS
     from tlkit.progress import duration
 
     versions = {**runtime.environment(), "matplotlib": metadata.version("matplotlib")}
@@ -269,7 +270,7 @@ def _card(config: Pretrain, glyphs: Glyphs, accuracy: float, scores: list[Score]
     return f"""# LetterNet
 
 A residual network of {PARAMETERS:,} parameters, pretrained on letters. Input: raw pixels from 0 to 255, white ink on
-black, one channel. Output: a feature map of 128 channels. `tlkit.letternet.letternet()` builds it.
+black, one channel. Output: a feature map of 128 channels. `tlkit.backbones.letternet.letternet()` builds it.
 
 | | |
 | --- | --- |

@@ -32,7 +32,7 @@ def run(config: Sync) -> int:
         raise InvalidInput(
             f"there is no folder {config.folder!r}; give one that a run has named, such as mlruns/unsent"
         )
-    from tlkit import journal  # before mlflow, which it sets up
+    from tlkit.tracking import journal  # before mlflow, which it sets up
 
     import mlflow  # isort: skip
 

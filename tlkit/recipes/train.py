@@ -37,7 +37,8 @@ def run(config: Train, trial: _runs.Trial | None = None) -> _results.Result | _r
         trial: Where the run is one of a search.
     """
     began = _steps.begin()
-    from tlkit import optimizers, runtime, tracking, training
+    from tlkit import runtime, tracking, training
+    from tlkit.training import optimizers
 
     config, begun = _runs.resumed("train", config)
     config = _steps.complete(config)

@@ -18,8 +18,9 @@ def run(config: TrainGraph) -> _results.Result:
     began = _steps.begin()
     import keras
 
-    from tlkit import builders, evaluation, predictions, runtime, tracking, training
+    from tlkit import builders, evaluation, runtime, tracking, training
     from tlkit.data import graph
+    from tlkit.evaluation import predictions
 
     config = _steps.complete(config)
     runtime.prepare(config.seed, config.precision)

@@ -18,7 +18,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tlkit import cli, config, space, untrusted
+from tlkit import cli, config, untrusted
+from tlkit.config import space
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput, Unavailable, without_password
 from tlkit.recipes import _links, _results, _runs, _search, _steps, _worker
@@ -114,7 +115,8 @@ def _chief(
             )
     _steps.begin()
 
-    from tlkit import registry, runtime, tracking, tuning
+    from tlkit import runtime, tracking, tuning
+    from tlkit.tracking import registry
 
     if search.register:
         registry.check_name(search.register)

@@ -14,7 +14,8 @@ from typing import Any
 
 import keras
 
-from tlkit import arithmetic, untrusted, weightfiles
+from tlkit import arithmetic, untrusted
+from tlkit.backbones import weightfiles
 from tlkit.errors import InvalidInput, first_line
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"

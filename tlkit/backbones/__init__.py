@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 import keras
 import numpy as np
 
-from tlkit import weightfiles
+from tlkit.backbones import weightfiles
 from tlkit.errors import InvalidInput
 from tlkit.layers import check_data_format, global_pool, is_stage
 
@@ -591,7 +591,7 @@ def _network(row: Row, alpha: float | None, **arguments: Any) -> keras.Model:
 
 
 def _letternet(shape: tuple[int, int, int], weights: str) -> keras.Model:
-    from tlkit.letternet import letternet
+    from tlkit.backbones.letternet import letternet
 
     known = weights in ("letters", "none")
     network = letternet((*shape[:2], 1), weights=weights if known else "none", name="backbone")

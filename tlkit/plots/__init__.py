@@ -551,7 +551,7 @@ def importance(importances: Any, objective: str, most: int = 15) -> Figure:
     """Draw how much the score of a search depends on each setting, the most important on top.
 
     Args:
-        importances: `tlkit.importance.Importances`: `settings` with `name`, `mean` and `sd`, and `explained`.
+        importances: `tlkit.tuning.importance.Importances`: `settings` with `name`, `mean` and `sd`, and `explained`.
         objective: Name of the score.
         most: Settings to draw.
     """

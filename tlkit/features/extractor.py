@@ -29,13 +29,14 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tlkit import arithmetic, engines, runtime
+from tlkit import arithmetic, runtime
 from tlkit.data import Photos, images
 from tlkit.data.photos import SHARE
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
+from tlkit.features import engines
+from tlkit.features.store import GB, POLL, Segment, Space, Store, finite
 from tlkit.progress import Progress
-from tlkit.store import GB, POLL, Segment, Space, Store, finite
 from tlkit.untrusted import available_memory
 
 Read = Callable[[np.ndarray], np.ndarray]  # from places of photos to their pixels

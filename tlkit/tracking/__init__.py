@@ -26,9 +26,10 @@ import filelock
 import psutil
 import sqlalchemy.exc
 
-from tlkit import journal, journal_files, untrusted  # before mlflow, which journal sets up
+from tlkit import untrusted  # before mlflow, which journal sets up
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
+from tlkit.tracking import journal, journal_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -299,7 +300,7 @@ def log_model(save: Callable[[Path], None], name: str = "model", step: int = 0) 
 
 
 def register(name: str) -> None:
-    """Register the innermost run's model, as champion if it earned that; see `tlkit.registry`."""
+    """Register the innermost run's model, as champion if it earned that; see `tlkit.tracking.registry`."""
     _opened()[-1].add("register", name=name)
 
 

@@ -31,7 +31,8 @@ from keras_tuner.src.engine import trial as kt_trial
 from keras_tuner.src.engine.oracle import LOCKS, THREADS
 from keras_tuner.src.errors import FailedTrialError
 
-from tlkit import atomic, builders, space, untrusted
+from tlkit import atomic, builders, untrusted
+from tlkit.config import space
 from tlkit.errors import Unavailable
 
 conditions.print = lambda *_: None  # a line of debugging that keras-tuner 1.4.8 kept
@@ -62,8 +63,8 @@ class HyperModel(keras_tuner.HyperModel):
         input_shape: Of one example, (*space, channels).
         classes: Units of the head.
         builder: `cnn`, or a name of `tlkit.builders.VARIANTS`.
-        settings: Arguments of the builder; any may be a range, see `tlkit.space`. `learning_rate` is that of Adam.
-            By default `DEFAULT` for `cnn`, else the learning rate alone.
+        settings: Arguments of the builder; any may be a range, see `tlkit.config.space`. `learning_rate` is that of
+            Adam. By default `DEFAULT` for `cnn`, else the learning rate alone.
 
     Raises:
         InvalidInput: the settings have a range that is none.

@@ -8,9 +8,10 @@ import json
 import os
 from typing import NamedTuple
 
-from tlkit import predictions, untrusted
+from tlkit import untrusted
 from tlkit.display import code, markdown
 from tlkit.errors import InvalidInput
+from tlkit.evaluation import predictions
 from tlkit.labels import SEPARATOR
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before mlflow loads; the user's own setting wins

@@ -1,4 +1,4 @@
-"""The folder of a journal, and its lock: what `tlkit.journal` sends, as it lies on disk.
+"""The folder of a journal, and its lock: what `tlkit.tracking.journal` sends, as it lies on disk.
 
 `header.json` says whose entries they are, each line of `journal.jsonl` is an entry, `state.json` says how far they are
 sent, and `files` holds the files that they name. Anybody may have written them: nothing is taken on trust.

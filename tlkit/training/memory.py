@@ -12,8 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit import arithmetic, runtime, variables
+from tlkit import arithmetic, runtime
 from tlkit.errors import Unavailable
+from tlkit.training import variables
 from tlkit.untrusted import available_memory
 
 BATCH_SIZE = 32  # at which a learning rate is given

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlkit import config, predictions
+from tlkit import config
+from tlkit.evaluation import predictions
 
 DRAWN = 2_000_000  # of a bootstrap's draws, how often each example is in them, in memory at a time
 

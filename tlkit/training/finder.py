@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tlkit import variables
 from tlkit.errors import InvalidInput
+from tlkit.training import variables
 
 SMOOTHING = 0.9  # of the average; fastai's 0.98 is for losses from which their batches' own is not taken away
 EXPLODED = 4.0  # times the least smoothed loss: there the test ends, as in fastai

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tlkit import autolog, checkpoints, losses, optimizers, runtime, schedules, variables
+from tlkit import autolog, runtime
 from tlkit.data import readable_errors
 from tlkit.display import say
 from tlkit.errors import InvalidInput, reason
 from tlkit.progress import CLEAR, duration
+from tlkit.training import checkpoints, losses, optimizers, schedules, variables
 
 COLUMNS = {"loss": 9, "accuracy": 10, "val_loss": 10, "val_accuracy": 14}  # of the progress table, and their widths
 

@@ -10,12 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit import autolog, backbones, checkpoints, finder, memory, optimizers, phases, probes, variables
+from tlkit import autolog, backbones, probes
 from tlkit.data import batches, readable_errors
 from tlkit.data.graph import Graph
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.phases import History, Keeping, Settings, compiled
+from tlkit.training import checkpoints, finder, memory, optimizers, phases, variables
+from tlkit.training.phases import History, Keeping, Settings, compiled
 
 __all__ = [
     "History", "Keeping", "Settings", "compiled", "fit_full", "fit_graph", "fit_head", "predict", "range_test_full",

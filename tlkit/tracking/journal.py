@@ -24,10 +24,11 @@ from typing import Any
 
 import filelock
 
-from tlkit import atomic, journal_files, registry, untrusted
+from tlkit import atomic, untrusted
 from tlkit.display import shown
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
-from tlkit.journal_files import Entry, tell
+from tlkit.tracking import journal_files, registry
+from tlkit.tracking.journal_files import Entry, tell
 
 # Before mlflow loads; the user's own settings win. With MLflow's, a call to a server that is away takes four minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
