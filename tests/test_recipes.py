@@ -546,7 +546,7 @@ def test_artifacts_that_cannot_be_written_are_one_line(folder: Path, photos: Pat
     err = capsys.readouterr().err
     assert "mlruns" in err
     assert "Traceback" not in err
-    assert one_run().info.status == "FAILED"
+    assert mlflow.search_runs(search_all_experiments=True).empty  # it was found before a run began
 
 
 def test_a_model_from_a_stranger_runs_no_code(folder: Path, capsys: pytest.CaptureFixture):

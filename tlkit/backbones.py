@@ -188,8 +188,9 @@ BACKBONES: dict[str, Row] = {str(row.constructor): row for row in _ROWS} | {
 }
 
 
-BUILT = ("alexnet", "cnn", "convnext", "efficientnet", "gcn", "googlenet", "lenet", "resnet", "vgg", "vit")
-"""How the names of `tlkit.builders` begin, whose networks have no published weights."""
+BUILT = ("alexnet", "cnn", "gcn", "googlenet", "lenet", "vgg11", "vgg13", "vit", "resnet18", "resnet34")
+BUILT += ("resnet50v1", "resnet101v1", "resnet152v1")
+"""How the names of those networks of `tlkit.builders` begin that are not here; they have no published weights."""
 
 
 def row(name: str) -> Row:

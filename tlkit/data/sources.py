@@ -204,7 +204,7 @@ def _kind(where: str, names: Sequence[str]) -> str:
     }
     if all(first.values()):
         raise InvalidInput(
-            f"{where!r} has photos and sounds (such as {few([str(name) for name in first.values()])}): "
+            f"{where!r} has photos and sounds (such as {few([str(first['photos'])])} and {few([str(first['sounds'])])}): "
             "give one of the two"
         )
     return "sounds" if first["sounds"] else "photos"
