@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -609,7 +610,7 @@ def test_the_program_itself_in_an_empty_folder(tmp_path: Path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert (tmp_path / "mlflow.db").is_file()
     assert "Traceback" not in done.stderr
-    told = next(line for line in done.stdout.splitlines() if "tlkit.recipes.predict" in line).split()
+    told = shlex.split(next(line for line in done.stdout.splitlines() if "tlkit.recipes.predict" in line))
     assert shutil.which(told[0], path=f"{tmp_path}:{os.environ['PATH']}")
     answered = subprocess.run(told, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "example.png  " in answered.stdout
