@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import keras
@@ -145,7 +146,7 @@ def test_a_model_file_is_described_with_its_own_stages(tmp_path: Path, capsys):
     out = capsys.readouterr().out
     assert out.startswith("own.keras: 32 × 32 × 1 → 3, ")
     assert re.search(r"^stage3 ─+ 4×4×128 ", out, re.MULTILINE)
-    assert f"tlkit.recipes.predict {path} " in out
+    assert f"tlkit.recipes.predict {shlex.quote(str(path))} " in out
 
 
 @pytest.mark.parametrize(

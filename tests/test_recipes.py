@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -546,7 +547,7 @@ def test_artifacts_that_cannot_be_written_are_one_line(folder: Path, photos: Pat
     err = capsys.readouterr().err
     assert "mlruns" in err
     assert "Traceback" not in err
-    assert one_run().info.status == "FAILED"
+    assert mlflow.search_runs(search_all_experiments=True).empty  # it was found before a run began
 
 
 def test_a_model_from_a_stranger_runs_no_code(folder: Path, capsys: pytest.CaptureFixture):
@@ -609,7 +610,7 @@ def test_the_program_itself_in_an_empty_folder(tmp_path: Path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert (tmp_path / "mlflow.db").is_file()
     assert "Traceback" not in done.stderr
-    told = next(line for line in done.stdout.splitlines() if "tlkit.recipes.predict" in line).split()
+    told = shlex.split(next(line for line in done.stdout.splitlines() if "tlkit.recipes.predict" in line))
     assert shutil.which(told[0], path=f"{tmp_path}:{os.environ['PATH']}")
     answered = subprocess.run(told, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "example.png  " in answered.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import mlflow
@@ -40,7 +41,7 @@ def test_it_ranks_logs_and_says_what_to_do_next(folder: Path, photos: Path, caps
     assert {entry.path for entry in mlflow.MlflowClient().list_artifacts(parent.info.run_id)} == {
         "config.yaml", "ranking.json", "ranking.png"
     }  # fmt: skip
-    assert f"tlkit.recipes.finetune --data.path {photos}" in said
+    assert f"tlkit.recipes.finetune --data.path {shlex.quote(str(photos))}" in said
     assert "--data.image_size 32 --backbone.name LetterNet" in said
     assert max(map(len, said[said.index("   backbone") :].splitlines()[:3])) <= 80
 

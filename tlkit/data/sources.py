@@ -203,10 +203,8 @@ def _kind(where: str, names: Sequence[str]) -> str:
         for kind, suffixes in SUFFIXES.items()
     }
     if all(first.values()):
-        raise InvalidInput(
-            f"{where!r} has photos and sounds (such as {few([str(name) for name in first.values()])}): "
-            "give one of the two"
-        )
+        photo, sound = (few([str(first[kind])]) for kind in ("photos", "sounds"))
+        raise InvalidInput(f"{where!r} has photos and sounds (such as {photo} and {sound}): give one of the two")
     return "sounds" if first["sounds"] else "photos"
 
 

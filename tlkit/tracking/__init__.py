@@ -396,7 +396,7 @@ def open_store(experiment: str | None = None) -> str:
         # MLflow writes its default with %20 for a blank, and then makes, or may not make, a folder of that name.
         uri = re.sub("%(?=[0-9A-Fa-f]{2})|[?]", lambda sign: urllib.parse.quote(sign[0]), urllib.parse.unquote(uri))
         if uri != mlflow.get_tracking_uri():
-            mlflow.set_tracking_uri(uri)
+            os.environ["MLFLOW_TRACKING_URI"] = uri
     if uri.startswith(("http:", "https:")):
         _ask(uri)
     with _store_errors():
