@@ -12,6 +12,7 @@ from PIL import Image
 from tests.conftest import write_arrays, write_photos
 from tlkit import cli, config
 from tlkit.data import batches, load, load_source
+from tlkit.errors import InvalidInput
 from tlkit.recipes import find_lr, preview
 
 SMALL = ["--backbone.name", "LetterNet", "--data.image_size", "32"]
@@ -101,9 +102,9 @@ def test_arrays_are_one_line(folder: Path, capsys):
 
 def test_a_phase_without_one_rate_is_refused():
     rates = config.Full(learning_rates={"head": 1e-3})
-    with pytest.raises(config.InvalidInput, match=r"full\.learning_rates"):
+    with pytest.raises(InvalidInput, match=r"full\.learning_rates"):
         find_lr.check(config.FindLr(full=rates))
-    with pytest.raises(config.InvalidInput, match=r"head\.epochs is 0"):
+    with pytest.raises(InvalidInput, match=r"head\.epochs is 0"):
         find_lr.check(config.FindLr(phase="head", head=config.Head(epochs=0)))
 
 

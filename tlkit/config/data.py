@@ -1,0 +1,189 @@
+"""The settings of the data: where examples come from, how they are split, and how those to train on are changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any, Literal
+
+from tlkit.config.fields import require
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Labelled photos, sounds (.wav, .flac, .ogg) or arrays, and how they are split.
+
+    Args:
+        source: `embedded` is scikit-learn's 1,797 handwritten digits; `folder` has one folder for each class, with or
+            without `train`, `val` and `test` folders above them; `csv` has the columns path, label and, if wanted,
+            split; `npz` is a NumPy file with train_images, train_labels and the same for val and test, as MedMNIST's;
+            `tfds` is a data set of tensorflow-datasets. `auto` is what the path or the name stands for.
+        path: The folder of source `folder`, or the file of source `csv` or `npz`.
+        name: The data set of source `tfds`, for example `tf_flowers`.
+        data_dir: Where tensorflow-datasets keeps its prepared data; by default its own folder.
+        image_size: Height and width in pixels that photos are resized to; by default the network's own size, but
+            `train` leaves photos that are pixels already as they are.
+        seconds: Length that sounds are cut or, with silence, filled up to; by default 99 of 100 fit whole.
+        val_fraction: Share of the photos kept for validation where no such split is given.
+        test_fraction: Share of the photos kept for the test where no split is given at all.
+        val_as_test: Make the given `val` the test split and take the validation split out of `train`.
+        strict: Stop at a photo or sound that cannot be decoded instead of setting it aside.
+        separator: Of source `csv`, where an example may have several labels or none: what stands between them, such as
+            `|`. In a file of source `npz` such labels have a column of zeros and ones for each class.
+    """
+
+    source: Literal["auto", "embedded", "folder", "csv", "npz", "tfds"] = "auto"
+    path: str | None = None
+    name: str | None = None
+    data_dir: str | None = None
+    image_size: int | None = None
+    seconds: float | None = None
+    val_fraction: float = 0.15
+    test_fraction: float = 0.15
+    val_as_test: bool = False
+    strict: bool = False
+    separator: str | None = None
+
+    def __post_init__(self) -> None:
+        source = self.origin
+        require(self.separator != "", "data.separator", self.separator, "it must have a character or more")
+        require(self.separator is None or source == "csv", "data.separator", self.separator, "it goes with source csv")
+        if source in ("folder", "csv", "npz"):
+            require(bool(self.path), "data.path", self.path, f"data.source {source} needs --data.path")
+        else:
+            require(self.path is None, "data.path", self.path, "it goes with --data.source folder, csv or npz")
+        if source == "tfds":
+            require(bool(self.name), "data.name", self.name, "data.source tfds needs --data.name")
+        else:
+            for name in ("name", "data_dir"):
+                value = getattr(self, name)
+                require(value is None, f"data.{name}", value, "it goes with --data.source tfds")
+        require(
+            self.image_size is None or self.image_size >= 8,
+            "data.image_size",
+            self.image_size,
+            "it must be at least 8 pixels",
+        )
+        finite = self.seconds is None or 0 < self.seconds < float("inf")
+        require(finite, "data.seconds", self.seconds, "it must be above 0, and finite")
+        for name in ("val_fraction", "test_fraction"):
+            require(
+                0 < getattr(self, name) < 1,
+                f"data.{name}",
+                getattr(self, name),
+                "it must lie between 0 and 1, both excluded",
+            )
+        both = self.val_fraction + self.test_fraction
+        require(
+            both < 1,
+            "data.val_fraction + data.test_fraction",
+            both,
+            "it must be below 1, so that photos are left to train on",
+        )
+
+    @property
+    def origin(self) -> Any:
+        """The source, also where it is `auto`.
+
+        >>> Data(path="photos").origin, Data(path="photos.csv").origin, Data().origin
+        ('folder', 'csv', 'embedded')
+        """
+        if self.source != "auto":
+            return self.source
+        if self.path:
+            return {".csv": "csv", ".npz": "npz"}.get(os.path.splitext(self.path)[1].lower(), "folder")
+        return "tfds" if self.name else "embedded"
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A graph whose nodes have features and a class.
+
+    Args:
+        path: A NumPy file (.npz) with features (nodes, features), labels (nodes,), edges (count, 2) and train_idx,
+            val_idx and test_idx.
+    """
+
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """Random changes of the training photos in phase `full`; validation, test and the saved model see none.
+
+    Args:
+        flip: Mirror half of the photos left to right; by default yes, but not for the embedded digits. Of volumes in
+            `train`: half along each axis, or along those with these numbers, such as [0]; by default none.
+        rotation: Largest turn to either side, in degrees; 10 is usual.
+        zoom: Largest change of scale, as a share: 0.2 is 80 to 120 %.
+        shift: Largest move along each axis, as a share of the side; 0.1 is usual.
+        brightness: Largest change of brightness, as a share of white; 0.1 is usual.
+        contrast: Largest change of contrast, as a share; 0.2 is usual.
+        crop: Least share of a photo's area that a random crop keeps, which is then resized, as for ImageNet; 0.08 is
+            usual there, 0.5 is gentle, 1 is no crop.
+        policy: `randaugment` changes each photo by two operations of one strength (arXiv:1909.13719), `trivialaugment`
+            by one of random strength (arXiv:2103.10158), after the changes above.
+        magnitude: Of `randaugment`, from 0 to 30.
+        erasing: Share of the photos in which a rectangle is replaced by noise (arXiv:1708.04896).
+        mixup: Blend pairs of examples and their labels; the parameter alpha of arXiv:1710.09412, 0.2 is usual.
+        cutmix: Paste a rectangle of one photo into another, labels in proportion; alpha of arXiv:1905.04899, 1 is
+            usual. With `mixup` too, half of the batches have the one, half the other.
+    """
+
+    flip: bool | list[int] | None = None
+    rotation: float = 10.0
+    zoom: float = 0.2
+    shift: float = 0.1
+    brightness: float = 0.1
+    contrast: float = 0.2
+    crop: float = 1.0
+    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
+    magnitude: float = 9.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "it must be from 0 to 180 degrees")
+        for name in ("zoom", "shift", "brightness", "contrast"):
+            require(
+                0 <= getattr(self, name) < 1, f"augment.{name}", getattr(self, name), "it must be from 0 to below 1"
+            )
+        require(0 < self.crop <= 1, "augment.crop", self.crop, "it must be above 0, and 1 at the most")
+        require(0 <= self.magnitude <= 30, "augment.magnitude", self.magnitude, "it must be from 0 to 30")
+        require(0 <= self.erasing <= 1, "augment.erasing", self.erasing, "it must be from 0 to 1")
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            require(0 <= value < float("inf"), f"augment.{name}", value, "it must be 0 or more, and finite")
+
+
+@dataclasses.dataclass(frozen=True)
+class Views(Augment):
+    """Random changes of the training photos in phase `full`; validation, test and the saved model see none.
+
+    Args:
+        views: Different changes of each photo, of which every epoch draws one; frozen layers then have to see no more
+            than these. It goes with others than the flip; by default every epoch makes new ones.
+    """
+
+    rotation: float = 0.0
+    zoom: float = 0.0
+    shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    views: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.views is None or self.views >= 1, "augment.views", self.views, "it must be 1 or more")
+        few = not any(
+            (self.rotation, self.zoom, self.shift, self.brightness, self.contrast, self.crop < 1, self.erasing)
+        )
+        require(
+            not (self.views and few and self.policy == "none"),
+            "augment.views",
+            self.views,
+            "photos are mirrored at most: switch on more of --augment, such as --augment.rotation 10, or leave it out",
+        )
+        blended = self.views and (self.mixup or self.cutmix)
+        require(not blended, "augment.views", self.views, "mixup and cutmix blend others in each epoch: leave one out")

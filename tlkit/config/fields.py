@@ -1,0 +1,55 @@
+"""What all settings share: how their values are checked, and their dotted names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from tlkit.display import shown
+from tlkit.errors import InvalidInput
+
+
+def require(holds: bool, name: str, value: object, allowed: str) -> None:
+    """Refuse a value: say which setting has it, and what is allowed.
+
+    Raises:
+        InvalidInput: it does not hold.
+
+    >>> require(False, "tta", -1, "it must be 0 or more")
+    Traceback (most recent call last):
+    tlkit.errors.InvalidInput: tta is -1; it must be 0 or more
+    """
+    if not holds:
+        raise InvalidInput(f"{name} is {value!r}; {allowed}")
+
+
+def require_names(experiment: str, run_name: str | None) -> None:
+    """Refuse names that a terminal or MLflow's store cannot hold.
+
+    Raises:
+        InvalidInput: the experiment has no name, or a name has control characters or is not UTF-8.
+    """
+    require(bool(experiment), "experiment", experiment, "it must have a name")
+    for name, value in (("experiment", experiment), ("run_name", run_name)):
+        plain = value is None or shown(value) == value
+        require(plain, name, value, "it must be UTF-8 in one line, without control characters")
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Give every leaf of a config its dotted name, as on the command line.
+
+    >>> from tlkit.config import Backbone
+    >>> flatten(Backbone(name="VGG16"))
+    {'name': 'VGG16', 'weights': 'pretrained', 'alpha': None}
+    """
+    return dict(_leaves(config, prefix))
+
+
+def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", value

@@ -1,0 +1,144 @@
+"""The settings of the network: pretrained or built anew, and what computes its frozen layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from tlkit.config.fields import require
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """The pretrained network under the new head.
+
+    Args:
+        name: A model of keras.applications, or `LetterNet`, the small one that comes with tlkit; `auto` is LetterNet
+            for the embedded digits and MobileNetV2 for anything else.
+        weights: `imagenet`, `none`, or the path of a weights file without top; LetterNet has `letters` in place of
+            `imagenet`. `pretrained` is whichever of the two the network has.
+        alpha: Width multiplier, for the MobileNets only.
+    """
+
+    name: str = "auto"
+    weights: str = "pretrained"
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.alpha is None or self.alpha > 0, "backbone.alpha", self.alpha, "it must be above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What computes frozen layers, and where their activations are kept, so that none is computed twice.
+
+    Args:
+        store: Folder of the activation store, or `none`; by default what the environment's TLKIT_CACHE names, else the
+            platform's place for caches (~/.cache/tlkit on Linux).
+        limit: Most gigabytes (10^9 bytes) that the store may hold; the least recently used activations make room.
+        engine: `keras`; `openvino`, which is faster on most CPUs; or `auto`: the one that has computed these
+            activations before, else OpenVINO where it can run the network and agrees with Keras.
+    """
+
+    store: str | None = None
+    limit: float = 20.0
+    engine: Literal["auto", "keras", "openvino"] = "auto"
+
+    def __post_init__(self) -> None:
+        require(self.limit > 0, "features.limit", self.limit, "it must be above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Builder:
+    """The network that is trained from random weights.
+
+    Args:
+        name: `cnn`, the plain convolutional network that the settings from `filters` on describe, or a landmark such
+            as `lenet5`, `resnet18` or `vit_s_16`; tlkit.builders.VARIANTS lists all. They work on photos, sounds and
+            volumes, where these are large enough.
+        weights: `none`, or the path of a `.weights.h5` file to begin with.
+        spectrogram: Put a log-spectrogram in front, frequencies as channels; by default for sounds, not for arrays.
+        dropout: Share of the features dropped in training, before the head; by default the network's own.
+        filters: Of `cnn`: filters of the convolutions of each part, which ends by halving the map.
+        convolutions: Of `cnn`: convolutions in each part.
+        kernel_size: Of `cnn`: length of the convolutions' windows, one number or one for each part.
+        pool: Of `cnn`: how each part halves its map.
+        norm: Of `cnn`: whether batch normalization follows each convolution.
+        dense: Of `cnn`: units of dense layers before the head; by default none, but the average over all places.
+    """
+
+    name: str = "cnn"
+    weights: str = "none"
+    spectrogram: bool | None = None
+    dropout: float | None = None
+    filters: list[int] | None = None
+    convolutions: int | None = None
+    kernel_size: int | list[int] | None = None
+    pool: Literal["max", "average"] | None = None
+    norm: bool | None = None
+    dense: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.dropout is None or 0 <= self.dropout < 1,
+            "builder.dropout",
+            self.dropout,
+            "it must be from 0 to below 1",
+        )
+        for name in CNN:
+            value = getattr(self, name)
+            require(value is None or self.name == "cnn", f"builder.{name}", value, "it goes with --builder.name cnn")
+        for name in ("filters", "convolutions", "kernel_size", "dense"):
+            value = getattr(self, name)
+            each = value if isinstance(value, list) else [value]
+            require(value is None or all(n >= 1 for n in each), f"builder.{name}", value, "it must be 1 or more")
+        require(self.filters != [], "builder.filters", self.filters, "it must have one number or more")
+        parts = len(self.filters or CNN["filters"])
+        require(
+            not isinstance(self.kernel_size, list) or len(self.kernel_size) == parts,
+            "builder.kernel_size",
+            self.kernel_size,
+            f"it must be a number, or one for each of the {parts} parts that builder.filters lists",
+        )
+
+
+CNN: dict[str, Any] = {
+    "filters": [32, 64, 128],
+    "convolutions": 1,
+    "kernel_size": 3,
+    "pool": "max",
+    "norm": True,
+    "dense": [],
+}
+"""What `Builder` means by default where its name is `cnn`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The network to describe.
+
+    Args:
+        name: `LetterNet`, which comes with tlkit; a model of keras.applications such as `MobileNetV2`; a landmark of
+            tlkit.builders.VARIANTS such as `vgg16`; or `cnn`, as `train` makes it.
+        input_shape: Lengths of the one to three axes of space, then the channels, for example [224,224,3]; by default
+            the network's own.
+        classes: Units of the head; by default a landmark's own, and no head on a model of keras.applications or
+            LetterNet.
+        weights: `none`; `pretrained`, for keras.applications and LetterNet; or the path of a weights file. By default
+            LetterNet's own and none for all others, so that nothing is downloaded unless asked for.
+    """
+
+    name: str = "LetterNet"
+    input_shape: list[int] | None = None
+    classes: int | None = None
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        sizes = self.input_shape
+        require(
+            sizes is None or (2 <= len(sizes) <= 4 and min(sizes) >= 1),
+            "builder.input_shape",
+            sizes,
+            "it must be one to three lengths and the channels, such as [224,224,3]",
+        )
+        require(self.classes is None or self.classes >= 1, "builder.classes", self.classes, "it must be 1 or more")

@@ -1,0 +1,221 @@
+"""The settings of the recipes that make a model, or say which to make."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from tlkit.config.data import Augment, Graph, Views
+from tlkit.config.fields import require, require_names
+from tlkit.config.networks import Backbone, Builder, Features
+from tlkit.config.training import Full, Head, Phase, Precision, Recipe, Steady, Training
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureExtraction(Recipe):
+    """Put a new head on a frozen backbone: logistic regression on its features, solved and not trained.
+
+    Args:
+        backbone: The network.
+        features: How its features are computed and kept.
+        register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
+            beats the present one on the same test split, at most the `challenger` otherwise.
+    """
+
+    backbone: Backbone = dataclasses.field(default_factory=Backbone)
+    features: Features = dataclasses.field(default_factory=Features)
+    register: str | None = None
+
+
+SELECT = ("MobileNetV2", "MobileNetV3Large", "EfficientNetV2B0", "ResNet50V2", "DenseNet121", "ConvNeXtTiny")
+"""What `Select` ranks by default: six families, none larger than 30 million parameters."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Select(Recipe):
+    """Rank backbones on the user's data, before any of them is trained.
+
+    Args:
+        backbones: The networks, as names or as mappings such as `{name: MobileNet, alpha: 0.5}`.
+        features: How their features are computed and kept.
+    """
+
+    backbones: list[str | Backbone] = dataclasses.field(default_factory=lambda: list(SELECT))
+    features: Features = dataclasses.field(default_factory=Features)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.backbones), "backbones", self.backbones, "it must have one network or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune(Training):
+    """Find a new head on frozen features, then train the backbone too, slowly.
+
+    Args:
+        backbone: The network.
+        features: How what its frozen layers give is computed and kept.
+        head: The first phase.
+        augment: Random changes of the training photos.
+        full: The second phase.
+    """
+
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.0
+    backbone: Backbone = dataclasses.field(default_factory=Backbone)
+    features: Features = dataclasses.field(default_factory=Features)
+    head: Head = dataclasses.field(default_factory=Head)
+    augment: Views = dataclasses.field(default_factory=Views)
+    full: Full = dataclasses.field(default_factory=Full)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Training):
+    """Train a network from random weights.
+
+    Args:
+        builder: The network.
+        augment: Random changes of the training photos; sounds have shift and contrast (loudness), arrays flip (along
+            each axis) and shift.
+        full: The only phase; it bears the name of finetune's second.
+    """
+
+    builder: Builder = dataclasses.field(default_factory=Builder)
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    full: Phase = dataclasses.field(default_factory=Phase)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tune(Recipe):
+    """Search the settings of a recipe; each trial is a run of it, and none sees the test photos.
+
+    Args:
+        recipe: What is tuned, `finetune` or `train`.
+        space: Its settings as its own files have them, but any may be a range: `{choice: [3, 5]}`, `{int: [16, 64],
+            step: 16}`, `{float: [1e-4, 1e-2], log: true}` or `{bool: true}`, with `when` and `repeat`; see the docs.
+        features: How what frozen layers give is computed and kept, for all trials.
+        algorithm: How keras-tuner chooses the settings of the next trial.
+        trials: Most of them; by default 20, but all combinations for `grid` (some ten values of a range without steps)
+            and what the epochs give for `hyperband`, whose best trials go on to `full.epochs` and others end sooner.
+        objective: What is to be best, in the epoch that a trial keeps: the highest accuracy or the lowest loss.
+        executions: Runs of each trial, with seeds in a row; their mean counts.
+        max_parameters: Larger networks are turned down before they are trained.
+        max_multiply_adds: Networks that need more for one photo are turned down too.
+        workers: Processes that run trials at the same time, on this machine; 0 where all are on others.
+        trials_per_process: After these a worker begins a fresh process, so that memory stays what it is.
+        output: Folder of the search; the same command goes on with what is there.
+        register: Name in the model registry for the best trial's model; it becomes the `champion` if it beats the
+            present one on the same test split, at most the `challenger` otherwise.
+    """
+
+    recipe: Literal["finetune", "train"] = "finetune"
+    space: dict[str, Any] = dataclasses.field(default_factory=dict)
+    features: Features = dataclasses.field(default_factory=Features)
+    algorithm: Literal["random", "grid", "bayesian", "hyperband"] = "random"
+    trials: int | None = None
+    objective: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
+    executions: int = 1
+    max_parameters: int | None = None
+    max_multiply_adds: int | None = None
+    workers: int = 1
+    trials_per_process: int = 5
+    output: str = "tuning"
+    register: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.space), "space", self.space, "it must have a setting with a range, as in recipes/tune")
+        for name in ("trials", "executions", "max_parameters", "max_multiply_adds", "trials_per_process"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "it must be 1 or more")
+        require(self.workers >= 0, "workers", self.workers, "it must be 0 or more")
+        require(bool(self.output), "output", self.output, "it must be the path of a folder")
+        require(
+            self.algorithm != "hyperband" or self.executions == 1,
+            "executions",
+            self.executions,
+            "with --algorithm hyperband it must be 1",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainGraph:
+    """Train a graph convolutional network to tell the classes of a graph's nodes.
+
+    Args:
+        data: The graph.
+        units: Of each hidden layer.
+        dropout: Share of the features, and of each hidden layer's output, dropped in training.
+        full: The only phase; each epoch is one step on the whole graph.
+        l2: Penalty of the first layer: half of this times the sum of its squared weights, as Kipf and Welling have it.
+        precision: Arithmetic of the network; see `train`.
+        seed: Of every random choice: the same command and seed give the same weights on the same machine, up to
+            rounding on a GPU with TensorFlow.
+        experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
+        run_name: Name of the MLflow run; by default MLflow makes one up.
+        register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
+            beats the present one on the same test split, at most the `challenger` otherwise.
+    """
+
+    data: Graph
+    units: list[int] = dataclasses.field(default_factory=lambda: [16])
+    dropout: float = 0.5
+    full: Steady = dataclasses.field(default_factory=Steady)
+    l2: float = 5e-4
+    precision: Precision = "auto"
+    seed: int = 0
+    experiment: str = "tlkit"
+    run_name: str | None = None
+    register: str | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.units) and min(self.units) >= 1, "units", self.units, "it must have one number or more, from 1 on"
+        )
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "it must be from 0 to below 1")
+        require(self.full.epochs >= 1, "full.epochs", self.full.epochs, "it must be 1 or more")
+        require(self.l2 >= 0, "l2", self.l2, "it must be 0 or more")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")
+        require_names(self.experiment, self.run_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrain:
+    """How LetterNet learns letters.
+
+    Args:
+        seed: Of the weights and of all that is random in the letters; the same seed gives the same weights.
+        epochs: Rounds of freshly drawn letters; none is seen twice.
+        letters: Letters drawn for each epoch.
+        batch_size: Letters in a step.
+        learning_rate: Largest rate of AdamW, reached after a tenth of the steps, then lowered to zero along a cosine.
+        weight_decay: Decoupled decay, times the rate.
+        label_smoothing: Share of the label spread over all classes.
+        alphabet: Draw only these letters; by default all that the fonts have.
+        draws: Random choices of labelled digits over which the probe is averaged.
+        output: Folder for the weights and their card.
+        experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
+    """
+
+    seed: int = 0
+    epochs: int = 36
+    letters: int = 10240
+    batch_size: int = 256
+    learning_rate: float = 0.003
+    weight_decay: float = 0.001
+    label_smoothing: float = 0.1
+    alphabet: str | None = None
+    draws: int = 20
+    output: str = "letternet"
+    experiment: str = "tlkit"
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")
+        for name in ("epochs", "letters", "batch_size", "draws"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "it must be 1 or more")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "it must be above 0")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "it must be 0 or more")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "it must be from 0 to below 1")
+        distinct = len(set(self.alphabet)) if self.alphabet is not None else 2
+        require(distinct >= 2, "alphabet", self.alphabet, "it must have 2 letters or more")
+        require(bool(self.output), "output", self.output, "it must be the path of a folder")

@@ -1,0 +1,170 @@
+"""The settings of the recipes that make no model: they show data, networks, models and runs, and tend the stores."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from tlkit.config.fields import require, require_names
+from tlkit.config.networks import Network
+from tlkit.config.recipes import Finetune
+
+
+@dataclasses.dataclass(frozen=True)
+class FindLr(Finetune):
+    """Look for a learning rate by a range test (arXiv:1506.01186); all other settings are those of `finetune`.
+
+    Args:
+        phase: Whose rate it is.
+        lowest: First rate.
+        highest: Last rate; the test ends sooner where the loss explodes.
+        steps: Of the test; the rate grows by the same factor from each to the next.
+    """
+
+    phase: Literal["head", "full"] = "full"
+    lowest: float = 1e-7
+    highest: float = 10.0
+    steps: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.resume is None, "resume", self.resume, "a range test is not gone on with: leave it out")
+        require(0 < self.lowest < self.highest, "lowest", self.lowest, f"it must be above 0 and below {self.highest}")
+        require(self.highest < float("inf"), "highest", self.highest, "it must be finite")
+        require(self.steps >= 10, "steps", self.steps, "it must be 10 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preview(Finetune):
+    """Draw what the network sees of the training photos; all other settings are those of `finetune`.
+
+    Args:
+        photos: How many, a row each.
+        views: Of each photo, beside the photo as it is.
+        output: Picture to write; it is not overwritten.
+    """
+
+    photos: int = 4
+    views: int = 7
+    output: str = "preview.png"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.resume is None, "resume", self.resume, "a picture is not gone on with: leave it out")
+        for name in ("photos", "views"):
+            require(1 <= getattr(self, name) <= 50, name, getattr(self, name), "it must be from 1 to 50")
+        require(bool(self.output), "output", self.output, "it must be the path of a file")
+
+
+@dataclasses.dataclass(frozen=True)
+class Describe:
+    """What to describe, and where to save pictures of it.
+
+    Args:
+        builder: The network, by its name.
+        model: A `.keras` file or an MLflow URI, in place of a name.
+        pictures: Folder for pictures of its filters, feature maps and receptive fields; it is made where there is none,
+            and nothing in it is overwritten. By default there are no pictures.
+        photo: Image file for the feature maps; by default a sample.
+    """
+
+    builder: Network = dataclasses.field(default_factory=Network)
+    model: str | None = None
+    pictures: str | None = None
+    photo: str | None = None
+
+    def __post_init__(self) -> None:
+        named = self.builder != Network()
+        require(
+            self.model is None or not named, "model", self.model, "it takes the place of --builder: give one of them"
+        )
+        require(self.photo is None or self.pictures is not None, "photo", self.photo, "it goes with --pictures")
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Which model looks at which photos.
+
+    Args:
+        model: A `.keras` file, or an MLflow URI such as `models:/m-…`, `models:/NAME@champion` or `runs:/ID/model`.
+        photos: Image files.
+        top: How many labels to print for each photo.
+    """
+
+    model: str
+    photos: list[str]
+    top: int = 3
+
+    def __post_init__(self) -> None:
+        require(self.top >= 1, "top", self.top, "it must be 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Which runs to compare.
+
+    Args:
+        runs: Ids, or names in the experiment; by default its last four finished runs that have a score.
+        search: MLflow search string, such as "metrics.test_accuracy > 0.9 and tags.recipe = 'finetune'", that finds the
+            runs in the experiment, in place of `runs`.
+        experiment: MLflow experiment of the runs that are not given by id, and of the comparison; the environment's
+            MLFLOW_EXPERIMENT_NAME wins.
+        run_name: Name of the MLflow run that keeps the comparison; by default MLflow makes one up.
+    """
+
+    runs: list[str] = dataclasses.field(default_factory=list)
+    search: str | None = None
+    experiment: str = "tlkit"
+    run_name: str | None = None
+
+    def __post_init__(self) -> None:
+        require(not self.runs or self.search is None, "search", self.search, "it takes the place of runs: give one")
+        require_names(self.experiment, self.run_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """What to do with the activation store.
+
+    Args:
+        action: `list` what it holds, `verify` every file, or `prune`: delete damaged files and, least recently used
+            first, what is more than `limit`.
+        store: Folder; by default what the environment's TLKIT_CACHE names, else the platform's place for caches.
+        limit: Of `prune`: gigabytes (10^9 bytes) that may stay; 0 deletes all.
+    """
+
+    action: Literal["list", "verify", "prune"] = "list"
+    store: str | None = None
+    limit: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.limit is None or self.limit >= 0, "limit", self.limit, "it must be 0 or more")
+        require(self.limit is None or self.action == "prune", "limit", self.limit, "it goes with prune")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sync:
+    """What is to be sent to the tracking server.
+
+    Args:
+        folder: That holds what runs could not send.
+    """
+
+    folder: str = "mlruns/unsent"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ui:
+    """Which runs the MLflow UI shows, and where.
+
+    Args:
+        port: Of this machine, for its own browsers only.
+        experiment: MLflow experiment to link to; by default that of the newest run. The environment's
+            MLFLOW_EXPERIMENT_NAME wins.
+    """
+
+    port: int = 5000
+    experiment: str | None = None
+
+    def __post_init__(self) -> None:
+        require(1 <= self.port <= 65535, "port", self.port, "it must be from 1 to 65535")
