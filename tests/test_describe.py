@@ -14,6 +14,7 @@ from PIL import Image
 from tlkit import anatomy, arithmetic, backbones, builders, cli, config, plots
 from tlkit.backbones import weightfiles
 from tlkit.errors import InvalidInput
+from tlkit.plots import networks
 from tlkit.recipes import describe
 
 PICTURES = {"filters.png", "feature_maps.png", "receptive_field.png"}
@@ -286,7 +287,7 @@ def test_a_backend_without_gradients_is_refused(monkeypatch):
 def frame(seen: slice, field: int, size: int = 20) -> list[tuple[int, int]] | None:
     cells = np.zeros(size, bool)
     cells[seen] = True
-    return plots._frame(cells, [field])
+    return networks._frame(cells, [field])
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def _given(model: keras.Model) -> int:
 
 
 def _outputs(model: keras.Model) -> Iterator[tuple[int, str]]:
-    for node in arithmetic._nodes(model):
+    for node in arithmetic.nodes(model):
         if isinstance(node.operation, keras.Model):
             yield from _outputs(node.operation)
             continue
@@ -146,7 +146,7 @@ def _outputs(model: keras.Model) -> Iterator[tuple[int, str]]:
 
 def _steps(model: keras.Model) -> Iterator[tuple[str, int, int]]:
     """Layers that take one step after the other, how many these are, and how many may be."""
-    for node in arithmetic._nodes(model):
+    for node in arithmetic.nodes(model):
         layer = node.operation
         if isinstance(layer, keras.Model):
             yield from _steps(layer)

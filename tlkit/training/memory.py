@@ -99,7 +99,7 @@ def activations(model: keras.Model) -> int:
     1024
     """
     kept, anew = 0, 0
-    for node in arithmetic._nodes(model):
+    for node in arithmetic.nodes(model):
         if isinstance(node.operation, keras.Model):
             kept += activations(node.operation)
             continue
@@ -254,7 +254,7 @@ class _Segment(keras.Layer):
 
 def _segments(model: keras.Model) -> list[tuple[list[Any], list[Any]]]:
     """What goes into and comes out of each segment of a model."""
-    nodes = list(arithmetic._nodes(model))
+    nodes = list(arithmetic.nodes(model))
     made: dict[int, int] = {}  # place of the node that makes a tensor, and of the last that needs it
     needed: dict[int, int] = {}
     for place, node in enumerate(nodes):

@@ -1,0 +1,137 @@
+"""Sheets of examples: what was classified wrongly, and what training makes of photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tlkit.display import shown
+from tlkit.plots.style import BLUE, GRAY, ORANGE, shortened
+
+
+def mistakes(
+    read: Callable[[np.ndarray], Iterable[np.ndarray]],
+    labels: Sequence[str],
+    predicted: Sequence[str],
+    probabilities: Sequence[float],
+    kind: str = "photos",
+    names: Sequence[str] | None = None,
+    most: int = 24,
+    losses: Sequence[float] | np.ndarray | None = None,
+) -> Figure:
+    """Draw what was classified wrongly on one sheet, the most confident mistakes first, or those of the highest loss.
+
+    Sounds are drawn as waveforms; of arrays on three axes of space, the middle slice along the first.
+
+    Args:
+        read: Gives the examples at some positions, (k, *space, channels), such as `tlkit.data.Photos.read`: only what
+            is drawn is read.
+        labels: The right class of each example.
+        predicted: The predicted one.
+        probabilities: Of the predicted class.
+        kind: `photos` (values from 0 to 255), `sounds` or `arrays`.
+        names: Of the examples' files.
+        most: Mistakes to draw.
+        losses: Of each example, to be sorted by and written in place of probabilities: where it may have several
+            labels, of which any may be wrong.
+    """
+    wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predicted))
+    shares: Sequence[float] | np.ndarray = probabilities if losses is None else losses
+    what, first = ("probability", "most confident") if losses is None else ("loss", "most costly")
+    if losses is not None:
+        labels, predicted = ([name or "(no label)" for name in some] for some in (labels, predicted))
+    order = wrong[np.argsort(-np.asarray(shares)[wrong], kind="stable")][:most]
+    if not len(order):
+        figure = Figure(figsize=(5, 1), layout="constrained")
+        figure.text(0.5, 0.5, f"no mistakes among {len(labels):,} {kind}", ha="center", va="center", fontsize=12)
+        return figure
+    columns = min(len(order), 6)
+    rows = -(-len(order) // columns)
+    figure = Figure(figsize=(max(1.75 * columns, 5), 2.2 * rows + 0.55), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat[len(order) :]:
+        axes.remove()
+    for axes, index, example in zip(panels.flat, order.tolist(), read(order), strict=False):
+        _example(axes, np.asarray(example), kind)
+        axes.set_title(shortened(labels[index], 21), fontsize=8, pad=14, parse_math=False)
+        said = f"{shortened(predicted[index], 15)} ({shares[index]:.2f})"
+        style = {"ha": "center", "fontsize": 8, "color": ORANGE, "parse_math": False}
+        axes.annotate(said, (0.5, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", **style)
+        if names is not None:
+            axes.set_xlabel(_end(names[index], 32), fontsize=5.5, color=GRAY, parse_math=False)
+    are = "is" if len(wrong) == 1 else "are"
+    count = f"{len(wrong):,} of {len(labels):,} {kind} {are} classified wrongly"
+    shown = f"the {len(order)} {first} mistakes" if len(order) < len(wrong) else f"the {first} first"
+    figure.suptitle(f"{count}: {shown}\nblack: the label; orange: what was predicted, with its {what}", fontsize=9)
+    return figure
+
+
+def sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    columns: Sequence[str],
+    captions: Sequence[Sequence[str]],
+    title: str = "",
+) -> Figure:
+    """Draw photos in rows, such as a photo and what training makes of it.
+
+    Args:
+        rows: Of photos, each (height, width, 1 | 3), uint8.
+        columns: What stands above each column.
+        captions: What stands below each photo.
+        title: Above all.
+    """
+    across, down = len(columns), len(rows)
+    height, width = rows[0][0].shape[:2]
+    side = min(1.7, 90 / max(across, down))  # inches; large sheets have small photos
+    tall = side * height / width
+    gap, below, above = 0.08, 0.24 * side / 1.7, 0.28 * side / 1.7
+    left, top = 0.15, 0.45 + above
+    size = (across * (side + gap) - gap + 2 * left, top + down * (tall + below + gap) + 0.05)
+    figure = Figure(figsize=size)
+    axes = figure.add_axes((0, 0, 1, 1))
+    text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8 * side / 1.7, "parse_math": False}
+    for row, (photos, said) in enumerate(zip(rows, captions, strict=True)):
+        y = size[1] - top - row * (tall + below + gap)
+        for column, (photo, caption) in enumerate(zip(photos, said, strict=True)):
+            x = left + column * (side + gap)
+            pixels = photo if photo.shape[-1] == 3 else photo[..., 0]
+            axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(x, x + side, y - tall, y), aspect="auto")
+            axes.text(x + side / 2, y - tall - below / 2, caption, color=GRAY if column else "black", **text)
+    for column, name in enumerate(columns):
+        x = left + column * (side + gap) + side / 2
+        axes.text(x, size[1] - top + above / 2, name, **text)
+    axes.text(size[0] / 2, size[1] - 0.24, title, ha="center", va="center", fontsize=11, parse_math=False)
+    axes.set(xlim=(0, size[0]), ylim=(0, size[1]))
+    axes.set_axis_off()
+    return figure
+
+
+def _example(axes: Axes, values: np.ndarray, kind: str) -> None:
+    """Draw an example without ticks; all but photos from its lowest to its highest value."""
+    rank, channels = values.ndim - 1, values.shape[-1]
+    if rank == 1:
+        first = values[:, 0].astype(float)
+        parts = np.array_split(first, min(len(first), 400))  # the envelope: a second has thousands of samples
+        lows, highs = [part.min() for part in parts], [part.max() for part in parts]
+        axes.fill_between(range(len(parts)), lows, highs, color=BLUE, ec=BLUE, lw=0.8)
+        axes.set_box_aspect(1)
+    else:
+        values = values[len(values) // 2] if rank == 3 else values
+        step = max(1, max(values.shape[:2]) // 256)  # thumbnails: a hundred thousand pixels more are not seen
+        values = values[::step, ::step]
+        values = values if channels == 3 else values[..., 0]
+        low, high = (0, 255) if kind == "photos" else (np.nanmin(values), np.nanmax(values))
+        scaled = (values.astype(float) - low) / max(float(high) - float(low), 1e-9)
+        axes.imshow(np.clip(scaled, 0, 1), cmap="gray", vmin=0, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _end(name: str, most: int) -> str:
+    name = shown(name)
+    return name if len(name) <= most else f"…{name[1 - most :]}"
