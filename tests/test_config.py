@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import itertools
 import re
 import resource
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -162,8 +164,8 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--dataset", "photos"], "did you mean data.path?"),
         (["--img-size", "96"], "did you mean data.image_size?"),
         (["--mixup", "0.2"], "did you mean augment.mixup?"),
-        (["--device", "cuda"], "unknown setting device; --help lists all"),
-        (["-v"], "unknown setting -v; --help lists all"),
+        (["--device", "cuda"], "unknown setting device; --help all lists them"),
+        (["-v"], "unknown setting -v; --help all lists them"),
         (["--print_config=all"], "--print_config is 'all'; it may be =skip_default or nothing"),
         (["--backbone", "MobileNetV2"], "--backbone is a group of settings; did you mean --backbone.name MobileNetV2?"),
         (["--data", "my photos"], "--data is a group of settings; did you mean --data.path 'my photos'?"),
@@ -261,8 +263,8 @@ BOMB = "a: &a [x, x]\n" + "".join(f"{name}: &{name} [*{of}, *{of}]\n" for of, na
         ("# seed: 1\n", " is empty; it must have settings by their names"),
         ("- seed\n", " holds [seed]; it must have settings by their names"),
         ("[a]: 3\n", ": a name of a setting is a list or a mapping; it must be a word"),
-        ("1: 3\n", ", line 1: unknown setting 1; --help lists all"),
-        ("seed: 1\nconfig: x\n", ", line 2: unknown setting config; --help lists all"),
+        ("1: 3\n", ", line 1: unknown setting 1; --help all lists them"),
+        ("seed: 1\nconfig: x\n", ", line 2: unknown setting config; --help all lists them"),
         ("seed: [1]\n", ", line 1: seed: expected int, got [1]"),
         ("seed: {a: 1}\n", ", line 1: seed: expected int, got {a: 1}"),
         ("full:\n  epochs:\n", ", line 2: full.epochs: expected int, got null"),
@@ -384,19 +386,73 @@ def test_names_that_a_store_or_a_terminal_cannot_hold_are_refused(made: type, na
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_answers_at_once(verb: str):
-    command = [sys.executable, "-m", f"tlkit.recipes.{verb}", "--help"]
+@pytest.mark.parametrize("width", [80, 100])
+def test_help_shows_what_people_use_first_and_all_that_there_is(
+    verb: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    module = importlib.import_module(f"tlkit.recipes.{verb}")
+    places = {"cache": ("action",), "compare": ("runs",), "predict": ("model", "photos"), "sync": ("folder",)}
+    positional = places.get(verb, ())
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    def shown(*argv: str) -> tuple[str, list[str]]:
+        with pytest.raises(SystemExit) as ended:
+            cli.call(CONFIGS[verb], module.run, argv, positional)
+        assert ended.value.code == 0
+        text = capsys.readouterr().out
+        lines = [line for line in text.splitlines() if not line.startswith(("usage: ", "example: "))]
+        assert max(map(len, lines)) <= width
+        names = re.findall(r"^  (?:--([\w.]+)|([A-Z]+))(?:  |$)", text, re.MULTILINE)
+        return text, [name or place.lower() for name, place in names]
+
+    short, first = shown("--help")
+    assert short.splitlines()[0] in " ".join(module.__doc__.split())
+    assert f"\nusage: python -m tlkit.recipes.{verb} " in short
+    assert f"\nexample: python -m tlkit.recipes.{verb}" in short
+    assert len(first) <= 14
+    every = config_leaves(CONFIGS[verb])
+    for argv in (["--help", "all"], ["--seed", "1", "--help=all"]):
+        _, names = shown(*argv)
+        assert sorted(names) == sorted([*every, "config", "print_config"])
+    if len(first) < len(names):
+        assert short.endswith(f"\nAll {len(every)} settings: python -m tlkit.recipes.{verb} --help all\n")
+        assert "data.path" in first
+
+
+def config_leaves(config_class: type, prefix: str = "") -> list[str]:
+    """Dotted names of all settings that a config has."""
+    kinds, names = typing.get_type_hints(config_class), []
+    for field in dataclasses.fields(config_class):
+        group = dataclasses.is_dataclass(kinds[field.name])
+        name = f"{prefix}{field.name}"
+        names += config_leaves(kinds[field.name], f"{name}.") if group else [name]
+    return names
+
+
+def test_the_settings_that_people_use_first_exist():
+    every = {name for made in CONFIGS.values() for name in config_leaves(made)}
+    assert set(cli.FIRST) <= every
+
+
+COMMANDS = [["tlkit"], ["tlkit", "finetune", "--help"], *([f"tlkit.recipes.{verb}", "--help"] for verb in VERBS)]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_answers_at_once(words: list[str]):
+    command = [sys.executable, "-m", *words]
     seconds = []
     for _ in range(2):  # the processor's time, not the clock's: the machine may be busy
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert f"usage: python -m tlkit.recipes.{verb}" in done.stdout
+    assert f"usage: python -m {' '.join(words).removesuffix(' --help')}" in done.stdout
     assert min(seconds) < 0.6
 
 
-@pytest.mark.parametrize("module", ["tlkit", "tlkit.config", *(f"tlkit.recipes.{verb}" for verb in VERBS)])
+@pytest.mark.parametrize(
+    "module", ["tlkit", "tlkit.__main__", "tlkit.config", *(f"tlkit.recipes.{verb}" for verb in VERBS)]
+)
 def test_importing_loads_no_framework(module: str):
     heavy = "{'keras', 'tensorflow', 'jax', 'torch', 'mlflow', 'sklearn', 'matplotlib', 'numpy'}"
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"

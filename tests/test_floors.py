@@ -19,6 +19,7 @@ FLOORS = [
     {"anatomy", "builders", "serving", "training"},
     {"tuning"},
     {"recipes"},
+    {"__main__"},
 ]
 FRAMEWORKS = {"keras", "tensorflow", "jax", "torch", "mlflow", "sklearn", "matplotlib", "keras_tuner"}
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import difflib
 import os
+import re
 import shlex
+import shutil
 import signal
 import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from tlkit import untrusted
 from tlkit.config import space
-from tlkit.display import say, short, shown
+from tlkit.display import called, say, short, shown
 from tlkit.errors import InvalidInput, reason
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
@@ -43,6 +44,27 @@ MEANT = {
 }
 """What others call our settings: the name that is looked for, or the whole ones, of which a recipe has one."""
 
+FIRST = (
+    "data.path",
+    "backbone.name",
+    "builder.name",
+    "data.image_size",
+    "augment.policy",
+    "batch_size",
+    "seed",
+    "full.unfreeze_from",
+    "full.epochs",
+    "full.learning_rate",
+    "run_name",
+    "resume",
+    "register",
+    "experiment",
+    "precision",
+)
+"""Settings that people use first, in this order; a recipe has the first dozen of these, its own after the data."""
+SEVERAL, COLUMN, WIDEST = 12, 24, 100  # settings of `--help`; letters of a name beside what is said of it; columns
+HARD = "\N{NO-BREAK SPACE}"
+
 
 class _Text(str):
     """A value of the command line: YAML, unless the setting is text."""
@@ -54,46 +76,97 @@ class _WrongSetting(Exception):
     """The dotted name of a setting, and what is wrong with it."""
 
 
-def parser(
-    config_class: type, prog: str, description: str = "", positional: Sequence[str] = ()
-) -> argparse.ArgumentParser:
-    """Make what `--help` prints: `--config FILE`, `--print_config` and a flag for each leaf of the config.
+def help_text(
+    config_class: type, prog: str, doc: str = "", positional: Sequence[str] = (), whole: bool = False, width: int = 80
+) -> str:
+    """Write what `--help` prints: what a command is for, an example, and its settings.
 
     Args:
-        config_class: A dataclass; its docstring explains the flags.
+        config_class: A dataclass; its docstring explains the settings.
         prog: The command, for the usage line.
-        description: What it does.
-        positional: Fields that are given by place; one whose type is a list takes all that follow, and one that has a
+        doc: Docstring of its module: a line, and an example as `python -m` runs it.
+        positional: Settings that are given by place; one whose type is a list takes all that follow, and one that has a
             default may be left out.
+        whole: Explain all settings, and not only those that people use first.
+        width: Columns.
     """
-    import docstring_parser
-    import jsonargparse
+    import textwrap
 
-    kinds = typing.get_type_hints(config_class)
-    usage = f"{_usage(config_class, prog, positional)} [--config FILE] [--KEY VALUE ...]"
-    made = jsonargparse.ArgumentParser(prog=prog, usage=usage, description=description, allow_abbrev=False)
-    explained = {
-        param.arg_name: param.description for param in docstring_parser.parse(config_class.__doc__ or "").params
-    }
+    settings = _settings(config_class)
+    first = _first(config_class)
+    whole = whole or len(settings) == len(first)
+    example = re.search(r"^python -m tlkit\.recipes\.(.+)$", doc, re.MULTILINE)
+    places = "[--config FILE] [--NAME VALUE ...]".replace(" VALUE ", f"{HARD}VALUE{HARD}")  # is not wrapped
+    usage = f"usage: {_usage(config_class, prog, positional)} {places}"
+    made = [
+        *textwrap.wrap(" ".join(doc.strip().partition("\n\n")[0].split()), width),
+        "",
+        *(line.replace(HARD, " ") for line in textwrap.wrap(usage, width, subsequent_indent=" " * 7)),
+        *([f"example: {called(example[1])}"] if example else []),
+    ]
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name in settings if whole else first:
+        shown_as = name.upper() if name in positional else f"--{name}"
+        explained = settings[name].explained if whole else re.split(r"[.;]\s", settings[name].explained)[0]
+        text = f"{explained.rstrip('.')}. ({settings[name].takes})"
+        groups.setdefault(settings[name].group if whole else "", []).append((shown_as, text))
+    groups[""] = [
+        *groups.get("", []),
+        ("--config", "Read settings from this YAML file; what comes later on the command line changes them."),
+        ("--print_config", "Print all settings as YAML and end; with =skip_default, those that are not the default."),
+    ]
+    left = min(max(len(name) for rows in groups.values() for name, _ in rows), COLUMN) + 4
+    indent = " " * left
+    for heading, rows in groups.items():
+        made += ["", *textwrap.wrap(heading, width)]
+        for name, text in rows:
+            made += [] if len(name) <= COLUMN else [f"  {name}"]
+            own = f"  {name}".ljust(left) if len(name) <= COLUMN else indent
+            made += textwrap.wrap(text, width, initial_indent=own, subsequent_indent=indent, break_on_hyphens=False)
+    if not whole:
+        made += ["", f"All {len(settings)} settings: {prog} --help all"]
+    return "\n".join(made)
+
+
+class _Setting(NamedTuple):
+    """What `--help` says of a setting: its group with what that is for, the setting's words, and what it takes."""
+
+    group: str
+    explained: str
+    takes: str
+
+
+def _settings(config_class: Any, prefix: str = "", group: str = "") -> dict[str, _Setting]:
+    """Give what `--help` says of each setting, by its dotted name; those that are in no group come first."""
+    import docstring_parser
+
+    explained: dict[str, str] = {}
+    for each in reversed(config_class.__mro__):  # a config explains its own settings, and its bases theirs
+        style = docstring_parser.DocstringStyle.GOOGLE
+        for param in docstring_parser.parse(vars(each).get("__doc__") or "", style).params:
+            explained[param.arg_name] = " ".join((param.description or "").split())
+    single: dict[str, _Setting] = {}
+    grouped: dict[str, _Setting] = {}
     for field in dataclasses.fields(config_class):
-        if field.name not in positional:
-            continue
-        several = typing.get_origin(kinds[field.name]) is list
-        given = explained[field.name] or ""
-        if field.default is not dataclasses.MISSING:
-            given += f" (default: {field.default})"
-        optional = not _required(field)
-        made.add_argument(
-            field.name, nargs=("*" if optional else "+") if several else "?" if optional else None, help=given
-        )
-    made.add_argument("--config", action="config", metavar="FILE", help="YAML with any of the keys below.")
-    made.add_class_arguments(config_class, as_group=False, as_positional=False, skip=set(positional))
-    for action in made._actions:
-        if action.metavar == "CONFIG":
-            action.help = argparse.SUPPRESS  # a whole group as YAML: `--full '{epochs: 3}'`
-        if "--print_config" in action.option_strings:
-            action.help = "Print all settings as YAML and exit; with =skip_default, those that are not the default."
-    return made
+        name, kind = f"{prefix}{field.name}", _kinds(config_class)[field.name]
+        words = explained[field.name]
+        if dataclasses.is_dataclass(kind):
+            grouped |= _settings(kind, f"{name}.", f"{name} ({words[:1].lower()}{words[1:].rstrip('.')}):")
+        else:
+            takes = _expected(kind).removesuffix(" or null") + ("; required" if _required(field) else "")
+            default = _default(field)
+            known = default is not None and default not in ([], {})
+            single[name] = _Setting(group, words, f"{takes}; default {space.flow(default)}" if known else takes)
+    return single | grouped
+
+
+def _first(config_class: Any) -> list[str]:
+    """Name the settings that `--help` shows: all where they are few, else those of `FIRST` and the recipe's own."""
+    names = list(_names(config_class))
+    inherited = {name for base in config_class.__mro__[1:] for name in getattr(base, "__dataclass_fields__", {})}
+    own = [name for name in names if "." not in name and name not in inherited]
+    wanted = dict.fromkeys([FIRST[0], *own, *FIRST[1:]])
+    return names if len(names) <= SEVERAL else [name for name in wanted if name in names][:SEVERAL]
 
 
 def from_settings(config_class: type, settings: Mapping[str, Any]) -> Any:
@@ -117,12 +190,15 @@ def call(
 ) -> int:
     """Parse `argv`, run the recipe and give the exit status: 0, 2 for wrong usage, 1 for a failure."""
     module = sys.modules[run.__module__]
-    verb = module.__spec__.name if module.__spec__ else run.__module__  # `__main__` has the name it was called by
-    prog, name, words = f"python -m {verb}", verb.rpartition(".")[2], sys.argv[1:] if argv is None else argv
+    path = module.__spec__.name if module.__spec__ else run.__module__  # `__main__` has the name it was called by
+    name, words = path.rpartition(".")[2], list(sys.argv[1:] if argv is None else argv)
+    prog = called(name) if path == f"tlkit.recipes.{name}" else f"python -m {path}"
     _quiet()
     try:
-        if "-h" in words or "--help" in words:
-            parser(config_class, prog, (module.__doc__ or "").strip().split("\n")[0], positional).print_help()
+        if asks := [number for number, word in enumerate(words) if word in ("-h", "--help", "--help=all")]:
+            whole = "--help=all" in words or any(words[number + 1 : number + 2] == ["all"] for number in asks)
+            width = min(shutil.get_terminal_size().columns, WIDEST)
+            say(help_text(config_class, prog, module.__doc__ or "", positional, whole, width))
             sys.exit(0)
         usage = _usage(config_class, prog, positional)
         settings, asked, notes = _read(config_class, words, positional, usage)
@@ -244,7 +320,9 @@ def _flag(config_class: type, name: str, given: str | list[Any], positional: Seq
     if dataclasses.is_dataclass(kind):
         inside = untrusted.parse_yaml(str(value), f"--{name}") if ":" in value else None
         if not isinstance(inside, Mapping):
-            raise InvalidInput(f"--{name} is a group of settings; {_inside(kind, name, value, '--')} --help lists all")
+            raise InvalidInput(
+                f"--{name} is a group of settings; {_inside(kind, name, value, '--')} --help all lists them"
+            )
         value = inside
     for part in reversed(name.split(".")):
         value = {part: value}
@@ -285,6 +363,12 @@ def _names(config_class: Any, prefix: str = "") -> dict[str, str]:
 
 def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if _required(field) else field.default
 
 
 def _options(kind: Any) -> tuple[Any, ...]:
@@ -385,9 +469,7 @@ def _written(config_class: Any, settings: Mapping[str, Any], whole: bool) -> dic
     written: dict[str, Any] = {}
     for field in dataclasses.fields(config_class):
         kind, name = _kinds(config_class)[field.name], field.name
-        default = None if _required(field) else field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
+        default = _default(field)
         if dataclasses.is_dataclass(kind):
             inner = _written(kind, settings.get(name, {}), whole)
             written |= {name: inner} if inner else {}
@@ -446,7 +528,7 @@ def _unknown(config_class: Any, given: str, others: Sequence[str] = ()) -> str:
     found = _meant(names, given.lower().replace("-", "_"))
     texts = [f"{name} ({names[name]})" if names.get(name) and len(found) > 1 else name for name in found]
     meant = f"did you mean {' or '.join(texts)}? " if texts else ""
-    return f"unknown setting {shown(given)}; {meant}--help lists all"
+    return f"unknown setting {shown(given)}; {meant}--help all lists them"
 
 
 def _meant(names: Mapping[str, str], given: str) -> list[str]:
@@ -489,7 +571,7 @@ def _stray(config_class: Any, word: str, usage: str) -> str:
     fits = [name for name in takes if name != "port" or word.isdigit()]
     meant = f"--{same[0]} VALUE" if same else f"--{fits[0]} {shlex.quote(shown(word))}" if fits else ""
     hint = f"did you mean {meant}? " if meant else ""
-    return f"'{shown(word)}' has no name: settings are written --name value; {hint}--help lists all"
+    return f"'{shown(word)}' has no name: settings are written --name value; {hint}--help all lists them"
 
 
 def _say(name: str, error: object, status: int) -> int:

@@ -16,6 +16,9 @@ _PLAIN = str.maketrans(
     | {sign: f"&#{ord(sign)};" for sign in "$@:"}  # mathematics, people, emoji and links: a backslash is not for them
 )
 
+PROGRAM: list[str] = []
+"""How `tlkit` itself was called, where it runs a recipe: `tlkit`, its path, or `python -m tlkit`."""
+
 
 def shown(text: object) -> str:
     """Write text from outside in one line, its control characters as escapes, as Python writes them.
@@ -92,6 +95,16 @@ def quoted(word: str) -> str:
         for letter in re.sub(r"[\\']", r"\\\g<0>", word)
     )
     return f"$'{''.join(letters)}'"
+
+
+def called(recipe: str, python: str = "python") -> str:
+    """Write the command of a recipe in the spelling by which this process was called.
+
+    >>> called("sync")
+    'python -m tlkit.recipes.sync'
+    """
+    first, *rest = [*PROGRAM, recipe] if PROGRAM else ["python", "-m", f"tlkit.recipes.{recipe}"]
+    return " ".join([python if first == "python" else quoted(first), *rest])
 
 
 def say(*texts: object, error: bool = False, end: str = "\n") -> None:

@@ -37,7 +37,7 @@ import numpy as np
 import platformdirs
 
 from tlkit import atomic
-from tlkit.display import say
+from tlkit.display import called, say
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
 
@@ -345,7 +345,7 @@ class Space:
             more = f" and {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
             say(
                 f"damaged, so that it is not used: {path} ({reason}){more}; what is missing is computed again "
-                f"(python -m tlkit.recipes.cache prune --store {shlex.quote(str(self.store.folder))} deletes it)",
+                f"({called('cache')} prune --store {shlex.quote(str(self.store.folder))} deletes it)",
                 error=True,
             )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tlkit.display import quoted, say
+from tlkit.display import called, quoted, say
 from tlkit.errors import without_password
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def print_links(
     uri = mlflow.get_tracking_uri()
     server = without_password(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
     if not uri.startswith("http"):
-        say(f"  {program('python')} -m tlkit.recipes.ui      # then open:")
+        say(f"  {recipe('ui')}      # then open:")
     others = tracking.recent_runs(run.experiment_id, 4) if others is None else others
     links = {
         "the run": run_link(server, run),
@@ -78,6 +78,11 @@ def program(name: str) -> str:
     return name if shutil.which(name) == str(path) else shown(path)
 
 
+def recipe(verb: str) -> str:
+    """Write the command of a recipe so that it runs when it is copied into this shell."""
+    return called(verb, program("python"))
+
+
 def command(verb: str, without: Sequence[str] = (), **more: str) -> str:
     """Write the command of another recipe with the flags that this process was called with.
 
@@ -89,8 +94,7 @@ def command(verb: str, without: Sequence[str] = (), **more: str) -> str:
     >>> command("finetune", **{"full.learning_rate": "3e-4"}).partition(" -m ")[2]
     'tlkit.recipes.finetune --config FILE --full.learning_rate 3e-4'
     """
-    called = Path(sys.argv[0])
-    given = sys.argv[1:] if called.parent == Path(__file__).parent else ["--config", "FILE"]
+    given = sys.argv[1:] if Path(sys.argv[0]).parent == Path(__file__).parent else ["--config", "FILE"]
     kept, dropped = [], False
     for word in given:
         if word.startswith("--"):
@@ -98,7 +102,7 @@ def command(verb: str, without: Sequence[str] = (), **more: str) -> str:
         if not dropped:
             kept.append(quoted(word))
     added = [f"--{name} {quoted(value)}" for name, value in more.items()]
-    return " ".join([program("python"), "-m", f"tlkit.recipes.{verb}", *kept, *added])
+    return " ".join([recipe(verb), *kept, *added])
 
 
 def shown(path: Path) -> str:

@@ -363,7 +363,7 @@ def summarize(recipe: str, config: _steps.AnyConfig, result: Result, started: tr
     file = _links.shown(artifacts / example) if artifacts else example.replace("example", "FILE")
     say("\nNext:")
     if result.kind == "photos":
-        say(f"  {_links.program('python')} -m tlkit.recipes.predict {quoted(result.model_uri)} {file}")
+        say(f"  {_links.recipe('predict')} {quoted(result.model_uri)} {file}")
     elif not there:
         say(f"  keras.saving.load_model({json.dumps(result.model_uri)})  # in Python; takes {_inputs(result.model)}")
     elif result.kind == "nodes":
@@ -374,7 +374,7 @@ def summarize(recipe: str, config: _steps.AnyConfig, result: Result, started: tr
     if there:
         _links.print_links(started)
     else:
-        say(f"  {_links.program('python')} -m tlkit.recipes.sync      # once the store takes what is left")
+        say(f"  {_links.recipe('sync')}      # once the store takes what is left")
     return result
 
 

@@ -319,7 +319,7 @@ def _told_how_to_go_on(recipe: str, kept: checkpoints.Begun) -> Iterator[None]:
         yield
     except BaseException as error:
         if any(kept.folder.glob("*.npz")):
-            how = f"{_links.program('python')} -m tlkit.recipes.{recipe} --resume {kept.run_id}"
+            how = f"{_links.recipe(recipe)} --resume {kept.run_id}"
             say(f"\nto go on from the last checkpoint: {how}", error=True)
         elif not isinstance(error, KeyboardInterrupt):
             from tlkit.training import checkpoints

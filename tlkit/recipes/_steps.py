@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlkit import config as configs
-from tlkit.display import say
+from tlkit.display import called, say
 from tlkit.errors import InvalidInput, Undecodable
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def photos(config: configs.Data) -> data.Examples:
     if examples.kind != "photos":
         raise InvalidInput(
             f"data.path is {config.path!r}, which holds {examples.kind}; a pretrained backbone takes photos: train a "
-            "network of your own with python -m tlkit.recipes.train"
+            f"network of your own with {called('train')}"
         )
     return examples
 

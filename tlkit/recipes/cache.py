@@ -1,6 +1,6 @@
 """Say what the activation store holds, verify its files, or make it smaller.
 
-python -m tlkit.recipes.cache [list|verify|prune] [--store FOLDER] [--limit GB]
+python -m tlkit.recipes.cache prune --limit 10
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def run(config: Describe) -> list[arithmetic.Row]:
         draw(config, model, found, f"{_name(config)}, {weights}")
     say("\nNext:")
     for line in _next(config):
-        say(f"  {_links.program('python')} -m tlkit.recipes.{line}")
+        say(f"  {_links.recipe(line)}")
     return rows
 
 

@@ -1,6 +1,6 @@
 """Put a new head on a frozen pretrained network: logistic regression on its features, each computed once.
 
-python -m tlkit.recipes.feature_extraction --config recipes/feature_extraction/digits_letternet.yaml
+python -m tlkit.recipes.feature_extraction --data.path photos --backbone.name EfficientNetV2B0
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Look for a learning rate: train a little while the rate grows, and watch the loss; the network is not kept.
 
-python -m tlkit.recipes.find_lr --config recipes/finetune/digits_letternet.yaml --phase full
+python -m tlkit.recipes.find_lr --data.path photos --phase full
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fine-tune a pretrained network: first a new head is solved on frozen features, then all learns, slowly.
 
-python -m tlkit.recipes.finetune --config recipes/finetune/digits_letternet.yaml --full.epochs 5
+python -m tlkit.recipes.finetune --data.path photos --full.epochs 5
 """
 
 from __future__ import annotations

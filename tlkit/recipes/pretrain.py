@@ -83,7 +83,7 @@ def run(config: Pretrain) -> keras.Model:
         for file in (weights, card):
             tracking.log_artifact(file)
     say(f"\n{_links.shown(weights)}\n{_links.shown(card)}\n\nNext:")
-    say(f"  {_links.program('python')} -m tlkit.recipes.finetune --backbone.weights {_links.shown(weights)}")
+    say(f"  {_links.recipe('finetune')} --backbone.weights {_links.shown(weights)}")
     _links.print_links(tracked)
     return network
 

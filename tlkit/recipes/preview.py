@@ -1,6 +1,6 @@
 """Draw what the network sees of the training photos under a config's augmentation; nothing is trained or logged.
 
-python -m tlkit.recipes.preview --config recipes/finetune/digits_letternet.yaml --augment.rotation 30
+python -m tlkit.recipes.preview --data.path photos --augment.rotation 30
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def _summarize(config: Select, ranked: list[Ranked], absent: list[str], parent: 
         say(f"no clear winner: within the interval of {best.name} are also {', '.join(close)}")
     say(f"time  {duration(time.perf_counter() - began)} in all")
     say("\nNext:")
-    say(f"  {_links.program('python')} -m tlkit.recipes.finetune {_flags(config, best.backbone)}")
+    say(f"  {_links.recipe('finetune')} {_flags(config, best.backbone)}")
     _links.print_links(parent)
 
 

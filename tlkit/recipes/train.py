@@ -1,6 +1,6 @@
 """Train: a network from random weights, on photos, sounds or volumes.
 
-python -m tlkit.recipes.train --config recipes/train/digits_lenet5.yaml
+python -m tlkit.recipes.train --builder.name resnet18 --data.path photos
 """
 
 from __future__ import annotations

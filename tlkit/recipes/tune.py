@@ -330,7 +330,7 @@ def _summarize(
     _results.print_registered(best.registered)
     say(f"  recipe {_links.shown(path)}")
     say("\nNext:")
-    say(f"  {_links.program('python')} -m tlkit.recipes.{search.recipe} --config {_links.shown(path)} --seed 1")
+    say(f"  {_links.recipe(search.recipe)} --config {_links.shown(path)} --seed 1")
     runs = [one.hyperparameters.values[tuning.RUN_ID] for one in ranked]
     heading = "its best trials side by side" if len(runs) > COMPARED else "its trials side by side"
     _links.print_links(tracking.Run(best.run_id, best.experiment_id), runs[:COMPARED], heading)

@@ -27,7 +27,7 @@ import psutil
 import sqlalchemy.exc
 
 from tlkit import untrusted  # before mlflow, which journal sets up
-from tlkit.display import say, shown
+from tlkit.display import called, say, shown
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
 from tlkit.tracking import journal, journal_files
 
@@ -158,9 +158,9 @@ def _end(status: str, kept: journal.Journal | None, joined: bool) -> None:
 def _say_unsent(kept: journal.Journal) -> None:
     where = os.path.relpath(kept.folder)
     then = (
-        "once it takes them, python -m tlkit.recipes.sync sends them"
+        f"once it takes them, {called('sync')} sends them"
         if kept.waiting
-        else "python -m tlkit.recipes.sync tries again; delete the folder if they are of no use"
+        else f"{called('sync')} tries again; delete the folder if they are of no use"
     )
     count = f"{kept.unsent} entries of the run's log are" if kept.unsent > 1 else "1 entry of the run's log is"
     say(f"{count} kept in {where} ({kept.reason}); {then}", error=True)
@@ -411,7 +411,7 @@ def open_store(experiment: str | None = None) -> str:
             experiment_id(experiment)
     if experiment is not None and (left := journal.left()):
         where = os.path.relpath(left[0].parent)
-        say(f"{where} holds what {len(left)} runs could not send: python -m tlkit.recipes.sync", error=True)
+        say(f"{where} holds what {len(left)} runs could not send: {called('sync')}", error=True)
     return uri
 
 
