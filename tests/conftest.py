@@ -35,10 +35,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty tracking store: MLflow takes seconds to create one, so each test gets a copy."""
-    from tlkit import tracking
+    from tlkit.tracking.database import create_database
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tracking._create_database(path)
+    create_database(path)
     return path
 
 

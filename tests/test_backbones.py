@@ -19,7 +19,7 @@ from keras.src.utils import file_utils
 from PIL import Image
 
 from tlkit import backbones, builders
-from tlkit.backbones import BACKBONES, build, classifier, freeze, unfreeze, weightfiles
+from tlkit.backbones import BACKBONES, build, building, classifier, freeze, unfreeze, weightfiles
 from tlkit.errors import InvalidInput, Unavailable
 
 FAMILIES = (
@@ -336,7 +336,7 @@ def test_half_downloaded_file_without_a_hash(cache):
 
 
 def test_a_cache_that_may_only_be_read_is_read(cache, monkeypatch):
-    monkeypatch.setattr(backbones.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     request = {"cache_subdir": "models", "fname": "mobilenet_2_5_224_tf_no_top.h5"}
     assert not weightfiles.in_cache(request).startswith(str(cache))  # where Keras would download it to
     (cache / request["fname"]).write_bytes(b"")
@@ -353,7 +353,7 @@ def test_download(cache, monkeypatch):
         shutil.copy(cache / "source.weights.h5", cache / "fetched.weights.h5")
         return str(cache / "fetched.weights.h5")
 
-    assert backbones._published("MobileNet", 0.25)["fname"] == name
+    assert building._published("MobileNet", 0.25)["fname"] == name
     monkeypatch.setattr(weightfiles, "reachable", lambda _: True)
     monkeypatch.setattr(file_utils, "get_file", get_file)
     x = pixels(1, 64, 64, 3)
@@ -371,7 +371,7 @@ def test_a_pretrained_network_is_built_once_at_its_own_size(tmp_path, monkeypatc
         asked.append(file["fname"])
         return str(tmp_path / "published.weights.h5")
 
-    backbones._published.cache_clear()
+    building._published.cache_clear()
     monkeypatch.setattr(keras.applications, "MobileNet", lambda **given: made.append(given) or constructor(**given))
     monkeypatch.setattr(weightfiles, "fetch", fetch)
     again = backbones.build("MobileNet", (size, size, 3), weights="imagenet", alpha=0.25)
@@ -386,7 +386,7 @@ def test_failed_download(cache, monkeypatch):
     def get_file(**_):
         raise Exception("URL fetch failure: 404\nNot found")
 
-    backbones._published("MobileNet", 0.25)
+    building._published("MobileNet", 0.25)
     monkeypatch.setattr(weightfiles, "reachable", lambda _: True)
     monkeypatch.setattr(file_utils, "get_file", get_file)
     with pytest.raises(Unavailable, match=r"cannot be downloaded \(URL fetch failure: 404 Not found\)"):

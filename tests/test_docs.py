@@ -36,6 +36,7 @@ def test_the_code_of_a_page_runs_and_makes_its_pictures(page: Path, tmp_path: Pa
         assert (page.parent / picture).is_file(), f"{page.name} shows {picture}, which is not there"
         assert (page.parent / picture).stat().st_size < 100_000
 
+
 ROOT = DOCS.parent
 WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 
@@ -43,7 +44,7 @@ WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.stem)
 def test_every_file_that_a_page_names_is_there(page: Path):
     text = page.read_text(encoding="utf-8")
-    named = re.findall(r"\b((?:tlkit|tests|benchmarks|recipes|docs)/[\w/]+\.(?:py|md|yaml|h5))\b", text)
+    named = re.findall(r"(?<![\w/])((?:tlkit|tests|benchmarks|recipes|docs)/[\w/]+\.(?:py|md|yaml|h5))\b", text)
     links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if ":" not in link]
     missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing + [link for link in links if not (page.parent / link).exists()]

@@ -24,7 +24,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tlkit import autolog, probes, tracking, tuning
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.tracking import journal
+from tlkit.tracking import database, journal
 from tlkit.training import checkpoints
 
 
@@ -125,7 +125,7 @@ def test_run_names_differ_although_the_seed_is_the_same(folder: Path):
 
 
 def create(path: str) -> None:
-    tracking._create_database(Path(path))
+    database.create_database(Path(path))
 
 
 @pytest.mark.slow
@@ -149,9 +149,9 @@ def test_a_store_that_cannot_be_created_leaves_nothing(tmp_path: Path, monkeypat
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(tracking, "_migrate", fail)
+    monkeypatch.setattr(database, "_migrate", fail)
     with pytest.raises(Unavailable, match=r"cannot create .*mlflow\.db: No space left on device; change to a folder"):
-        tracking._create_database(tmp_path / "mlflow.db")
+        database.create_database(tmp_path / "mlflow.db")
     assert not list(tmp_path.iterdir())
 
 
@@ -189,7 +189,7 @@ def test_a_store_with_a_query_in_its_uri_is_created_under_its_name(
 
 
 def test_the_store_may_be_read_by_whom_the_umask_allows(tmp_path: Path):
-    tracking._create_database(tmp_path / "mlflow.db")
+    database.create_database(tmp_path / "mlflow.db")
     umask = os.umask(0)
     os.umask(umask)
     assert (tmp_path / "mlflow.db").stat().st_mode & 0o777 == 0o666 & ~umask

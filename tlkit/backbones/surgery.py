@@ -1,0 +1,260 @@
+"""What is done to a backbone once it is built: a head on it, what of it is trained, and where it is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import keras
+import numpy as np
+
+from tlkit.backbones.table import row
+from tlkit.errors import InvalidInput
+from tlkit.layers import global_pool, is_stage
+
+
+def classifier(backbone: keras.Model, classes: int, dropout: float = 0.0, multi_label: bool = False) -> keras.Model:
+    """Put a new head on a backbone: raw pixels to probabilities.
+
+    The layers are `pixels`, `backbone` (the model given, preprocessing included), `pool`, `dropout`, `head` (the
+    logits) and `probabilities`; from `pool` on they compute in float32. Say with `freeze` or `unfreeze` what to train:
+    both keep the statistics that the backbone's BatchNormalization was pretrained with, unless told otherwise.
+
+    Args:
+        backbone: A model of `build`, or of `tlkit.builders` without top; its layers are shared, not copied.
+        classes: 2 or more give a softmax over as many units; 1 gives a single sigmoid unit.
+        dropout: Share of the pooled features dropped in training, from 0 to below 1.
+        multi_label: Whether a photo may have several of the classes, or none: each gets a sigmoid unit of its own.
+
+    Shapes:
+        pixels: (batch, height, width, channels), from 0 to 255
+        returns: a model to (batch, classes), from 0 to 1
+
+    Raises:
+        InvalidInput: there is less than 1 class, or with `multi_label` less than 2, or the dropout is outside its
+            range.
+
+    >>> from tlkit.backbones import build
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
+    >>> [layer.name for layer in model.layers]
+    ['pixels', 'backbone', 'pool', 'dropout', 'head', 'probabilities']
+    """
+    if classes < 1:
+        raise InvalidInput(f"classes is {classes}: at least 1")
+    if multi_label and classes < 2:
+        raise InvalidInput("classes is 1 with multi_label: at least 2; a single sigmoid unit tells two classes apart")
+    if len(backbone.output_shape) < 3:
+        raise InvalidInput(
+            f"the backbone {backbone.name} gives {backbone.output_shape}: build it without top and pooling"
+        )
+    if not 0 <= dropout < 1:
+        raise InvalidInput(f"dropout is {dropout}: from 0 to below 1")
+    pixels = keras.Input(backbone.input.shape[1:], dtype="float32", name="pixels")
+    # Not training=False: `fit` overrides it (https://github.com/keras-team/keras/issues/20285).
+    x = backbone(pixels)
+    x = global_pool(x, dtype="float32")
+    x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(x)
+    x = keras.layers.Dense(int(classes), name="head", dtype="float32")(x)
+    activation = "sigmoid" if classes == 1 or multi_label else "softmax"
+    x = keras.layers.Activation(activation, name="probabilities", dtype="float32")(x)
+    return keras.Model(pixels, x, name="classifier")
+
+
+def freeze(model: keras.Model) -> None:
+    """Freeze the whole backbone: only the head is left to train. Compile the model afterwards.
+
+    Args:
+        model: One of `classifier`, `build` or `tlkit.builders`, new or loaded from a file, or one that holds it at any
+            depth, such as behind layers of augmentation.
+
+    Raises:
+        InvalidInput: the model holds no backbone, several, or one without a head that is not called `backbone`.
+
+    >>> from tlkit.backbones import build
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
+    >>> freeze(model)
+    >>> [weight.path for weight in model.trainable_weights]
+    ['head/kernel', 'head/bias']
+    >>> outer = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.RandomFlip("horizontal"), model])
+    >>> freeze(outer)
+    >>> [weight.path for weight in outer.trainable_weights]
+    ['head/kernel', 'head/bias']
+    """
+    path = _path(model)
+    backbone = path[-1]
+    if all(layer.name != "head" for layer in backbone.layers) or _learns_after(path):
+        _set_trainable(backbone, False)
+        return
+    _set_trainable(backbone, True)
+    for layer in backbone.layers:
+        layer.trainable = layer.name == "head"
+
+
+def unfreeze(
+    model: keras.Model,
+    name: str | None = None,
+    from_stage: str | None = None,
+    batch_normalization: Literal["inference", "train", "freeze-affine"] = "inference",
+) -> None:
+    """Make the backbone trainable from a stage on, and freeze what comes before. Compile the model afterwards.
+
+    Frozen is what the end of the stage before depends on, in the graph and not in the order of the layers.
+    What a model loaded from a `.keras` file would train depends on Keras' backend: call this again.
+
+    Args:
+        model: As in `freeze`.
+        name: The backbone it was built with, a key of `BACKBONES`; None for a network of `tlkit.builders`, whose layers
+            bear the stages' names.
+        from_stage: First stage to train, for example `stage4`; by default everything.
+        batch_normalization: Of what is trained. `inference` normalizes by the pretrained statistics, which stay, and
+            learns scale and offset, as Keras' guide has it. `train` normalizes by each batch and moves the statistics.
+            `freeze-affine` is `inference` with scale and offset left as they are. Frozen stages always have the latter.
+
+    Raises:
+        InvalidInput: the backbone has no such stage, or is not the model's; or as in `freeze`.
+
+    >>> from tlkit.backbones import build
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
+    >>> unfreeze(model, "MobileNet", "stage4")
+    >>> model.trainable_weights[0].path
+    'conv_dw_12/kernel'
+    >>> any("moving" in weight.path for weight in model.trainable_weights)  # the statistics
+    False
+    """
+    backbone = _path(model)[-1]
+    layers = {layer.name: layer for layer in backbone.layers}
+    named = {end: end for end in layers if is_stage(end)}
+    stages = named if name is None else row(name).stages
+    if from_stage is not None and from_stage not in stages:
+        raise InvalidInput(
+            f"stage {from_stage!r} is unknown: {name or backbone.name} has {', '.join(stages) or 'none'}"
+        )
+    if not layers.keys() >= set(stages.values()):
+        raise InvalidInput(f"the backbone of this model is not {name}: give the name it was built with")
+    _set_trainable(backbone, True)
+    if below := _below(stages, from_stage):
+        for layer in keras.Model(backbone.input, layers[below].output).layers:
+            layer.trainable = False
+    for layer in backbone.layers:
+        if not isinstance(layer, keras.layers.BatchNormalization) or not layer.trainable:
+            continue
+        layer.trainable = batch_normalization == "train"  # alone keeps it in inference mode, whatever `fit` says
+        for variable in (layer.gamma, layer.beta) if batch_normalization == "inference" else ():
+            if variable is not None:
+                variable.trainable = True
+
+
+def split(model: keras.Model, name: str, from_stage: str) -> tuple[keras.Model, keras.Model]:
+    """Cut a model of `classifier` in front of a stage, to train what is above on what the lower part gives.
+
+    The layers are shared: what the upper model learns, the whole one has learnt. Like BatchNormalization there, what is
+    random in the lower part in training (EfficientNet's stochastic depth) is switched off by that.
+
+    Args:
+        model: Made by `classifier`.
+        name: The backbone it was built with, a key of `BACKBONES`.
+        from_stage: The upper model's first stage.
+
+    Shapes:
+        returns: a model from pixels to activations, and one from these to logits
+
+    Raises:
+        InvalidInput: the backbone has no such stage, none below it, or a later layer needs more of what is below than
+            the end of the stage before (NASNet).
+
+    >>> from tlkit.backbones import build
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
+    >>> lower, upper = split(model, "MobileNet", "stage4")
+    >>> lower.output.shape, upper.output.shape
+    ((None, 4, 4, 128), (None, 5))
+    """
+    backbone = _path(model)[-1]
+    if backbone not in [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)][:1]:
+        raise InvalidInput(
+            f"model {model.name!r} cannot be cut: split takes one of tlkit.backbones.classifier, whose first layer is "
+            "the backbone; give the one inside, and what stands in front of it to your data"
+        )
+    stages = row(name).stages
+    below = _below(stages, from_stage)
+    if below is None:
+        raise InvalidInput(f"stage {from_stage!r} is not one that others lie below: {name} has {', '.join(stages)}")
+    cut = backbone.get_layer(below).output
+    inputs = keras.Input(cut.shape[1:], dtype=cut.dtype, name="activations")
+    try:
+        x = keras.Model(cut, backbone.output)(inputs)
+    except ValueError as error:
+        raise InvalidInput(f"{name} cannot be cut in front of {from_stage}: later layers need what is below") from error
+    for layer in model.layers[model.layers.index(backbone) + 1 : -1]:  # up to the head
+        x = layer(x)
+    return keras.Model(backbone.input, cut), keras.Model(inputs, x, name="upper")
+
+
+def set_head(model: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:
+    """Give the head of a model of `classifier` weights that were found otherwise, and freeze all below it.
+
+    Shapes:
+        kernel: (features, classes)
+        bias: (classes,)
+
+    >>> from tlkit.backbones import build
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
+    >>> set_head(model, np.zeros((256, 5)), np.arange(5))
+    >>> model.predict_on_batch(np.zeros((1, 64, 64, 3))).argmax()
+    np.int64(4)
+    """
+    if all(layer.name != "head" for layer in model.layers):
+        raise InvalidInput(f"model {model.name!r} has no layer called head: give one of tlkit.backbones.classifier")
+    freeze(model)
+    model.get_layer("head").set_weights([kernel, bias])
+
+
+def _set_trainable(network: keras.Model, value: bool) -> None:
+    # On TensorFlow, Keras drops the assignment of the value that is already there, and no inner layer learns of it.
+    for step in (value, not value, value):
+        network.trainable = step
+
+
+def _below(stages: dict[str, str], stage: str | None) -> str | None:
+    """The layer that ends the stage below one; None where there is no such stage, or none below it."""
+    place = list(stages).index(stage) if stage in stages else 0
+    return list(stages.values())[place - 1] if place else None
+
+
+def _path(model: keras.Model) -> list[keras.Model]:
+    """The model, what it holds that holds the backbone, and so on; the last is the backbone.
+
+    Raises:
+        InvalidInput: there is none, or one of several may be meant.
+    """
+    named = _paths(model, lambda inner: inner.name == "backbone" or any(is_stage(layer.name) for layer in inner.layers))
+    # Of another library: the innermost model with weights, in front of layers that learn.
+    others = _paths(model, lambda inner: not any(layer.weights for layer in _models(inner)))
+    found = named or [path for path in others if len(path) > 1 and _learns_after(path)]
+    if len(found) == 1:
+        return found[0]
+    advice = "build it with tlkit.backbones.classifier, or freeze its layers yourself"
+    if found:
+        names = ", ".join("/".join(inner.name for inner in path[1:]) for path in found)
+        raise InvalidInput(f"model {model.name!r} holds {len(found)} that may be its backbone ({names}): {advice}")
+    raise InvalidInput(f"model {model.name!r} has no layer called backbone in front of a head: {advice}")
+
+
+def _paths(model: keras.Model, wanted: Callable[[keras.Model], bool]) -> list[list[keras.Model]]:
+    """The ways to the outermost models inside that are wanted."""
+    if wanted(model):
+        return [[model]]
+    return [[model, *path] for inner in _models(model) if inner.weights for path in _paths(inner, wanted)]
+
+
+def _models(model: keras.Model) -> list[keras.Model]:
+    return [layer for layer in model.layers if isinstance(layer, keras.Model)]
+
+
+def _learns_after(path: Sequence[keras.Model]) -> bool:
+    """Whether layers that learn follow the last model of a path, in any of those around it."""
+    return any(
+        layer.weights and not isinstance(layer, keras.layers.BatchNormalization)
+        for outer, inner in pairwise(path)
+        for layer in outer.layers[outer.layers.index(inner) + 1 :]
+    )
