@@ -68,6 +68,16 @@ def test_nested_settings_of_a_checkpoint_are_refused_too(tmp_path: Path, told: s
         checkpoints.load(tmp_path / "full.npz", {})
 
 
+def test_a_compressed_checkpoint_is_refused_before_it_is_read(tmp_path: Path):
+    whole, bomb = written(tmp_path / "full.npz"), tmp_path / "bomb.npz"
+    with np.load(whole) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez_compressed(bomb, **{**arrays, "last_0": np.zeros(10**7)})
+    assert bomb.stat().st_size < 10**5
+    with pytest.raises(InvalidInput, match="is no checkpoint of a phase"):
+        checkpoints.load(bomb, {"batch_size": 32})
+
+
 def test_one_bad_record_does_not_hide_the_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     told = {"recipe": "finetune", "asked": {}, "config": {}, "digest": "0"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,6 +110,8 @@ def _load(path: Path, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any
     try:
         # Without pickle, which could run a stranger's program. NumPy leaves a file that it opens itself open on errors.
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in file.zip.infolist()):
+                raise ValueError("ours are not compressed, and what is may fill the memory")
             told = untrusted.parse_json(str(file["told"]), path.name)
             begun = told.pop("settings")
             arrays = {name: [file[f"{name}_{i}"] for i in range(n)] for name, n in told.pop("arrays").items()}
