@@ -21,7 +21,8 @@ from servers import Server, mlflow_server, postgres_uri  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.slow
 
-FINETUNE = ["finetune", "--head.epochs", "0", "--full.epochs", "5", "--batch_size", "16", "--backbone.weights", "none"]
+FINETUNE = ["finetune", "--head.solved", "false", "--head.epochs", "0", "--full.epochs", "5", "--batch_size", "16"]
+FINETUNE += ["--backbone.weights", "none"]
 EPOCHS = 5
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
