@@ -118,7 +118,7 @@ def _kill_in_training(process: subprocess.Popen[str]) -> None:
 
 
 def _lines(text: str, place: str) -> list[str]:
-    text = text.replace(place, "FOLDER").replace(sys.prefix, "PREFIX").replace(str(ROOT), "ROOT")
+    text = text.replace("%22", '"').replace(place, "FOLDER").replace(sys.prefix, "PREFIX").replace(str(ROOT), "ROOT")
     for pattern, word in CHANGING:
         text = pattern.sub(word, text)
     # How far work is says more on a slow day.
