@@ -150,7 +150,7 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--config="], "--config needs a value: the path of a file"),
         (
             ["--epochs", "3"],
-            "did you mean full.epochs (the second phase: the backbone learns too, slowly) or head.epochs",
+            "did you mean full.epochs (the second phase: the backbone is fine-tuned too) or head.epochs",
         ),
         (["--lr", "1e-3"], "did you mean full.learning_rate (the second phase"),
         (["--head.lr", "1e-3"], "unknown setting head.lr; did you mean head.learning_rate?"),

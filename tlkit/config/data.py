@@ -18,18 +18,18 @@ class Data:
             without `train`, `val` and `test` folders above them; `csv` has the columns path, label and, if wanted,
             split; `npz` is a NumPy file with train_images, train_labels and the same for val and test, as MedMNIST's;
             `tfds` is a data set of tensorflow-datasets. `auto` is what the path or the name stands for.
-        path: The folder of source `folder`, or the file of source `csv` or `npz`.
-        name: The data set of source `tfds`, for example `tf_flowers`.
-        data_dir: Where tensorflow-datasets keeps its prepared data; by default its own folder.
-        image_size: Height and width in pixels that photos are resized to; by default the network's own size, but
-            `train` leaves photos that are pixels already as they are.
-        seconds: Length that sounds are cut or, with silence, filled up to; by default 99 of 100 fit whole.
-        val_fraction: Share of the photos kept for validation where no such split is given.
-        test_fraction: Share of the photos kept for the test where no split is given at all.
+        path: Folder with one folder of examples per class, or a CSV or NumPy file.
+        name: Name of the data set of source `tfds`, for example `tf_flowers`.
+        data_dir: Folder with the prepared data sets of tensorflow-datasets; by default its own.
+        image_size: Height and width in pixels to which photos are resized; by default the network's own size, but
+            `train` keeps the size of photos that are given as arrays.
+        seconds: Length to which sounds are cut or padded with silence; by default 99 of 100 sounds fit whole.
+        val_fraction: Share of the examples that is kept for validation if the data have no such split.
+        test_fraction: Share of the examples that is kept for the test if the data have no split at all.
         val_as_test: Make the given `val` the test split and take the validation split out of `train`.
         strict: Stop at a photo or sound that cannot be decoded instead of setting it aside.
-        separator: Of source `csv`, where an example may have several labels or none: what stands between them, such as
-            `|`. In a file of source `npz` such labels have a column of zeros and ones for each class.
+        separator: For CSV files whose examples may have several labels or none: the character between labels, such as
+            `|`. In a NumPy file such labels are a matrix of zeros and ones with a column for each class.
     """
 
     source: Literal["auto", "embedded", "folder", "csv", "npz", "tfds"] = "auto"
@@ -114,20 +114,20 @@ class Augment:
     Args:
         flip: Mirror half of the photos left to right; by default yes, but not for the embedded digits. Of volumes in
             `train`: half along each axis, or along those with these numbers, such as [0]; by default none.
-        rotation: Largest turn to either side, in degrees; 10 is usual.
-        zoom: Largest change of scale, as a share: 0.2 is 80 to 120 %.
-        shift: Largest move along each axis, as a share of the side; 0.1 is usual.
-        brightness: Largest change of brightness, as a share of white; 0.1 is usual.
-        contrast: Largest change of contrast, as a share; 0.2 is usual.
-        crop: Least share of a photo's area that a random crop keeps, which is then resized, as for ImageNet; 0.08 is
+        rotation: Maximum rotation to either side, in degrees; 10 is usual.
+        zoom: Maximum change of scale: 0.2 scales by 80 to 120 %.
+        shift: Maximum shift along each axis, as a share of the side; 0.1 is usual.
+        brightness: Maximum change of brightness, as a share of white; 0.1 is usual.
+        contrast: Maximum relative change of contrast; 0.2 is usual.
+        crop: Minimum share of a photo's area that a random crop keeps before it is resized, as for ImageNet; 0.08 is
             usual there, 0.5 is gentle, 1 is no crop.
-        policy: `randaugment` changes each photo by two operations of one strength (arXiv:1909.13719), `trivialaugment`
-            by one of random strength (arXiv:2103.10158), after the changes above.
-        magnitude: Of `randaugment`, from 0 to 30.
-        erasing: Share of the photos in which a rectangle is replaced by noise (arXiv:1708.04896).
+        policy: Automatic augmentation after the changes above: `randaugment` applies two operations of fixed strength
+            (arXiv:1909.13719), `trivialaugment` one of random strength (arXiv:2103.10158).
+        magnitude: Strength of `randaugment`, from 0 to 30.
+        erasing: Probability that a rectangle of a photo is replaced by noise (arXiv:1708.04896).
         mixup: Blend pairs of examples and their labels; the parameter alpha of arXiv:1710.09412, 0.2 is usual.
-        cutmix: Paste a rectangle of one photo into another, labels in proportion; alpha of arXiv:1905.04899, 1 is
-            usual. With `mixup` too, half of the batches have the one, half the other.
+        cutmix: Paste a rectangle of one photo into another and mix their labels in proportion; alpha of
+            arXiv:1905.04899, 1 is usual. Together with `mixup`, each is applied to half of the batches.
     """
 
     flip: bool | list[int] | None = None
@@ -162,8 +162,8 @@ class Views(Augment):
     """Random changes of the training photos in phase `full`; validation, test and the saved model see none.
 
     Args:
-        views: Different changes of each photo, of which every epoch draws one; frozen layers then have to see no more
-            than these. It goes with others than the flip; by default every epoch makes new ones.
+        views: Number of augmented versions of each photo, of which each epoch draws one, so that their activations
+            can be stored. It needs more augmentation than the flip; by default each epoch augments anew.
     """
 
     rotation: float = 0.0

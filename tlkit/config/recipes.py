@@ -18,8 +18,8 @@ class FeatureExtraction(Recipe):
     Args:
         backbone: The network.
         features: How its features are computed and kept.
-        register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
-            beats the present one on the same test split, at most the `challenger` otherwise.
+        register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
+            same test split, otherwise at most the `challenger`.
     """
 
     backbone: Backbone = dataclasses.field(default_factory=Backbone)
@@ -153,8 +153,8 @@ class TrainGraph:
             rounding on a GPU with TensorFlow.
         experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
         run_name: Name of the MLflow run; by default MLflow makes one up.
-        register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
-            beats the present one on the same test split, at most the `challenger` otherwise.
+        register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
+            same test split, otherwise at most the `challenger`.
     """
 
     data: Graph

@@ -13,12 +13,12 @@ Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
 @dataclasses.dataclass(frozen=True)
 class Steady:
-    """A phase of training whose learning rate stays.
+    """A phase of training with a constant learning rate.
 
     Args:
-        epochs: Most passes over the training data; 0 leaves the phase out.
-        learning_rate: Of Adam.
-        patience: Stop after this many epochs in which the validation loss did not fall.
+        epochs: Maximum number of epochs; 0 skips the phase.
+        learning_rate: Learning rate of Adam.
+        patience: Stop after this many epochs without a lower validation loss.
     """
 
     epochs: int = 200
@@ -40,12 +40,13 @@ class Phase(Steady):
     """A phase of training.
 
     Args:
-        epochs: Most passes over the training photos; 0 leaves the phase out.
-        learning_rate: Largest rate; `auto` looks for it by a range test before the phase.
-        warmup: Share of the phase's steps in which the rate rises from zero.
-        schedule: What follows: `cosine` falls to zero, `step` to a tenth after each third of the steps, `constant`
-            stays; `one_cycle` rises and falls along cosines (fastai's, its warm-up a quarter of the steps); `plateau`
-            falls to a tenth whenever the validation loss has not fallen for a third of `patience`, without warm-up.
+        epochs: Maximum number of epochs; 0 skips the phase.
+        learning_rate: Peak learning rate; `auto` finds it by a range test before the phase.
+        warmup: Share of the steps in which the learning rate rises linearly from zero.
+        schedule: Learning rate after the warm-up: `cosine` falls to zero; `step` falls to a tenth after each third of
+            the steps; `constant` does not change; `one_cycle` rises and falls along cosines (as fastai's, a quarter of
+            the steps as warm-up); `plateau` falls to a tenth whenever the validation loss has not improved for a
+            third of `patience`, without warm-up.
     """
 
     epochs: int = 30
@@ -61,14 +62,15 @@ class Phase(Steady):
 
 @dataclasses.dataclass(frozen=True)
 class Head(Phase):
-    """The first phase: the backbone is frozen, a new head is found on its features.
+    """The first phase: a new head on the frozen backbone.
 
     Args:
-        solved: Solve the head by logistic regression, as `feature_extraction` does, and not begin at random; by default
-            where each photo has one label, classes are not balanced, and the head has no more than a million weights.
-        epochs: Most passes over the training photos, from the solution on where it is solved; by default none then,
-            and 30 where it is not.
-        dropout: Share of the pooled features dropped in training, in both phases; 0.2 is usual, and earned nothing.
+        solved: Fit the head by logistic regression, as `feature_extraction` does, instead of starting from random
+            weights; by default if each photo has one label, `balance` is none, and the head has at most a million
+            weights.
+        epochs: Maximum number of epochs; 0 skips the phase. By default 0 if the head is solved, else 30.
+        dropout: Share of the pooled features that is dropped in training, in both phases; 0.2 is usual, but did not
+            improve accuracy in our measurements.
     """
 
     solved: bool | None = None
@@ -83,21 +85,21 @@ class Head(Phase):
 
 @dataclasses.dataclass(frozen=True)
 class Full(Phase):
-    """The second phase: the backbone learns too, slowly.
+    """The second phase: the backbone is fine-tuned too.
 
     Args:
-        unfreeze_from: First stage that learns, for example `stage4`; by default the whole backbone does. Several, the
-            highest first, such as `[stage4, stage2]`, are unfrozen one after the other, each with its share of the
-            epochs.
-        stored: Learn from stored activations of the frozen stages; by default where it saves time. It needs
-            `unfreeze_from`, and photos that are not new ones in each epoch: none or mirrored, or `augment.views`. What
-            is random in frozen stages (EfficientNet's stochastic depth) is then off.
-        layer_decay: Factor by which each stage learns more slowly than the one above it; 0.75 is usual, 1 is none.
-        learning_rates: Of stages by their names, such as `{stage4: 1e-4, head: 1e-3}`, in place of `layer_decay`;
-            others have `learning_rate`.
-        batch_normalization: Of the stages that learn: `inference` normalizes by the pretrained statistics and learns
-            scale and offset; `train` normalizes by each batch, and moves the statistics; `freeze-affine` leaves all of
-            it as it was pretrained. By default `inference`, but `train` where the weights are random.
+        unfreeze_from: First stage to train, for example `stage4`; by default the whole backbone. A list, highest stage
+            first, such as `[stage4, stage2]`, unfreezes gradually: each stage gets its share of the epochs.
+        stored: Train on stored activations of the frozen stages; by default if that saves time. It needs
+            `unfreeze_from`, and photos that do not change in each epoch: no augmentation, mirroring alone, or
+            `augment.views`. Randomness in frozen stages (EfficientNet's stochastic depth) is then off.
+        layer_decay: Factor on the learning rate of each stage, relative to the stage above it; 0.75 is usual, 1 gives
+            all stages the same rate.
+        learning_rates: Learning rates of stages by name, such as `{stage4: 1e-4, head: 1e-3}`, instead of
+            `layer_decay`; all others have `learning_rate`.
+        batch_normalization: In the stages that are trained: `inference` normalizes by the pretrained statistics and
+            trains scale and offset; `train` normalizes by each batch and updates the statistics; `freeze-affine` keeps
+            everything as pretrained. By default `inference`, or `train` if the weights are random.
     """
 
     epochs: int = 10
@@ -127,15 +129,15 @@ class Full(Phase):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What every recipe has that makes a classifier of examples.
+    """Settings of every recipe that trains a classifier.
 
     Args:
         data: The photos, sounds or arrays.
-        precision: Arithmetic of the network; `auto` is mixed_bfloat16 on GPUs that have it, mixed_float16 on older
-            ones, float32 on a CPU. Logits and loss are float32 always.
-        seed: Of every random choice: the same command and seed give the same weights on the same machine, up to
-            rounding on a GPU with TensorFlow.
-        experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
+        precision: Precision of the network; `auto` is mixed_bfloat16 on GPUs that support it, mixed_float16 on older
+            GPUs and float32 on a CPU. Logits and loss are always float32.
+        seed: Random seed: the same command and seed give the same weights on the same machine, up to rounding on a GPU
+            with TensorFlow.
+        experiment: MLflow experiment; the environment variable MLFLOW_EXPERIMENT_NAME takes precedence.
         run_name: Name of the MLflow run; by default MLflow makes one up.
     """
 
@@ -152,30 +154,31 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Training(Recipe):
-    """What every recipe that trains a classifier by steps has.
+    """Settings of every recipe that trains a classifier by gradient descent.
 
     Args:
-        batch_size: Photos in a step. `auto` is the largest that fits on a GPU and leaves an epoch 20 steps, 32 or what
-            fits on a CPU; learning rates grow from those of 32 in proportion to it with `sgd`, to its square root with
-            others.
-        optimizer: Most of keras.optimizers, by their names: `adamw`, `lion`, or `sgd` with Nesterov's momentum of 0.9.
-        label_smoothing: Share of the label spread over all classes; 0.1 is usual.
-        focal_gamma: Of the focal loss, which counts what is already right for less (arXiv:1708.02002); 2 is usual
-            there, 0 is plain cross-entropy.
-        balance: For classes of unequal size: `weights` makes each class count alike in the loss, `sampling` draws them
-            alike often.
-        weight_decay: Decoupled decay of the weights, times the learning rate; not of biases and normalization.
-        global_clipnorm: Largest norm of the gradient of all weights together, as in Keras; by default any.
-        gradient_accumulation_steps: Batches whose gradients make one step, as in Keras.
-        ema_momentum: Of the moving average of the weights, which is then what is evaluated and saved; 0.99 or 0.999 are
-            usual, by default there is none.
-        remat: Compute most activations anew in the backward pass in place of keeping them: slower, in less memory.
-        tta: Views of each test photo, changed at random as in training; the mean prediction over these and the photo
-            itself is scored beside the plain one. Of photos that are only mirrored there is one. 0 is none.
-        resume: Go on with a run that was interrupted: `auto` is the last one of this command in this folder, if there
-            is one; or a run's id or name.
-        register: Name in the model registry under which the model becomes a version; it becomes the `champion` if it
-            beats the present one on the same test split, at most the `challenger` otherwise.
+        batch_size: Examples per step. `auto` is the largest that fits on a GPU with at least 20 steps per epoch, and 32
+            or what fits on a CPU; learning rates are then scaled from a batch of 32: linearly for `sgd`, by the square
+            root for other optimizers.
+        optimizer: Name of an optimizer of keras.optimizers, such as `adamw`, `lion`, or `sgd` (with Nesterov momentum
+            0.9).
+        label_smoothing: Share of the label that is spread over all classes; 0.1 is usual.
+        focal_gamma: Gamma of the focal loss, which down-weights examples that the model already gets right
+            (arXiv:1708.02002); 2 is usual, 0 is plain cross-entropy.
+        balance: For classes of unequal size: `weights` gives all classes the same weight in the loss, `sampling`
+            samples all classes equally often.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate; biases and normalization are exempt.
+        global_clipnorm: Maximum norm of the gradient of all weights together, as in Keras; by default no clipping.
+        gradient_accumulation_steps: Number of batches whose gradients are accumulated for one step, as in Keras.
+        ema_momentum: Momentum of an exponential moving average of the weights, which is then evaluated and saved; 0.99
+            or 0.999 is usual. By default there is no average.
+        remat: Recompute most activations in the backward pass instead of keeping them: slower, but less memory.
+        tta: Number of augmented views of each test photo; the mean prediction over these and the photo itself is scored
+            besides the plain prediction. If photos are only mirrored, there is one view. 0 is off.
+        resume: Resume an interrupted run: `auto` is the latest one of this command in this folder, if there is one; or
+            give a run's id or name.
+        register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
+            same test split, otherwise at most the `challenger`.
     """
 
     batch_size: int | Literal["auto"] = 32
