@@ -35,7 +35,7 @@ class Features:
     Args:
         store: Folder of the activation store, or `none`; by default what the environment's TLKIT_CACHE names, else the
             platform's place for caches (~/.cache/tlkit on Linux).
-        limit: Most gigabytes (10^9 bytes) that the store may hold; the least recently used activations make room.
+        limit: Maximum size of the store in gigabytes (10^9 bytes); the least recently used activations are deleted.
         engine: `keras`; `openvino`, which is faster on most CPUs; or `auto`: the one that has computed these
             activations before, else OpenVINO where it can run the network and agrees with Keras.
     """
@@ -58,13 +58,13 @@ class Builder:
             volumes, where these are large enough.
         weights: `none`, or the path of a `.weights.h5` file to begin with.
         spectrogram: Put a log-spectrogram in front, frequencies as channels; by default for sounds, not for arrays.
-        dropout: Share of the features dropped in training, before the head; by default the network's own.
-        filters: Of `cnn`: filters of the convolutions of each part, which ends by halving the map.
-        convolutions: Of `cnn`: convolutions in each part.
-        kernel_size: Of `cnn`: length of the convolutions' windows, one number or one for each part.
-        pool: Of `cnn`: how each part halves its map.
-        norm: Of `cnn`: whether batch normalization follows each convolution.
-        dense: Of `cnn`: units of dense layers before the head; by default none, but the average over all places.
+        dropout: Share of the features that is dropped in training before the head; by default the network's own.
+        filters: For `cnn`: number of filters in each stage; pooling after each stage halves the feature map.
+        convolutions: For `cnn`: number of convolutions in each stage.
+        kernel_size: For `cnn`: kernel size of the convolutions, one number or one per stage.
+        pool: For `cnn`: pooling after each stage.
+        norm: For `cnn`: whether batch normalization follows each convolution.
+        dense: For `cnn`: units of dense layers before the head; by default none, but global average pooling.
     """
 
     name: str = "cnn"

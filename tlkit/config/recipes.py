@@ -13,11 +13,11 @@ from tlkit.config.training import Full, Head, Phase, Precision, Recipe, Steady, 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureExtraction(Recipe):
-    """Put a new head on a frozen backbone: logistic regression on its features, solved and not trained.
+    """Put a new head on a frozen backbone: logistic regression on its features.
 
     Args:
         backbone: The network.
-        features: How its features are computed and kept.
+        features: How its features are computed and stored.
         register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
             same test split, otherwise at most the `challenger`.
     """
@@ -37,7 +37,7 @@ class Select(Recipe):
 
     Args:
         backbones: The networks, as names or as mappings such as `{name: MobileNet, alpha: 0.5}`.
-        features: How their features are computed and kept.
+        features: How their features are computed and stored.
     """
 
     backbones: list[str | Backbone] = dataclasses.field(default_factory=lambda: list(SELECT))
@@ -50,11 +50,11 @@ class Select(Recipe):
 
 @dataclasses.dataclass(frozen=True)
 class Finetune(Training):
-    """Find a new head on frozen features, then train the backbone too, slowly.
+    """Fit a new head on frozen features, then fine-tune the backbone.
 
     Args:
         backbone: The network.
-        features: How what its frozen layers give is computed and kept.
+        features: How activations of frozen layers are computed and stored.
         head: The first phase.
         augment: Random changes of the training photos.
         full: The second phase.
@@ -90,22 +90,22 @@ class Tune(Recipe):
     """Search the settings of a recipe; each trial is a run of it, and none sees the test photos.
 
     Args:
-        recipe: What is tuned, `finetune` or `train`.
-        space: Its settings as its own files have them, but any may be a range: `{choice: [3, 5]}`, `{int: [16, 64],
-            step: 16}`, `{float: [1e-4, 1e-2], log: true}` or `{bool: true}`, with `when` and `repeat`; see the docs.
-        features: How what frozen layers give is computed and kept, for all trials.
-        algorithm: How keras-tuner chooses the settings of the next trial.
-        trials: Most of them; by default 20, but all combinations for `grid` (some ten values of a range without steps)
-            and what the epochs give for `hyperband`, whose best trials go on to `full.epochs` and others end sooner.
-        objective: What is to be best, in the epoch that a trial keeps: the highest accuracy or the lowest loss.
-        executions: Runs of each trial, with seeds in a row; their mean counts.
-        max_parameters: Larger networks are turned down before they are trained.
-        max_multiply_adds: Networks that need more for one photo are turned down too.
-        workers: Processes that run trials at the same time, on this machine; 0 where all are on others.
-        trials_per_process: After these a worker begins a fresh process, so that memory stays what it is.
-        output: Folder of the search; the same command goes on with what is there.
-        register: Name in the model registry for the best trial's model; it becomes the `champion` if it beats the
-            present one on the same test split, at most the `challenger` otherwise.
+        recipe: Recipe to tune, `finetune` or `train`.
+        space: Settings of the recipe, any of which may be a range: `{choice: [3, 5]}`, `{int: [16, 64], step: 16}`,
+            `{float: [1e-4, 1e-2], log: true}` or `{bool: true}`, with `when` and `repeat`; see the docs.
+        features: How activations of frozen layers are computed and stored, for all trials.
+        algorithm: Search algorithm of keras-tuner.
+        trials: Maximum number of trials; by default 20, but all combinations for `grid` (some ten values of a range
+            without steps). `hyperband` derives it from `full.epochs`: its best trials train that long, others less.
+        objective: Metric to optimize, of the best epoch of each trial: the highest accuracy or the lowest loss.
+        executions: Number of runs of each trial, with consecutive seeds; their mean counts.
+        max_parameters: Maximum number of parameters; larger networks are rejected before training.
+        max_multiply_adds: Maximum number of multiply-adds for one example; larger networks are rejected too.
+        workers: Number of processes on this machine that run trials in parallel; 0 if all workers run elsewhere.
+        trials_per_process: Number of trials after which a worker starts a fresh process, to free memory.
+        output: Folder of the search; the same command resumes it.
+        register: Register the best trial's model under this name; it becomes the `champion` if it beats the present
+            champion on the same test split, otherwise at most the `challenger`.
     """
 
     recipe: Literal["finetune", "train"] = "finetune"
@@ -144,14 +144,14 @@ class TrainGraph:
 
     Args:
         data: The graph.
-        units: Of each hidden layer.
-        dropout: Share of the features, and of each hidden layer's output, dropped in training.
+        units: Number of units of each hidden layer.
+        dropout: Share of the features, and of each hidden layer's output, that is dropped in training.
         full: The only phase; each epoch is one step on the whole graph.
         l2: Penalty of the first layer: half of this times the sum of its squared weights, as Kipf and Welling have it.
-        precision: Arithmetic of the network; see `train`.
-        seed: Of every random choice: the same command and seed give the same weights on the same machine, up to
-            rounding on a GPU with TensorFlow.
-        experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
+        precision: Precision of the network; see `train`.
+        seed: Random seed: the same command and seed give the same weights on the same machine, up to rounding on a GPU
+            with TensorFlow.
+        experiment: MLflow experiment; the environment variable MLFLOW_EXPERIMENT_NAME takes precedence.
         run_name: Name of the MLflow run; by default MLflow makes one up.
         register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
             same test split, otherwise at most the `challenger`.
@@ -184,17 +184,18 @@ class Pretrain:
     """How LetterNet learns letters.
 
     Args:
-        seed: Of the weights and of all that is random in the letters; the same seed gives the same weights.
-        epochs: Rounds of freshly drawn letters; none is seen twice.
-        letters: Letters drawn for each epoch.
-        batch_size: Letters in a step.
-        learning_rate: Largest rate of AdamW, reached after a tenth of the steps, then lowered to zero along a cosine.
-        weight_decay: Decoupled decay, times the rate.
-        label_smoothing: Share of the label spread over all classes.
+        seed: Random seed of the weights and the letters; the same seed gives the same weights.
+        epochs: Number of epochs, each of newly drawn letters.
+        letters: Number of letters per epoch.
+        batch_size: Letters per step.
+        learning_rate: Peak learning rate of AdamW, reached after a tenth of the steps; it then falls to zero along a
+            cosine.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
+        label_smoothing: Share of the label that is spread over all classes.
         alphabet: Draw only these letters; by default all that the fonts have.
-        draws: Random choices of labelled digits over which the probe is averaged.
+        draws: Number of random choices of labelled digits over which the probe is averaged.
         output: Folder for the weights and their card.
-        experiment: MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins.
+        experiment: MLflow experiment; the environment variable MLFLOW_EXPERIMENT_NAME takes precedence.
     """
 
     seed: int = 0

@@ -15,10 +15,10 @@ class FindLr(Finetune):
     """Look for a learning rate by a range test (arXiv:1506.01186); all other settings are those of `finetune`.
 
     Args:
-        phase: Whose rate it is.
-        lowest: First rate.
-        highest: Last rate; the test ends sooner where the loss explodes.
-        steps: Of the test; the rate grows by the same factor from each to the next.
+        phase: Phase whose learning rate is tested.
+        lowest: First learning rate.
+        highest: Last learning rate; the test ends earlier if the loss explodes.
+        steps: Number of steps; the learning rate grows by the same factor in each.
     """
 
     phase: Literal["head", "full"] = "full"
@@ -39,8 +39,8 @@ class Preview(Finetune):
     """Draw what the network sees of the training photos; all other settings are those of `finetune`.
 
     Args:
-        photos: How many, a row each.
-        views: Of each photo, beside the photo as it is.
+        photos: Number of photos, one per row.
+        views: Number of augmented views of each photo, next to the photo itself.
         output: Picture to write; it is not overwritten.
     """
 
@@ -107,8 +107,8 @@ class Compare:
         runs: Ids, or names in the experiment; by default its last four finished runs that have a score.
         search: MLflow search string, such as "metrics.test_accuracy > 0.9 and tags.recipe = 'finetune'", that finds the
             runs in the experiment, in place of `runs`.
-        experiment: MLflow experiment of the runs that are not given by id, and of the comparison; the environment's
-            MLFLOW_EXPERIMENT_NAME wins.
+        experiment: MLflow experiment of the runs that are not given by id, and of the comparison; the environment
+            variable MLFLOW_EXPERIMENT_NAME takes precedence.
         run_name: Name of the MLflow run that keeps the comparison; by default MLflow makes one up.
     """
 
@@ -130,7 +130,7 @@ class Cache:
         action: `list` what it holds, `verify` every file, or `prune`: delete damaged files and, least recently used
             first, what is more than `limit`.
         store: Folder; by default what the environment's TLKIT_CACHE names, else the platform's place for caches.
-        limit: Of `prune`: gigabytes (10^9 bytes) that may stay; 0 deletes all.
+        limit: Gigabytes (10^9 bytes) to which `prune` shrinks the store; 0 deletes everything.
     """
 
     action: Literal["list", "verify", "prune"] = "list"
@@ -147,7 +147,7 @@ class Sync:
     """What is to be sent to the tracking server.
 
     Args:
-        folder: That holds what runs could not send.
+        folder: Folder with what runs could not send.
     """
 
     folder: str = "mlruns/unsent"
@@ -158,9 +158,9 @@ class Ui:
     """Which runs the MLflow UI shows, and where.
 
     Args:
-        port: Of this machine, for its own browsers only.
-        experiment: MLflow experiment to link to; by default that of the newest run. The environment's
-            MLFLOW_EXPERIMENT_NAME wins.
+        port: Port on this machine; only its own browsers can connect.
+        experiment: MLflow experiment to link to; by default that of the newest run. The environment
+            variable MLFLOW_EXPERIMENT_NAME takes precedence.
     """
 
     port: int = 5000
