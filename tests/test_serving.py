@@ -818,13 +818,14 @@ def test_a_server_outlives_hostile_requests_and_its_memory_stays(saved: Path, tm
             assert status < 500 or body == NESTED, (status, body[:500], text)
         assert len(answers[200]) > 10 < len(answers[400])
         used = []
-        for _ in range(4):
+        for _ in range(8):
             with ThreadPoolExecutor(4) as pool:
                 statuses = list(pool.map(lambda given: (post(address, *given)[0], given[0]), hostile(150)))
             assert all(status < 500 or body == NESTED for status, body in statuses)
             used.append(memory())
-        assert used[3] < used[1] + 50, used
-        assert used[3] < 1500, used
+        # Means, as what four threads hold at the moment of looking differs by some 50 MB.
+        assert np.mean(used[4:]) < np.mean(used[:4]) + 50, used
+        assert max(used) < 1500, used
         assert post(address, serving.serving_example(PNG))[0] == 200
 
 
