@@ -72,7 +72,13 @@ def test_a_run_without_such_a_table_has_none(folder: Path):
     with mlflow.start_run() as run:
         pass
     assert predictions.read(run.info.run_id) is None
-    for text in ('{"columns": ["text"], "data": [["hello"]]}', '{"columns": ["split"], "data": []}', "[1]", "{"):
+    for text in (
+        '{"columns": ["text"], "data": [["hello"]]}',
+        '{"columns": ["split"], "data": []}',
+        "[1]",
+        "{",
+        "[" * 100_000,
+    ):
         client.log_text(run.info.run_id, text, predictions.FILE)
         assert predictions.read(run.info.run_id) is None
 

@@ -97,6 +97,15 @@ def test_autologging_is_suspended_around_our_own_fits_and_then_on_again(folder: 
         mlflow.sklearn.autolog(disable=True)
 
 
+@pytest.mark.parametrize("tables", ["[", "{}", "[" * 2000])
+def test_a_joined_runs_tag_that_lists_no_tables_is_written_anew(folder: Path, tables: str):
+    active = mlflow.start_run(tags={"mlflow.loggedArtifacts": tables})
+    with tracking.run("trial", params={}, tags={}):
+        tracking.log_table({"a": [1]}, "a.json")
+    tags = mlflow.get_run(active.info.run_id).data.tags
+    assert tags["mlflow.loggedArtifacts"] == '[{"path": "a.json", "type": "table"}]'
+
+
 def test_the_environments_experiment_wins(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
     with tracking.run("ours", params={}, tags={}) as run:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from tlkit import untrusted
 from tlkit.config import space
-from tlkit.display import called, say, short, shown
+from tlkit.display import called, cut, say, short, shown
 from tlkit.errors import InvalidInput, reason
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
@@ -505,7 +505,7 @@ def _expected(kind: Any) -> str:
 
 def _got(value: object) -> str:
     text = shown(value if isinstance(value, str) else space.flow(value))
-    text = text if len(text) <= 80 else f"{text[:80]}…"
+    text = cut(text, 80)
     return f"'{text}'" if isinstance(value, str) else text
 
 

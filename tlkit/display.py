@@ -43,6 +43,15 @@ def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
+def cut(text: str, most: int = 60) -> str:
+    """Leave out the end of a long text.
+
+    >>> cut("abcdefghij", 6)
+    'abcdef…'
+    """
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def short(text: str, most: int = 1000) -> str:
     """Leave out the middle of a long text.
 

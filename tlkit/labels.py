@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlkit import untrusted
-from tlkit.display import shown
+from tlkit.display import cut, shown
 
 MEMBER = "tlkit.json"
 MOST = 2**24  # bytes that all names may take
@@ -74,17 +74,13 @@ def read(path: str | Path) -> list[str] | None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{where} does not hold a list of class names")
     if twice := untrusted.duplicates(names):
-        raise ValueError(f"{where} gives two classes the name {_short(twice[0])}: each needs its own")
+        raise ValueError(f"{where} gives two classes the name {shown(cut(twice[0], 40))}: each needs its own")
     for number, name in enumerate(names):
         if not name.strip():
             raise ValueError(f"{where} gives class {number} no name")
         if len(name) > LONGEST or any(unicodedata.category(letter) in UNPRINTED for letter in name):
             raise ValueError(
-                f"{where} gives class {number} the name {_short(name)}: names have no control characters and at most "
-                f"{LONGEST:,} others"
+                f"{where} gives class {number} the name {shown(cut(name, 40))}: names have no control characters and "
+                f"at most {LONGEST:,} others"
             )
     return names
-
-
-def _short(name: str) -> str:
-    return shown(name if len(name) <= 40 else f"{name[:40]}…")

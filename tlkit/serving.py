@@ -26,6 +26,7 @@ import numpy as np
 
 from tlkit import labels
 from tlkit.data import images, sounds
+from tlkit.display import cut
 from tlkit.errors import InvalidInput
 from tlkit.evaluation import predictions
 
@@ -427,7 +428,7 @@ def _save_example(saved: Any, folder: Path, kind: str, example: bytes) -> None:
 def _cells(table: pd.DataFrame, column: str) -> tuple[list[Any], Any]:
     """The examples and the index of the answer."""
     if column not in table:
-        raise InvalidInput(f"there is no column {column!r}, but {_short(', '.join(map(str, table.columns)))}")
+        raise InvalidInput(f"there is no column {column!r}, but {cut(', '.join(map(str, table.columns)))}")
     cells = list(table[column])
     if not cells:
         raise InvalidInput("the table is empty")
@@ -448,7 +449,7 @@ def _read(cell: Any, name: str, kind: str, trusted: bool) -> bytes | np.ndarray:
         return bytes(cell)
     if isinstance(cell, list | tuple) or (hasattr(cell, "__array__") and not np.isscalar(cell)):
         return _numbers(cell, name)
-    raise InvalidInput(f"{name} is {_short(repr(cell))} of type {type(cell).__name__}")
+    raise InvalidInput(f"{name} is {cut(repr(cell))} of type {type(cell).__name__}")
 
 
 def _named(text: str, name: str, trusted: bool) -> bytes:
@@ -466,14 +467,14 @@ def _named(text: str, name: str, trusted: bool) -> bytes:
         try:
             return Path(text).read_bytes()
         except OSError as error:
-            raise InvalidInput(f"{name}, {_short(repr(text))}: {error.strerror}") from error
+            raise InvalidInput(f"{name}, {cut(repr(text))}: {error.strerror}") from error
     if not trusted and len(text) > FILE_BYTES * 4 // 3 + 2**20:  # which may hold line breaks
         raise InvalidInput(f"{name} is larger than {FILE_BYTES // 2**20} MiB")
     try:
         return base64.b64decode(text.encode("ascii").translate(None, b" \t\n\r\x0b\x0c"), validate=True)
     except (binascii.Error, ValueError) as error:
         problem = "is no file and not base64" if trusted else f"is not base64: {_NOT_HERE}"
-        raise InvalidInput(f"{name}, {_short(repr(text[:100]))}, {problem}") from error
+        raise InvalidInput(f"{name}, {cut(repr(text[:100]))}, {problem}") from error
 
 
 def _is_file(text: str) -> bool:
@@ -512,7 +513,7 @@ def _download(url: str, name: str) -> bytes:
         raise
     except Exception as error:  # of urllib, http.client, ssl and of names that cannot be encoded
         reason = getattr(error, "reason", error)
-        raise InvalidInput(f"{name}: cannot download it: {_short(str(reason))}") from error
+        raise InvalidInput(f"{name}: cannot download it: {cut(str(reason))}") from error
     return b"".join(parts)
 
 
@@ -596,7 +597,3 @@ def _load_array(content: bytes, name: str) -> np.ndarray:
 def _allowed(kind: str, trusted: bool) -> str:
     ways = "by its path or URL, as bytes or in base64" if trusted else "in base64"
     return f"column {COLUMNS[kind]!r} takes {_FILES[kind]} {ways}, or {_ARRAYS[kind]}"
-
-
-def _short(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else f"{text[:length]}…"

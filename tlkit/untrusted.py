@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from tlkit.display import shown
+from tlkit.display import cut, shown
 from tlkit.errors import InvalidInput, Unavailable
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -53,7 +53,7 @@ def identifier(text: object, what: str, error: type[Exception] = InvalidInput) -
     if isinstance(text, str) and _IDENTIFIER.fullmatch(text) and not _DEVICES.fullmatch(text):
         return text
     given = shown(text)
-    given = repr(given if len(given) <= 100 else f"{given[:100]}…").replace("\\\\", "\\")
+    given = repr(cut(given, 100)).replace("\\\\", "\\")
     raise error(f"{what} is {given}; it must be 1 to 128 letters, digits, - or _ and begin with a letter or digit")
 
 

@@ -16,6 +16,7 @@ import keras
 
 from tlkit import arithmetic, untrusted
 from tlkit.backbones import weightfiles
+from tlkit.display import cut
 from tlkit.errors import InvalidInput, first_line
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
@@ -170,4 +171,4 @@ def _reason(error: Exception) -> str:
     if text != str(error):
         text = re.sub(r"\A\s*<.*>:\s*", "", text)  # the object
     reason = first_line(ValueError(text)) if text.strip() else first_line(error)
-    return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
+    return cut(reason, LONGEST_REASON)

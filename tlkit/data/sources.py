@@ -19,7 +19,7 @@ from tlkit import labels as names_of_labels
 from tlkit import untrusted
 from tlkit.data import images, sounds
 from tlkit.data.images import Content
-from tlkit.display import shown
+from tlkit.display import cut, shown
 from tlkit.errors import InvalidInput, Unavailable, first_line
 from tlkit.untrusted import duplicates
 
@@ -315,7 +315,7 @@ def _csv_row(
         file = files.find(name)
         found = file.is_file()
     except OSError as error:  # not the CSV file's fault: the name is too long, or a folder in it is closed to us
-        start = name if len(name) <= 100 else f"{name[:100]}…"
+        start = cut(name, 100)
         raise InvalidInput(f"{where}: the photo {start!r} cannot be read: {error.strerror}") from error
     if not found:
         raise InvalidInput(f"{where}: no such photo: {str(files.parent / name)!r}")

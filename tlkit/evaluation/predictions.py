@@ -167,7 +167,7 @@ def read(run_id: str, client: MlflowClient | None = None) -> Predictions | None:
             probability_of_label=np.array(columns["probability_of_label"], dtype=float),
             correct=np.array(columns["correct"], dtype=bool),
         )
-    except (ValueError, TypeError, KeyError, IndexError):
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
         return None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import Cache
-from tlkit.display import quoted, say, shown
+from tlkit.display import called, quoted, say, shown
 from tlkit.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def _verify(store: Store, found: list[Usage], option: str) -> None:
         _fill(f"{twice:,} of {total:,} activations are stored twice, which does no harm")
     if damaged:
         raise Unavailable(
-            f"{damaged:,} of {files:,} files in {store.folder} are damaged; delete them by python -m "
-            f"tlkit.recipes.cache prune{option}: what they held is computed again when it is needed"
+            f"{damaged:,} of {files:,} files in {store.folder} are damaged; delete them by "
+            f"{called('cache')} prune{option}: what they held is computed again when it is needed"
         )
     say(f"{files:,} files, all whole")
 

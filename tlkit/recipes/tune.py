@@ -270,7 +270,7 @@ def _work_elsewhere(search: config.Tune, folder: Path, name: str, host: str | No
                     continue
                 processes.remove(process)
                 if status == tuning.GONE:
-                    if "best" in json.loads((folder / "search.json").read_text(encoding="utf-8")):
+                    if "best" in untrusted.read_json(folder / "search.json"):
                         status = 0
                     else:
                         raise Unavailable(f"the chief at {host}:{port} does not answer any more")

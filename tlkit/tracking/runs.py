@@ -95,7 +95,9 @@ def run(
         if not any(one.run_id == started.run_id for one in _opened()):
             kept = journal.begin(mlflow.get_tracking_uri(), *started)
             _opened().append(kept)
-            kept.tables = json.loads(active.data.tags.get(TABLES, "[]"))
+            with contextlib.suppress(ValueError):  # somebody else's: it is written anew
+                tables = untrusted.parse_json(active.data.tags.get(TABLES, "[]"), TABLES)
+                kept.tables = tables if isinstance(tables, list) else []
         with store_errors():  # at once, as the store answers: a parameter that it refuses is told here
             values = {name: shown(value) for name, value in params.items()}
             if joined:
