@@ -27,7 +27,9 @@ def build(
     """Build a backbone, from raw pixels to its feature map.
 
     One flat functional model called `backbone`, whose layers have Keras' own names. In front of them stand the input
-    `pixels` and the preprocessing. Weights files hold the same arrays with and without the preprocessing.
+    `pixels` and the preprocessing. Weights files hold the same arrays with and without the preprocessing. The model's
+    attribute `backbone_name` is the name it was built by, so that `stages`, `unfreeze` and `split` know its stages; a
+    saved, copied or cloned model has it no more.
 
     Args:
         name: A key of `BACKBONES`.
@@ -49,11 +51,17 @@ def build(
     >>> build("MobileNet", (64, 96, 3), weights="none", alpha=0.25).output.shape
     (None, 2, 3, 256)
     """
-    chosen = row(name)
     shape, weights = check(name, input_shape, weights, alpha)
     check_data_format()
-    if chosen.constructor is None:
-        return _letternet(shape, weights)
+    ours = row(name).constructor is None
+    network = _letternet(shape, weights) if ours else _application(name, shape, weights, alpha)
+    network.backbone_name = name
+    return network
+
+
+def _application(name: str, shape: tuple[int, int, int], weights: str, alpha: float | None) -> keras.Model:
+    """Build a network of keras.applications on preprocessed pixels, with its weights."""
+    chosen = row(name)
     published, own_rescaling = weights == chosen.pretrained, name.startswith("EfficientNetB")
     pixels = keras.Input(shape, dtype="float32", name="pixels")
     x = _PREPROCESSING[chosen.preprocessing](_to_rgb(pixels))
