@@ -18,6 +18,7 @@ from tlkit import arithmetic, untrusted
 from tlkit.backbones import weightfiles
 from tlkit.display import cut
 from tlkit.errors import InvalidInput, first_line
+from tlkit.untrusted import memory
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 LONGEST_CONFIG = 2**24  # bytes; NASNetLarge's has 1 MB
@@ -128,7 +129,7 @@ def batch_size(model: keras.Model, most: int) -> int:
     32
     """
     numbers = _given(model) + max(_outputs(model), default=(0, ""))[0]
-    room = untrusted.SHARE * untrusted.available_memory()
+    room = memory.SHARE * memory.available_memory()
     return max(1, min(most, int(room / (COPIES * 4 * max(1, numbers)))))
 
 
