@@ -164,7 +164,7 @@ def _loader() -> type[yaml.SafeLoader]:
             for key_node, value_node in node.value:
                 if not isinstance(key_node, yaml.ScalarNode):
                     raise _NotPlain(
-                        "a name of a setting is a list or a mapping; it must be a word", key_node.start_mark
+                        "the name of a setting is a list or a mapping; it must be a word", key_node.start_mark
                     )
                 key = self.construct_object(key_node)
                 if key in mapping:
