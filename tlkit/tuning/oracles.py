@@ -34,6 +34,9 @@ class ResumableOracle(keras_tuner.Oracle):
     stopped = False  # whether there are no more new trials
     failure: Exception | None = None
 
+    ongoing_trials: dict[str, Trial]  # keras-tuner's, by worker
+    _retry_queue: list[str]
+
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> Trial:
         """Create a trial for a worker; one that is idle waits for a trial that may be given back."""
