@@ -57,7 +57,7 @@ def open_store(experiment: str | None = None) -> str:
             _open_database(Path(database), create=experiment is not None)
         if experiment is None or mlflow.active_run():
             mlflow.MlflowClient().search_experiments(max_results=1)
-        elif run_id := given_id("MLFLOW_RUN_ID"):
+        elif run_id := id_in_environment("MLFLOW_RUN_ID"):
             mlflow.get_run(run_id)
         else:
             experiment_id(experiment)
@@ -71,7 +71,7 @@ def experiment_id(name: str) -> str:
     """Give the id of the experiment that the environment names, else of this one, which is made if need be."""
     client = mlflow.MlflowClient()
     given = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if not given and (number := given_id("MLFLOW_EXPERIMENT_ID")):
+    if not given and (number := id_in_environment("MLFLOW_EXPERIMENT_ID")):
         return untrusted.answered(client.get_experiment(number)).experiment_id
     name = given or name
     # Not mlflow.set_experiment: two processes that call it at once can end up in `Default`.
@@ -93,7 +93,7 @@ def experiment_id(name: str) -> str:
     return untrusted.answered(found).experiment_id
 
 
-def given_id(name: str) -> str | None:
+def id_in_environment(name: str) -> str | None:
     """The identifier in a variable of the environment, where there is one."""
     given = os.environ.get(name)
     return untrusted.identifier(given, name) if given else None
