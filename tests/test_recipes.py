@@ -353,7 +353,7 @@ def test_half_precision_keeps_logits_and_loss_in_float32(folder: Path, photos: P
 
 
 def test_a_run_that_fails_in_training_ends_failed(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    from tlkit import training
+    from tlkit.training import finetuning
 
     given = {}
 
@@ -361,7 +361,7 @@ def test_a_run_that_fails_in_training_ends_failed(folder: Path, monkeypatch: pyt
         given.update(arguments)
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(training, "fit_full", fail)
+    monkeypatch.setattr(finetuning, "fit_full", fail)
     with pytest.raises(RuntimeError):
         tune("--seed", "5", "--augment.zoom", "0.3")
     assert given["seed"] == 5

@@ -5,6 +5,8 @@
 (2, 32, 32, 1)
 """
 
+from typing import Any as ExampleSet  # TEMP
+
 from tlkit.data.augmentation import augment, augment_array, augment_sound, mix, switched_on
 from tlkit.data.images import decode
 from tlkit.data.photos import Photos, Splits, load
