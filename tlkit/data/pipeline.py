@@ -10,14 +10,15 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlkit.data.augmentation import augmentation, mix, switched_on
+from tlkit.data import modalities
+from tlkit.data.augmentation import mix, switched_on
 from tlkit.data.photos import Photos
 from tlkit.errors import InvalidInput
 
@@ -30,6 +31,13 @@ _unreadable: list[InvalidInput] = []  # what `readable_errors` raises; TensorFlo
 def _of_one(augment: Mapping[str, Any]) -> dict[str, Any]:
     """The changes of single photos among those of `data.augment`: all that are switched on but those of a batch."""
     return {name: value for name, value in switched_on(augment).items() if name not in MIXING}
+
+
+def _augmentation(kind: str) -> Callable[..., np.ndarray]:
+    augment = modalities.row(kind).augment
+    if augment is None:
+        raise InvalidInput(f"augment is given; {kind} cannot be changed: leave it out")
+    return augment
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +89,7 @@ class View:
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """The changed photos at `indices`, (k, *shape)."""
         images = self.photos.read(indices)
-        change, changes = augmentation(self.kind), self._changes
+        change, changes = _augmentation(self.kind), self._changes
         for image, index in zip(images, indices, strict=True):
             rng = np.random.default_rng((self.seed, self.number, int(self.photos.hashes[index][:16], 16)))
             image[...] = change(image, rng, **changes)
@@ -113,7 +121,7 @@ def changed(photos: Photos, augment: Mapping[str, Any], count: int, seed: int = 
         count: Of random views; where photos are only mirrored there is one, in which all are.
         seed: Of the changes.
     """
-    if photos.kind == "photos" and _of_one(augment) == {"flip": True}:
+    if modalities.row(photos.kind).mirrored and _of_one(augment) == {"flip": True}:
         return [Mirrored(photos)]
     return [View(photos, augment, seed, number) for number in range(count)]
 
@@ -191,7 +199,7 @@ class Plan(NamedTuple):
             _unreadable.append(error)
             raise
         if changes := _of_one(self.augment or {}):
-            change = augmentation(self.photos.kind)
+            change = _augmentation(self.photos.kind)
             for number, (image, index) in enumerate(zip(images, indices, strict=True)):
                 # + 1: NumPy seeds (seed, epoch, 0) and (seed, epoch) alike, and that is what the order is drawn from
                 drawn = [self.seed, int(epoch), int(index) + 1]
@@ -287,7 +295,7 @@ def batches(
 
 def _check_mixing(plan: Plan) -> None:
     names, kind = " and ".join(plan.mixing), plan.photos.kind
-    possible = {"photos": MIXING, "arrays": MIXING, "sounds": ("mixup",)}.get(kind, ())
+    possible = [name for name in MIXING if name in modalities.row(kind).changes]
     if not set(plan.mixing) <= set(possible):
         raise InvalidInput(f"augment has {names}; {kind} can have {' and '.join(possible) or 'neither'}")
     if plan.labels is not None and plan.labels.ndim == 1:

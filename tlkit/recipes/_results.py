@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import time
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from tlkit.data import graph
     from tlkit.tracking import registry
 
-EXAMPLES = {"photos": "example.png", "sounds": "example.wav", "arrays": "example.npy"}
 PURPOSES = {"train": "training", "val": "validation", "test": "the test"}
 
 
@@ -153,30 +151,14 @@ def finish(
         splits.kind,
         told["file"],
         losses=evaluation.binary_crossentropy(probabilities, part.labels) if splits.multi_label else None,
+        draw=splits.modality.draw,
     )
     example = part.read([0])[0]
-    content = _example(example, splits)
-    with tracking.artifact(EXAMPLES[splits.kind]) as path:
+    content = splits.modality.encode(example, splits.rate)
+    with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(content)
     fit.metrics.update(_speed(model, part))
     return log_result(recipe, config, started, model, fit, scores, told, splits, content, register)
-
-
-def _example(example: np.ndarray, splits: data.Splits) -> bytes:
-    """Write a photo, sound or array as the file that a user would have."""
-    import numpy as np
-    from PIL import Image
-
-    from tlkit.data import sounds
-
-    if splits.rate:
-        return sounds.encode(example, splits.rate)
-    buffer = io.BytesIO()
-    if splits.kind == "photos":
-        Image.fromarray(example if example.shape[-1] == 3 else example[..., 0]).save(buffer, "PNG")
-    else:
-        np.save(buffer, example)
-    return buffer.getvalue()
 
 
 def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
@@ -271,7 +253,7 @@ def describe(
     command = f"python -m tlkit.recipes.predict runs:/{run_id}/model PHOTO.jpg"
     served = f"mlflow models serve -m runs:/{run_id}/model --env-manager local"
     loaded = f'model = mlflow.pyfunc.load_model("runs:/{run_id}/model")'
-    use = {"photos": [command, served], "nodes": []}.get(kind, [served])
+    use = [command] * splits.modality.predicted + [served] * bool(splits.modality.requests)
     mistakes = "`worst_mistakes.png` and " if "worst_mistakes.png" in fit.pictures else ""
     lines = [
         f"**{network}**, {model.count_params():,} parameters, by `{recipe}` on {kind} of **{name}**: "
@@ -329,7 +311,8 @@ def summarize(recipe: str, config: _steps.AnyConfig, result: Result, started: tr
     """
     import mlflow
 
-    from tlkit import serving, tracking
+    from tlkit import tracking
+    from tlkit.data import modalities
     from tlkit.progress import duration
 
     ended = tracking.journal_of(result.run_id)
@@ -359,17 +342,18 @@ def summarize(recipe: str, config: _steps.AnyConfig, result: Result, started: tr
     say(f"  model {model}")
     print_registered(result.registered)
     artifacts = tracking.run_folder(result.run_id) if there else None
-    example = EXAMPLES.get(result.kind, "")
+    modality = modalities.row(result.kind)
+    example = modality.example_file
     file = _links.shown(artifacts / example) if artifacts else example.replace("example", "FILE")
     say("\nNext:")
-    if result.kind == "photos":
+    if modality.predicted:
         say(f"  {_links.recipe('predict')} {quoted(result.model_uri)} {file}")
     elif not there:
         say(f"  keras.saving.load_model({json.dumps(result.model_uri)})  # in Python; takes {_inputs(result.model)}")
-    elif result.kind == "nodes":
+    elif not modality.requests:
         say(f'  mlflow.keras.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
     else:
-        asked = f'{{"{serving.COLUMNS[result.kind]}": ["{file}"]}}'
+        asked = f'{{"{modality.requests.column}": ["{file}"]}}'
         say(f'  mlflow.pyfunc.load_model("{result.model_uri}").predict({asked})  # in Python')
     if there:
         _links.print_links(started)

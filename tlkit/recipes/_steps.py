@@ -240,7 +240,7 @@ def listed(config: configs.Data) -> data.Examples:
 def photos(config: configs.Data) -> data.Examples:
     """List the photos for a pretrained backbone, which takes nothing else."""
     examples = listed(config)
-    if examples.kind != "photos":
+    if not examples.modality.pretrained:
         raise InvalidInput(
             f"data.path is {config.path!r}, which holds {examples.kind}; a pretrained backbone takes photos: train a "
             f"network of your own with {called('train')}"

@@ -190,7 +190,7 @@ def _look_at_data(search: config.Tune, completed: Any) -> None:
     """
     examples = (_steps.photos if search.recipe == "finetune" else _steps.listed)(completed.data)
     side = completed.data.image_size or (None if search.data.origin == "embedded" else 32)
-    size = (side, side) if side and examples.kind == "photos" else None
+    size = (side, side) if side and examples.modality.resized else None
     found = _steps.splits(completed.data, examples, size, 3 if size else None, check=False, quiet=True)
     say(_steps.counted(found))
 
