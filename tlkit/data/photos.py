@@ -12,11 +12,12 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tlkit.data import modalities
+from tlkit.data.example_set import NamedExamples
 from tlkit.data.images import Content
 from tlkit.data.modalities import Files, Framing, Modality, Shape
 from tlkit.data.sources import Examples, few, load_source
@@ -110,6 +111,10 @@ class Photos:
             stored=images,
             rows=np.arange(len(images)),
         )
+
+
+if TYPE_CHECKING:
+    _NAMED: type[NamedExamples] = Photos  # mypy proves it
 
 
 class Row(NamedTuple):

@@ -13,13 +13,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tlkit.data import modalities
 from tlkit.data.augmentation import mix, switched_on
-from tlkit.data.photos import Photos
+from tlkit.data.example_set import ExampleSet, NamedExamples
 from tlkit.errors import InvalidInput
 
 AUGMENTATION = 2  # raise it when a view begins to be changed otherwise: stored features are found by it
@@ -48,13 +48,18 @@ class View:
     photos there are, and features of it can be kept.
     """
 
-    photos: Photos
+    photos: NamedExamples
     augment: Mapping[str, Any]  # arguments of `tlkit.data.augment`; mixup and cutmix, which need a batch, do nothing
     seed: int
     number: int
 
     def __len__(self) -> int:
         return len(self.photos)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the photos."""
+        return self.photos.names
 
     @property
     def labels(self) -> np.ndarray:
@@ -99,7 +104,7 @@ class View:
 class Mirrored(View):
     """Photos, all mirrored left to right: with the photos as they are, all that mirroring some of them can give."""
 
-    def __init__(self, photos: Photos):
+    def __init__(self, photos: NamedExamples):
         super().__init__(photos, {"flip": True}, 0, 0)
 
     @functools.cached_property
@@ -112,7 +117,7 @@ class Mirrored(View):
         return np.ascontiguousarray(self.photos.read(indices)[:, :, ::-1])
 
 
-def changed(photos: Photos, augment: Mapping[str, Any], count: int, seed: int = 0) -> list[View]:
+def changed(photos: NamedExamples, augment: Mapping[str, Any], count: int, seed: int = 0) -> list[View]:
     """Views of the photos beside the photos themselves, to look at each several times.
 
     Args:
@@ -126,19 +131,40 @@ def changed(photos: Photos, augment: Mapping[str, Any], count: int, seed: int = 
     return [View(photos, augment, seed, number) for number in range(count)]
 
 
+if TYPE_CHECKING:
+    _NAMED: tuple[type[NamedExamples], ...] = (View, Mirrored)  # mypy proves it
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Views:
     """Several views of the same photos, or their features: `batches` draws one for each photo in each epoch."""
 
-    views: Sequence[Any]  # `Photos`, `View`, or `tlkit.features.Features`
+    views: Sequence[ExampleSet]
 
     def __len__(self) -> int:
         return len(self.views[0])
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in ("labels", "shape", "dtype", "kind"):  # all else differs: to `read` one of them is to `draw`
-            raise AttributeError(f"Views have no {name}")
-        return getattr(self.views[0], name)
+    # What differs from view to view, such as the values, is not here: an epoch must draw before it reads.
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of the photos: (n,), int32, or (n, classes), float32."""
+        return self.views[0].labels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of each photo."""
+        return self.views[0].shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of each photo."""
+        return self.views[0].dtype
+
+    @property
+    def kind(self) -> str:
+        """Name of the modality of the photos."""
+        return self.views[0].kind
 
     def draw(self, indices: np.ndarray, seed: int, epoch: int, places: np.ndarray | None = None) -> np.ndarray:
         """The photos at `indices`, each in the view that `epoch` has drawn for it, or for its place in the order."""
@@ -157,7 +183,7 @@ class Plan(NamedTuple):
     What the epoch draws has a place in its order, and `step` numbers the batches of the whole epoch.
     """
 
-    photos: Any
+    photos: ExampleSet | Views
     batch_size: int
     shuffle: bool
     seed: int
@@ -233,7 +259,7 @@ def _alike(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def batches(
-    photos: Any,
+    photos: ExampleSet | Views,
     batch_size: int,
     *,
     shuffle: bool = False,
@@ -255,7 +281,7 @@ def batches(
     `readable_errors`.
 
     Args:
-        photos: `Photos`, `Views` of them, or anything with a length, `shape`, `dtype`, `labels` and `read`.
+        photos: `Photos`, features of them, or anything else that is an `ExampleSet`; or `Views` of them.
         batch_size: Photos per batch.
         shuffle: Draw a new order for every epoch.
         seed: 0 or more. Order and augmentation depend on it, the epoch and the photo's position alone.
@@ -311,6 +337,7 @@ def readable_errors() -> Iterator[None]:
     Raises:
         InvalidInput: a photo could not be read; the message names it.
 
+    >>> from tlkit.data import Photos
     >>> with readable_errors():
     ...     images, labels = next(iter(batches(Photos.of(np.zeros((2, 8, 8, 1), np.uint8), [0, 1]), 2)))
     """
