@@ -29,7 +29,7 @@ def photos(config: configs.Recipe) -> data.Examples:
         InvalidInput: the data are not photos, or cannot be balanced as the config says.
     """
     examples = listed(config.data)
-    if examples.kind != "photos":
+    if not examples.modality.pretrained:
         raise InvalidInput(
             f"data.path is {config.data.path!r}, which holds {examples.kind}; a pretrained backbone takes photos: "
             f"train a network of your own with {called('train')}"

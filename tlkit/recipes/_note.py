@@ -41,7 +41,7 @@ def note(
     command = f"python -m tlkit.recipes.predict runs:/{run_id}/model PHOTO.jpg"
     served = f"mlflow models serve -m runs:/{run_id}/model --env-manager local"
     loaded = f'model = mlflow.pyfunc.load_model("runs:/{run_id}/model")'
-    use = {"photos": [command, served], "nodes": []}.get(kind, [served])
+    use = [command] * splits.modality.predicted + [served] * bool(splits.modality.requests)
     mistakes = "`worst_mistakes.png` and " if "worst_mistakes.png" in fit.pictures else ""
     lines = [
         f"**{network}**, {model.count_params():,} parameters, by `{job.recipe}` on {kind} of **{name}**: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from importlib import metadata
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from tlkit.data import graph
     from tlkit.recipes._jobs import Job
     from tlkit.tracking import registry
-
-EXAMPLES = {"photos": "example.png", "sounds": "example.wav", "arrays": "example.npy"}
 
 
 class Fit(NamedTuple):
@@ -154,9 +151,10 @@ def score(
         splits.kind,
         table["file"],
         losses=evaluation.binary_crossentropy(probabilities, part.labels) if splits.multi_label else None,
+        draw=splits.modality.draw,
     )
-    example = _example(part.read([0])[0], splits)
-    with tracking.artifact(EXAMPLES[splits.kind]) as path:
+    example = splits.modality.encode(part.read([0])[0], splits.rate)
+    with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(example)
     fit.metrics.update(_speed(model, part))
     return log(job, run, model, fit, Scored(scores, table, splits, example))
@@ -176,23 +174,6 @@ class Scored(NamedTuple):
     predictions: dict[str, list[Any]]
     splits: data.Splits | graph.Graph
     example: bytes | None = None
-
-
-def _example(example: np.ndarray, splits: data.Splits) -> bytes:
-    """Write a photo, sound or array as the file that a user would have."""
-    import numpy as np
-    from PIL import Image
-
-    from tlkit.data import sounds
-
-    if splits.rate:
-        return sounds.encode(example, splits.rate)
-    buffer = io.BytesIO()
-    if splits.kind == "photos":
-        Image.fromarray(example if example.shape[-1] == 3 else example[..., 0]).save(buffer, "PNG")
-    else:
-        np.save(buffer, example)
-    return buffer.getvalue()
 
 
 def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:

@@ -147,7 +147,7 @@ def datasets(config: configs.Data | configs.Graph, splits: data.Splits | graph.G
     """Describe each split as MLflow describes data sets; its digest is of the manifest, so that no photo is read."""
     origin, name = config.origin if isinstance(config, configs.Data) else "npz", dataset_name(config)
     source = {"uri": shown(config.path)} if config.path else {"name": name}
-    columns = [{"type": "binary", "name": splits.kind.removesuffix("s")}, {"type": "string", "name": "label"}]
+    columns = [{"type": "binary", "name": splits.modality.singular}, {"type": "string", "name": "label"}]
     contexts = {"train": "training", "val": "validation", "test": "test"}
     return [
         {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.display import quoted, say, shown
 from tlkit.errors import without_password
-from tlkit.recipes import _links, _networks, _results
+from tlkit.recipes import _links, _networks
 
 if TYPE_CHECKING:
     import keras
@@ -74,20 +74,22 @@ def _print_places(job: Job[Any], result: Result, delivered: bool) -> None:
 
 def _print_next(run: tracking.Run, result: Result, delivered: bool) -> None:
     """Print how to use the model, and where to look at the run."""
-    from tlkit import serving, tracking
+    from tlkit import tracking
+    from tlkit.data import modalities
 
+    modality = modalities.row(result.kind)
     artifacts = tracking.run_folder(result.run_id) if delivered else None
-    example = _results.EXAMPLES.get(result.kind, "")
+    example = modality.example_file
     file = _links.shown(artifacts / example) if artifacts else example.replace("example", "FILE")
     say("\nNext:")
-    if result.kind == "photos":
+    if modality.predicted:
         say(f"  {_links.recipe('predict')} {quoted(result.model_uri)} {file}")
     elif not delivered:
         say(f"  keras.saving.load_model({json.dumps(result.model_uri)})  # in Python; takes {_inputs(result.model)}")
-    elif result.kind == "nodes":
+    elif not modality.requests:
         say(f'  mlflow.keras.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
     else:
-        request = f'{{"{serving.COLUMNS[result.kind]}": ["{file}"]}}'
+        request = f'{{"{modality.requests.column}": ["{file}"]}}'
         say(f'  mlflow.pyfunc.load_model("{result.model_uri}").predict({request})  # in Python')
     if delivered:
         _links.print_links(run)

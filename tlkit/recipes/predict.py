@@ -66,10 +66,13 @@ def load(model: str) -> tuple[keras.Model, list[str]]:
     Raises:
         InvalidInput: there is no such model, or it is not one that maps photos to classes.
     """
+    from tlkit.data import modalities
+
     loaded, names = _models.load(model)
     taken, given = loaded.input_shape, loaded.output_shape
+    others = [row.input for row in modalities.MODALITIES.values() if not row.predicted]
     if (
-        loaded.inputs[0].name == "values"
+        loaded.inputs[0].name in others
         or len(taken) != 4
         or None in taken[1:]
         or taken[3] not in (1, 3)

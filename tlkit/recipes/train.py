@@ -91,7 +91,7 @@ def build(config: Train, splits: data.Splits) -> keras.Model:
     from tlkit import builders
 
     chosen, shape = config.builder, splits.train.shape
-    inputs = keras.Input(shape, name={"photos": "pixels", "sounds": "samples"}.get(splits.kind, "values"))
+    inputs = keras.Input(shape, name=splits.modality.input)
     x = inputs
     if chosen.spectrogram and splits.rate:
         frame = max(2, 2 ** round(math.log2(FRAME * splits.rate)))
@@ -158,7 +158,7 @@ def _row(name: str) -> Any:
 
 def completion(config: Train, examples: data.Examples) -> list[Decision]:
     """Decide what depends on what the data are, so that the stored config says what was done."""
-    photos, sounds = examples.kind == "photos", examples.kind == "sounds"
+    photos, sounds = examples.modality.resized, examples.modality.sampled
     row, builder, size = _row(config.builder.name), config.builder, config.data.image_size
     if size and not photos:
         raise InvalidInput(f"data.image_size is {size}; it is for photos, and the data are {examples.kind}")
@@ -198,9 +198,8 @@ def _augment(augment: Augment, examples: data.Examples, embedded: bool) -> Augme
     if isinstance(augment.flip, list) and (not augment.flip or not all(0 <= axis < space for axis in augment.flip)):
         which = f"true, false or some of the axes 0 to {space - 1}" if space > 1 else "true or false"
         raise InvalidInput(f"augment.flip is {augment.flip}; for these {examples.kind} it must be {which}")
-    if examples.kind == "photos":
-        return dataclasses.replace(augment, flip=not embedded if augment.flip is None else augment.flip)
-    possible = ("shift", "contrast", "mixup") if examples.kind == "sounds" else ("flip", "shift", "mixup", "cutmix")
+    possible = examples.modality.changes
+    flip = examples.modality.mirrored and not embedded if augment.flip is None else augment.flip
     none: dict[str, Any] = {}
     for field in dataclasses.fields(augment):
         value = getattr(augment, field.name)
@@ -211,7 +210,7 @@ def _augment(augment: Augment, examples: data.Examples, embedded: bool) -> Augme
             raise InvalidInput(f"augment.{field.name} is {value}; {examples.kind} like these can have {some} only")
         if field.name not in ("crop", "policy", "magnitude"):  # their defaults change nothing
             none[field.name] = type(value)() if value is not None else False
-    return dataclasses.replace(augment, **{"flip": augment.flip or False, **none})
+    return dataclasses.replace(augment, **{"flip": flip, **none})
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def _look_at_data(search: config.Tune, completed: Any) -> None:
     """
     examples = _inputs.photos(completed) if search.recipe == "finetune" else _inputs.listed(completed.data)
     side = completed.data.image_size or (None if search.data.origin == "embedded" else 32)
-    shape = (side, side, 3) if side and examples.kind == "photos" else None
+    shape = (side, side, 3) if side and examples.modality.resized else None
     say(_inputs.summary(_inputs.splits(completed.data, examples, shape, check=False, quiet=True)))
 
 

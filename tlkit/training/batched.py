@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from tlkit.data import ExampleSet, batches, readable_errors
+from tlkit.data import ExampleSet, Views, batches, readable_errors
 from tlkit.display import say
 from tlkit.errors import Unavailable
 from tlkit.training import checkpoints, finder, memory, phases, variables
@@ -29,7 +29,7 @@ class Learner(NamedTuple):
     """
 
     logits: keras.Model
-    train: ExampleSet
+    train: ExampleSet | Views
     settings: Settings
     seed: int
     augment: Mapping[str, Any] | None = None

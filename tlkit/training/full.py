@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit.data import ExampleSet, batches, readable_errors
+from tlkit.data import ExampleSet, Views, batches, readable_errors
 from tlkit.errors import InvalidInput
 from tlkit.training import batched, finder, memory, optimizers
 from tlkit.training.batched import Learner
@@ -17,7 +17,7 @@ from tlkit.training.settings import Checkpointing, History, Settings
 
 def fit_full(
     model: keras.Model,
-    train: ExampleSet,
+    train: ExampleSet | Views,
     val: ExampleSet,
     settings: Settings,
     *,
@@ -74,7 +74,7 @@ def fit_full(
 
 def range_test_full(
     model: keras.Model,
-    train: ExampleSet,
+    train: ExampleSet | Views,
     settings: Settings,
     *,
     seed: int = 0,

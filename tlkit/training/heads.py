@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from tlkit import autolog, backbones, features, probes
-from tlkit.data import ExampleSet, batches
+from tlkit.data import ExampleSet, NamedExamples, batches
 from tlkit.display import say
 from tlkit.features import Features
 from tlkit.training import batched, finder
@@ -24,8 +24,8 @@ PLAIN = Settings(epochs=0, learning_rate=1e-3)
 
 def solve_head(
     model: keras.Model,
-    train: ExampleSet,
-    val: ExampleSet,
+    train: NamedExamples | Features,
+    val: NamedExamples | Features,
     settings: Settings = PLAIN,
     *,
     seed: int = 0,
@@ -142,13 +142,11 @@ def train_head_briefly(model: keras.Model, train: Features, settings: Settings, 
         logits.fit(examples, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
 
 
-def pooled_features(model: keras.Model, *examples: ExampleSet) -> list[Features]:
+def pooled_features(model: keras.Model, *examples: NamedExamples | Features) -> list[Features]:
     """Give the pooled features of each example set; those that are features already stay as they are."""
-    known = [part for part in examples if isinstance(part, Features)]
-    if len(known) == len(examples):
-        return known
-    extractor = features.Extractor(features.pooled(model))
-    return extractor.extract(*examples)
+    photos = [part for part in examples if not isinstance(part, Features)]
+    computed = iter(features.Extractor(features.pooled(model)).extract(*photos) if photos else [])
+    return [part if isinstance(part, Features) else next(computed) for part in examples]
 
 
 def head_of(model: keras.Model, examples: ExampleSet) -> keras.Model:

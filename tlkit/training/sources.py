@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import keras
 
 from tlkit import backbones, features
-from tlkit.data import ExampleSet, Mirrored, Splits, View, Views
+from tlkit.data import ExampleSet, Mirrored, NamedExamples, Splits, View, Views
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.features import Extractor, Features
@@ -34,7 +34,7 @@ class Source(NamedTuple):
     """
 
     network: keras.Model
-    train: ExampleSet
+    train: ExampleSet | Views
     val: ExampleSet
     augment: Mapping[str, Any] | None = None
     extractor: Extractor | None = None
@@ -73,7 +73,9 @@ def choose(
         Unavailable: a resumed run was trained on stored activations, for which there is no room now.
     """
     changes, stage = plan.augment or {}, plan.stages[0]
-    versions: list[View | Any] = [splits.train]  # of the photos, all that epochs draw from; none if each makes new ones
+    versions: list[NamedExamples] = [
+        splits.train
+    ]  # of the photos, all that epochs draw from; none if each makes new ones
     if plan.views:
         versions = [View(splits.train, changes, plan.seed, number) for number in range(plan.views)]
     elif changes:
@@ -119,7 +121,7 @@ def pool(model: keras.Model, splits: Splits, make_extractor: MakeExtractor) -> P
     return Pooled(train, val, extractor)
 
 
-def extract(extractor: Extractor, *examples: Any) -> list[Features]:
+def extract(extractor: Extractor, *examples: NamedExamples) -> list[Features]:
     """Give the features of each example set, and say where they came from."""
     parts = extractor.extract(*examples)
     count = len({digest for part in parts for digest in part.hashes})
