@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import keras
 
     from tlkit import data
+    from tlkit.features import Extractor
     from tlkit.training.sources import Pooled, Source
 
 HEAD_EPOCHS = 30  # of a head that is not solved
@@ -31,12 +32,14 @@ class Decision(NamedTuple):
     Args:
         setting: Dotted name of the setting.
         value: What it is from now on.
-        reason: Why, for people; empty if there is nothing to say.
+        reason: Why, for people; empty if it only says the same in other words, such as an absolute path.
+        quiet: Do not print it, because what decided it has done so.
     """
 
     setting: str
     value: Any
     reason: str = ""
+    quiet: bool = False
 
 
 def applied(config: Config, decisions: Sequence[Decision]) -> Config:
@@ -76,7 +79,9 @@ def completion(config: configs.Recipe | configs.TrainGraph) -> list[Decision]:
     if isinstance(place, configs.Data):
         decisions.append(Decision("data.source", place.source))
     if config.precision == "auto":
-        decisions.append(Decision("precision", runtime.best_precision()))
+        decisions.append(
+            Decision("precision", runtime.best_precision(), f"the best for a {runtime.device()[0].upper()}")
+        )
     if isinstance(config, configs.FeatureExtraction | configs.Finetune):
         decisions += _of_backbone(config, embedded=config.data.origin == "embedded")
     return decisions
@@ -108,19 +113,26 @@ def _of_backbone(config: configs.FeatureExtraction | configs.Finetune, embedded:
     if weights == "pretrained":
         weights = row.pretrained
     decisions = [
-        Decision("data.image_size", config.data.image_size or row.size),
-        Decision("backbone.name", name),
         Decision("backbone.weights", os.path.abspath(weights) if os.path.isfile(weights) else weights),
         Decision("features.store", _networks.store_path(config.features.store)),
     ]
+    if name != config.backbone.name:
+        reason = (
+            "pretrained for small gray images" if embedded else "small and good; select ranks others on your photos"
+        )
+        decisions.append(Decision("backbone.name", name, reason))
+    if config.data.image_size is None:
+        decisions.append(Decision("data.image_size", row.size, "the size of its pretraining"))
     if not isinstance(config, configs.Finetune):
         return decisions
     if config.full.batch_normalization is None:
-        decisions.append(Decision("full.batch_normalization", "train" if weights == "none" else "inference"))
+        normalization, reason = ("train", "random") if weights == "none" else ("inference", "pretrained")
+        decisions.append(Decision("full.batch_normalization", normalization, f"as the weights are {reason}"))
     if isinstance(config.augment.flip, list):
         raise InvalidInput(f"augment.flip is {config.augment.flip}; for photos it must be true or false")
     if config.augment.flip is None:
-        decisions.append(Decision("augment.flip", not embedded))
+        reason = "as a mirrored digit is another sign" if embedded else "as a mirrored photo shows the same things"
+        decisions.append(Decision("augment.flip", not embedded, reason))
     return decisions
 
 
@@ -133,9 +145,10 @@ def head(config: configs.Finetune, model: keras.Model, examples: data.Examples) 
     """
     asked, balanced = config.head, config.balance != "none"
     solved, epochs = asked.solved, asked.epochs
+    reason = ""
     if solved is None:
-        small = math.prod(model.get_layer("head").kernel.shape) <= SOLVABLE
-        solved = small and not examples.multi_label and not balanced
+        obstacle = _obstacle(config, model, examples)
+        solved, reason = not obstacle, obstacle or "as each photo has one label and the head is small"
     elif solved and (examples.multi_label or balanced):
         why = "a photo may have several labels" if examples.multi_label else f"balance is {config.balance}"
         raise InvalidInput(f"head.solved is true, but {why}, which logistic regression does not know: leave it out")
@@ -150,7 +163,19 @@ def head(config: configs.Finetune, model: keras.Model, examples: data.Examples) 
             "head.learning_rate is 'auto', but the head is solved first, after which the loss falls at no rate: give a "
             "number, or --head.solved false"
         )
-    return [Decision("head.solved", solved), Decision("head.epochs", epochs)]
+    return [Decision("head.solved", solved, reason), Decision("head.epochs", epochs)]
+
+
+def _obstacle(config: configs.Finetune, model: keras.Model, examples: data.Examples) -> str:
+    """Say why the head is not solved; empty if nothing stands against it."""
+    weights = math.prod(model.get_layer("head").kernel.shape)
+    if examples.multi_label:
+        return "as a photo may have several labels"
+    if config.balance != "none":
+        return f"as balance is {config.balance}"
+    if weights > SOLVABLE:
+        return f"as the head has {weights:,} weights, and solving more than {SOLVABLE:,} takes gigabytes"
+    return ""
 
 
 def _refuse_unused(head: configs.Head) -> None:
@@ -186,7 +211,7 @@ def _batch_size(config: configs.Finetune | configs.Train, model: keras.Model, sp
         logits, splits.train.shape, len(splits.classes), len(splits.train), multi_label=splits.multi_label
     )
     examples = size * config.gradient_accumulation_steps
-    decisions = [Decision("batch_size", size, "what fits into memory with enough steps an epoch")]
+    decisions = [Decision("batch_size", size, "the largest that fits into memory and leaves enough steps per epoch")]
     for name in ("head", "full"):
         phase = getattr(config, name, None)
         if phase and phase.epochs and phase.learning_rate != "auto":
@@ -216,11 +241,16 @@ def source(config: configs.Finetune, model: keras.Model, source: Source, pooled:
     """Write down what phase full trains on, and which engine computed what it does not compute itself."""
     decisions = []
     if config.full.epochs and len(_plans.stages(config)) == 1:
-        decisions.append(Decision("full.stored", source.network is not model))
+        decisions.append(Decision("full.stored", source.network is not model, source.reason, quiet=True))
     extractor = pooled.extractor if pooled else source.extractor
     if extractor:
-        decisions.append(Decision("features.engine", extractor.engine))
+        decisions.append(engine(extractor))
     return decisions
+
+
+def engine(extractor: Extractor) -> Decision:
+    """Write down which engine computed features."""
+    return Decision("features.engine", extractor.engine, extractor.found or "as it is fast here", quiet=True)
 
 
 def rates(config: configs.Finetune, model: keras.Model, splits: data.Splits, pooled: Pooled | None) -> list[Decision]:
@@ -234,7 +264,7 @@ def rates(config: configs.Finetune, model: keras.Model, splits: data.Splits, poo
         plan = _plans.finetuning(applied(config, decisions), splits)
         default = type(phase)().learning_rate
         rate = finetuning.find_rate(model, splits, plan, name, pooled and pooled.train, default)  # type: ignore[arg-type]
-        decisions.append(Decision(f"{name}.learning_rate", rate))
+        decisions.append(Decision(f"{name}.learning_rate", rate, "by a range test", quiet=True))
     return decisions
 
 
@@ -251,4 +281,4 @@ def rate(config: configs.Train, model: keras.Model, splits: data.Splits) -> list
     test = training.range_test_full(model, splits.train, settings, seed=config.seed, augment=augment)
     variables.assign(model.variables, before)  # the seeds of dropout too
     chosen = finetuning.chosen_rate("full", test.suggested, configs.Phase().learning_rate)  # type: ignore[arg-type]
-    return [Decision("full.learning_rate", chosen)]
+    return [Decision("full.learning_rate", chosen, "by a range test", quiet=True)]

@@ -104,10 +104,10 @@ class Job(Generic[Config]):
 
     def decided(self, decisions: Sequence[Decision]) -> Job[Config]:
         """Add decisions to the settings, and print those that have a reason."""
-        for setting, value, reason in decisions:
-            if reason:
-                say(f"{setting}: {value}, {reason}")
-        reasons = {decision.setting: decision.reason for decision in decisions}
+        for setting, value, reason, quiet in decisions:
+            if reason and not quiet:
+                say(f"{setting}: {str(value).lower() if isinstance(value, bool) else value}, {reason}")
+        reasons = {decision.setting: decision.reason for decision in decisions if decision.reason}
         return dataclasses.replace(
             self, config=_decisions.applied(self.config, decisions), reasons={**self.reasons, **reasons}
         )

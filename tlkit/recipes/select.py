@@ -77,7 +77,7 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     # The test split stays unseen: what is chosen by it could not be tested by it.
     splits, parts = _inputs.split_features(config.data, examples, extractor, test=False)
     known = features.Features.joined(parts if splits.test else parts[:1])
-    params = _runs.params(_decisions.applied(config, [_decisions.Decision("features.engine", extractor.engine)]))
+    params = _runs.params(_decisions.applied(config, [_decisions.engine(extractor)]))
     tags = _runs.tags("select", config.backbone.name) | _runs.data_tags(splits)
     with tracking.run(config.experiment, run_name=name, params=params, tags=tags, nested=True) as started:
         values, copies = known.array(), known.hashes
