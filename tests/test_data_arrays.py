@@ -201,7 +201,7 @@ def test_only_what_is_wanted_is_read(tmp_path: Path):
 
 def test_arrays_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write_arrays(tmp_path / "a.npz")  # 60 volumes of 512 bytes
-    monkeypatch.setattr(untrusted, "available_memory", lambda: 50_000)
+    monkeypatch.setattr(untrusted.memory, "available_memory", lambda: 50_000)
     with pytest.raises(InvalidInput, match=r"a\.npz: train_images, .*more than half of the"):
         load_source("npz", path=path)
 
