@@ -11,8 +11,7 @@ import pytest
 from conftest import write_arrays
 
 from tlkit import untrusted
-from tlkit.data import Photos, augment, augment_array, batches, graph, load, load_source
-from tlkit.data.augmentation import augmentation
+from tlkit.data import Photos, augment, augment_array, batches, graph, load, load_source, modalities
 from tlkit.errors import InvalidInput
 
 
@@ -251,8 +250,8 @@ def test_a_volume_moves_along_each_axis_and_its_mirror_image_moves_in():
 
 
 def test_the_kind_of_the_data_chooses_the_changes():
-    assert augmentation("photos") is augment
-    assert augmentation("arrays") is augment_array
+    assert modalities.row("photos").augment is augment
+    assert modalities.row("arrays").augment is augment_array
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

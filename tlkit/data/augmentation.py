@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -35,6 +35,7 @@ STRONGEST = {
 }
 """How far each operation of a policy goes at magnitude 30: RandAugment's and TrivialAugment Wide's, as torchvision has
 them. Shares of the side for translations, degrees for turns, bits for posterize, levels for solarize."""
+MIXING = ("mixup", "cutmix")  # changes that need a whole batch
 _LEVELS = np.arange(256.0)
 _ONE_WAY = ("posterize", "solarize")  # the others go either way
 _GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
@@ -173,20 +174,6 @@ def augment_array(
     return padded[tuple(window)]
 
 
-def augmentation(kind: str) -> Callable[..., np.ndarray]:
-    """Choose the function that changes examples of a kind: photos, sounds or arrays.
-
-    >>> augmentation("sounds").__name__
-    'augment_sound'
-    """
-    functions: dict[str, Callable[..., np.ndarray]] = {
-        "photos": augment,
-        "sounds": augment_sound,
-        "arrays": augment_array,
-    }
-    return functions[kind]
-
-
 def switched_on(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the settings of `config.Augment` that change nothing; what is left is empty where all is off.
 
@@ -198,6 +185,15 @@ def switched_on(changes: Mapping[str, Any]) -> dict[str, Any]:
     if left.get("policy") != "randaugment":
         left.pop("magnitude", None)
     return left
+
+
+def without_mixing(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the settings that change nothing and those that need a batch; what is left changes one example.
+
+    >>> without_mixing({"flip": True, "rotation": 0.0, "mixup": 0.2})
+    {'flip': True}
+    """
+    return {name: value for name, value in switched_on(changes).items() if name not in MIXING}
 
 
 def mix(
