@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 
-from tlkit import cli
+from tlkit import cli, evaluation
 from tlkit.config import Compare
 from tlkit.errors import InvalidInput
 from tlkit.evaluation import predictions
@@ -115,7 +115,7 @@ def test_two_runs_are_tested_on_the_same_photos_and_the_comparison_is_logged(fol
     better = log("better", said(right(95)), ours(0.95, **measured), params | {"head.epochs": 30}, tags)
     rows, pairs = compare.run(Compare([worse, "better"]))
     assert [row["run_id"] for row in rows] == [better, worse]
-    assert (rows[0]["low"], rows[0]["high"]) == predictions.bootstrap(right(95))
+    assert (rows[0]["low"], rows[0]["high"]) == evaluation.bootstrap(right(95))
     assert rows[0]["network"] == "MobileNet 0.5"
     assert {name: rows[0][name] for name in compare.MEASURES} == measured
     assert pairs[0]["p_value"] == pairs[0]["corrected_p_value"] == pytest.approx(2 / 2**15)

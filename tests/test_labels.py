@@ -70,6 +70,6 @@ def test_two_lists_of_names_are_refused(saved: Path):
 
 @pytest.mark.parametrize("names", [["a", "a"], ["", "b"]])
 def test_names_that_are_not_all_there_and_different_are_not_written(saved: Path, names: list[str]):
-    with pytest.raises(ValueError, match="not all there and different"):
+    with pytest.raises(ValueError, match="not all given and different"):
         labels.write(saved, names)
     assert labels.read(saved) is None

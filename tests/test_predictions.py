@@ -150,7 +150,7 @@ def test_holm_agrees_with_a_worked_example():
 
 @pytest.mark.parametrize(("right", "count"), [(900, 1000), (270, 300), (5000, 10000)])
 def test_the_bootstrap_agrees_with_wilson(right: int, count: int):
-    found = predictions.bootstrap(np.repeat([True, False], [right, count - right]))
+    found = evaluation.bootstrap(np.repeat([True, False], [right, count - right]))
     assert found == pytest.approx(evaluation.wilson(right, count), abs=5 / count)
 
 
@@ -158,18 +158,18 @@ def test_the_bootstrap_of_real_numbers_agrees_with_the_normal_interval_and_cover
     rng = np.random.default_rng(0)
     values = rng.normal(3, 2, 400)
     half = 1.96 * values.std() / 20
-    assert predictions.bootstrap(values) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+    assert evaluation.bootstrap(values) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
     inside = 0
     for seed in range(200):
-        low, high = predictions.bootstrap(rng.random(200) < 0.8, seed=seed, resamples=500)
+        low, high = evaluation.bootstrap(rng.random(200) < 0.8, seed=seed, resamples=500)
         inside += low <= 0.8 <= high
     assert 180 <= inside <= 198  # 95 % are 190
 
 
 def test_the_bootstrap_is_of_its_seed_and_wants_values():
     values = np.arange(50.0)
-    assert predictions.bootstrap(values, 1, 500) == predictions.bootstrap(values, 1, 500)
-    assert predictions.bootstrap(values, 1, 500) != predictions.bootstrap(values, 2, 500)
-    assert predictions.bootstrap(np.ones(9, bool)) == (1, 1)
+    assert evaluation.bootstrap(values, 1, 500) == evaluation.bootstrap(values, 1, 500)
+    assert evaluation.bootstrap(values, 1, 500) != evaluation.bootstrap(values, 2, 500)
+    assert evaluation.bootstrap(np.ones(9, bool)) == (1, 1)
     with pytest.raises(ValueError, match="there are no values"):
-        predictions.bootstrap(np.array([]))
+        evaluation.bootstrap(np.array([]))

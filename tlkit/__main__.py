@@ -19,7 +19,7 @@ COMMANDS = (
     ("train", "train", "Train a network from random weights."),
     ("train_graph", "train", "Train on a graph, whose nodes have classes."),
     ("tune", "train", "Search for better settings of finetune or train."),
-    ("pretrain", "train", "Pretrain LetterNet, the small network of tlkit's own."),
+    ("pretrain", "train", "Pretrain LetterNet, tlkit's own small network."),
     ("preview", "look", "Draw what the network sees of the photos."),
     ("find_lr", "look", "Look for a learning rate by a range test."),
     ("describe", "look", "Describe a network layer by layer, and what it costs."),
@@ -28,16 +28,16 @@ COMMANDS = (
     ("ui", "compare", "Open the runs in MLflow's UI."),
     ("predict", "use", "Print the labels of photos by a trained model."),
     ("cache", "maintain", "List, verify or prune the stored activations."),
-    ("sync", "maintain", "Send what runs could not, as their server was away."),
+    ("sync", "maintain", "Send what runs logged while their server was away."),
 )
 """Each command with its task and what it does; a module of `tlkit.recipes` has its name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command, and give the exit status of what is none: 2 for one that does not exist.
+    """Run a command; return 2 where it does not exist, and 0 for `--help` and `--version`.
 
     Args:
-        argv: The name of a command and its settings; by default what the program was called with.
+        argv: The name of a command and its settings; by default those of the command line.
 
     Raises:
         SystemExit: a command has run; its status is that of the recipe.
@@ -55,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     names = [row[0] for row in COMMANDS]
     if name not in names:
-        near = difflib.get_close_matches(name.lower().replace("-", "_"), names, 1, 0.5)
-        meant = f"did you mean {near[0]}?" if near else f"{display.called('--help')} lists all"
-        say(f"tlkit: error: there is no command '{short(shown(name), 80)}'; {meant}", error=True)
+        similar = difflib.get_close_matches(name.lower().replace("-", "_"), names, 1, 0.5)
+        hint = f"did you mean {similar[0]}?" if similar else f"{display.called('--help')} lists all"
+        say(f"tlkit: error: there is no command '{short(shown(name), 80)}'; {hint}", error=True)
         return 2
     sys.argv = [program, *words[:-1]]
     runpy.run_module(f"tlkit.recipes.{name}", run_name="__main__", alter_sys=True)

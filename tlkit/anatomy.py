@@ -1,4 +1,4 @@
-"""What a network's stages see and show: feature maps and effective receptive fields, on any of Keras' backends."""
+"""Feature maps and effective receptive fields of a network's stages, on any of Keras' backends."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Stage(NamedTuple):
     """The end of a stage.
 
     Args:
-        name: Such as `stage1`.
+        name: Name of the stage, such as `stage1`.
         layer: Name of its last layer, as `arithmetic.describe` gives it.
-        grid: Cells along each spatial axis; of tokens, those of the patches.
-        tokens: 0 for a feature map, else how many tokens the patches make together with the class token.
-        field: Receptive field along each axis in cells of the input; None where it is all of it.
+        grid: Cells along each spatial axis; for tokens, those of the patches.
+        tokens: 0 for a feature map, else the number of tokens: of the patches and the class token.
+        field: Receptive field along each axis in cells of the input; None where it is the whole input.
     """
 
     name: str
@@ -36,8 +36,7 @@ class Stage(NamedTuple):
 def stages(model: keras.Model, ends: Mapping[str, str] | None = None) -> list[Stage]:
     """Find the layers that end a network's stages, first to last.
 
-    Looked at are the layers of the model, or of the model that is its first layer, such as the backbone of a
-    classifier.
+    It looks at the layers of the model, or of the model that is its first layer, such as the backbone of a classifier.
 
     Args:
         model: A functional or Sequential model with one input.
@@ -55,29 +54,29 @@ def stages(model: keras.Model, ends: Mapping[str, str] | None = None) -> list[St
     rows = {row.name: row for row in arithmetic.describe(inner) if "/" not in row.name}
     if not ends:
         ends = {name: name for name in rows if is_stage(name)} or _by_size(rows, axes)
-    found = []
-    for place, (name, row) in enumerate(rows.items()):
+    result = []
+    for index, (name, row) in enumerate(rows.items()):
         for stage in [stage for stage, end in ends.items() if end == name]:
-            unrolled = _unrolled(row, list(rows.values())[:place], axes)
-            if unrolled:
-                found.append(Stage(stage, prefix + name, *unrolled, row.field))
-    return found
+            layout = _layout(row, list(rows.values())[:index], axes)
+            if layout:
+                result.append(Stage(stage, prefix + name, *layout, row.field))
+    return result
 
 
-def feature_maps(model: keras.Model, found: Sequence[Stage], x: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute what stages put out for one input.
+def feature_maps(model: keras.Model, ends: Sequence[Stage], x: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute the outputs of stages for one input.
 
     Args:
-        model: The one whose stages were found.
-        found: Of `stages`.
+        model: The model.
+        ends: Its stages, as `stages` finds them.
         x: (*space, channels), as the model takes it.
 
     Shapes:
         returns: for each stage (*grid, channels)
     """
-    outputs = _probe(model, found)(x[None])
+    outputs = _probe(model, ends)(x[None])
     maps = {}
-    for stage, output in zip(found, outputs, strict=True):
+    for stage, output in zip(ends, outputs, strict=True):
         values = keras.ops.convert_to_numpy(output)[0]
         if stage.tokens:
             values = values[stage.tokens - math.prod(stage.grid) :]
@@ -85,15 +84,15 @@ def feature_maps(model: keras.Model, found: Sequence[Stage], x: np.ndarray) -> d
     return maps
 
 
-def effective_fields(model: keras.Model, found: Sequence[Stage], xs: np.ndarray) -> dict[str, np.ndarray]:
+def effective_fields(model: keras.Model, ends: Sequence[Stage], xs: np.ndarray) -> dict[str, np.ndarray]:
     """Measure how much each input cell weighs in the centre of each stage's output (Luo et al. 2016, arXiv:1701.04128).
 
     It is the absolute gradient of the centre, summed over its channels, by the input, summed over the input's channels;
     the mean over all examples.
 
     Args:
-        model: The one whose stages were found.
-        found: Of `stages`.
+        model: The model.
+        ends: Its stages, as `stages` finds them.
         xs: Examples as the model takes them, (count, *space, channels); the paper takes random ones.
 
     Shapes:
@@ -103,18 +102,18 @@ def effective_fields(model: keras.Model, found: Sequence[Stage], xs: np.ndarray)
         InvalidInput: the backend computes no gradients.
     """
     fields = {}
-    for stage in found:
-        place = tuple(size // 2 for size in stage.grid)
+    for stage in ends:
+        centre = tuple(size // 2 for size in stage.grid)
         if stage.tokens:
-            place = (stage.tokens - math.prod(stage.grid) + int(np.ravel_multi_index(place, stage.grid)),)
-        gradient = _gradient(_centre(_probe(model, [stage]), place))
+            centre = (stage.tokens - math.prod(stage.grid) + int(np.ravel_multi_index(centre, stage.grid)),)
+        gradient = _gradient(_value_at(_probe(model, [stage]), centre))
         weights = [np.abs(gradient(x[None].astype(np.float32))[0]).sum(axis=-1) for x in xs]
         fields[stage.name] = np.mean(weights, axis=0)
     return fields
 
 
 def effective_size(field: np.ndarray) -> float:
-    """Give the side of the square (cube, interval) of as many cells as weigh more than 4.55 % of the heaviest.
+    """Return the side of a square (cube, interval) with as many cells as weigh more than 4.55 % of the heaviest.
 
     The threshold is that of Luo et al. 2016, section 3; it is 2 standard deviations of a Gaussian.
 
@@ -125,7 +124,7 @@ def effective_size(field: np.ndarray) -> float:
 
 
 def first_kernel(model: keras.Model) -> np.ndarray | None:
-    """Give the kernel of the first convolution, if any, with its input channels in the order red, green, blue.
+    """Return the kernel of the first convolution, if any, with its input channels in the order red, green, blue.
 
     Shapes:
         returns: (*window, channels, filters)
@@ -135,19 +134,20 @@ def first_kernel(model: keras.Model) -> np.ndarray | None:
     (5, 5, 3, 4)
     """
     inner, _ = _core(model)
-    turned = False
+    reversed_channels = False
     operations = _operations(inner)
     for row in arithmetic.describe(inner):
-        turned ^= row.kind == "Flip" or row.name.rpartition("/")[2] == "bgr"  # preprocessing that swaps red and blue
+        # Preprocessing may swap red and blue.
+        reversed_channels ^= row.kind == "Flip" or row.name.rpartition("/")[2] == "bgr"
         layer = operations.get(row.name)
         if layer is not None and hasattr(layer, "kernel_size") and hasattr(layer, "kernel"):
             kernel = keras.ops.convert_to_numpy(layer.kernel).astype(np.float32)
-            return kernel[..., ::-1, :] if turned else kernel
+            return kernel[..., ::-1, :] if reversed_channels else kernel
     return None
 
 
 def _core(model: keras.Model) -> tuple[keras.Model, str]:
-    """The innermost model that takes the model's own input, and what `arithmetic.describe` puts before its layers."""
+    """Return the innermost model that takes the model's own input, and its layers' prefix in `arithmetic.describe`."""
     prefix = ""
     while True:
         if any(is_stage(layer.name) for layer in model.layers):
@@ -158,24 +158,24 @@ def _core(model: keras.Model) -> tuple[keras.Model, str]:
         model, prefix = first, f"{prefix}{first.name}/"
 
 
-def _operations(model: keras.Model) -> dict[str, Any]:
+def _operations(model: keras.Model) -> dict[str, keras.Operation]:
     return {operation.name: operation for operation in getattr(model, "operations", model.layers)}
 
 
-def _probe(model: keras.Model, found: Sequence[Stage]) -> Callable[[Any], list[Any]]:
-    """The function from a batch to what the stages put out."""
+def _probe(model: keras.Model, ends: Sequence[Stage]) -> Callable[[Any], list[Any]]:
+    """Make the function from a batch to the outputs of the stages."""
     inner, prefix = _core(model)
     operations = _operations(inner)
-    probe = keras.Model(inner.inputs[0], [operations[stage.layer.removeprefix(prefix)].output for stage in found])
+    probe = keras.Model(inner.inputs[0], [operations[stage.layer.removeprefix(prefix)].output for stage in ends])
     return lambda x: keras.tree.flatten(probe(x, training=False))
 
 
-def _centre(probe: Callable[[Any], list[Any]], place: tuple[int, ...]) -> Callable[[Any], Any]:
-    return lambda x: keras.ops.sum(probe(x)[0][(0, *place)])
+def _value_at(probe: Callable[[Any], list[Any]], cell: tuple[int, ...]) -> Callable[[Any], Any]:
+    return lambda x: keras.ops.sum(probe(x)[0][(0, *cell)])
 
 
 def _by_size(rows: Mapping[str, arithmetic.Row], axes: int) -> dict[str, str]:
-    """The last layer of each size of map, named after the size."""
+    """Find the last layer of each size of map, named after the size."""
     sizes = {}
     for row in rows.values():
         space = row.shape[:-1]
@@ -184,8 +184,8 @@ def _by_size(rows: Mapping[str, arithmetic.Row], axes: int) -> dict[str, str]:
     return sizes
 
 
-def _unrolled(row: arithmetic.Row, before: Sequence[arithmetic.Row], axes: int) -> tuple[tuple[int, ...], int] | None:
-    """Grid and tokens of an output; None where it is neither a map nor tokens."""
+def _layout(row: arithmetic.Row, before: Sequence[arithmetic.Row], axes: int) -> tuple[tuple[int, ...], int] | None:
+    """Return grid and tokens of an output; None where it is neither a map nor tokens."""
     space = row.shape[:-1]
     with_class = any(earlier.kind == "ClassToken" for earlier in before)
     if len(space) == axes and not (axes == 1 and with_class):
@@ -200,7 +200,7 @@ def _unrolled(row: arithmetic.Row, before: Sequence[arithmetic.Row], axes: int) 
 
 
 def _gradient(function: Callable[[Any], Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """The gradient of a scalar by its argument, by the backend's own means."""
+    """Make the gradient of a scalar function of one array, by the backend's own means."""
     backend = keras.backend.backend()
     if backend not in ("tensorflow", "torch", "jax"):
         raise InvalidInput(f"KERAS_BACKEND is {backend}, which computes no gradients; use tensorflow, jax or torch")

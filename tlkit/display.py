@@ -1,4 +1,4 @@
-"""Text from outside, on its way to a person: nothing in it moves a terminal's cursor or becomes markup."""
+"""Text from outside, made safe to show: nothing in it moves a terminal's cursor or becomes markup."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 
-JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # parts of words and of emoji, not visible and no risk
-_STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of what is not seen but acts
+JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # invisible parts of words and of emoji, without risk
+_STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of invisible characters that have an effect
 _PLAIN = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
     | {sign: f"\\{sign}" for sign in r"\`*_{}[]()#+-.!|~"}
@@ -18,7 +18,7 @@ _PLAIN = str.maketrans(
 )
 
 PROGRAM: list[str] = []
-"""How `tlkit` itself was called, where it runs a recipe: `tlkit`, its path, or `python -m tlkit`."""
+"""How `tlkit` itself was called, when it runs a recipe: `tlkit`, its path, or `python -m tlkit`."""
 
 
 def shown(text: object) -> str:
@@ -39,13 +39,13 @@ def _steers(letter: str) -> bool:
 
 
 def _escaped(letter: str) -> str:
-    if "\udc80" <= letter <= "\udcff":  # what `os.fsdecode` makes of a byte that is not UTF-8
+    if "\udc80" <= letter <= "\udcff":  # `os.fsdecode` makes these of bytes that are not UTF-8
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode()
 
 
 def cut(text: str, most: int = 60) -> str:
-    """Leave out the end of a long text.
+    """Cut off the end of a long text.
 
     >>> cut("abcdefghij", 6)
     'abcdef…'
@@ -54,7 +54,7 @@ def cut(text: str, most: int = 60) -> str:
 
 
 def short(text: str, most: int = 1000) -> str:
-    """Leave out the middle of a long text.
+    """Cut out the middle of a long text.
 
     >>> short("abcdefghij", 6)
     'abc … hij'
@@ -128,12 +128,12 @@ def called(recipe: str, python: str = "python") -> str:
 
 
 def say(*texts: object, error: bool = False, end: str = "\n") -> None:
-    """Print, and at once: whatever tlkit prints comes this way, so that no name can steer a terminal.
+    """Print at once; all of tlkit's output comes this way, so that no name can control a terminal.
 
     Args:
-        texts: What to print, with blanks between.
-        error: To stderr, where it does not mix with what a command gives.
-        end: What follows.
+        texts: Texts to print, with blanks between them.
+        error: Print on stderr, apart from the output of a command.
+        end: Text that follows.
     """
     stream = sys.stderr if error else sys.stdout
     text = lines(" ".join(map(str, texts)))

@@ -1,10 +1,10 @@
-"""What can go wrong that is not a bug: the command line prints these in one line, without a traceback."""
+"""Errors that are not bugs: the command line prints them in one line, without a traceback."""
 
 import re
 
 
 class InvalidInput(ValueError):
-    """What the user gave cannot be used; the message says what was received, what is allowed and what to do.
+    """The user's input cannot be used; the message says what was received, what is allowed and what to do.
 
     The command line exits with status 2.
     """
@@ -22,7 +22,7 @@ class Unavailable(OSError):
 
 
 def first_line(error: Exception) -> str:
-    """Give the first line of what an error says, without passwords; its name where it says nothing.
+    """Return the first line of an error's message, without passwords; the error's name where the message is empty.
 
     >>> first_line(ValueError("\\nno photo\\nin the folder")), first_line(KeyError())
     ('no photo', 'KeyError')
@@ -32,17 +32,17 @@ def first_line(error: Exception) -> str:
 
 
 def reason(error: OSError) -> str:
-    """Say why the system refused, and at which file or folder, where it is known.
+    """Say why the system refused, and at which file or folder, if that is known.
 
     >>> reason(OSError(28, "No space left on device", "mlruns/full.npz")), reason(OSError("it is gone"))
     ('mlruns/full.npz: No space left on device', 'it is gone')
     """
-    said = error.strerror or first_line(error)
-    return f"{error.filename}: {said}" if error.filename else said
+    message = error.strerror or first_line(error)
+    return f"{error.filename}: {message}" if error.filename else message
 
 
 def without_password(text: str) -> str:
-    """Take users, passwords and tokens out of the URIs in a text, so that it may be shown.
+    """Remove users, passwords and tokens from the URIs in a text, so that it may be shown.
 
     >>> without_password("no answer from https://me:secret@mlflow.example.org/team?token=secret&page=1")
     'no answer from https://mlflow.example.org/team?token=...&page=1'

@@ -1,4 +1,4 @@
-"""Class names inside a `.keras` file: one more member of the zip, so that plain Keras still loads it. And in texts."""
+"""Class names: in a `.keras` file, as one more member of the zip, so that plain Keras still loads it; and in texts."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from tlkit import untrusted
 from tlkit.display import cut, shown
 
 MEMBER = "tlkit.json"
-MOST = 2**24  # bytes that all names may take
+MOST = 2**24  # bytes that all names together may take
 LONGEST = 4096  # letters of a name
 UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, halves of letters, ends of lines and paragraphs
 SEPARATOR = "|"
-"""What stands between the labels of an example that may have several."""
+"""Separates the labels of an example that may have several."""
 
 
-def joined(there: Sequence[object], classes: Sequence[str], separator: str = SEPARATOR) -> str:
+def joined(present: Sequence[object], classes: Sequence[str], separator: str = SEPARATOR) -> str:
     """Name the labels of one example that may have several, or none: an empty text.
 
     Args:
-        there: For each class, whether the example has it.
-        classes: Their names.
-        separator: What stands between two of them.
+        present: For each class, whether the example has it.
+        classes: Names of the classes.
+        separator: Text between two names.
 
     >>> joined([1, 0, 1], ["cat", "dog", "sofa"])
     'cat|sofa'
     """
-    return separator.join(name for name, has in zip(classes, there, strict=True) if has)
+    return separator.join(name for name, has in zip(classes, present, strict=True) if has)
 
 
 def write(path: str | Path, classes: list[str]) -> None:
     """Add the class names, in the order of the model's outputs, to a saved model.
 
     Raises:
-        ValueError: the file has class names already, a name is empty, or two classes have the same.
+        ValueError: the file has class names already, a name is empty, or two classes have the same name.
     """
     if "" in classes or len(set(classes)) < len(classes):
-        raise ValueError(f"the class names {classes} are not all there and different")
+        raise ValueError(f"the class names {classes} are not all given and different")
     with zipfile.ZipFile(path, "a") as archive:
         if MEMBER in archive.namelist():
             raise ValueError(f"{path} holds class names already")
@@ -48,10 +48,10 @@ def write(path: str | Path, classes: list[str]) -> None:
 
 
 def read(path: str | Path) -> list[str] | None:
-    """Give the class names of a saved model, or None where it was saved without.
+    """Return the class names of a saved model, or None where it was saved without.
 
     Raises:
-        ValueError: what stands in their place is no list of different names that a line can show.
+        ValueError: they are not a list of different names that a line can show.
         zipfile.BadZipFile: the file is damaged.
 
     >>> import tempfile, os
@@ -73,8 +73,8 @@ def read(path: str | Path) -> list[str] | None:
     names = content.get("classes") if isinstance(content, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{where} does not hold a list of class names")
-    if twice := untrusted.duplicates(names):
-        raise ValueError(f"{where} gives two classes the name {shown(cut(twice[0], 40))}: each needs its own")
+    if repeated := untrusted.duplicates(names):
+        raise ValueError(f"{where} gives two classes the name {shown(cut(repeated[0], 40))}: each needs its own")
     for number, name in enumerate(names):
         if not name.strip():
             raise ValueError(f"{where} gives class {number} no name")

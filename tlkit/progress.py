@@ -1,4 +1,4 @@
-"""How far long work is: its rate and the time left, on stderr, so that what a command prints can be piped."""
+"""Progress of long work: its rate and the time left, on stderr, so that the output of a command can be piped."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from types import TracebackType
 
 from tlkit import display
 
-CLEAR = "\r\033[K"  # the terminal's line
+CLEAR = "\r\033[K"  # clears the terminal's line
 FIRST, NEXT, LIVE = 2.0, 10.0, 0.5  # seconds: before the first line, between lines, between updates on a terminal
 
 
 class Progress:
-    """Says how far it is once the work takes more than two seconds: on a terminal in one line, else in a few.
+    """Prints the progress of work that takes more than two seconds: on a terminal in one line, else in a few.
 
     Args:
-        what: The work.
-        total: Of how many items.
-        unit: What the items are.
+        what: Name of the work.
+        total: Number of items.
+        unit: Name of the items.
 
     >>> with Progress("looking", 2, "sounds") as progress:
     ...     progress.advance(2)
@@ -29,25 +29,25 @@ class Progress:
     def __init__(self, what: str, total: int, unit: str = "photos"):
         self.what, self.total, self.unit, self.done = what, total, unit, 0
         self.live = sys.stderr.isatty()
-        self.began = self.said = time.monotonic()
+        self.began = self.printed = time.monotonic()
 
     def __enter__(self) -> Progress:
         return self
 
     def advance(self, count: int = 1) -> None:
-        """Count items that are done."""
+        """Add items that are done."""
         self.done += count
         now = time.monotonic()
-        wait = FIRST if self.said == self.began else LIVE if self.live else NEXT
-        if now - self.said > wait and 0 < self.done < self.total:
-            self.said = now
+        wait = FIRST if self.printed == self.began else LIVE if self.live else NEXT
+        if now - self.printed > wait and 0 < self.done < self.total:
+            self.printed = now
             left = (now - self.began) / self.done * (self.total - self.done)
             self._print(f"{self.done:,} of {self.total:,} {self.unit}, {self._rate()}, {duration(left)} left")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.said != self.began:
+        if self.printed != self.began:
             spent = duration(time.monotonic() - self.began)
             self._print(f"{self.done:,} of {self.total:,} {self.unit} in {spent}, {self._rate()}", end="\n")
 

@@ -1,4 +1,4 @@
-"""Convolution, pooling and graph convolution in NumPy, for any number of spatial axes: the oracle of the tests.
+"""Convolution, pooling and graph convolution in NumPy, for any number of spatial axes: the reference of the tests.
 
 Written to be read, not to be fast: a loop over the cells of the window, everything in float64. Arrays are batch first
 and channels last. A stride, a dilation or a window is an integer for every axis, or a tuple with one integer per axis.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +68,12 @@ def conv(
 
 
 def max_pool(x: npt.ArrayLike, size: Sizes, stride: Sizes | None = None, padding: str | Sizes = "valid") -> np.ndarray:
-    """Take the largest value of each window; a padded cell is never it.
+    """Take the largest value of each window; padded cells do not count.
 
     Args:
         x: Shape (batch, *space, channels).
-        size: Of the window.
-        stride: None for the window's size.
+        size: Size of the window.
+        stride: Stride of the window; None for its size.
         padding: As in `conv`, each number below the size.
 
     Raises:
@@ -235,7 +234,7 @@ def _padding(padding: str | Sizes, axes: int) -> tuple[int, ...]:
     return _per_axis("padding", padding, axes, least=0)
 
 
-def _per_axis(name: str, value: Any, axes: int, least: int) -> tuple[int, ...]:
+def _per_axis(name: str, value: Sizes | list[int], axes: int, least: int) -> tuple[int, ...]:
     values = tuple(value) if isinstance(value, tuple | list) else (value,) * axes
     if len(values) != axes or any(not isinstance(v, int | np.integer) or v < least for v in values):
         raise InvalidInput(f"{name} {value!r}; it is an integer or {axes} integers, each at least {least}")

@@ -1,11 +1,11 @@
-"""Layers by their numbers alone: what a convolution, pooling or dense layer does to a shape, and what it costs."""
+"""Layers as numbers: what a convolution, pooling or dense layer does to a shape, and what it costs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tlkit.errors import InvalidInput
 
@@ -92,11 +92,11 @@ class Grid(NamedTuple):
     stride: tuple[Fraction, ...] | None
 
     def window(self, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Grid:
-        """The grid after a convolution or pooling."""
+        """Return the grid after a convolution or pooling."""
         return self._spread([d * (k - 1) for k, d in zip(kernel, dilation, strict=True)])._scale(stride)
 
     def finer(self, span: Sequence[int], factor: Sequence[int]) -> Grid:
-        """A grid `factor` times as fine, each of whose cells sees `span` of the coarser."""
+        """Return a grid `factor` times as fine, whose cells each see `span` of the coarser ones."""
         return self._spread([k - 1 for k in span])._scale([Fraction(1, f) for f in factor])
 
     def _spread(self, steps: Sequence[int]) -> Grid:
@@ -110,7 +110,7 @@ class Grid(NamedTuple):
         return self._replace(stride=tuple(s * f for s, f in zip(self.stride, factors, strict=True)))
 
     def whole(self) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
-        """Field and stride in integers, rounded up."""
+        """Return field and stride as integers, rounded up."""
         return (
             None if self.field is None else tuple(map(math.ceil, self.field)),
             None if self.stride is None else tuple(map(math.ceil, self.stride)),
@@ -121,7 +121,7 @@ UNKNOWN = Grid(None, None)
 
 
 def ones(axes: int) -> Grid:
-    """Give the grid of an input: each cell is itself."""
+    """Return the grid of an input, whose cells see themselves alone."""
     return Grid((Fraction(1),) * axes, (Fraction(1),) * axes)
 
 
@@ -160,10 +160,10 @@ def output_size(size: int, kernel: int, stride: int = 1, padding: int | str = 0,
 
 
 def receptive_field(layers: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
-    """Give (field, stride) after each layer along one axis.
+    """Compute (field, stride) after each layer along one axis.
 
     Args:
-        layers: (kernel, stride) or (kernel, stride, dilation) of each.
+        layers: (kernel, stride) or (kernel, stride, dilation) of each layer.
 
     Raises:
         InvalidInput: a layer is not two or three integers of at least 1.
@@ -173,7 +173,7 @@ def receptive_field(layers: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
     >>> receptive_field([(7, 2), (3, 2), (3, 1, 2)])
     [(7, 2), (11, 4), (27, 4)]
     """
-    grid, found = ones(1), []
+    grid, fields = ones(1), []
     for layer in layers:
         if len(layer) not in (2, 3):
             raise InvalidInput(f"the layer {layer!r}; it is (kernel, stride) or (kernel, stride, dilation)")
@@ -182,8 +182,8 @@ def receptive_field(layers: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
         kernel, stride, dilation = (*layer, 1)[:3]
         grid = grid.window([kernel], [stride], [dilation])
         field, step = grid.whole()
-        found.append((field[0], step[0]))  # type: ignore[index]
-    return found
+        fields.append((field[0], step[0]))  # type: ignore[index]
+    return fields
 
 
 def trace(input_shape: Sequence[int], layers: Sequence[Layer]) -> list[Row]:
@@ -240,32 +240,11 @@ def fully_connected(input_shape: Sequence[int], units: int) -> int:
 
 
 def _step(shape: tuple[int, ...], layer: Layer, grid: Grid) -> tuple[tuple[int, ...], int, int, Grid]:
-    """Shape, parameters, multiply-adds and grid after one layer."""
+    """Return shape, parameters, multiply-adds and grid after one layer."""
     *space, channels = shape
-    axes = len(space)
     match layer:
         case Conv() | Pool():
-            if not space:
-                raise InvalidInput(f"an input of shape {shape}; it must be (*space, channels) with an axis of space")
-            kernel = per_axis("kernel", layer.kernel, axes)
-            stride = kernel if layer.stride is None else per_axis("stride", layer.stride, axes)
-            dilation = per_axis("dilation", layer.dilation, axes) if isinstance(layer, Conv) else (1,) * axes
-            padding = layer.padding if isinstance(layer.padding, tuple) else (layer.padding,) * axes
-            if len(padding) != axes:
-                raise InvalidInput(f"padding {padding!r}; it is 'valid', 'same', an integer or {axes} integers")
-            sizes = tuple(map(output_size, space, kernel, stride, padding, dilation))
-            grid = grid.window(kernel, stride, dilation)
-            if isinstance(layer, Pool):
-                return (*sizes, channels), 0, 0, grid
-            _at_least(1, "filters", layer.filters)
-            _at_least(1, "groups", layer.groups)
-            if channels % layer.groups or layer.filters % layer.groups:
-                raise InvalidInput(
-                    f"{layer.groups} groups of {channels} channels and {layer.filters} filters; groups must divide both"
-                )
-            weights = math.prod(kernel) * (channels // layer.groups) * layer.filters
-            parameters = weights + layer.use_bias * layer.filters
-            return (*sizes, layer.filters), parameters, math.prod(sizes) * weights, grid
+            return _window_step(shape, layer, grid)
         case GlobalPool():
             return (channels,), 0, 0, UNKNOWN
         case Flatten():
@@ -280,20 +259,47 @@ def _step(shape: tuple[int, ...], layer: Layer, grid: Grid) -> tuple[tuple[int, 
             raise InvalidInput(f"{layer!r}; a layer is a Conv, Pool, GlobalPool, Flatten, Dense or Norm")
 
 
+def _window_step(shape: tuple[int, ...], layer: Conv | Pool, grid: Grid) -> tuple[tuple[int, ...], int, int, Grid]:
+    """Return shape, parameters, multiply-adds and grid after a convolution or pooling."""
+    *space, channels = shape
+    axes = len(space)
+    if not space:
+        raise InvalidInput(f"an input of shape {shape}; it must be (*space, channels) with an axis of space")
+    kernel = per_axis("kernel", layer.kernel, axes)
+    stride = kernel if layer.stride is None else per_axis("stride", layer.stride, axes)
+    dilation = per_axis("dilation", layer.dilation, axes) if isinstance(layer, Conv) else (1,) * axes
+    padding = layer.padding if isinstance(layer.padding, tuple) else (layer.padding,) * axes
+    if len(padding) != axes:
+        raise InvalidInput(f"padding {padding!r}; it is 'valid', 'same', an integer or {axes} integers")
+    sizes = tuple(map(output_size, space, kernel, stride, padding, dilation))
+    grid = grid.window(kernel, stride, dilation)
+    if isinstance(layer, Pool):
+        return (*sizes, channels), 0, 0, grid
+    _at_least(1, "filters", layer.filters)
+    _at_least(1, "groups", layer.groups)
+    if channels % layer.groups or layer.filters % layer.groups:
+        raise InvalidInput(
+            f"{layer.groups} groups of {channels} channels and {layer.filters} filters; groups must divide both"
+        )
+    weights = math.prod(kernel) * (channels // layer.groups) * layer.filters
+    parameters = weights + layer.use_bias * layer.filters
+    return (*sizes, layer.filters), parameters, math.prod(sizes) * weights, grid
+
+
 def sum_or_none(numbers: Iterable[int | None]) -> int | None:
     """Sum numbers; None where one is not known."""
     numbers = list(numbers)
     return None if None in numbers else sum(number for number in numbers if number is not None)
 
 
-def per_axis(name: str, value: Any, axes: int) -> tuple[int, ...]:
-    """Give a size for each axis, from one for all or one for each; `name` is what an error calls it."""
+def per_axis(name: str, value: Sizes | list[int], axes: int) -> tuple[int, ...]:
+    """Return a size for each axis, from one for all or one for each; an error calls it `name`."""
     values = tuple(value) if isinstance(value, tuple | list) else (value,) * axes
     if len(values) != axes or any(not isinstance(size, int) or size < 1 for size in values):
         raise InvalidInput(f"{name} {value!r}; it is an integer or {axes} integers, each at least 1")
     return values
 
 
-def _at_least(least: int, name: str, value: Any) -> None:
+def _at_least(least: int, name: str, value: object) -> None:
     if not isinstance(value, int) or value < least:
         raise InvalidInput(f"{name} is {value!r}; it must be an integer of at least {least}")

@@ -1,6 +1,6 @@
 """Pretrained networks without their top, from raw pixels to a feature map: keras.applications and our LetterNet.
 
-A variant is a row of `BACKBONES`. Three things hold for every row, and a test goes over the whole table:
+A variant is a row of `BACKBONES`. Three things hold for every row, and a test checks the whole table:
 
 - The network takes pixels from 0 to 255. Its family's preprocessing is inside, computed in float32 whatever the
   precision and made of Keras' own layers, so a saved model needs nothing but Keras to be loaded and used.

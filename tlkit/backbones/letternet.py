@@ -1,7 +1,7 @@
-"""LetterNet: a small residual network that tlkit pretrains itself, on letters drawn from fonts, and brings along.
+"""LetterNet: a small residual network that tlkit pretrains itself, on letters drawn from fonts, and includes.
 
 It needs no download, so that transfer learning can be tried, taught and tested anywhere. Its recipe is
-`tlkit.recipes.pretrain`; where its weights come from and what they are worth is written in `weights/letternet.md`.
+`tlkit.recipes.pretrain`; `weights/letternet.md` says where its weights come from and how good they are.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def letternet(
     `stage1`, `stage2` and `stage3`; each stage halves height and width.
 
     Args:
-        input_shape: Height, width and channels of the images; the pretrained weights know one channel.
+        input_shape: Height, width and channels of the images; the pretrained weights are for one channel.
         weights: `letters` for the pretrained weights, `none` for random ones. `tlkit.backbones.build` takes a file too.
-        name: What the model is called.
+        name: Name of the model.
 
     Shapes:
         input: (batch, height, width, channels), 0 to 255
@@ -40,7 +40,7 @@ def letternet(
 
     Raises:
         InvalidInput: the shape is too small or not (height, width, channels), `weights` is another word, or the
-            pretrained weights are to see other than one channel.
+            images have more than one channel with pretrained weights.
 
     >>> model = letternet((64, 48, 1), weights="none")
     >>> model.output_shape, model.count_params() == PARAMETERS
@@ -51,7 +51,7 @@ def letternet(
         raise InvalidInput(f"weights is {weights!r}: letters or none; tlkit.backbones.build takes a file too")
     if weights == "letters" and shape[2] != 1:
         raise InvalidInput(
-            f"input_shape is {input_shape!r}: the pretrained weights know one channel, or weights='none'"
+            f"input_shape is {input_shape!r}: the pretrained weights are for one channel; else weights='none'"
         )
     model = _network(shape, name)
     if weights == "letters":

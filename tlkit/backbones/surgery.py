@@ -1,4 +1,4 @@
-"""What is done to a backbone once it is built: a head on it, what of it is trained, and where it is cut."""
+"""Changes to a backbone that is built: a head, which stages are trained, and where the network is cut."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tlkit.layers import global_pool, is_stage
 def classifier(backbone: keras.Model, classes: int, dropout: float = 0.0, multi_label: bool = False) -> keras.Model:
     """Put a new head on a backbone: raw pixels to probabilities.
 
-    The layers are `pixels`, `backbone` (the model given, preprocessing included), `pool`, `dropout`, `head` (the
-    logits) and `probabilities`; from `pool` on they compute in float32. Say with `freeze` or `unfreeze` what to train:
-    both keep the statistics that the backbone's BatchNormalization was pretrained with, unless told otherwise.
+    The layers are `pixels`, `backbone` (the model passed, preprocessing included), `pool`, `dropout`, `head` (the
+    logits) and `probabilities`; from `pool` on they compute in float32. `freeze` and `unfreeze` set which layers
+    are trained; by default both keep the pretrained statistics of the backbone's BatchNormalization.
 
     Args:
         backbone: A model of `build`, or of `tlkit.builders` without top; its layers are shared, not copied.
@@ -32,8 +32,7 @@ def classifier(backbone: keras.Model, classes: int, dropout: float = 0.0, multi_
         returns: a model to (batch, classes), from 0 to 1
 
     Raises:
-        InvalidInput: there is less than 1 class, or with `multi_label` less than 2, or the dropout is outside its
-            range.
+        InvalidInput: there is less than one class, or with `multi_label` less than two, or the dropout is out of range.
 
     >>> from tlkit.backbones import build
     >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
@@ -92,7 +91,7 @@ def freeze(model: keras.Model) -> None:
 
 
 def stages(model: keras.Model, name: str | None = None) -> dict[str, str]:
-    """Give the stages of a model's backbone: the name of each, first to last, and of the layer that ends it.
+    """Return the stages of a model's backbone: the name of each, first to last, and of the layer that ends it.
 
     Args:
         model: As in `freeze`.
@@ -120,16 +119,16 @@ def unfreeze(
 ) -> None:
     """Make the backbone trainable from a stage on, and freeze what comes before. Compile the model afterwards.
 
-    Frozen is what the end of the stage before depends on, in the graph and not in the order of the layers.
-    What a model loaded from a `.keras` file would train depends on Keras' backend: call this again.
+    Frozen are the layers that the end of the stage before depends on, by the graph and not by the order of layers.
+    Which layers of a model loaded from a `.keras` file are trainable depends on Keras' backend: call this again.
 
     Args:
         model: As in `freeze`.
         name: The backbone it was built with, a key of `BACKBONES`; by default as in `stages`.
         from_stage: First stage to train, for example `stage4`; by default everything.
-        batch_normalization: Of what is trained. `inference` normalizes by the pretrained statistics, which stay, and
-            learns scale and offset, as Keras' guide has it. `train` normalizes by each batch and moves the statistics.
-            `freeze-affine` is `inference` with scale and offset left as they are. Frozen stages always have the latter.
+        batch_normalization: In the stages that are trained. `inference` normalizes by the pretrained statistics, which
+            stay, and learns scale and offset, as Keras' guide advises. `train` normalizes by each batch and updates the
+            statistics. `freeze-affine` is `inference` with constant scale and offset, as in all frozen stages.
 
     Raises:
         InvalidInput: the backbone has no such stage; or as in `stages` and in `freeze`.
@@ -165,10 +164,10 @@ def unfreeze(
 def split(
     model: keras.Model, name: str | None = None, from_stage: str | None = None
 ) -> tuple[keras.Model, keras.Model]:
-    """Cut a model of `classifier` in front of a stage, to train what is above on what the lower part gives.
+    """Cut a model of `classifier` in front of a stage, to train the upper part on the outputs of the lower part.
 
-    The layers are shared: what the upper model learns, the whole one has learnt. Like BatchNormalization there, what is
-    random in the lower part in training (EfficientNet's stochastic depth) is switched off by that.
+    The layers are shared: what the upper model learns, the whole one has learnt. The lower part runs in inference mode,
+    without the randomness of training (EfficientNet's stochastic depth).
 
     Args:
         model: Made by `classifier`.
@@ -214,7 +213,7 @@ def split(
 
 
 def set_head(model: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:
-    """Give the head of a model of `classifier` weights that were found otherwise, and freeze all below it.
+    """Set the weights of the head of a model of `classifier`, and freeze all layers below it.
 
     Shapes:
         kernel: (features, classes)
@@ -233,13 +232,13 @@ def set_head(model: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:
 
 
 def _set_trainable(network: keras.Model, value: bool) -> None:
-    # On TensorFlow, Keras drops the assignment of the value that is already there, and no inner layer learns of it.
+    # On TensorFlow, Keras ignores the assignment of an equal value, which may differ from that of inner layers.
     for step in (value, not value, value):
         network.trainable = step
 
 
 def _ends(model: keras.Model, backbone: keras.Model, name: str | None) -> dict[str, str]:
-    """The layer that ends each stage of the backbone inside a model."""
+    """Return the layer that ends each stage of the backbone inside a model."""
     layers = {layer.name for layer in backbone.layers}
     built_as = name if name is not None else getattr(backbone, "backbone_name", None)
     if built_as is None:
@@ -257,37 +256,37 @@ def _ends(model: keras.Model, backbone: keras.Model, name: str | None) -> dict[s
 
 
 def _name(backbone: keras.Model, name: str | None) -> str:
-    """What a message calls a backbone."""
+    """Name a backbone in a message."""
     return name or getattr(backbone, "backbone_name", None) or str(backbone.name)
 
 
 def _below(ends: dict[str, str], stage: str | None) -> str | None:
-    """The layer that ends the stage below one; None where there is no such stage, or none below it."""
-    place = list(ends).index(stage) if stage in ends else 0
-    return list(ends.values())[place - 1] if place else None
+    """Return the layer that ends the stage below one; None where there is no such stage, or none below it."""
+    index = list(ends).index(stage) if stage in ends else 0
+    return list(ends.values())[index - 1] if index else None
 
 
 def _path(model: keras.Model) -> list[keras.Model]:
-    """The model, what it holds that holds the backbone, and so on; the last is the backbone.
+    """Return the model, the models inside it that hold the backbone, and the backbone last.
 
     Raises:
-        InvalidInput: there is none, or one of several may be meant.
+        InvalidInput: there is no backbone, or there are several.
     """
     named = _paths(model, lambda inner: inner.name == "backbone" or any(is_stage(layer.name) for layer in inner.layers))
-    # Of another library: the innermost model with weights, in front of layers that learn.
+    # From another library: the innermost model with weights, in front of layers that learn.
     others = _paths(model, lambda inner: not any(layer.weights for layer in _models(inner)))
-    found = named or [path for path in others if len(path) > 1 and _learns_after(path)]
-    if len(found) == 1:
-        return found[0]
+    candidates = named or [path for path in others if len(path) > 1 and _learns_after(path)]
+    if len(candidates) == 1:
+        return candidates[0]
     advice = "build it with tlkit.backbones.classifier, or freeze its layers yourself"
-    if found:
-        names = ", ".join("/".join(inner.name for inner in path[1:]) for path in found)
-        raise InvalidInput(f"model {model.name!r} holds {len(found)} that may be its backbone ({names}): {advice}")
+    if candidates:
+        names = ", ".join("/".join(inner.name for inner in path[1:]) for path in candidates)
+        raise InvalidInput(f"model {model.name!r} holds {len(candidates)} that may be its backbone ({names}): {advice}")
     raise InvalidInput(f"model {model.name!r} has no layer called backbone in front of a head: {advice}")
 
 
 def _paths(model: keras.Model, wanted: Callable[[keras.Model], bool]) -> list[list[keras.Model]]:
-    """The ways to the outermost models inside that are wanted."""
+    """List the paths to the outermost wanted models inside a model."""
     if wanted(model):
         return [[model]]
     return [[model, *path] for inner in _models(model) if inner.weights for path in _paths(inner, wanted)]
@@ -298,7 +297,7 @@ def _models(model: keras.Model) -> list[keras.Model]:
 
 
 def _learns_after(path: Sequence[keras.Model]) -> bool:
-    """Whether layers that learn follow the last model of a path, in any of those around it."""
+    """Tell whether layers that learn follow the last model of a path, in any of the models around it."""
     return any(
         layer.weights and not isinstance(layer, keras.layers.BatchNormalization)
         for outer, inner in pairwise(path)

@@ -1,4 +1,4 @@
-"""The table of backbones: what tlkit knows of each network."""
+"""The table of backbones: what tlkit knows about each network."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Row(NamedTuple):
         stages: Name of each stage, first to last, and of the layer that ends it.
         alphas: Width multipliers with published weights; empty where the network has no such argument.
         smallest: The least height and width in pixels that the network can take.
-        channels: Of the images it was trained on.
+        channels: Channels of the images it was trained on.
         pretrained: The word for its published weights.
-        backends_without: Backends on which Keras has it not.
+        backends_without: Backends on which Keras does not have it.
     """
 
     constructor: str | None
@@ -166,21 +166,21 @@ BACKBONES: dict[str, Row] = {str(row.constructor): row for row in _ROWS} | {
 
 
 _BUILT = re.compile(r"(alexnet|cnn|gcn|googlenet|lenet|vit)|vgg1[13]$|resnet(18|34)|resnet\d+v1$|\w+mini$")
-"""Names of those networks of `tlkit.builders` that are not here, without signs: they have no published weights."""
+"""Names, without signs, of the networks of `tlkit.builders` that are not here: they have no published weights."""
 
 
 def row(name: str) -> Row:
-    """Give the row of a backbone.
+    """Return the row of a backbone.
 
     Raises:
-        InvalidInput: there is none of this name; the message has the most similar one.
+        InvalidInput: there is none of this name; the message names the most similar one.
 
     >>> row("VGG16").size
     224
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    by_lower_case = {known.lower(): known for known in BACKBONES}
+    by_lower_case = {each.lower(): each for each in BACKBONES}
     plain = re.sub(r"[\W_]", "", str(name)).lower()
     close = by_lower_case[difflib.get_close_matches(plain, by_lower_case, n=1, cutoff=0.0)[0]]
     if plain not in by_lower_case and _BUILT.match(plain):

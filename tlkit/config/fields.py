@@ -1,20 +1,23 @@
-"""What all settings share: how their values are checked, and their dotted names."""
+"""Checks of values and dotted names, for all settings."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 
 def require(holds: bool, name: str, value: object, allowed: str) -> None:
-    """Refuse a value: say which setting has it, and what is allowed.
+    """Refuse a value of a setting unless a condition holds; the message says what is allowed.
 
     Raises:
-        InvalidInput: it does not hold.
+        InvalidInput: the condition does not hold.
 
     >>> require(False, "tta", -1, "it must be 0 or more")
     Traceback (most recent call last):
@@ -36,8 +39,8 @@ def require_names(experiment: str, run_name: str | None) -> None:
         require(plain, name, value, "it must be UTF-8 in one line, without control characters")
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Give every leaf of a config its dotted name, as on the command line.
+def flatten(config: DataclassInstance, prefix: str = "") -> dict[str, Any]:
+    """Return every leaf of a config under its dotted name, as on the command line.
 
     >>> from tlkit.config import Backbone
     >>> flatten(Backbone(name="VGG16"))
@@ -46,10 +49,10 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return dict(_leaves(config, prefix))
 
 
-def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(config: DataclassInstance, prefix: str) -> Iterator[tuple[str, Any]]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from _leaves(value, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", value

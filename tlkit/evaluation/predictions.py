@@ -1,4 +1,4 @@
-"""What a model said of each example of a split, as a table that MLflow keeps, and how two of them compare."""
+"""A model's predictions for each example of a split, as a table that MLflow stores, and how two of them compare."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,20 +22,18 @@ if TYPE_CHECKING:
 FILE = "predictions.json"
 """The artifact's name, the same in every run, so that MLflow shows the tables of several runs side by side."""
 
-DRAWS = 1_000_000  # of a bootstrap, in memory at a time
-
 
 class Predictions(NamedTuple):
-    """What a model said of each example of a split; one entry for each example, in the split's order.
+    """A model's predictions on a split; one entry for each example, in the split's order.
 
     Args:
         split: `test` or `validation`.
-        files: Their names.
+        files: Names of the examples.
         digests: Content hashes: the same file has the same one in every run.
         labels: The right classes, by name; multi-label, all of an example's, with | between them.
         predicted: The most probable classes, by name; multi-label, all whose probability is above 0.5.
-        probability_of_label: That the model gave to the right class; multi-label, see `of_labels`.
-        correct: Whether the prediction is right; multi-label, whether all of it is, an exact match.
+        probability_of_label: Probability that the model gave to the right class; multi-label, see `of_labels`.
+        correct: Whether the prediction is right; multi-label, whether it is an exact match.
     """
 
     split: str
@@ -51,11 +49,11 @@ class Paired(NamedTuple):
     """Two classifiers on the same examples.
 
     Args:
-        examples: How many.
-        only_first: Examples that the first has right and the second wrong.
-        only_second: Examples that the second has right and the first wrong.
-        p_value: Of McNemar's exact test, two-sided: how often a difference at least as large would come by chance,
-            were both equally good.
+        examples: Number of examples.
+        only_first: Examples that the first gets right and the second wrong.
+        only_second: Examples that the second gets right and the first wrong.
+        p_value: Two-sided p-value of McNemar's exact test: how often a difference at least as large would come by
+            chance if both were equally good.
     """
 
     examples: int
@@ -71,16 +69,16 @@ def table(
     labels: np.ndarray,
     probabilities: np.ndarray,
     classes: Sequence[str],
-) -> dict[str, list]:
+) -> dict[str, list[Any]]:
     """Make the table of predictions, column by column, as `mlflow.log_table` takes it.
 
     Args:
         split: `test` or `validation`.
-        names: Of the examples.
-        hashes: Of their contents.
+        names: Names of the examples.
+        hashes: Content hashes of the examples.
         labels: Shape (examples,), the right class of each. Multi-label: (examples, classes), zeros and ones.
         probabilities: Shape (examples, classes).
-        classes: Their names.
+        classes: Names of the classes.
 
     Multi-label, `label` and `predicted` name all classes of an example, with | between them, or none; a probability is
     that of exactly these, see `of_labels`, and `correct` is an exact match.
@@ -88,8 +86,8 @@ def table(
     Raises:
         ValueError: the lengths disagree, or a probability is not finite.
 
-    >>> said = table("test", ["a.png"], ["0f"], np.array([0]), np.array([[0.25, 0.75]]), ["cat", "dog"])
-    >>> {name: values[0] for name, values in said.items() if name not in ("file", "digest", "split")}
+    >>> columns = table("test", ["a.png"], ["0f"], np.array([0]), np.array([[0.25, 0.75]]), ["cat", "dog"])
+    >>> {name: values[0] for name, values in columns.items() if name not in ("file", "digest", "split")}
     {'label': 'cat', 'predicted': 'dog', 'probability': 0.75, 'probability_of_label': 0.25, 'correct': False}
     """
     count = len(labels)
@@ -100,21 +98,21 @@ def table(
             f"{len(classes)}), not with {lengths[0]}, {lengths[1]} and {lengths[2]}"
         )
     if not np.isfinite(probabilities).all():
-        raise ValueError("a probability is not a number: what such a model says is no prediction")
-    about = {"file": [shown(name) for name in names], "digest": list(hashes), "split": [split] * count}
+        raise ValueError("a probability is not finite: such a model predicts nothing")
+    examples = {"file": [shown(name) for name in names], "digest": list(hashes), "split": [split] * count}
     if labels.ndim == 2:
-        true, said = labels > 0.5, probabilities > 0.5
+        true, predicted = labels > 0.5, probabilities > 0.5
         return {
-            **about,
+            **examples,
             "label": [shown(joined(row, classes)) for row in true.tolist()],
-            "predicted": [shown(joined(row, classes)) for row in said.tolist()],
-            "probability": of_labels(probabilities, said).tolist(),
+            "predicted": [shown(joined(row, classes)) for row in predicted.tolist()],
+            "probability": of_labels(probabilities, predicted).tolist(),
             "probability_of_label": of_labels(probabilities, true).tolist(),
-            "correct": (true == said).all(axis=1).tolist(),
+            "correct": (true == predicted).all(axis=1).tolist(),
         }
     rows, best = np.arange(count), probabilities.argmax(axis=1)
     return {
-        **about,
+        **examples,
         "label": [shown(classes[index]) for index in labels],
         "predicted": [shown(classes[index]) for index in best],
         "probability": [float(share) for share in probabilities[rows, best]],
@@ -124,10 +122,10 @@ def table(
 
 
 def of_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Give the probability that each example has exactly these labels, of a model that gives one for each label.
+    """Compute the probability that each example has exactly these labels, from the probability of each label.
 
-    It is the product of the probabilities that each of them is there and that each other is not: given the example,
-    such a model takes labels for independent, and learns the logarithm of this. It falls as classes are added.
+    It is the product of the probabilities that each of them is there and that each other is not: a multi-label model
+    takes labels as independent given the example, and learns the logarithm of this. It falls as classes are added.
 
     Shapes:
         probabilities, labels: (examples, classes), labels being zeros and ones
@@ -143,7 +141,7 @@ def read(run_id: str, client: MlflowClient | None = None) -> Predictions | None:
     """Read the predictions that a run has logged; None where it has none, or another tool's under the same name.
 
     Args:
-        run_id: Of the run.
+        run_id: Id of the run.
         client: Of its store; by default of the one that MLflow is set to.
     """
     import mlflow
@@ -155,9 +153,9 @@ def read(run_id: str, client: MlflowClient | None = None) -> Predictions | None:
         text = Path(client.download_artifacts(run_id, FILE, folder)).read_bytes()
     try:
         # Not by pandas, which would read a digest such as 1e5 as a number and a name such as 2024-01-01 as a date.
-        written = json.loads(text)
-        names = written["columns"]
-        columns = {name: [row[place] for row in written["data"]] for place, name in enumerate(names)}
+        table = json.loads(text)
+        names = table["columns"]
+        columns = {name: [row[place] for row in table["data"]] for place, name in enumerate(names)}
         return Predictions(
             split=columns["split"][0],
             files=columns["file"],
@@ -196,14 +194,14 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> Paired:
 
 
 def same_examples(first: Predictions, second: Predictions) -> bool:
-    """Tell whether two are of the same examples, equally labelled, in whatever order."""
+    """Tell whether two are of the same examples with the same labels, in any order."""
     return first.split == second.split and Counter(_keys(first)) == Counter(_keys(second))
 
 
 def paired(first: Predictions, second: Predictions) -> Paired:
-    """Compare two models' predictions of the same examples, whatever their order, by McNemar's test.
+    """Compare two models' predictions for the same examples, in any order, by McNemar's test.
 
-    Multi-label, what is compared is on which examples each has all labels right.
+    Multi-label, an example is right where all of its labels are.
 
     Raises:
         InvalidInput: the examples differ.
@@ -228,36 +226,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         corrected[index] = largest
     return corrected
-
-
-def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 10_000) -> tuple[float, float]:
-    """Give the 95 % percentile bootstrap interval of a mean (Efron 1979).
-
-    Where all values are equal, so are the bounds: a score of 100 % then wants another interval, such as Wilson's.
-
-    Args:
-        values: Shape (examples,), such as whether each is right.
-        seed: Of the draws.
-        resamples: How many are drawn.
-
-    Raises:
-        ValueError: there are no values.
-
-    >>> bootstrap(np.repeat([True, False], [90, 10]))
-    (0.84, 0.95)
-    """
-    if not len(values):
-        raise ValueError("there are no values; a mean needs one at least")
-    distinct, counts = np.unique(values, return_counts=True)
-    rng = np.random.default_rng(seed)
-    at_once = max(1, DRAWS // len(distinct))
-    means = []
-    for start in range(0, resamples, at_once):
-        # How often each distinct value is drawn: the same as drawing the examples, in far less memory and time.
-        drawn = rng.multinomial(len(values), counts / len(values), size=min(at_once, resamples - start))
-        means.append(drawn @ distinct.astype(float) / len(values))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _keys(predictions: Predictions) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Sheets of examples: what was classified wrongly, and what training makes of photos."""
+"""Sheets of examples: those that were classified wrongly, and photos as training changes them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def draw_array(axes: Axes, array: np.ndarray) -> None:
 
 
 def _image(axes: Axes, image: np.ndarray, low: float | None = None, high: float | None = None) -> None:
-    step = max(1, max(image.shape[:2]) // 256)  # thumbnails: a hundred thousand pixels more are not seen
+    step = max(1, max(image.shape[:2]) // 256)  # thumbnails: nobody sees a hundred thousand pixels more
     image = image[::step, ::step]
     image = image if image.shape[-1] == 3 else image[..., 0]
     low, high = float(np.nanmin(image) if low is None else low), float(np.nanmax(image) if high is None else high)
@@ -69,19 +69,19 @@ def mistakes(
     losses: Sequence[float] | np.ndarray | None = None,
     draw: Callable[[Axes, np.ndarray], None] = draw_photo,
 ) -> Figure:
-    """Draw what was classified wrongly on one sheet, the most confident mistakes first, or those of the highest loss.
+    """Draw wrongly classified examples on one sheet, the most confident mistakes first, or those of the highest loss.
 
     Args:
-        read: Gives the examples at some positions, (k, *space, channels), such as `tlkit.data.Photos.read`: only what
-            is drawn is read.
+        read: Reads the examples at some positions, (k, *space, channels), such as `tlkit.data.Photos.read`; only those
+            that are drawn are read.
         labels: The right class of each example.
-        predicted: The predicted one.
-        probabilities: Of the predicted class.
-        kind: What the examples are called, such as `photos`.
-        names: Of the examples' files.
-        most: Mistakes to draw.
-        losses: Of each example, to be sorted by and written in place of probabilities: where it may have several
-            labels, of which any may be wrong.
+        predicted: The predicted class of each example.
+        probabilities: Probability of each predicted class.
+        kind: Name of the examples, such as `photos`.
+        names: Names of the examples' files.
+        most: Maximum number of mistakes to draw.
+        losses: Loss of each example, to sort by and to write in place of probabilities where examples may have several
+            labels.
         draw: Draws one example on axes: `draw_photo`, `draw_sound`, `draw_array`, or a function like them.
     """
     wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predicted))
@@ -106,9 +106,9 @@ def mistakes(
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
         axes.set_title(shortened(labels[index], 21), fontsize=8, pad=14, parse_math=False)
-        said = f"{shortened(predicted[index], 15)} ({shares[index]:.2f})"
+        text = f"{shortened(predicted[index], 15)} ({shares[index]:.2f})"
         style = {"ha": "center", "fontsize": 8, "color": ORANGE, "parse_math": False}
-        axes.annotate(said, (0.5, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", **style)
+        axes.annotate(text, (0.5, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", **style)
         if names is not None:
             axes.set_xlabel(_end(names[index], 32), fontsize=5.5, color=GRAY, parse_math=False)
     are = "is" if len(wrong) == 1 else "are"
@@ -124,13 +124,13 @@ def sheet(
     captions: Sequence[Sequence[str]],
     title: str = "",
 ) -> Figure:
-    """Draw photos in rows, such as a photo and what training makes of it.
+    """Draw photos in rows, such as a photo and its changes in training.
 
     Args:
-        rows: Of photos, each (height, width, 1 | 3), uint8.
-        columns: What stands above each column.
-        captions: What stands below each photo.
-        title: Above all.
+        rows: Rows of photos, each (height, width, 1 | 3), uint8.
+        columns: Heading of each column.
+        captions: Caption of each photo.
+        title: Title of the picture.
     """
     across, down = len(columns), len(rows)
     height, width = rows[0][0].shape[:2]
@@ -142,9 +142,9 @@ def sheet(
     figure = Figure(figsize=size)
     axes = figure.add_axes((0, 0, 1, 1))
     text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8 * side / 1.7, "parse_math": False}
-    for row, (photos, said) in enumerate(zip(rows, captions, strict=True)):
+    for row, (photos, texts) in enumerate(zip(rows, captions, strict=True)):
         y = size[1] - top - row * (tall + below + gap)
-        for column, (photo, caption) in enumerate(zip(photos, said, strict=True)):
+        for column, (photo, caption) in enumerate(zip(photos, texts, strict=True)):
             x = left + column * (side + gap)
             pixels = photo if photo.shape[-1] == 3 else photo[..., 0]
             axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(x, x + side, y - tall, y), aspect="auto")

@@ -1,4 +1,4 @@
-"""What a network has inside: matrices, filters, feature maps and receptive fields."""
+"""Pictures of a network's inside: matrices, filters, feature maps and receptive fields."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def arrays(named: Mapping[str, np.ndarray]) -> Figure:
 def filters(kernel: np.ndarray, title: str = "", most: int = 64) -> Figure:
     """Draw the filters of a convolution, each scaled by its largest weight: gray is 0.
 
-    Of three channels the colours are red, green and blue; of any other number the first channel is drawn. On one axis
-    of space filters are curves; on three, the middle slice along the first axis is drawn.
+    Three channels are drawn as red, green and blue; of any other number, the first channel is drawn. Filters on one
+    axis of space are curves; of those on three, the middle slice along the first axis is drawn.
 
     Args:
         kernel: Shape (*window, channels, filters).
-        title: Above the picture.
+        title: Title of the picture.
         most: Filters to draw.
     """
     *window, channels, count = kernel.shape
@@ -85,9 +85,9 @@ def feature_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], title: str =
     """Draw an input and, for each stage, the channels with the highest mean, the highest first.
 
     Args:
-        image: What the network saw, shape (*space, channels), from 0 to 1.
+        image: The network's input, shape (*space, channels), from 0 to 1.
         maps: For each stage (*grid, channels).
-        title: Above the picture.
+        title: Title of the picture.
         most: Channels to draw for each stage.
     """
     columns = max(min(most, values.shape[-1]) for values in maps.values())
@@ -120,7 +120,7 @@ def receptive_fields(
     sizes: Mapping[str, float],
     title: str = "",
 ) -> Figure:
-    """Draw how much each input cell weighs in the centre of each stage, and what it can see at most as a frame.
+    """Draw how much each input cell weighs in the centre of each stage, with its receptive field as a frame.
 
     On three axes of space, the middle slice along the first is drawn.
 
@@ -128,7 +128,7 @@ def receptive_fields(
         effective: For each stage the weights, (*space), not below 0; scaled by the largest.
         fields: For each stage the theoretical receptive field along each axis; None where it is the whole input.
         sizes: For each stage the side of its effective field.
-        title: Above the picture.
+        title: Title of the picture.
     """
     columns = min(len(effective), 5)
     rows = -(-len(effective) // columns)

@@ -1,4 +1,4 @@
-"""How good a classifier is: overall, beside others, and class by class."""
+"""Pictures of scores: of several models, and of each class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tlkit.display import shown
 from tlkit.plots.style import BLUE, GRAY, ORANGE, shortened
 
-MOST_CLASSES = 30  # whose names and scores are read on one page
+MOST_CLASSES = 30  # that are readable on one page
 
 
 def ranking(
@@ -23,10 +23,10 @@ def ranking(
     """Draw scores with their intervals, the first on top.
 
     Args:
-        names: Of what was scored.
-        scores: From 0 to 1.
+        names: Names of what was scored.
+        scores: Scores from 0 to 1.
         intervals: Lower and upper bound of each score.
-        score: What it is.
+        score: Name of the score.
     """
     figure = Figure(figsize=(7, 0.45 * len(names) + 1.1), layout="constrained")
     axes = figure.subplots()
@@ -43,13 +43,13 @@ def ranking(
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
     """Draw how often each class (row) was taken for each other (column): counts, shaded by the share of the row.
 
-    Where an example may have several labels, no label is taken for another: a row is then the matrix of one label, how
-    many examples that have it were given it, or not, and how many that do not have it; shaded by the share of each two.
+    Where examples may have several labels, no label is taken for another. A row is then the matrix of one label: how
+    many examples with the label were given it or not, and how many without it; each pair shaded by its shares.
 
     Args:
-        confusion: Counts, shape (classes, classes); or (classes, 2, 2), of each label that is not (0) or is (1) there.
-        classes: Their names.
-        title: Above the picture.
+        confusion: Counts, shape (classes, classes); or (classes, 2, 2), for each label, absent (0) or present (1).
+        classes: Names of the classes.
+        title: Title of the picture.
     """
     count, columns = len(classes), len(classes)
     side = float(np.clip(1.8 + 0.45 * count, 4, 24))
@@ -89,8 +89,8 @@ def class_scores(table: Mapping[str, Sequence[Any]], title: str = "") -> Figure:
     Classes without examples have no recall and are left out. Of more than 30 classes the 30 worst are drawn.
 
     Args:
-        table: What `evaluation.by_class` gives; average precision is drawn too where it is there.
-        title: Above the picture.
+        table: A table of `evaluation.by_class`; its average precision is drawn too, if it has any.
+        title: Title of the picture.
     """
     columns = {name: np.asarray(column) for name, column in table.items()}
     classes, true = table["class"], columns["examples"]
@@ -105,10 +105,10 @@ def class_scores(table: Mapping[str, Sequence[Any]], title: str = "") -> Figure:
     errors = np.abs(np.stack([columns["recall_low"][drawn], columns["recall_high"][drawn]]) - recall)
     bars = axes.errorbar(recall, places, xerr=errors, fmt="o", color=BLUE, ms=6, elinewidth=1.2, capsize=2.5)
     bars.set_label("recall, with 95 % interval")
-    told = ~np.isnan(columns["precision"][drawn])  # a class that is never predicted has none
-    precision = columns["precision"][drawn][told]
+    defined = ~np.isnan(columns["precision"][drawn])  # a class that is never predicted has none
+    precision = columns["precision"][drawn][defined]
     hollow: dict[str, Any] = {"mfc": "none", "mec": ORANGE, "mew": 1.4, "ms": 8.5}
-    marks = axes.plot(precision, places[told], "D", label="precision", **hollow)
+    marks = axes.plot(precision, places[defined], "D", label="precision", **hollow)
     marks += axes.plot(columns["f1"][drawn], places, "|", color="black", ms=13, mew=1.4, label="F1")
     if "average_precision" in columns:
         areas = columns["average_precision"][drawn]

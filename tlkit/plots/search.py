@@ -1,11 +1,11 @@
-"""What a search over settings found: its trials, and which settings matter."""
+"""Pictures of a search over settings: its trials, and which settings matter."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from matplotlib import colormaps
@@ -33,9 +33,9 @@ def parallel_coordinates(
 
     Args:
         columns: For each setting its value in each trial: numbers, or anything else as categories.
-        scores: Of each trial, finite; at least one.
+        scores: Finite score of each trial; at least one.
         objective: Name of the score.
-        maximize: Whether high scores are the good ones.
+        maximize: Whether high scores are good.
     """
     order = np.argsort(scores if maximize else np.negative(scores), kind="stable")  # the best is drawn last: on top
     ranked = np.asarray(scores, np.float64)[order]
@@ -53,7 +53,7 @@ def parallel_coordinates(
     axes.set_axis_off()
     levels = np.unique(ranked, return_inverse=True)[1]
     worse = levels.max() - levels if maximize else levels
-    colors = colormaps["viridis"](0.9 * worse / max(levels.max(), 1))  # beyond 0.9 is a yellow that white swallows
+    colors = colormaps["viridis"](0.9 * worse / max(levels.max(), 1))  # beyond 0.9, yellow is hard to see
     places = np.stack([scale.places for scale in scales], axis=1)
     lines = [np.stack([across, line], axis=1) for line in places]
     thin = LineCollection(lines[:-1], colors=colors[:-1], lw=1.3 if len(lines) <= 60 else 0.6, clip_on=False)
@@ -88,11 +88,39 @@ def parallel_coordinates(
     return figure
 
 
-def importance(importances: Any, objective: str, most: int = 15) -> Figure:
+class Importance(Protocol):
+    """How much the scores depend on one setting: mean and standard deviation of a share of their variance."""
+
+    @property
+    def name(self) -> str:
+        """Name of the setting."""
+
+    @property
+    def mean(self) -> float:
+        """Share of the scores' variance."""
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the share."""
+
+
+class Importances(Protocol):
+    """How much the scores depend on each setting, the most important first, and the R² of the model behind it."""
+
+    @property
+    def settings(self) -> Sequence[Importance]:
+        """The importance of each setting."""
+
+    @property
+    def explained(self) -> float:
+        """R² on trials that the model did not learn from."""
+
+
+def importance(importances: Importances, objective: str, most: int = 15) -> Figure:
     """Draw how much the score of a search depends on each setting, the most important on top.
 
     Args:
-        importances: `tlkit.tuning.importance.Importances`: `settings` with `name`, `mean` and `sd`, and `explained`.
+        importances: Such as `tlkit.tuning.importance.Importances`.
         objective: Name of the score.
         most: Settings to draw.
     """
@@ -100,7 +128,7 @@ def importance(importances: Any, objective: str, most: int = 15) -> Figure:
     figure = Figure(figsize=(7, 0.32 * max(len(drawn), 1) + 1.5), layout="constrained")
     axes = figure.subplots()
     trusted = importances.explained >= TRUSTED
-    names, means, errors = [one.name for one in drawn], [one.mean for one in drawn], [one.sd for one in drawn]
+    names, means, errors = ([getattr(each, field) for each in drawn] for field in ("name", "mean", "sd"))
     whiskers = {"ecolor": "black", "elinewidth": 1, "capsize": 2}
     axes.barh(range(len(drawn)), means, xerr=errors, color=BLUE if trusted else GRAY, height=0.7, error_kw=whiskers)
     axes.set_yticks(range(len(drawn)), names, parse_math=False)
@@ -112,20 +140,20 @@ def importance(importances: Any, objective: str, most: int = 15) -> Figure:
     axes.spines[["top", "right", "left"]].set_visible(False)
     if drawn:
         axes.axvline(0, color="black", lw=0.8)
-        said = f"R² of the random forest on trials that it did not learn from: {importances.explained:.2f}"
-        said += "" if trusted else f"\nbelow {TRUSTED}: these importances are not to be trusted"
+        heading = f"R² of the random forest on trials that it did not learn from: {importances.explained:.2f}"
+        heading += "" if trusted else f"\nbelow {TRUSTED}: these importances are not to be trusted"
     else:
-        said = "too few trials to tell what matters"
+        heading = "too few trials to tell what matters"
         axes.set_axis_off()
-    figure.suptitle(said.replace("-", "−"), fontsize=10, color="black" if trusted else ORANGE)
+    figure.suptitle(heading.replace("-", "−"), fontsize=10, color="black" if trusted else ORANGE)
     return figure
 
 
 class _Tick(NamedTuple):
     place: float
-    beside: float  # where its label is: moved a little where it would be on another
+    beside: float  # place of its label, moved a little where it would cover another
     label: str
-    best: bool  # the best trial's
+    best: bool  # whether it is the best trial's
 
 
 class _Scale(NamedTuple):
@@ -143,12 +171,12 @@ def _scale(values: Sequence[Any], score: bool = False) -> _Scale:
     present = [value for value in values if value is not None]
     numeric = all(isinstance(value, Real) and not isinstance(value, bool) for value in present)
     foot = 0.14 if any(missing) else 0.0
-    kept = ~np.array(missing)
+    is_present = ~np.array(missing)
     places, ticks = np.zeros(len(values)), list[_Tick]()
     if present and numeric:
-        places[kept], ticks = _numbers(np.array(present, np.float64), foot, score)
+        places[is_present], ticks = _numbers(np.array(present, np.float64), foot, score)
     elif present:
-        places[kept], ticks = _categories(present, foot)
+        places[is_present], ticks = _categories(present, foot)
     ticks = [tick._replace(best=abs(tick.place - places[-1]) < 1e-9) for tick in ticks]
     return _Scale(places if score else _side_by_side(places), ticks, foot, missing[-1])
 
@@ -209,7 +237,7 @@ def _side_by_side(places: np.ndarray) -> np.ndarray:
 
 
 def _spread(names: Sequence[str], scales: Sequence[_Scale], least: float) -> tuple[np.ndarray, float, float]:
-    """Give the inches of each axis from the left, and width and height, so that names and labels have room.
+    """Compute the inches of each axis from the left, and width and height, so that names and labels have room.
 
     Names are centred above their axes; labels are left of them, those of the last right of it.
     """
@@ -225,12 +253,12 @@ def _spread(names: Sequence[str], scales: Sequence[_Scale], least: float) -> tup
 
 
 def _longest(labels: Sequence[str]) -> float:
-    """Inches that the longest line of some labels takes at 8 points, roughly."""
+    """Estimate the inches of the longest line of some labels at 8 points."""
     return 0.07 * max((len(line) for label in labels for line in label.split("\n")), default=0)
 
 
 def _wrapped(text: str, limit: int, most: int | None = None) -> list[str]:
-    """Break a name behind its dots, spaces and other marks, and a part that is too long anywhere.
+    """Break a name after its dots, spaces and other marks, and a part that is too long anywhere.
 
     >>> _wrapped("builder.kernel_size.1", 13)
     ['builder.', 'kernel_size.1']

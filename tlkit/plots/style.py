@@ -1,9 +1,10 @@
-"""What all figures share: colours, names and numbers as they are written, and how a figure is saved."""
+"""Colours, spelling of names and numbers, and saving, for all figures."""
 
 from __future__ import annotations
 
+import os
 import warnings
-from typing import Any
+from typing import IO, Any
 
 from matplotlib.figure import Figure
 
@@ -12,13 +13,13 @@ from tlkit.display import shown
 BLUE, ORANGE, GRAY = "#0072b2", "#d55e00", "0.45"  # told apart by colour-blind readers too (Okabe and Ito)
 
 
-def save(figure: Figure, to: Any, **options: Any) -> None:
-    """Save a figure whose names may be in a script that no font here has, without a warning for each letter.
+def save(figure: Figure, to: str | os.PathLike[str] | IO[bytes], **options: Any) -> None:
+    """Save a figure without a warning for each letter that no installed font has.
 
     Args:
-        figure: To save.
+        figure: The figure.
         to: A path or an open file.
-        options: Of Matplotlib's `savefig`.
+        options: Options of Matplotlib's `savefig`.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
@@ -26,7 +27,7 @@ def save(figure: Figure, to: Any, **options: Any) -> None:
 
 
 def shortened(name: str, most: int) -> str:
-    """Shorten a name, as `display.shown` writes it, in its middle: names often differ at their ends alone.
+    """Shorten a name in its middle, since names often differ only at their ends; unsafe characters are escaped.
 
     >>> shortened("n02099601-golden_retriever", 16)
     'n0209960…triever'
@@ -36,7 +37,7 @@ def shortened(name: str, most: int) -> str:
 
 
 def plain_number(value: float, rounded: str) -> str:
-    """Give a number without needless zeros; a whole one below 100000 is not rounded.
+    """Write a number without needless zeros; a whole one below 100000 is not rounded.
 
     >>> plain_number(0.00012345, "0.00012"), plain_number(0.5, "0.500"), plain_number(64.0, "6e+01")
     ('1.2e−4', '0.5', '64')

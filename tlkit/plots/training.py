@@ -1,9 +1,9 @@
-"""How a training went: losses over epochs, penalties and learning rates."""
+"""Pictures of training: losses over epochs, penalties and learning rates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -37,20 +37,40 @@ def learning_curves(epochs: Sequence[Mapping[str, Any]], best: int | None = None
     return figure
 
 
-def regularization(tried: Sequence[Any], chosen: float) -> Figure:
+class Strength(Protocol):
+    """How well one strength of a penalty did on held-out examples; `tlkit.probes.Tried` is one."""
+
+    @property
+    def l2(self) -> float:
+        """The strength."""
+
+    @property
+    def loss(self) -> float:
+        """Cross-validated loss."""
+
+    @property
+    def loss_error(self) -> float:
+        """Standard error of the loss."""
+
+    @property
+    def accuracy(self) -> float:
+        """Cross-validated accuracy."""
+
+
+def regularization(strengths: Sequence[Strength], chosen: float) -> Figure:
     """Draw cross-validated loss and accuracy over the regularization, and the one that was chosen as a line.
 
     Args:
-        tried: `tlkit.probes.Tried`: `l2`, `loss`, `loss_error` and `accuracy` of each.
+        strengths: The strengths that were tried, with their scores.
         chosen: The `l2` that was chosen.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    tried = sorted(tried, key=lambda one: one.l2)
-    strengths = [one.l2 for one in tried]
+    strengths = sorted(strengths, key=lambda strength: strength.l2)
+    x = [strength.l2 for strength in strengths]
     loss, accuracy = figure.subplots(1, 2)
-    errors = [one.loss_error for one in tried]
-    loss.errorbar(strengths, [one.loss for one in tried], errors, color=BLUE, marker=".", capsize=2)
-    accuracy.plot(strengths, [one.accuracy for one in tried], color=BLUE, marker=".")
+    errors = [strength.loss_error for strength in strengths]
+    loss.errorbar(x, [strength.loss for strength in strengths], errors, color=BLUE, marker=".", capsize=2)
+    accuracy.plot(x, [strength.accuracy for strength in strengths], color=BLUE, marker=".")
     for axes, name in ((loss, "cross-validated loss ± standard error"), (accuracy, "cross-validated accuracy")):
         axes.axvline(chosen, color=GRAY, lw=1, ls=":", label=f"chosen: {chosen:.2g}")
         axes.set(xscale="log", xlabel="penalty (l2)", ylabel=name)
@@ -70,12 +90,12 @@ def lr_range(
     """Draw the losses of a range test over the learning rate, with the rate that it suggests.
 
     Args:
-        rates: Of each step, growing.
-        losses: Of each step's batch.
-        smoothed: Their running average.
+        rates: Learning rate of each step, growing.
+        losses: Loss of each step's batch.
+        smoothed: Running average of the losses.
         suggested: The rate to train with, if there is one.
-        given: The rate that the settings have, if they have one.
-        title: What was tested.
+        given: The rate in the settings, if there is one.
+        title: Title of the picture.
     """
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots()
@@ -86,13 +106,13 @@ def lr_range(
     if len(line):
         falling = int(np.argmin(line)) + 1
         low, high = min(line.min(), raw[:falling].min()), max(line[:falling].max(), raw[:falling].max())
-        # Where it explodes it goes out of the picture: drawn whole, all that matters would be a flat line.
+        # The curve leaves the picture where the loss explodes: else all that matters would be a flat line.
         axes.set_ylim(low - 0.06 * (high - low), high + 0.35 * (high - low) + 1e-6)
     if given is not None and len(x) and x[0] <= given <= x[-1]:
         axes.axvline(given, color=GRAY, lw=1.2, ls=":", label=f"given: {plain_number(given, f'{given:.2g}')}")
     if suggested is not None:
-        said = plain_number(suggested, f"{suggested:.2g}")
-        axes.axvline(suggested, color=ORANGE, lw=1.4, label=f"suggested: {said}")
+        label = f"suggested: {plain_number(suggested, f'{suggested:.2g}')}"
+        axes.axvline(suggested, color=ORANGE, lw=1.4, label=label)
         at = float(np.interp(np.log(suggested), np.log(x), line))
         axes.plot(suggested, at, "o", color=ORANGE, ms=9, mec="white", mew=1.5, zorder=5)
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss")

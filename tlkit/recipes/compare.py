@@ -206,12 +206,11 @@ def _interval(
     metrics: dict[str, float], split: str, said: predictions.Predictions | None
 ) -> tuple[float | None, float | None, str]:
     from tlkit import evaluation
-    from tlkit.evaluation import predictions
 
     if said is not None:
         right, count = int(said.correct.sum()), len(said.correct)
         if 0 < right < count:
-            return *predictions.bootstrap(said.correct), "bootstrap"
+            return *evaluation.bootstrap(said.correct), "bootstrap"
         return *evaluation.wilson(right, count), "Wilson"  # all draws are alike: the bootstrap would claim certainty
     low, high = (metrics.get(f"{split}_accuracy_{end}") for end in ("low", "high"))
     if low is None or high is None or f"{split}_exact_match" in metrics:

@@ -1,4 +1,4 @@
-"""Which settings of a search its scores depend on."""
+"""How much the scores of a search depend on each setting."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Importance(NamedTuple):
     """How much the scores depend on one setting.
 
     Args:
-        name: Of the setting.
+        name: Name of the setting.
         mean: Share of the scores' variance, 0 to about 1; a little below 0 by chance where the setting does nothing.
         sd: Standard deviation over the repetitions, which differ in folds, forests and shuffles. Other trials would
             differ by more.
@@ -33,7 +33,7 @@ class Importance(NamedTuple):
 
 
 class Importances(NamedTuple):
-    """What the scores of a search depend on.
+    """How much the scores of a search depend on its settings.
 
     Args:
         settings: The most important first.
@@ -46,29 +46,29 @@ class Importances(NamedTuple):
 
 
 def importances(columns: Mapping[str, Sequence[Any]], scores: Sequence[float], seed: int = 0) -> Importances:
-    """Give the permutation importance of each setting (Breiman 2001), on trials that the forest did not learn from.
+    """Compute the permutation importance of each setting (Breiman 2001), on trials that the forest did not learn from.
 
     Each trial is predicted by the random forest of the fold that leaves it out. Shuffling a setting over all trials
     raises the mean squared error of these predictions; half of that, relative to the variance of the scores, is the
     importance. Where the forest is right and settings are independent, it is the setting's total effect (Homma and
-    Saltelli 1996): the share of the variance that it is behind, alone or with others, so that shares may sum to more
-    than 1. Of settings that go together, as in a search that has settled, each gets less.
+    Saltelli 1996): the share of the variance that it causes, alone or with others, so that shares may sum to more
+    than 1. Correlated settings, as in a search that has converged, each get less.
 
-    With fewer than five trials there is nothing to learn a forest from: the list is empty, and R² is 0.
+    With fewer than five trials no forest can be learned: the list is empty, and R² is 0.
 
     Args:
-        columns: For each setting its value in each trial. Numbers count by their order alone, so that a scale makes no
-            difference; None, for a setting that does not count, is below all. Other values are categories, and
+        columns: For each setting its value in each trial. Only the order of numbers counts, so that their scale makes
+            no difference; None, for a setting that does not count, is below all. Other values are categories, and
             shuffled as one.
-        scores: Of each trial.
+        scores: Score of each trial.
         seed: Decides the folds, the forests and the shuffles.
 
     Raises:
         InvalidInput: a column has another length than the scores, or a score is not finite.
 
     >>> rates, sizes = np.random.default_rng(0).random((2, 40))
-    >>> found = importances({"batch_size": sizes, "learning_rate": rates}, rates**2)
-    >>> [setting.name for setting in found.settings], found.explained > 0.9
+    >>> result = importances({"batch_size": sizes, "learning_rate": rates}, rates**2)
+    >>> [setting.name for setting in result.settings], result.explained > 0.9
     (['learning_rate', 'batch_size'], True)
     """
     from sklearn.inspection import permutation_importance
@@ -108,7 +108,7 @@ def importances(columns: Mapping[str, Sequence[Any]], scores: Sequence[float], s
 
 
 class _HeldOut:
-    """A forest for each fold. Rows come in the order they were learned in: each is predicted by a forest new to it."""
+    """A forest for each fold; each row is predicted by the forest that did not learn from it: keep the rows' order."""
 
     def __init__(self, categories: Sequence[int], seed: int):
         self.categories, self.seed = categories, seed
@@ -120,34 +120,34 @@ class _HeldOut:
         from sklearn.model_selection import KFold
         from sklearn.preprocessing import OneHotEncoder
 
-        # Encoded behind the shuffling, so that a setting's indicators stay together. This sees no scores.
+        # Encoded after the shuffling, so that a setting's indicators stay together. The encoder sees no scores.
         encoder = ("categories", OneHotEncoder(sparse_output=False), self.categories)
         self.encoder = ColumnTransformer([encoder], remainder="passthrough").fit(table)
         x = self.encoder.transform(table)
         self.folds = []
-        for fold, (known, held) in enumerate(KFold(FOLDS, shuffle=True, random_state=self.seed).split(x)):
+        for fold, (learned, held) in enumerate(KFold(FOLDS, shuffle=True, random_state=self.seed).split(x)):
             forest = RandomForestRegressor(
-                TREES, max_samples=min(len(known), LEARNED), random_state=(self.seed + fold) % 2**31, n_jobs=1
+                TREES, max_samples=min(len(learned), LEARNED), random_state=(self.seed + fold) % 2**31, n_jobs=1
             )
-            self.folds.append((held, forest.fit(x[known], target[known])))
+            self.folds.append((held, forest.fit(x[learned], target[learned])))
         return self
 
     def score(self, table: np.ndarray, target: np.ndarray) -> float:
-        """Give minus the mean squared error."""
+        """Compute minus the mean squared error."""
         x = np.asarray(self.encoder.transform(table), np.float32)
         squares = 0.0
         for held, forest in self.folds:
-            # What the forest predicts; on so few rows, its checks and those of the trees would take most of the time.
+            # The forest's prediction without its checks, which would take most of the time on so few rows.
             predicted = np.mean([tree.tree_.predict(x[held]) for tree in forest.estimators_], axis=0)
             squares += float(np.sum((target[held] - predicted[:, 0]) ** 2))
         return -squares / len(target)
 
 
 def _coded(values: Sequence[Any]) -> tuple[np.ndarray, bool]:
-    """Give the rank of each value, or the number of its category, and whether the order means something."""
+    """Return the rank of each value, or the number of its category, and whether the order means something."""
     present = [value for value in values if value is not None]
     if all(isinstance(value, Real) and not isinstance(value, bool) for value in present):
-        keys: list[Any] = [-np.inf if value is None else float(value) for value in values]
+        keys: list[float] | list[str] = [-np.inf if value is None else float(value) for value in values]
         ordered = True
     else:
         keys, ordered = list(map(str, values)), False

@@ -1,0 +1,82 @@
+"""Scores of each class, from counts of right and wrong predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tlkit.evaluation.intervals import wilson
+
+
+def counts(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count for each class its right predictions, its examples and all its predictions.
+
+    Shapes:
+        confusion: (classes, classes), or (classes, 2, 2) as in `Scores`
+        returns: (classes,) each
+
+    >>> [each.tolist() for each in counts(np.array([[9, 1], [2, 0]]))]
+    [[9, 0], [10, 2], [11, 1]]
+    """
+    if confusion.ndim == 3:
+        return confusion[:, 1, 1], confusion[:, 1].sum(axis=1), confusion[:, :, 1].sum(axis=1)
+    return np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+
+
+def recalls(confusion: np.ndarray) -> list[tuple[float, float]]:
+    """Compute the 95 % Wilson interval of each class's recall; from 0 to 1 where a class has no examples.
+
+    Shapes:
+        confusion: (classes, classes), or (classes, 2, 2) as in `Scores`
+
+    >>> [[round(bound, 2) for bound in interval] for interval in recalls(np.array([[9, 1], [0, 0]]))]
+    [[0.6, 0.98], [0, 1]]
+    """
+    right, true, _ = counts(confusion)
+    rows = zip(right.tolist(), true.tolist(), strict=True)
+    return [wilson(right, count) if count else (0, 1) for right, count in rows]
+
+
+def by_class(
+    confusion: np.ndarray, classes: Sequence[str], average_precision: np.ndarray | None = None
+) -> dict[str, list[Any]]:
+    """Make a table of the scores of each class, as columns; nan where a number is not defined.
+
+    Recall has its 95 % Wilson interval; a class that is never predicted has no precision.
+
+    Args:
+        confusion: As in `Scores`.
+        classes: Names of the classes.
+        average_precision: Average precision of each class, for one more column.
+
+    >>> table = by_class(np.array([[1, 0], [1, 1]]), ["cat", "dog"])
+    >>> table["class"], table["examples"], table["recall"], table["precision"]
+    (['cat', 'dog'], [1, 2], [1.0, 0.5], [0.5, 1.0])
+    """
+    right, true, predicted = counts(confusion)
+    shares = {"recall": (right, true), "precision": (right, predicted), "f1": (2 * right, true + predicted)}
+    table: dict[str, list[Any]] = {"class": list(classes), "examples": true.tolist()}
+    for name, (part, whole) in shares.items():
+        table[name] = np.where(whole > 0, part / np.maximum(whole, 1), np.nan).tolist()
+    table["recall_low"], table["recall_high"] = map(list, zip(*recalls(confusion), strict=True))
+    if average_precision is not None:
+        table["average_precision"] = average_precision.tolist()
+    return table
+
+
+def average_precision(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Compute the average precision of each class, without interpolation; nan where no example has the class.
+
+    Shapes:
+        probabilities, labels: (examples, classes)
+        returns: (classes,)
+
+    >>> average_precision(np.array([[0.9, 0.2], [0.1, 0.3]]), np.array([[1, 0], [0, 0]])).tolist()
+    [1.0, nan]
+    """
+    from sklearn import metrics
+
+    pairs = zip(labels.T, probabilities.T, strict=True)
+    return np.array([metrics.average_precision_score(true, scores) if true.any() else np.nan for true, scores in pairs])

@@ -1,0 +1,201 @@
+"""Scores of a classifier on a split, each with its confidence interval."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tlkit import config
+from tlkit.evaluation.classes import average_precision
+from tlkit.evaluation.intervals import bootstrap, map_interval, wilson
+
+
+class Scores(NamedTuple):
+    """A model's scores on one split; multi-label where each example may have several labels, or none.
+
+    Args:
+        split: `test`, or `validation` where that split also chose the epoch, so that its score is not a test score.
+        photos: Number of photos in the split.
+        accuracy: Share of photos whose most probable label is right, 0 to 1. Multi-label: share of all labels that are
+            predicted rightly as there or not, at probabilities above 0.5, as in Keras' BinaryAccuracy.
+        interval: 95 % Wilson interval of the accuracy. Multi-label: bootstrapped over the photos, as the labels of one
+            photo are not independent.
+        loss: Mean negative logarithm of the probability of the right label. Multi-label: mean binary cross-entropy.
+        f1: F1 score averaged over the classes that occur.
+        auc: Area under the ROC curve: of class 1 where there are two, else each class against the rest, averaged over
+            the classes that occur; None where only one does. Multi-label: averaged over the classes that some photos
+            have and some do not.
+        confusion: Counts, shape (classes, classes): the true label is the row, the predicted one the column.
+            Multi-label: scikit-learn's, (classes, 2, 2), the same for each label that is absent (0) or present (1).
+        average_precision: Area under the precision-recall curve of each class, nan where no photo has it; for two
+            classes and multi-label, else None.
+        map_interval: Multi-label: 95 % bootstrap interval of `map`.
+        exact_match: Multi-label: share of photos with all labels right.
+    """
+
+    split: str
+    photos: int
+    accuracy: float
+    interval: tuple[float, float]
+    loss: float
+    f1: float
+    auc: float | None
+    confusion: np.ndarray
+    average_precision: np.ndarray | None = None
+    map_interval: tuple[float, float] | None = None
+    exact_match: float | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether each example may have several labels, or none."""
+        return self.exact_match is not None
+
+    @property
+    def map(self) -> float | None:
+        """Multi-label: mean average precision, over the classes that some photo has."""
+        if not self.multi_label or self.average_precision is None:
+            return None
+        return float(np.nanmean(self.average_precision))
+
+    @property
+    def headline(self) -> tuple[str, float, tuple[float, float]]:
+        """Name, value and 95 % interval of the one score to look at: the accuracy, multi-label the mAP."""
+        if self.map is None or self.map_interval is None:
+            return "accuracy", self.accuracy, self.interval
+        return "mAP", self.map, self.map_interval
+
+    def metrics(self) -> dict[str, float]:
+        """Return the scores under their names in MLflow: `test_accuracy`, `test_loss`, ...
+
+        With two classes also `test_precision`, `test_recall` and `test_average_precision` of class 1; multi-label
+        `test_map` with its bounds, `test_f1_micro` and `test_exact_match`.
+        """
+        values = {"accuracy": self.accuracy, "loss": self.loss, "f1": self.f1, "auc": self.auc}
+        bounds = {"accuracy_low": self.interval[0], "accuracy_high": self.interval[1]}
+        special = self._multi_label() if self.multi_label else self._binary() if len(self.confusion) == 2 else {}
+        named = {**values, **bounds, **special}
+        return {f"{self.split}_{name}": float(value) for name, value in named.items() if value is not None}
+
+    def _multi_label(self) -> dict[str, float | None]:
+        (_, false), (missed, right) = self.confusion.sum(axis=0)
+        low, high = self.map_interval or (None, None)
+        bounds = {"map_low": low, "map_high": high}
+        f1_micro = 2 * right / max(2 * right + false + missed, 1)
+        return {"map": self.map, **bounds, "f1_micro": f1_micro, "exact_match": self.exact_match}
+
+    def _binary(self) -> dict[str, float | None]:
+        (_, false), (missed, right) = self.confusion
+        area = None if self.average_precision is None else self.average_precision[1]
+        precision, recall = right / max(right + false, 1), right / max(right + missed, 1)
+        return {"precision": precision, "recall": recall, "average_precision": area}
+
+
+class Ranked(NamedTuple):
+    """How well a backbone's frozen features suit the user's photos; all scores are of the training photos.
+
+    Args:
+        name: Name of the backbone, with the width multiplier where it has one.
+        backbone: Its settings.
+        accuracy: Cross-validated accuracy of logistic regression.
+        interval: 95 % Wilson interval of the accuracy.
+        nearest: Cross-validated accuracy of the 5 nearest neighbours.
+        logme: Logarithm of maximum evidence (arXiv:2102.11005): comparable between backbones on the same photos.
+        seconds: Seconds that this run spent on it; fewer where the store had its features.
+        parameters: Number of parameters without head.
+        run_id: MLflow run, nested in that of the ranking.
+    """
+
+    name: str
+    backbone: config.Backbone
+    accuracy: float
+    interval: tuple[float, float]
+    nearest: float
+    logme: float
+    seconds: float
+    parameters: int
+    run_id: str
+
+
+def score(split: str, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+    """Score predictions.
+
+    Args:
+        split: Name of the split.
+        probabilities: Shape (photos, classes), each row sums to 1; multi-label it need not.
+        labels: Shape (photos,), the right class of each. Multi-label: (photos, classes), zeros and ones.
+
+    Raises:
+        ValueError: multi-label, and no photo has a label.
+
+    >>> scores = score("test", np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]]), np.array([0, 1, 1]))
+    >>> round(scores.accuracy, 3), scores.confusion.tolist()
+    (0.667, [[1, 0], [1, 1]])
+    """
+    from sklearn import metrics
+
+    if labels.ndim == 2:
+        return _score_multi_label(split, probabilities, labels > 0.5)
+    classes = np.arange(probabilities.shape[1])
+    predicted = probabilities.argmax(axis=1)
+    right = probabilities[np.arange(len(labels)), labels]
+    return Scores(
+        split=split,
+        photos=len(labels),
+        accuracy=float(np.mean(predicted == labels)),
+        interval=wilson(int(np.sum(predicted == labels)), len(labels)),
+        loss=float(-np.mean(np.log(np.clip(right.astype(np.float64), 1e-12, 1)))),
+        f1=float(metrics.f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
+        auc=_auc(probabilities, labels),
+        confusion=metrics.confusion_matrix(labels, predicted, labels=classes),
+        average_precision=average_precision(probabilities, np.eye(2)[labels]) if len(classes) == 2 else None,
+    )
+
+
+def _score_multi_label(split: str, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+    from sklearn import metrics
+
+    if not labels.any():
+        raise ValueError(f"no photo of {split} has a label")
+    predicted = probabilities > 0.5
+    right, present = predicted == labels, np.flatnonzero(labels.any(axis=0))
+    mixed = [index for index in present if not labels[:, index].all()]
+    areas = [metrics.roc_auc_score(labels[:, index], probabilities[:, index]) for index in mixed]
+    return Scores(
+        split=split,
+        photos=len(labels),
+        accuracy=float(right.mean()),
+        interval=bootstrap(right.mean(axis=1)),
+        loss=float(binary_crossentropy(probabilities, labels).mean()),
+        f1=float(metrics.f1_score(labels, predicted, labels=present, average="macro", zero_division=0)),
+        auc=float(np.mean(areas)) if areas else None,
+        confusion=metrics.multilabel_confusion_matrix(labels, predicted),
+        average_precision=average_precision(probabilities, labels),
+        map_interval=map_interval(probabilities, labels),
+        exact_match=float(right.all(axis=1).mean()),
+    )
+
+
+def binary_crossentropy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Compute the binary cross-entropy of each example, averaged over its labels.
+
+    Shapes:
+        probabilities, labels: (examples, classes)
+        returns: (examples,)
+
+    >>> binary_crossentropy(np.array([[0.5, 0.5]]), np.array([[0, 1]])).round(3).tolist()
+    [0.693]
+    """
+    of_label = np.where(labels, probabilities, 1 - probabilities.astype(np.float64))
+    return -np.log(np.clip(of_label, 1e-12, 1)).mean(axis=1)
+
+
+def _auc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    from sklearn import metrics
+
+    present = np.unique(labels)
+    if len(present) < 2:
+        return None
+    if probabilities.shape[1] == 2:
+        return float(metrics.roc_auc_score(labels == 1, probabilities[:, 1]))
+    return float(np.mean([metrics.roc_auc_score(labels == label, probabilities[:, label]) for label in present]))
