@@ -94,7 +94,7 @@ def augment(
     """
     mirrored = bool(rng.random() < 0.5) and flip
     turn, scale, right, down, light, stretch = rng.uniform(-1, 1, 6)
-    cut, chosen, erased, whether = rng.random((11, 2)), rng.random((2, 3)), rng.random((11, 2)), rng.random()
+    cut, operated, erased, whether = rng.random((11, 2)), rng.random((2, 3)), rng.random((11, 2)), rng.random()
     height, width, _ = image.shape
     size = (width, height)
     moves = [_crop(size, crop, cut)] if crop < 1 else []
@@ -103,7 +103,7 @@ def augment(
     if rotation or zoom or shift:
         away = (right * shift * width, down * shift * height)
         moves.append(_warp(size, math.radians(turn * rotation), 1 + scale * zoom, away))
-    operations = _operations(policy, magnitude, chosen)
+    operations = _operations(policy, magnitude, operated)
     moves += [_move(size, name, amount) for name, amount in operations if name in _GEOMETRIC]
     if mirrored and len(moves) == 1:
         image = cv2.flip(image, 1).reshape(image.shape)  # which is exact and takes a tenth of the time

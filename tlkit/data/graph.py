@@ -126,7 +126,8 @@ def _features(path: str | Path, features: np.ndarray) -> np.ndarray:
         raise InvalidInput(f"{path}: features holds numbers that are not finite: remove or replace them")
     if (features < 0).any():  # the sum of a row may be close to 0
         return features
-    for rows in np.array_split(features, range(CHUNK, len(features), CHUNK)):  # float64 takes memory
+    # In parts, since float64 takes twice the memory; they are views.
+    for rows in np.array_split(features, range(CHUNK, len(features), CHUNK)):
         sums = rows.sum(axis=1, keepdims=True, dtype=np.float64)
         rows[:] = np.divide(rows, sums, out=np.zeros(rows.shape), where=sums > 0)
     return features

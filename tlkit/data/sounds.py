@@ -100,9 +100,9 @@ def frame(contents: Sequence[Path | bytes], names: Sequence[str], seconds: float
     rates = Counter(rate for _, rate, _ in headers)
     (rate, _), *others = rates.most_common()
     if others:
-        odd, its, _ = next(header for header in headers if header[1] != rate)
+        odd, other, _ = next(header for header in headers if header[1] != rate)
         raise InvalidInput(
-            f"{odd} has {its:,} samples a second, {rates[rate]:,} others have {rate:,}: bring all sounds to one rate"
+            f"{odd} has {other:,} samples a second, {rates[rate]:,} others have {rate:,}: bring all sounds to one rate"
         )
     lengths = sorted(count for _, _, count in headers)
     if seconds is None:

@@ -14,7 +14,6 @@ from tlkit.display import few
 from tlkit.errors import InvalidInput
 from tlkit.labels import SEPARATOR, joined
 
-
 Labels = Sequence[int] | np.ndarray
 """(n,), positions in the classes; or (n, classes), zeros and ones."""
 
