@@ -92,12 +92,12 @@ def help_text(
     """
     import textwrap
 
-    settings = _settings(config_class)
+    settings = describe_settings(config_class)
     first = _first(config_class)
     whole = whole or len(settings) == len(first)
     example = re.search(r"^python -m tlkit\.recipes\.(.+)$", doc, re.MULTILINE)
     places = "[--config FILE] [--NAME VALUE ...]".replace(" VALUE ", f"{HARD}VALUE{HARD}")  # is not wrapped
-    usage = f"usage: {_usage(config_class, prog, positional)} {places}"
+    usage = f"usage: {usage_line(config_class, prog, positional)} {places}"
     made = [
         *textwrap.wrap(" ".join(doc.strip().partition("\n\n")[0].split()), width),
         "",
@@ -128,16 +128,16 @@ def help_text(
     return "\n".join(made)
 
 
-class _Setting(NamedTuple):
-    """What `--help` says of a setting: its group with what that is for, the setting's words, and what it takes."""
+class Setting(NamedTuple):
+    """A setting as `--help all` shows it: its group with what that is for, its description, and the values it takes."""
 
     group: str
     explained: str
     takes: str
 
 
-def _settings(config_class: Any, prefix: str = "", group: str = "") -> dict[str, _Setting]:
-    """Give what `--help` says of each setting, by its dotted name; those that are in no group come first."""
+def describe_settings(config_class: Any, prefix: str = "", group: str = "") -> dict[str, Setting]:
+    """Describe each setting, by its dotted name; those in no group come first."""
     import docstring_parser
 
     explained: dict[str, str] = {}
@@ -145,18 +145,18 @@ def _settings(config_class: Any, prefix: str = "", group: str = "") -> dict[str,
         style = docstring_parser.DocstringStyle.GOOGLE
         for param in docstring_parser.parse(vars(each).get("__doc__") or "", style).params:
             explained[param.arg_name] = " ".join((param.description or "").split())
-    single: dict[str, _Setting] = {}
-    grouped: dict[str, _Setting] = {}
+    single: dict[str, Setting] = {}
+    grouped: dict[str, Setting] = {}
     for field in dataclasses.fields(config_class):
         name, kind = f"{prefix}{field.name}", _kinds(config_class)[field.name]
         words = explained[field.name]
         if dataclasses.is_dataclass(kind):
-            grouped |= _settings(kind, f"{name}.", f"{name} ({words[:1].lower()}{words[1:].rstrip('.')}):")
+            grouped |= describe_settings(kind, f"{name}.", f"{name} ({words[:1].lower()}{words[1:].rstrip('.')}):")
         else:
             takes = _expected(kind).removesuffix(" or null") + ("; required" if _required(field) else "")
             default = _default(field)
             known = default is not None and default not in ([], {})
-            single[name] = _Setting(group, words, f"{takes}; default {space.flow(default)}" if known else takes)
+            single[name] = Setting(group, words, f"{takes}; default {space.flow(default)}" if known else takes)
     return single | grouped
 
 
@@ -200,7 +200,7 @@ def call(
             width = min(shutil.get_terminal_size().columns, WIDEST)
             say(help_text(config_class, prog, module.__doc__ or "", positional, whole, width))
             sys.exit(0)
-        usage = _usage(config_class, prog, positional)
+        usage = usage_line(config_class, prog, positional)
         settings, asked, notes = _read(config_class, words, positional, usage)
         for note in notes:
             say(f"{name}: {note}", error=asked is not None)
@@ -230,7 +230,8 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt  # not by way of SIGINT, which shells turn off for what they run in the background
 
 
-def _usage(config_class: type, prog: str, positional: Sequence[str]) -> str:
+def usage_line(config_class: type, prog: str, positional: Sequence[str]) -> str:
+    """Write how a command is called, without its flags."""
     kinds, fields = _kinds(config_class), {field.name: field for field in dataclasses.fields(config_class)}
     places = []
     for name in positional:
