@@ -19,8 +19,8 @@ check: $(READY)  ## what a reviewer would say: lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/.docs  ## the documentation site, in docs/_build; its notebooks run, and a warning is an error
-	$(BIN)/python -m sphinx -q -W --keep-going -E docs docs/_build
+docs: $(VENV)/.docs  ## the documentation site, in docs/_build/html; its notebooks run, and a warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -E docs docs/_build/html
 
 slow: $(READY)  ## every Keras Applications network; TLKIT_DATA=folder adds the tests on real photos
 	$(BIN)/python -m pytest -q -m "slow or real"

@@ -1,4 +1,4 @@
-"""The documentation site: `make docs` builds it into docs/_build."""
+"""The documentation site: `make docs` builds it into docs/_build/html."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ scratch = tempfile.TemporaryDirectory(prefix="tlkit-docs-")
 os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch.name}/mlflow.db"
 os.environ["TLKIT_CACHE"] = f"{scratch.name}/cache"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # for `!tlkit ...`
 
 project = "tlkit"
 author = "the authors of tlkit"
@@ -50,7 +51,7 @@ nb_execution_mode = "force"  # a stored output would be that of older code
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_in_temp = True
-nb_merge_streams = True
+nb_output_stderr = "remove"  # progress and what frameworks say of the machine
 
 
 def setup(app: object) -> None:
