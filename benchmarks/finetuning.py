@@ -445,12 +445,12 @@ def test_each_epoch(began: float) -> tuple[list[Line], list[float]]:
     import tensorflow as tf
 
     from tlkit import backbones, features
-    from tlkit.recipes import _runs, _steps
+    from tlkit.recipes import _inputs, _runs
 
     trace: list[Line] = []
     pauses: list[float] = []
     made: dict[str, Any] = {}
-    build, split, callbacks = backbones.classifier, _steps.splits, _runs.callbacks
+    build, split, callbacks = backbones.classifier, _inputs.splits, _runs.callbacks
 
     def compiled(model: Any) -> Any:
         return tf.function(lambda batch: model(batch, training=False))
@@ -486,7 +486,7 @@ def test_each_epoch(began: float) -> tuple[list[Line], list[float]]:
         callback: Any = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: test(callback.model))
         return [*callbacks(*arguments, **more), callback]
 
-    backbones.classifier, _steps.splits, _runs.callbacks = classifier, splits, with_test
+    backbones.classifier, _inputs.splits, _runs.callbacks = classifier, splits, with_test
     return trace, pauses
 
 

@@ -912,7 +912,7 @@ def test_training_above_a_boundary_equals_training_through_what_lies_below(
 def test_a_network_is_not_cut_where_nothing_lies_below():
     model = build()
     for stage in ("stem", "stage9", "", "stage3_add"):
-        with pytest.raises(InvalidInput, match=f"stage '{stage}' is not one that others lie below: LetterNet has stem"):
+        with pytest.raises(InvalidInput, match=f"stage '{stage}' is not a stage with another below it: LetterNet has"):
             backbones.split(model, "LetterNet", stage)
 
 

@@ -375,7 +375,7 @@ def test_links_in_a_strangers_journal_are_not_followed(folder: Path, killed: str
     (folder / "thesis.txt").write_bytes(text)
     (left / name).unlink(missing_ok=True)
     (left / name).symlink_to(folder / "thesis.txt")
-    with pytest.raises(Unavailable, match=f"is no journal of a run: {name} is a link or no file"):
+    with pytest.raises(Unavailable, match=f"is no journal of a run: {name} is a link or not a file"):
         sync.run(config.Sync())
     assert (folder / "thesis.txt").read_bytes() == text
 

@@ -10,7 +10,6 @@ import base64
 import binascii
 import contextlib
 import dataclasses
-import io
 import math
 import os
 import sys
@@ -25,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlkit import labels
-from tlkit.data import images, sounds
+from tlkit.data import images, modalities
+from tlkit.data.modalities import Requests
+from tlkit.data.modalities.arrays import numbers
 from tlkit.display import cut
 from tlkit.errors import InvalidInput
 from tlkit.evaluation import predictions
@@ -37,23 +38,12 @@ if TYPE_CHECKING:
 
 BATCH = 32  # examples in memory at a time
 TOP = 5
-COLUMNS = {"photos": "image", "sounds": "sound", "arrays": "array"}  # by kind
 VARIABLE = "TLKIT_SERVE_PATHS"
 HEAVY = 2**22  # pixels of a stranger's request from which on it waits in a line of its own
 ROW = 2**15  # pixels that a row counts for at least
 REQUEST = 4  # times the pixels of a photo, what a stranger's request may have
 FILE_BYTES = 64 * 2**20
 DOWNLOAD_SECONDS = 10.0
-_FILES = {
-    "photos": "a JPEG, PNG, GIF, BMP, WebP or TIFF file",
-    "sounds": "a WAV, FLAC or OGG file",
-    "arrays": "an .npy file",
-}
-_ARRAYS = {
-    "photos": "an array (height, width, channels) of pixel values from 0 to 255",
-    "sounds": "an array (samples,) or (samples, 1) from -1 to 1",
-    "arrays": "an array of the network's shape",
-}
 # What answers strangers: MLflow's scoring server, and what else serves Python over HTTP.
 _SERVERS = ("mlflow.pyfunc.scoring_server.app", "uvicorn", "gunicorn", "hypercorn", "mlserver")
 _NOT_HERE = f"paths and URLs are read only where the server's operator sets {VARIABLE}=true"
@@ -77,21 +67,22 @@ def save_model(
         model: From raw values, such as pixels from 0 to 255, to probabilities, shape (examples, classes); see also
             `multi_label`.
         classes: Names of the outputs; two for a single sigmoid unit.
-        kind: `photos`, `sounds`, `arrays` or `nodes`. Of nodes, `python_function` is MLflow's own, which takes tensors.
+        kind: Name of the modality, such as `photos`. Of nodes, `python_function` is MLflow's own, which takes tensors.
         rate: Samples in a second, of sounds.
         requirements: What pip must install to load it; given, because MLflow's own search takes 15 s.
         example: A photo, sound or .npy file that is kept as the model's input example.
 
     Raises:
-        ValueError: `kind` is none of these, or `rate` is missing.
+        ValueError: there is no such modality, no network takes it, or `rate` is missing.
     """
     import mlflow.keras
     from mlflow import pyfunc
     from mlflow.models import Model
 
-    if kind not in (*COLUMNS, "nodes"):
-        raise ValueError(f"kind is {kind!r}; give one of {', '.join(COLUMNS)}, nodes")
-    if kind == "sounds" and not rate:
+    modality = modalities.row(kind)
+    if modality.input is None:
+        raise ValueError(f"kind is {kind!r}, of which no network takes examples by itself")
+    if modality.sampled and not rate:
         raise ValueError("rate is missing: give the samples in a second of the sounds")
     saved, folder = Model(), Path(path)
     mlflow.keras.save_model(
@@ -103,10 +94,10 @@ def save_model(
         metadata={"classes": classes},
     )
     labels.write(folder / "data" / "model.keras", classes)
-    if kind == "nodes":
+    if modality.requests is None:
         return
     environment = saved.flavors.pop(pyfunc.FLAVOR_NAME)["env"]
-    options = {"kind": kind} | ({"rate": rate} if kind == "sounds" else {})
+    options = {"kind": kind} | ({"rate": rate} if modality.sampled else {})
     pyfunc.add_to_model(
         saved,
         loader_module="tlkit.serving",
@@ -137,7 +128,7 @@ def signature(kind: str) -> ModelSignature:
 
     ranked = Object([Property("label", DataType.string), Property("probability", DataType.double)])
     return ModelSignature(
-        Schema([ColSpec(AnyType(), COLUMNS[kind])]),
+        Schema([ColSpec(AnyType(), _requests(kind).column)]),
         Schema(
             [
                 ColSpec(DataType.string, "label"),
@@ -153,12 +144,12 @@ def serving_example(content: bytes, kind: str = "photos") -> dict[str, Any]:
 
     Args:
         content: Of its file.
-        kind: `photos`, `sounds` or `arrays`.
+        kind: Name of the modality.
 
     >>> serving_example(b"photo")
     {'dataframe_split': {'columns': ['image'], 'data': [['cGhvdG8=']]}}
     """
-    return {"dataframe_split": {"columns": [COLUMNS[kind]], "data": [[base64.b64encode(content).decode()]]}}
+    return {"dataframe_split": {"columns": [_requests(kind).column], "data": [[base64.b64encode(content).decode()]]}}
 
 
 def multi_label(model: keras.Model) -> bool:
@@ -227,7 +218,7 @@ class Classifier:
     Args:
         model: From raw values to probabilities.
         classes: Names of its outputs.
-        kind: `photos`, `sounds` or `arrays`.
+        kind: Name of the modality, such as `photos`.
         rate: Samples in a second, of sounds.
         output: `table`, or `label` for that column alone, which is what `mlflow.models.evaluate` wants of a classifier:
             give it, or `mlflow.pyfunc.load_model`, `model_config={"output": "label"}`.
@@ -250,8 +241,8 @@ class Classifier:
         """Classify the rows of a table.
 
         Args:
-            model_input: A column `image`, `sound` or `array`, by kind. A cell is a file in base64 or as bytes, its path
-                or URL, or an array. A server for strangers refuses paths and URLs, see `paths_allowed`.
+            model_input: A column `image`, `sound` or `array`, by modality. A cell is a file in base64 or as bytes, its
+                path or URL, or an array. A server for strangers refuses paths and URLs, see `paths_allowed`.
             params: Not used.
 
         Returns:
@@ -266,18 +257,18 @@ class Classifier:
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_EXHAUSTED
 
-        trusted = paths_allowed()
+        trusted, requests = paths_allowed(), _requests(self.kind)
         rows = []
         try:
-            cells, index = _cells(model_input, COLUMNS[self.kind])
+            cells, index = _cells(model_input, requests.column)
             work = 0
             if not trusted:
-                cells = [_read(cell, f"row {n}", self.kind, trusted) for n, cell in enumerate(cells)]
+                cells = [_read(cell, f"row {n}", trusted) for n, cell in enumerate(cells)]
                 work = self._work(cells)
             with self.line.turn(work):
                 for start in range(0, len(cells), BATCH):
                     chunk = {f"row {start + n}": cell for n, cell in enumerate(cells[start : start + BATCH])}
-                    values = [self._value(_read(cell, name, self.kind, trusted), name) for name, cell in chunk.items()]
+                    values = [self._value(_read(cell, name, trusted), name) for name, cell in chunk.items()]
                     batch = _stacked(values, start).astype(np.float32)  # one type, for which one function is built
                     with self.lock:
                         probabilities = self.model.predict_on_batch(batch)
@@ -285,10 +276,10 @@ class Classifier:
         except Busy as error:
             raise MlflowException(str(error), error_code=RESOURCE_EXHAUSTED) from error
         except InvalidInput as error:
-            raise MlflowException.invalid_parameter_value(f"{error}; {_allowed(self.kind, trusted)}") from error
+            raise MlflowException.invalid_parameter_value(f"{error}; {_allowed(requests, trusted)}") from error
         except (RecursionError, MemoryError) as error:
             problem = "the request is nested too deeply or too large for the memory"
-            raise MlflowException.invalid_parameter_value(f"{problem}; {_allowed(self.kind, trusted)}") from error
+            raise MlflowException.invalid_parameter_value(f"{problem}; {_allowed(requests, trusted)}") from error
         table = pd.DataFrame(
             {
                 "label": [label for label, _, _ in rows],
@@ -301,13 +292,7 @@ class Classifier:
 
     def _value(self, content: bytes | np.ndarray, name: str) -> np.ndarray:
         """What the network takes, from the content of a file or an array."""
-        shape = self.model.input_shape[1:]
-        if self.kind == "arrays":
-            array = content if isinstance(content, np.ndarray) else _load_array(content, name)
-            return _array(array, shape, name)
-        if self.kind == "sounds":
-            return _sound(content, shape[0], self.rate, name)
-        return _photo(content, shape, name)
+        return _requests(self.kind).decode(content, self.model.input_shape[1:], self.rate, name)
 
     def _work(self, contents: Sequence[bytes | np.ndarray]) -> int:
         """What a stranger asks for, in pixels or other values, from headers alone."""
@@ -317,10 +302,8 @@ class Classifier:
         for n, content in enumerate(contents):
             if isinstance(content, np.ndarray):
                 its = content.size // (content.shape[-1] if content.ndim > 2 else 1)
-            elif self.kind == "photos":
-                its = images.work(content, (shape[0], shape[1]), f"row {n}")
             else:
-                its = len(content) // 4
+                its = _requests(self.kind).work(content, shape, f"row {n}")
             total += max(least, its)
             if n and total > most:
                 rows = f"the first {n + 1:,} of {len(contents):,} rows"
@@ -437,7 +420,7 @@ def _cells(table: pd.DataFrame, column: str) -> tuple[list[Any], Any]:
     return cells, table.index
 
 
-def _read(cell: Any, name: str, kind: str, trusted: bool) -> bytes | np.ndarray:
+def _read(cell: Any, name: str, trusted: bool) -> bytes | np.ndarray:
     """The content of a file, or an array."""
     if cell is None or (np.isscalar(cell) and cell != cell):
         raise InvalidInput(f"{name} is null")
@@ -448,7 +431,7 @@ def _read(cell: Any, name: str, kind: str, trusted: bool) -> bytes | np.ndarray:
     if isinstance(cell, bytes | bytearray | memoryview):
         return bytes(cell)
     if isinstance(cell, list | tuple) or (hasattr(cell, "__array__") and not np.isscalar(cell)):
-        return _numbers(cell, name)
+        return numbers(cell, name)
     raise InvalidInput(f"{name} is {cut(repr(cell))} of type {type(cell).__name__}")
 
 
@@ -517,21 +500,6 @@ def _download(url: str, name: str) -> bytes:
     return b"".join(parts)
 
 
-def _numbers(cell: Any, name: str) -> np.ndarray:
-    """An array of finite numbers, from an array or nested lists."""
-    try:
-        array = np.asarray(cell)
-        if array.dtype == object:  # a column of a table holds arrays of arrays so
-            array = np.array(array.tolist())
-    except (ValueError, TypeError) as error:
-        raise InvalidInput(f"{name} is a list whose parts differ in length or depth") from error
-    if array.dtype.kind not in "uif" or not array.size:
-        raise InvalidInput(f"{name} is an array of {array.dtype} of shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise InvalidInput(f"{name} holds values that are not finite")
-    return array
-
-
 def _stacked(values: Sequence[np.ndarray], first: int) -> np.ndarray:
     for n, value in enumerate(values):
         if value.shape != values[0].shape:
@@ -540,60 +508,13 @@ def _stacked(values: Sequence[np.ndarray], first: int) -> np.ndarray:
     return np.stack(values)
 
 
-def _photo(content: bytes | np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    if not isinstance(content, np.ndarray):
-        return images.decode(content, (shape[0], shape[1]), shape[2], name)
-    if content.ndim != 3 or content.shape[2] not in (1, 3, 4):
-        raise InvalidInput(f"{name} is an array of shape {content.shape}")
-    low, high = content.min(), content.max()
-    whole = bool((content == np.rint(content)).all())
-    if low < 0 or high > 255 or (high <= 1 and not whole):
-        raise InvalidInput(f"{name} is an array of values from {low:.3g} to {high:.3g}")
-    if content.shape == shape:
-        return content
-    if not whole:  # the decoder's resize is one of whole pixel values, and another one would be another preprocessing
-        wanted = " x ".join(map(str, shape))
-        raise InvalidInput(f"{name} is of shape {content.shape} and has fractions: round it, or resize it to {wanted}")
-    return images.decode(content.astype(np.uint8), (shape[0], shape[1]), shape[2], name)
-
-
-def _sound(content: bytes | np.ndarray, samples: int, rate: int | None, name: str) -> np.ndarray:
-    if not isinstance(content, np.ndarray):
-        sound, found = sounds.decode(content, samples, name), sounds.rate(content)
-        if found != rate:
-            raise InvalidInput(f"{name} has {found:,} samples a second; the network learnt from {rate:,}")
-        return sound
-    if content.ndim not in (1, 2) or content.size != len(content) or abs(content).max() > 1:
-        raise InvalidInput(
-            f"{name} is an array of shape {content.shape} with values from {content.min():.3g} to {content.max():.3g}"
-        )
-    sound = content.astype(np.float32).reshape(-1, 1)[:samples]
-    return np.pad(sound, ((0, samples - len(sound)), (0, 0)))
-
-
-def _array(array: np.ndarray, shape: tuple[int | None, ...], name: str) -> np.ndarray:
-    if array.ndim != len(shape) or any(want not in (None, is_) for is_, want in zip(array.shape, shape, strict=True)):
-        raise InvalidInput(f"{name} is an array of shape {array.shape}; the network takes {shape}")
-    return array
-
-
-def _load_array(content: bytes, name: str) -> np.ndarray:
-    stream = io.BytesIO(content)
-    try:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        found, _, dtype = header(stream)
-        # Before NumPy makes room for what the header only announces.
-        room = dtype.itemsize * math.prod(found)
-        if dtype.kind not in "uif" or room != len(content) - stream.tell():
-            raise InvalidInput(f"{name} is an .npy file of {dtype} {found} with {len(content):,} bytes")
-        return _numbers(np.load(io.BytesIO(content), allow_pickle=False), name)
-    except InvalidInput:
-        raise
-    except Exception as error:  # a damaged header raises almost anything, SyntaxError to tokenize.TokenError
-        raise InvalidInput(f"{name}: not an .npy file") from error
-
-
-def _allowed(kind: str, trusted: bool) -> str:
+def _allowed(requests: Requests, trusted: bool) -> str:
     ways = "by its path or URL, as bytes or in base64" if trusted else "in base64"
-    return f"column {COLUMNS[kind]!r} takes {_FILES[kind]} {ways}, or {_ARRAYS[kind]}"
+    return f"column {requests.column!r} takes {requests.file} {ways}, or {requests.array}"
+
+
+def _requests(kind: str) -> Requests:
+    requests = modalities.row(kind).requests
+    if requests is None:
+        raise InvalidInput(f"kind is {kind!r}, of which a model cannot be asked one by one")
+    return requests

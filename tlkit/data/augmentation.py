@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -171,20 +171,6 @@ def augment_array(
     padded = np.pad(array, [(max(0, n), max(0, -n)) for n in by] + [(0, 0)], mode="symmetric")
     window = [slice(max(0, -n), max(0, -n) + length) for n, length in zip(by, array.shape, strict=False)]
     return padded[tuple(window)]
-
-
-def augmentation(kind: str) -> Callable[..., np.ndarray]:
-    """Choose the function that changes examples of a kind: photos, sounds or arrays.
-
-    >>> augmentation("sounds").__name__
-    'augment_sound'
-    """
-    functions: dict[str, Callable[..., np.ndarray]] = {
-        "photos": augment,
-        "sounds": augment_sound,
-        "arrays": augment_array,
-    }
-    return functions[kind]
 
 
 def switched_on(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tlkit.data.modalities import Modality
+from tlkit.data.modalities.nodes import NODES
 from tlkit.data.sources import few, npz_arrays
 from tlkit.display import say
 from tlkit.errors import InvalidInput
@@ -38,8 +40,13 @@ class Graph:
 
     @property
     def kind(self) -> str:
-        """What is told apart."""
-        return "nodes"
+        """Name of the modality."""
+        return self.modality.name
+
+    @property
+    def modality(self) -> Modality:
+        """What is classified."""
+        return NODES
 
     @functools.cached_property
     def parts(self) -> dict[str, tuple[int, str]]:

@@ -12,12 +12,14 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tlkit.data import sounds
-from tlkit.data.images import Content, decode
+from tlkit.data import modalities
+from tlkit.data.example_set import NamedExamples
+from tlkit.data.images import Content
+from tlkit.data.modalities import Files, Framing, Modality, Shape
 from tlkit.data.sources import Examples, few, load_source
 from tlkit.data.split import content_hash, divide, named
 from tlkit.display import say
@@ -42,15 +44,20 @@ class Photos:
     shape: tuple[int, ...]  # of each: (*space, channels), such as (height, width, channels) or (samples, channels)
     stored: np.ndarray | list[Content]  # values (n or more, *shape), or what to decode
     rows: np.ndarray  # (n,), int: where each photo stands in `stored`
-    kind: str = "photos"  # or "sounds" or "arrays"
+    kind: str = "photos"  # name of the modality
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
+    def modality(self) -> Modality:
+        """What they are."""
+        return modalities.row(self.kind)
+
+    @property
     def dtype(self) -> np.dtype:
         """Of what `read` gives: uint8 for photos, float32 for sounds, either for arrays."""
-        return self.stored.dtype if isinstance(self.stored, np.ndarray) else _dtype(self.shape)
+        return self.stored.dtype if isinstance(self.stored, np.ndarray) else _files(self.modality).dtype
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """The values of some, such as pixels, as a new array.
@@ -65,7 +72,7 @@ class Photos:
         if isinstance(self.stored, np.ndarray):
             return self.stored[self.rows[indices]]
         values = np.empty((len(indices), *self.shape), self.dtype)
-        stored = self.stored
+        stored, decode = self.stored, _files(self.modality).decode
 
         def fill(place: int, index: int) -> None:
             content, name = stored[self.rows[index]], self.names[index]
@@ -74,7 +81,7 @@ class Photos:
                     content = content.read_bytes()
                     if content_hash(content) != self.hashes[index]:  # else its features would be kept under this hash
                         raise InvalidInput(f"{name} has changed since it was listed: begin again")
-                values[place] = _decoded(content, self.shape, name)
+                values[place] = decode(content, self.shape, name)
             except InvalidInput as error:
                 raise Undecodable(str(error)) from error
 
@@ -95,9 +102,8 @@ class Photos:
         >>> Photos.of(np.zeros((2, 8, 8, 1), np.uint8), [0, 1]).read([1]).shape
         (1, 8, 8, 1)
         """
-        photos = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] in (1, 3)
         return Photos(
-            kind="photos" if photos else "arrays",
+            kind=modalities.of_arrays(images).name,
             names=list(names) if names else [str(i) for i in range(len(images))],
             hashes=[content_hash(image) for image in images],
             labels=_as_array(labels),
@@ -105,6 +111,10 @@ class Photos:
             stored=images,
             rows=np.arange(len(images)),
         )
+
+
+if TYPE_CHECKING:
+    _NAMED: type[NamedExamples] = Photos  # mypy proves it
 
 
 class Row(NamedTuple):
@@ -130,9 +140,14 @@ class Splits:
     test: Photos | None
     set_aside: list[str]  # photos that cannot be decoded, each with the reason
     warnings: list[str]  # what else the user should know, one line each
-    kind: str = "photos"  # or "sounds" or "arrays"
+    kind: str = "photos"  # name of the modality
     rate: int | None = None  # of sounds: samples in a second
     separator: str | None = None  # in the manifest, between the labels of an example that may have several
+
+    @property
+    def modality(self) -> Modality:
+        """What the examples are."""
+        return modalities.row(self.kind)
 
     @property
     def multi_label(self) -> bool:
@@ -227,15 +242,16 @@ def load(
     if isinstance(examples, str):
         examples = load_source(examples, path=path, name=name, data_dir=data_dir, separator=separator)
     kind = examples.kind
-    shape, rate = _shape(examples, size, channels, seconds)
+    shape, rate = _shape(examples, Framing(size, channels, seconds))
     stored: np.ndarray | list[Content] = examples.contents
     set_aside: list[str] = []
     if isinstance(stored, np.ndarray):
         hashes = [content_hash(array) for array in stored]
     else:
         budget = int(SHARE * available_memory()) if memory is None else memory
-        fits = check and len(stored) * math.prod(shape) * _dtype(shape).itemsize <= budget
-        values = np.empty((len(stored), *shape), _dtype(shape)) if fits else None
+        dtype = _files(examples.modality).dtype
+        fits = check and len(stored) * math.prod(shape) * dtype.itemsize <= budget
+        values = np.empty((len(stored), *shape), dtype) if fits else None
         hashes, set_aside = _open_all(examples, shape if check else None, values, strict)
         stored = stored if values is None else values
     if set_aside:
@@ -284,40 +300,26 @@ def load(
     )
 
 
-def _shape(
-    examples: Examples, size: tuple[int, int] | None, channels: int | None, seconds: float | None
-) -> tuple[tuple[int, ...], int | None]:
+def _files(modality: Modality) -> Files:
+    if modality.files is None:
+        raise ValueError(f"{modality.name} are not read from files")
+    return modality.files
+
+
+def _shape(examples: Examples, framing: Framing) -> tuple[Shape, int | None]:
     """The shape that each example gets, and the sampling rate of sounds."""
-    kind, contents = examples.kind, examples.contents
-    for name, value, its in (
-        ("size", size, "photos"),
-        ("channels", channels, "photos"),
-        ("data.seconds", seconds, "sounds"),
-    ):
-        if value is not None and kind != its:
-            raise InvalidInput(f"{name} is {value}, which is for {its}; the data are {kind}: leave it out")
+    modality, contents = examples.modality, examples.contents
+    allowed = modality.files.framing if modality.files else ()
+    for name, value in framing._asdict().items():
+        if value is not None and name not in allowed:
+            takers = [row.name for row in modalities.of_files() if row.files and name in row.files.framing]
+            setting = f"data.{name}" if name == "seconds" else name
+            raise InvalidInput(
+                f"{setting} is {value}, which is for {' and '.join(takers)}; the data are {modality.name}: leave it out"
+            )
     if isinstance(contents, np.ndarray):
         return contents.shape[1:], None
-    if kind == "sounds":
-        samples, rate = sounds.frame(contents, examples.names, seconds)  # type: ignore[arg-type]  # files or bytes
-        return (samples, 1), rate
-    first = contents[0]
-    if isinstance(first, np.ndarray):
-        return (*(size or first.shape[:2]), channels or (first.shape[2] if first.ndim == 3 else 1)), None
-    if size is None:
-        raise InvalidInput("size is None: give height and width in pixels, to which photos in files are resized")
-    return (*size, channels or 3), None
-
-
-def _decoded(content: Content, shape: tuple[int, ...], name: str) -> np.ndarray:
-    if len(shape) == 2:
-        return sounds.decode(content, shape[0], name)  # type: ignore[arg-type]  # arrays of this rank are not decoded
-    return decode(content, (shape[0], shape[1]), shape[2], name)
-
-
-def _dtype(shape: tuple[int, ...]) -> np.dtype:
-    """Of what `_decoded` gives."""
-    return np.dtype(np.float32 if len(shape) == 2 else np.uint8)
+    return _files(modality).frame(contents, examples.names, framing)
 
 
 def _open_all(
@@ -327,13 +329,14 @@ def _open_all(
 
     Without a shape they are read and not decoded.
     """
+    decode = _files(examples.modality).decode
 
     def look(index: int) -> tuple[str, str]:
         content, name = examples.contents[index], examples.names[index]
         try:
             if isinstance(content, Path):
                 content = content.read_bytes()
-            value = _decoded(content, shape, name) if shape else None
+            value = decode(content, shape, name) if shape else None
         except (OSError, InvalidInput) as error:
             problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
             if strict:  # raised here and not where results are read: it cancels what is still to be opened

@@ -10,15 +10,16 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tlkit.data.augmentation import augmentation, mix, switched_on
-from tlkit.data.photos import Photos
+from tlkit.data import modalities
+from tlkit.data.augmentation import mix, switched_on
+from tlkit.data.example_set import ExampleSet, NamedExamples
 from tlkit.errors import InvalidInput
 
 AUGMENTATION = 2  # raise it when a view begins to be changed otherwise: stored features are found by it
@@ -32,6 +33,13 @@ def _of_one(augment: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in switched_on(augment).items() if name not in MIXING}
 
 
+def _augmentation(kind: str) -> Callable[..., np.ndarray]:
+    augment = modalities.row(kind).augment
+    if augment is None:
+        raise InvalidInput(f"augment is given; {kind} cannot be changed: leave it out")
+    return augment
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class View:
     """Photos, each changed once and for all; `number` tells one view of them from another.
@@ -40,13 +48,18 @@ class View:
     photos there are, and features of it can be kept.
     """
 
-    photos: Photos
+    photos: NamedExamples
     augment: Mapping[str, Any]  # arguments of `tlkit.data.augment`; mixup and cutmix, which need a batch, do nothing
     seed: int
     number: int
 
     def __len__(self) -> int:
         return len(self.photos)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the photos."""
+        return self.photos.names
 
     @property
     def labels(self) -> np.ndarray:
@@ -81,7 +94,7 @@ class View:
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """The changed photos at `indices`, (k, *shape)."""
         images = self.photos.read(indices)
-        change, changes = augmentation(self.kind), self._changes
+        change, changes = _augmentation(self.kind), self._changes
         for image, index in zip(images, indices, strict=True):
             rng = np.random.default_rng((self.seed, self.number, int(self.photos.hashes[index][:16], 16)))
             image[...] = change(image, rng, **changes)
@@ -91,7 +104,7 @@ class View:
 class Mirrored(View):
     """Photos, all mirrored left to right: with the photos as they are, all that mirroring some of them can give."""
 
-    def __init__(self, photos: Photos):
+    def __init__(self, photos: NamedExamples):
         super().__init__(photos, {"flip": True}, 0, 0)
 
     @functools.cached_property
@@ -104,7 +117,7 @@ class Mirrored(View):
         return np.ascontiguousarray(self.photos.read(indices)[:, :, ::-1])
 
 
-def changed(photos: Photos, augment: Mapping[str, Any], count: int, seed: int = 0) -> list[View]:
+def changed(photos: NamedExamples, augment: Mapping[str, Any], count: int, seed: int = 0) -> list[View]:
     """Views of the photos beside the photos themselves, to look at each several times.
 
     Args:
@@ -113,24 +126,45 @@ def changed(photos: Photos, augment: Mapping[str, Any], count: int, seed: int = 
         count: Of random views; where photos are only mirrored there is one, in which all are.
         seed: Of the changes.
     """
-    if photos.kind == "photos" and _of_one(augment) == {"flip": True}:
+    if modalities.row(photos.kind).mirrored and _of_one(augment) == {"flip": True}:
         return [Mirrored(photos)]
     return [View(photos, augment, seed, number) for number in range(count)]
+
+
+if TYPE_CHECKING:
+    _NAMED: tuple[type[NamedExamples], ...] = (View, Mirrored)  # mypy proves it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Views:
     """Several views of the same photos, or their features: `batches` draws one for each photo in each epoch."""
 
-    views: Sequence[Any]  # `Photos`, `View`, or `tlkit.features.Features`
+    views: Sequence[ExampleSet]
 
     def __len__(self) -> int:
         return len(self.views[0])
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in ("labels", "shape", "dtype", "kind"):  # all else differs: to `read` one of them is to `draw`
-            raise AttributeError(f"Views have no {name}")
-        return getattr(self.views[0], name)
+    # What differs from view to view, such as the values, is not here: an epoch must draw before it reads.
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of the photos: (n,), int32, or (n, classes), float32."""
+        return self.views[0].labels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of each photo."""
+        return self.views[0].shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of each photo."""
+        return self.views[0].dtype
+
+    @property
+    def kind(self) -> str:
+        """Name of the modality of the photos."""
+        return self.views[0].kind
 
     def draw(self, indices: np.ndarray, seed: int, epoch: int, places: np.ndarray | None = None) -> np.ndarray:
         """The photos at `indices`, each in the view that `epoch` has drawn for it, or for its place in the order."""
@@ -149,7 +183,7 @@ class Plan(NamedTuple):
     What the epoch draws has a place in its order, and `step` numbers the batches of the whole epoch.
     """
 
-    photos: Any
+    photos: ExampleSet | Views
     batch_size: int
     shuffle: bool
     seed: int
@@ -191,7 +225,7 @@ class Plan(NamedTuple):
             _unreadable.append(error)
             raise
         if changes := _of_one(self.augment or {}):
-            change = augmentation(self.photos.kind)
+            change = _augmentation(self.photos.kind)
             for number, (image, index) in enumerate(zip(images, indices, strict=True)):
                 # + 1: NumPy seeds (seed, epoch, 0) and (seed, epoch) alike, and that is what the order is drawn from
                 drawn = [self.seed, int(epoch), int(index) + 1]
@@ -225,7 +259,7 @@ def _alike(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def batches(
-    photos: Any,
+    photos: ExampleSet | Views,
     batch_size: int,
     *,
     shuffle: bool = False,
@@ -247,7 +281,7 @@ def batches(
     `readable_errors`.
 
     Args:
-        photos: `Photos`, `Views` of them, or anything with a length, `shape`, `dtype`, `labels` and `read`.
+        photos: `Photos`, features of them, or anything else that is an `ExampleSet`; or `Views` of them.
         batch_size: Photos per batch.
         shuffle: Draw a new order for every epoch.
         seed: 0 or more. Order and augmentation depend on it, the epoch and the photo's position alone.
@@ -287,7 +321,7 @@ def batches(
 
 def _check_mixing(plan: Plan) -> None:
     names, kind = " and ".join(plan.mixing), plan.photos.kind
-    possible = {"photos": MIXING, "arrays": MIXING, "sounds": ("mixup",)}.get(kind, ())
+    possible = [name for name in MIXING if name in modalities.row(kind).changes]
     if not set(plan.mixing) <= set(possible):
         raise InvalidInput(f"augment has {names}; {kind} can have {' and '.join(possible) or 'neither'}")
     if plan.labels is not None and plan.labels.ndim == 1:
@@ -303,6 +337,7 @@ def readable_errors() -> Iterator[None]:
     Raises:
         InvalidInput: a photo could not be read; the message names it.
 
+    >>> from tlkit.data import Photos
     >>> with readable_errors():
     ...     images, labels = next(iter(batches(Photos.of(np.zeros((2, 8, 8, 1), np.uint8), [0, 1]), 2)))
     """

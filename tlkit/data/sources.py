@@ -17,15 +17,15 @@ import numpy as np
 
 from tlkit import labels as names_of_labels
 from tlkit import untrusted
-from tlkit.data import images, sounds
+from tlkit.data import modalities
 from tlkit.data.images import Content
+from tlkit.data.modalities import MODALITIES, Modality
 from tlkit.display import cut, shown
 from tlkit.errors import InvalidInput, Unavailable, first_line
 from tlkit.untrusted import duplicates
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What a folder, a row or a data set may call a split, and what it is called here."""
-SUFFIXES = {"photos": images.SUFFIXES, "sounds": sounds.SUFFIXES}
 CHANNELS = 4  # most that a last axis may have and still be one of channels, not of space
 
 
@@ -38,8 +38,13 @@ class Examples(NamedTuple):
     splits: list[str | None]  # "train", "val" or "test" where the source says so
     contents: list[Content] | np.ndarray  # of arrays: (n, *space, channels), uint8 or float32
     notes: list[str]  # what the user should know, one line each
-    kind: str = "photos"  # or "sounds" or "arrays"
+    kind: str = "photos"  # name of the modality
     separator: str | None = None  # between the labels of one example, where each may have several or none
+
+    @property
+    def modality(self) -> Modality:
+        """What the examples are."""
+        return modalities.row(self.kind)
 
     @property
     def multi_label(self) -> bool:
@@ -147,18 +152,19 @@ def _folder(root: Path) -> Examples:
             )
         others += _files(top) if top != root else []
         listed += [(split, label, f, list(_walk(f))) for label, f in enumerate(class_folders)]
-    kind = _kind(str(root), [f.relative_to(root).as_posix() for *_, files in listed for f in files])
+    modality = _of_files(str(root), [f.relative_to(root).as_posix() for *_, files in listed for f in files])
+    kind, suffixes = modality.name, modality.files.suffixes if modality.files else frozenset()
     names: list[str] = []
     labels: list[int] = []
     splits: list[str | None] = []
     contents: list[Content] = []
     for split, label, class_folder, files in listed:
-        wanted = [f for f in files if f.suffix.lower() in SUFFIXES[kind]]
-        others += [f for f in files if f.suffix.lower() not in SUFFIXES[kind]]
+        wanted = [f for f in files if f.suffix.lower() in suffixes]
+        others += [f for f in files if f.suffix.lower() not in suffixes]
         if not wanted:
             raise InvalidInput(
-                f"{str(class_folder)!r} holds no {kind[:-1]} ({len(files)} other files): put {kind} there "
-                f"({few(sorted(SUFFIXES[kind]), 20)}) or remove the folder"
+                f"{str(class_folder)!r} holds no {modality.singular} ({len(files)} other files): put {kind} there "
+                f"({few(sorted(suffixes), 20)}) or remove the folder"
             )
         names += [f.relative_to(root).as_posix() for f in wanted]
         labels += [label] * len(wanted)
@@ -192,20 +198,23 @@ def _shown(names: list[str], what: str, notes: list[str]) -> list[str]:
     return [plain[name] for name in names]
 
 
-def _kind(where: str, names: Sequence[str]) -> str:
-    """What files are, by their suffixes: photos, unless there are sounds and no photo.
+def _of_files(where: str, names: Sequence[str]) -> Modality:
+    """What files are, by their suffixes; the first modality of the table where no suffix is known.
 
     Raises:
-        InvalidInput: there are both.
+        InvalidInput: they are of several modalities.
     """
-    first = {
-        kind: next((name for name in names if Path(name).suffix.lower() in suffixes), None)
-        for kind, suffixes in SUFFIXES.items()
-    }
-    if all(first.values()):
-        photo, sound = (few([str(first[kind])]) for kind in ("photos", "sounds"))
-        raise InvalidInput(f"{where!r} has photos and sounds (such as {photo} and {sound}): give one of the two")
-    return "sounds" if first["sounds"] else "photos"
+    first: dict[str, str] = {}  # of each modality
+    for name in names:
+        suffix = Path(name).suffix.lower()
+        for modality in modalities.of_files():
+            if modality.files and suffix in modality.files.suffixes:
+                first.setdefault(modality.name, name)
+    if len(first) > 1:
+        several = [name for name in MODALITIES if name in first]
+        such = " and ".join(few([first[name]]) for name in several)
+        raise InvalidInput(f"{where!r} has {' and '.join(several)} (such as {such}): give one of them")
+    return modalities.row(next(iter(first), modalities.of_files()[0].name))
 
 
 def csv_file(path: str | Path, separator: str | None = None) -> Examples:
@@ -251,7 +260,7 @@ def csv_file(path: str | Path, separator: str | None = None) -> Examples:
     if len(classes) < 2:
         raise InvalidInput(f"{path}: a single class, {classes[0]!r}: give two or more")
     position = {value: i for i, value in enumerate(classes)}
-    kind = _kind(str(path), names)
+    kind = _of_files(str(path), names).name
     labels: list[int] | np.ndarray
     if separator is None:
         labels = [position[value] for (value,) in values]
@@ -368,15 +377,15 @@ def npz(path: str | Path) -> Examples:
         classes, positions = [str(value) for value in values], positions.tolist()
         if len(classes) < 2:
             raise InvalidInput(f"{path}: a single class, {classes[0]}: give two or more")
-    photos = arrays[0].dtype == np.uint8 and arrays[0].ndim == 4 and arrays[0].shape[-1] in (1, 3)
+    modality = modalities.of_arrays(arrays[0])
     return Examples(
         names=[f"{split}/{i:06}" for split, part in zip(splits, arrays, strict=True) for i in range(len(part))],
         labels=positions,
         classes=classes,
         splits=[split for split, part in zip(splits, arrays, strict=True) for _ in part],
-        contents=[photo for part in arrays for photo in part] if photos else np.concatenate(arrays),
+        contents=[photo for part in arrays for photo in part] if modality.resized else np.concatenate(arrays),
         notes=notes,
-        kind="photos" if photos else "arrays",
+        kind=modality.name,
         separator=names_of_labels.SEPARATOR if multi_label else None,
     )
 

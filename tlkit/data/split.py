@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tlkit.data.modalities import row
 from tlkit.data.sources import few
 from tlkit.errors import InvalidInput
 from tlkit.labels import SEPARATOR, joined
@@ -163,33 +164,31 @@ def _copies(splits: Sequence[str | None], hashes: Sequence[str], kind: str) -> l
 def _gaps(splits: Sequence[str | None], labels: Any, classes: Sequence[str], kind: str) -> list[str]:
     """A warning for each split that lacks classes; an error where it is train, or where nothing validates."""
     count = Counter((split, classes[label]) for split, label in zip(splits, labels, strict=True))
-    warnings = []
+    warnings, one = [], row(kind).singular
     for split in ("train", "val", "test"):
         lacking = [name for name in classes if not count[split, name]]
         if lacking and split == "train":
-            raise InvalidInput(
-                f"no {kind[:-1]} of {few(lacking)} is left to train on: add {kind} or lower the fractions"
-            )
+            raise InvalidInput(f"no {one} of {few(lacking)} is left to train on: add {kind} or lower the fractions")
         if len(lacking) == len(classes) and split == "val":
-            raise InvalidInput(f"no {kind[:-1]} falls into val: add {kind}, raise data.val_fraction or give the splits")
+            raise InvalidInput(f"no {one} falls into val: add {kind}, raise data.val_fraction or give the splits")
         if lacking and (split != "test" or "test" in splits):
-            warnings.append(f"{split} has no {kind[:-1]} of {few(lacking)}: its score says nothing about them")
+            warnings.append(f"{split} has no {one} of {few(lacking)}: its score says nothing about them")
     return warnings + _no_test(splits)
 
 
 def _unlabelled(splits: Sequence[str | None], labels: Any, classes: Sequence[str], kind: str) -> list[str]:
     """A warning for each split that lacks a label that examples may have; an error where it has none of them."""
-    place, warnings = np.array([split or "" for split in splits]), []
+    place, warnings, one = np.array([split or "" for split in splits]), [], row(kind).singular
     for split in ("train", "val", "test"):
         here = np.asarray(labels)[place == split]
         if not len(here) and split != "test":
-            raise InvalidInput(f"no {kind[:-1]} falls into {split}: add {kind}, change data.val_fraction or the splits")
+            raise InvalidInput(f"no {one} falls into {split}: add {kind}, change data.val_fraction or the splits")
         lacking = [name for name, there in zip(classes, here.any(axis=0), strict=True) if not there]
         if len(here) and len(lacking) == len(classes):
-            raise InvalidInput(f"no {kind[:-1]} of {split} has a label: add {kind}, or change the splits")
+            raise InvalidInput(f"no {one} of {split} has a label: add {kind}, or change the splits")
         if len(here) and lacking:
             so = "they cannot be learnt" if split == "train" else "its score says nothing about them"
-            warnings.append(f"{split} has no {kind[:-1]} of {few(lacking)}: {so}")
+            warnings.append(f"{split} has no {one} of {few(lacking)}: {so}")
     return warnings + _no_test(splits)
 
 

@@ -24,13 +24,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
 
 from tlkit import arithmetic, runtime
-from tlkit.data import Photos, images
+from tlkit.data import ExampleSet, NamedExamples, images
 from tlkit.data.photos import SHARE
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
@@ -106,6 +106,10 @@ class Features:
         )
 
 
+if TYPE_CHECKING:
+    _EXAMPLES: type[ExampleSet] = Features  # mypy proves it
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
     """Features like an array (n, *shape) that is read slice by slice: `rows[start:stop]`."""
@@ -171,7 +175,7 @@ class Extractor:
         self._ready: engines.Engine | None = None
         self._ready_for: np.dtype | None = None
 
-    def extract(self, *splits: Photos) -> list[Features]:
+    def extract(self, *splits: NamedExamples) -> list[Features]:
         """Give the features of each split: photos that the store has are not even opened.
 
         Raises:
@@ -208,13 +212,13 @@ class Extractor:
             )
         return given
 
-    def missing(self, *splits: Photos) -> int:
+    def missing(self, *splits: NamedExamples) -> int:
         """Say how many features would have to be computed."""
         keys = {bytes.fromhex(hash_) for photos in splits for hash_ in photos.hashes}
         spaces = [self._open(name, splits[0]) for name in self._candidates()] if self.store else []
         return len(keys) - max((space.verify(keys) for space in spaces), default=0)
 
-    def _space(self, splits: Sequence[Photos], places: dict[bytes, int]) -> Space:
+    def _space(self, splits: Sequence[NamedExamples], places: dict[bytes, int]) -> Space:
         """The space of the engine that is to be used, which is chosen here."""
         photos = splits[0]
         spaces = {name: self._open(name, photos) for name in self._candidates()}
@@ -238,7 +242,7 @@ class Extractor:
             return [self.engine]
         return ["keras"] if engines.unavailable(self.precision) else ["openvino", "keras"]
 
-    def _open(self, engine: str, photos: Photos) -> Space:
+    def _open(self, engine: str, photos: NamedExamples) -> Space:
         description = {
             "format": FORMAT,
             **self.identity,
@@ -252,7 +256,7 @@ class Extractor:
         }
         return self.store.space(description, self.label).refresh() if self.store else Space(description)
 
-    def _fill(self, space: Space, places: dict[bytes, int], splits: Sequence[Photos]) -> None:
+    def _fill(self, space: Space, places: dict[bytes, int], splits: Sequence[NamedExamples]) -> None:
         """Compute what the space does not have."""
         missing, waited = [key for key in places if key not in space.places], False
         with Progress(f"features ({self.engine})", len(missing), splits[0].kind) as progress:
@@ -283,7 +287,7 @@ class Extractor:
         space: Space,
         missing: list[bytes],
         places: dict[bytes, int],
-        splits: Sequence[Photos],
+        splits: Sequence[NamedExamples],
         progress: Progress,
     ) -> bool:
         """Compute until nothing is missing or others may want to; False where another process is at it."""
@@ -312,7 +316,7 @@ class Extractor:
         return True
 
     def _blocks(
-        self, keys: list[bytes], places: dict[bytes, int], splits: Sequence[Photos]
+        self, keys: list[bytes], places: dict[bytes, int], splits: Sequence[NamedExamples]
     ) -> Iterator[tuple[list[bytes], np.ndarray]]:
         """Compute features, in blocks of keys and values that are worth a segment each."""
         if self._ready is None:
@@ -359,7 +363,7 @@ def _put(space: Space, keys: list[bytes], values: np.ndarray) -> None:
         raise
 
 
-def _reader(splits: Sequence[Photos]) -> Read:
+def _reader(splits: Sequence[NamedExamples]) -> Read:
     """Read from several splits as if they were one; places ascend."""
     starts = np.cumsum([0, *map(len, splits)])
 
@@ -370,9 +374,8 @@ def _reader(splits: Sequence[Photos]) -> Read:
     return read
 
 
-def _names(splits: Sequence[Photos]) -> list[str]:
-    given = [photos if isinstance(photos, Photos) else photos.photos for photos in splits]  # a view is of photos
-    return [name for photos in given for name in photos.names]
+def _names(splits: Sequence[NamedExamples]) -> list[str]:
+    return [name for photos in splits for name in photos.names]
 
 
 class Estimate(NamedTuple):
@@ -391,7 +394,7 @@ class Estimate(NamedTuple):
     said: str
 
 
-def estimate(extractor: Extractor, examples: Sequence[Photos], passes: int) -> Estimate:
+def estimate(extractor: Extractor, examples: Sequence[NamedExamples], passes: int) -> Estimate:
     """Weigh the bytes of stored activations against what they save.
 
     Activations in float16 are rounded, so this choice too is part of the result: counts decide, and no clock, which

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tlkit import cli, config, untrusted
 from tlkit.config import space
 from tlkit.display import say
-from tlkit.recipes import _links, _results, _runs, _steps, _worker
+from tlkit.recipes import _inputs, _jobs, _links, _networks, _results, _runs, _worker
 
 if TYPE_CHECKING:
     from tlkit import tracking
@@ -184,23 +184,23 @@ def finish(search: config.Tune, found: space.Space, folder: Path, oracle: Any, p
     completed = cli.from_settings(_worker.RECIPES[search.recipe], untrusted.read_yaml(trial / "config.yaml"))
     model = modelfiles.load(trial / "model.keras")
     result = json.loads((trial / "result.json").read_text(encoding="utf-8"))
-    examples, size = _steps.listed(completed.data), completed.data.image_size
-    shape = model.input_shape
-    sides, channels = ((size, size), shape[-1]) if size else (None, None)
-    splits = _steps.splits(completed.data, examples, sides, channels, quiet=True)
+    examples, size = _inputs.listed(completed.data), completed.data.image_size
+    shape = (size, size, model.input_shape[-1]) if size else None
+    splits = _inputs.splits(completed.data, examples, shape, quiet=True)
     split, part = ("test", splits.test) if splits.test else ("validation", splits.val)
     registered: Sequence[str] = ()
     model_uri = _model(parent)
     if model_uri:  # from an end that was killed
         known = mlflow.get_run(parent.run_id).data.metrics
     else:
-        fit = _results.trained(training.History(result["epochs"]))
+        job = _jobs.Job(search.recipe, dataclasses.replace(completed, register=search.register))
+        fit = _results.of_training(job, training.History(result["epochs"]))
         fit.metrics.update(result["metrics"])
         del fit.metrics[f"best_{search.objective}"]  # it is there, trial by trial
-        tracking.set_tags({**_runs.data_tags(splits), "backbone": _runs.network(completed)})
+        tracking.set_tags({**_runs.data_tags(splits), "backbone": _networks.name(completed)})
         _runs.log_data(completed.data, splits)
         predicted = training.predict(model, part, completed.batch_size)
-        finished = _results.finish(search.recipe, completed, parent, model, fit, splits, predicted, search.register)
+        finished = _results.score(job, parent, model, fit, splits, predicted)
         known, model_uri = finished.scores.metrics(), tracking.deliver() or finished.model_uri
         registered = tracking.journal_of(parent.run_id).registered or ()
     for left in (folder / "trials").glob("*/checkpoint.npz"):

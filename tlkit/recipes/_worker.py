@@ -22,7 +22,7 @@ from typing import Any
 from tlkit import cli, config, untrusted
 from tlkit.config import space
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _runs, _steps
+from tlkit.recipes import _jobs
 
 TRIALS = 20  # by default, of `random` and `bayesian`
 TENFOLD = 10  # values that a grid has of a range without steps
@@ -32,7 +32,7 @@ RECIPES: dict[str, Any] = {"finetune": config.Finetune, "train": config.Train}
 def main(folder: Path) -> int:
     """Run trials, and give the exit status that says why there are no more."""
     search = cli.from_settings(config.Tune, untrusted.read_yaml(folder / "search.yaml"))
-    _steps.begin()
+    _jobs.import_keras()
     from tlkit import tuning
 
     trials = folder / "trials"
@@ -61,7 +61,7 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
     recipe_config = _config(search, trials, values, folder)
     recipe = module(search)
     tracking.open_store(search.experiment)
-    tried: list[_runs.Tried] = []
+    tried: list[_jobs.Tried] = []
     with (
         (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log,
         contextlib.redirect_stdout(log),
@@ -71,14 +71,14 @@ def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dic
         known = mlflow.get_run(active.run_id).data.metrics
         for execution in range(1, search.executions + 1):
             keras.backend.clear_session()
-            attempt = _runs.Trial(
+            attempt = _jobs.Trial(
                 params=space.parse(search.space).params(values),
                 folder=folder,
                 execution=execution,
                 until=values.get("tuner/epochs"),
                 max_parameters=search.max_parameters,
                 max_multiply_adds=search.max_multiply_adds,
-                after=_logged(active.run_id, execution),
+                logged_epochs=_logged(active.run_id, execution),
                 runs=sharing(search),
             )
             seeded = dataclasses.replace(recipe_config, seed=(search.seed + execution - 1) % 2**32)
@@ -175,7 +175,7 @@ def _logged(run_id: str, execution: int) -> int:
     return max((entry.step for entry in mlflow.MlflowClient().get_metric_history(run_id, name)), default=0)
 
 
-def _metrics(objective: str, tried: list[_runs.Tried], scores: list[float]) -> dict[str, float]:
+def _metrics(objective: str, tried: list[_jobs.Tried], scores: list[float]) -> dict[str, float]:
     """What a trial's run has beside its epochs, under the names that a run of the recipe has; means of executions."""
     import numpy as np
 

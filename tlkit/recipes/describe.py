@@ -18,7 +18,7 @@ from tlkit import arithmetic, cli
 from tlkit.config import CNN, Describe
 from tlkit.display import quoted, say, shown
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _links, _results, _steps
+from tlkit.recipes import _jobs, _links, _models
 
 if TYPE_CHECKING:
     import keras
@@ -36,7 +36,7 @@ SHORT = {"Normalization": "Norm", "Average": "Avg", "Pooling": "Pool", "MultiHea
 def run(config: Describe) -> list[arithmetic.Row]:
     """Print and return what each layer does and costs, and save pictures where a folder is given."""
     _check_files(config)
-    _steps.begin()
+    _jobs.import_keras()
     from tlkit import anatomy
 
     model, ends, weights = _model(config)
@@ -208,7 +208,7 @@ def _check_files(config: Describe) -> None:
 def _model(config: Describe) -> tuple[keras.Model, Mapping[str, str] | None, str]:
     """The network, the layers that end its stages if they have other names, and what its weights are."""
     if config.model is not None:
-        return _results.load(config.model)[0], None, "with its weights"
+        return _models.load(config.model)[0], None, "with its weights"
     from tlkit import backbones, builders
 
     chosen = config.builder

@@ -14,7 +14,7 @@ from tlkit import cli
 from tlkit.config import Predict
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _results, _steps
+from tlkit.recipes import _jobs, _models
 
 if TYPE_CHECKING:
     import keras
@@ -30,7 +30,7 @@ def run(config: Predict) -> list[list[tuple[str, float]]]:
     missing = [photo for photo in config.photos if not Path(photo).is_file()]
     if missing:
         raise InvalidInput(f"there is no photo {missing[0]!r}; give the path of an image file")
-    _steps.begin()
+    _jobs.import_keras()
     import numpy as np
 
     from tlkit import serving
@@ -66,10 +66,13 @@ def load(model: str) -> tuple[keras.Model, list[str]]:
     Raises:
         InvalidInput: there is no such model, or it is not one that maps photos to classes.
     """
-    loaded, names = _results.load(model)
+    from tlkit.data import modalities
+
+    loaded, names = _models.load(model)
     taken, given = loaded.input_shape, loaded.output_shape
+    others = [row.input for row in modalities.MODALITIES.values() if not row.predicted]
     if (
-        loaded.inputs[0].name == "values"
+        loaded.inputs[0].name in others
         or len(taken) != 4
         or None in taken[1:]
         or taken[3] not in (1, 3)

@@ -19,7 +19,7 @@ from tlkit import autolog, cli
 from tlkit.config import Pretrain
 from tlkit.display import say
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _links, _runs, _steps
+from tlkit.recipes import _jobs, _links, _runs
 
 if TYPE_CHECKING:
     import keras
@@ -46,7 +46,7 @@ def run(config: Pretrain) -> keras.Model:
         InvalidInput: one of the two files exists, the output folder cannot be made or written to, or the fonts lack the
             alphabet.
     """
-    began = _steps.begin()
+    began = _jobs.import_keras()
     weights, card = (Path(config.output, name) for name in ("letternet.weights.h5", "letternet.md"))
     _require_new(weights, card)
     import numpy as np

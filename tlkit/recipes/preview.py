@@ -12,7 +12,7 @@ from tlkit import cli
 from tlkit.config import Preview
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Undecodable
-from tlkit.recipes import _links, _runs, _steps
+from tlkit.recipes import _decisions, _inputs, _jobs, _links, _plans, _runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,11 +33,11 @@ def run(config: Preview) -> Path:
         The picture.
     """
     check(config)
-    _steps.begin()
+    _jobs.import_keras()
     from tlkit import plots
 
-    config = _steps.complete(config)
-    if not _steps.changes(config.augment):
+    config = _decisions.completed(config)
+    if not _plans.changes(config.augment):
         raise InvalidInput("all of --augment is off: training sees the photos as they are")
     rows, columns, captions = _seen(config)
     title = f"{_runs.dataset_name(config.data)} at {config.data.image_size} pixels: training photos as epochs see them"
@@ -73,13 +73,12 @@ def _seen(config: Preview) -> tuple[list[list[np.ndarray]], list[str], list[list
     """
     from tlkit import backbones
 
-    examples = _steps.photos(config.data)
-    _steps.check_balance(config, examples)
+    examples = _inputs.photos(config)
     channels, size = backbones.row(config.backbone.name).channels, config.data.image_size or 0
     try:
-        return _sheet(config, _steps.splits(config.data, examples, (size, size), channels, check=False))
+        return _sheet(config, _inputs.splits(config.data, examples, (size, size, channels), check=False))
     except Undecodable:
-        return _sheet(config, _steps.splits(config.data, examples, (size, size), channels))
+        return _sheet(config, _inputs.splits(config.data, examples, (size, size, channels)))
 
 
 def _sheet(config: Preview, splits: data.Splits) -> tuple[list[list[np.ndarray]], list[str], list[list[str]]]:
@@ -87,8 +86,8 @@ def _sheet(config: Preview, splits: data.Splits) -> tuple[list[list[np.ndarray]]
     from tlkit.data.pipeline import Plan
     from tlkit.progress import Progress
 
-    train, changes = splits.train, _steps.changes(config.augment)
-    size = _steps.batch_size(config)
+    train, changes = splits.train, _plans.changes(config.augment)
+    size = _plans.batch_size(config)
     classes, sampled = len(splits.classes), config.balance == "sampling"
     plan = Plan(train, size, True, config.seed, changes, train.labels, classes=classes, balanced=sampled)
     count = min(config.views, config.augment.views or config.views)

@@ -14,7 +14,7 @@ from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
 from tlkit.display import quoted, say
 from tlkit.errors import Unavailable
-from tlkit.recipes import _links, _runs, _steps
+from tlkit.recipes import _decisions, _inputs, _jobs, _links, _networks, _runs
 
 if TYPE_CHECKING:
     from tlkit import data, tracking
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def run(config: Select) -> list[Ranked]:
     """Rank, print and log the backbones, the best first; see `config.Select` for the settings."""
-    began = _steps.begin()
+    began = _jobs.import_keras()
     from tlkit import runtime, tracking
 
     if config.data.origin == "embedded" and config.backbones == list(SELECT):
@@ -31,17 +31,17 @@ def run(config: Select) -> list[Ranked]:
     each = list(dict.fromkeys(_alone(config, chosen) for chosen in config.backbones))
     runtime.prepare(config.seed, each[0].precision)
     tracking.open_store(config.experiment)
-    examples = _steps.photos(config.data)
-    _steps.one_label(examples, "select")
+    examples = _inputs.photos(config)
+    _inputs.require_one_label(examples, "select")
     params = {name: value for name, value in _runs.params(each[0]).items() if not name.startswith("backbone.")}
-    params["backbones"] = ", ".join(_steps.named(one.backbone) for one in each)
+    params["backbones"] = ", ".join(_networks.title(one.backbone) for one in each)
     ranked, absent = [], []
     with tracking.run(
         config.experiment, run_name=config.run_name, params=params, tags=_runs.tags("select", "several")
     ) as parent:
         _runs.log_config(config)
         for number, one in enumerate(each, 1):
-            say(f"\n{number} of {len(each)}: {_steps.named(one.backbone)}")
+            say(f"\n{number} of {len(each)}: {_networks.title(one.backbone)}")
             try:
                 ranked.append(_rank(one, examples))
             except Unavailable as error:  # its weights are not here and cannot be fetched; the others may be
@@ -61,7 +61,7 @@ def _alone(config: Select, chosen: str | Backbone) -> FeatureExtraction:
 
     backbone = Backbone(chosen) if isinstance(chosen, str) else chosen
     common = {name: getattr(config, name) for name in ("data", "precision", "seed", "experiment", "features")}
-    one = _steps.complete(FeatureExtraction(backbone=backbone, **common))
+    one = _decisions.completed(FeatureExtraction(backbone=backbone, **common))
     size, row = one.data.image_size or 0, backbones.row(one.backbone.name)
     backbones.check(one.backbone.name, (size, size, row.channels), one.backbone.weights, one.backbone.alpha)
     return one
@@ -70,14 +70,14 @@ def _alone(config: Select, chosen: str | Backbone) -> FeatureExtraction:
 def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     from tlkit import backbones, evaluation, features, probes, tracking
 
-    name, began = _steps.named(config.backbone), time.perf_counter()
-    backbone = _steps.backbone(config)
+    name, began = _networks.title(config.backbone), time.perf_counter()
+    backbone = _networks.backbone(config)
     network = features.pooled(backbones.classifier(backbone, len(examples.classes)))
-    extractor = _steps.extractor(config, network, "pooled")
+    extractor = _networks.extractor(config, network, "pooled")
     # The test split stays unseen: what is chosen by it could not be tested by it.
-    splits, seen = _steps.extract(config, examples, extractor, test=False)
-    known = features.Features.joined(seen if splits.test else seen[:1])
-    params = _runs.params(_steps.with_engine(config, extractor))
+    splits, parts = _inputs.split_features(config.data, examples, extractor, test=False)
+    known = features.Features.joined(parts if splits.test else parts[:1])
+    params = _runs.params(_decisions.applied(config, [_decisions.engine(extractor)]))
     tags = _runs.tags("select", config.backbone.name) | _runs.data_tags(splits)
     with tracking.run(config.experiment, run_name=name, params=params, tags=tags, nested=True) as started:
         values, copies = known.array(), known.hashes

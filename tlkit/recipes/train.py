@@ -9,13 +9,13 @@ import dataclasses
 import difflib
 import math
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
 from tlkit.config import CNN, Augment, Train
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _results, _runs, _steps
+from tlkit.recipes import _decisions, _inputs, _jobs, _networks, _plans, _results, _summary
+from tlkit.recipes._decisions import Decision
 
 if TYPE_CHECKING:
     import keras
@@ -29,59 +29,43 @@ LARGEST = 1e38  # what float32 can hold
 FRAME = 0.032  # seconds that each column of a spectrogram looks at, the usual compromise for speech
 
 
-def run(config: Train, trial: _runs.Trial | None = None) -> _results.Result | _runs.Tried:
+def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _jobs.Tried:
     """Train, score and log a classifier; see `config.Train` for the settings.
 
     Args:
         config: The settings.
-        trial: Where the run is one of a search.
+        trial: If the run is one of a search.
     """
-    began = _steps.begin()
-    from tlkit import runtime, tracking, training
-    from tlkit.training import optimizers
+    job = _jobs.start("train", config, trial, check, resumable=True)
+    from tlkit import training
 
-    config, begun = _runs.resumed("train", config)
-    config = _steps.complete(config)
-    row = _row(config.builder.name)
-    optimizers.check(config.optimizer)
-    runtime.prepare(config.seed, config.precision)
-    tracking.open_store(config.experiment)
-    examples = _steps.listed(config.data)
-    config = _complete(config, examples, row)
-    _steps.check_tta(config)
-    _steps.check_balance(config, examples)
-    size = config.data.image_size
-    channels = row.channels if row and size and config.data.source in FILES else None
-    splits = _steps.splits(config.data, examples, (size, size) if size else None, channels)
-    begun.check(splits)
-    if splits.rate:
-        seconds = splits.train.shape[0] / splits.rate
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, seconds=seconds))
-    building = time.perf_counter()
-    model = build(config, splits)
-    _runs.admit(model, trial)
-    config = _steps.with_batch_size(config, model, splits)
-    _steps.check_updates(config, splits)
-    config = _steps.with_rates(config, model, splits)
-    augment = _steps.changes(config.augment)
-    with _runs.tracked("train", config, splits, trial, begun) as tracked:
+    examples = _inputs.listed(job.config.data)
+    job = job.decided(completion(job.config, examples))
+    _plans.check_tta(job.config, job.config.augment)
+    _inputs.check_balance(job.config, examples)
+    splits = _inputs.splits(job.config.data, examples, _photo_shape(job.config))
+    job.check_data(splits)
+    job = job.decided(_length(splits))
+    model = build(job.config, splits)
+    _networks.admit(model, trial)
+    job = job.decided(_decisions.batch_size(job.config, model, splits))
+    job = job.decided(_decisions.rate(job.config, model, splits))
+    with job.tracked(splits) as tracked:
         history = training.fit_full(
             model,
             splits.train,
             splits.val,
-            _steps.settings(config, config.full, _steps.class_weights(config, splits)),
-            seed=config.seed,
-            augment=augment,
-            until=trial and trial.until,
-            keeping=_runs.keeping(tracked, "full", trial),
-            callbacks=_runs.callbacks(trial),
+            _plans.settings(job.config, job.config.full, _plans.class_weights(job.config, splits)),
+            seed=job.config.seed,
+            augment=_plans.changes(job.config.augment),
+            until=job.until,
+            checkpointing=job.checkpointing(tracked)("full"),
+            callbacks=job.callbacks,
         )
         if trial:
-            return _runs.Tried(model, history, time.perf_counter() - building)
-        predicted = training.predict(model, splits.test or splits.val, _steps.batch_size(config))
-        fit = _results.with_tta(config, model, splits, predicted, _results.trained(history))
-        result = _results.finish("train", config, tracked, model, fit, splits, predicted, config.register)
-    return _results.summarize("train", config, result, tracked, began)
+            return _jobs.Tried(model, history, job.seconds)
+        result = _results.score_training(job, tracked, model, splits, history)
+    return _summary.show(job, tracked, result)
 
 
 def check(config: Train) -> None:
@@ -107,7 +91,7 @@ def build(config: Train, splits: data.Splits) -> keras.Model:
     from tlkit import builders
 
     chosen, shape = config.builder, splits.train.shape
-    inputs = keras.Input(shape, name={"photos": "pixels", "sounds": "samples"}.get(splits.kind, "values"))
+    inputs = keras.Input(shape, name=splits.modality.input)
     x = inputs
     if chosen.spectrogram and splits.rate:
         frame = max(2, 2 ** round(math.log2(FRAME * splits.rate)))
@@ -172,30 +156,40 @@ def _row(name: str) -> Any:
     return builders.VARIANTS[name]
 
 
-def _complete(config: Train, examples: data.Examples, row: Any) -> Train:
-    """Fill in what depends on what the data are, so that the stored config says what was done."""
-    photos, sounds = examples.kind == "photos", examples.kind == "sounds"
-    builder, augment, size = config.builder, config.augment, config.data.image_size
+def completion(config: Train, examples: data.Examples) -> list[Decision]:
+    """Decide what depends on what the data are, so that the stored config says what was done."""
+    photos, sounds = examples.modality.resized, examples.modality.sampled
+    row, builder, size = _row(config.builder.name), config.builder, config.data.image_size
     if size and not photos:
         raise InvalidInput(f"data.image_size is {size}; it is for photos, and the data are {examples.kind}")
     if photos and config.data.source in FILES:
         size = size or (row.size if row else SIZE)
     if builder.spectrogram and not sounds:
         raise InvalidInput(f"builder.spectrogram is True; it is for sounds, and the data are {examples.kind}")
-    filled: dict[str, Any] = {
-        name: default for name, default in CNN.items() if row is None and getattr(builder, name) is None
-    }
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, image_size=size),
-        builder=dataclasses.replace(
-            builder,
-            weights=os.path.abspath(builder.weights) if os.path.isfile(builder.weights) else builder.weights,
-            spectrogram=sounds if builder.spectrogram is None else builder.spectrogram,
-            **filled,
-        ),
-        augment=_augment(augment, examples, config.data.source == "embedded"),
-    )
+    decisions = [
+        Decision("data.image_size", size),
+        Decision("builder.spectrogram", sounds if builder.spectrogram is None else builder.spectrogram),
+        Decision("augment", _augment(config.augment, examples, config.data.source == "embedded")),
+    ]
+    if os.path.isfile(builder.weights):
+        decisions.append(Decision("builder.weights", os.path.abspath(builder.weights)))
+    if row is None:
+        missing = [name for name in CNN if getattr(builder, name) is None]
+        decisions += [Decision(f"builder.{name}", CNN[name]) for name in missing]
+    return decisions
+
+
+def _photo_shape(config: Train) -> tuple[int | None, int | None, int | None] | None:
+    """Height, width and channels that photos are to have; None for their own."""
+    row, size = _row(config.builder.name), config.data.image_size
+    if not size:
+        return None
+    return size, size, row.channels if row and config.data.source in FILES else None
+
+
+def _length(splits: data.Splits) -> list[Decision]:
+    """Write down the length of sounds."""
+    return [Decision("data.seconds", splits.train.shape[0] / splits.rate)] if splits.rate else []
 
 
 def _augment(augment: Augment, examples: data.Examples, embedded: bool) -> Augment:
@@ -204,9 +198,8 @@ def _augment(augment: Augment, examples: data.Examples, embedded: bool) -> Augme
     if isinstance(augment.flip, list) and (not augment.flip or not all(0 <= axis < space for axis in augment.flip)):
         which = f"true, false or some of the axes 0 to {space - 1}" if space > 1 else "true or false"
         raise InvalidInput(f"augment.flip is {augment.flip}; for these {examples.kind} it must be {which}")
-    if examples.kind == "photos":
-        return dataclasses.replace(augment, flip=not embedded if augment.flip is None else augment.flip)
-    possible = ("shift", "contrast", "mixup") if examples.kind == "sounds" else ("flip", "shift", "mixup", "cutmix")
+    possible = examples.modality.changes
+    flip = examples.modality.mirrored and not embedded if augment.flip is None else augment.flip
     none: dict[str, Any] = {}
     for field in dataclasses.fields(augment):
         value = getattr(augment, field.name)
@@ -217,7 +210,7 @@ def _augment(augment: Augment, examples: data.Examples, embedded: bool) -> Augme
             raise InvalidInput(f"augment.{field.name} is {value}; {examples.kind} like these can have {some} only")
         if field.name not in ("crop", "policy", "magnitude"):  # their defaults change nothing
             none[field.name] = type(value)() if value is not None else False
-    return dataclasses.replace(augment, **{"flip": augment.flip or False, **none})
+    return dataclasses.replace(augment, **{"flip": flip, **none})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tlkit import cli, config, untrusted
 from tlkit.config import space
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput, Unavailable, without_password
-from tlkit.recipes import _links, _results, _runs, _search, _steps, _worker
+from tlkit.recipes import _decisions, _inputs, _jobs, _links, _networks, _runs, _search, _summary, _worker
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 SHOWN, COMPARED = 5, 10  # trials in the table at the end, and in the link to MLflow's comparison
@@ -85,8 +85,8 @@ def _check(search: config.Tune) -> tuple[space.Space, list[Any]]:
 
 
 def _absolute(search: config.Tune) -> config.Tune:
-    features = dataclasses.replace(search.features, store=_steps.store_path(search.features.store))
-    return dataclasses.replace(search, data=_steps.located(search.data), features=features)
+    features = dataclasses.replace(search.features, store=_networks.store_path(search.features.store))
+    return dataclasses.replace(search, data=_decisions.located(search.data), features=features)
 
 
 def _definition(search: config.Tune) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _chief(
                 f"the search in {_links.shown(folder)} has other settings: {'; '.join(changed)}; give the old ones to "
                 "go on with it, or another --output"
             )
-    _steps.begin()
+    _jobs.import_keras()
 
     from tlkit import runtime, tracking, tuning
     from tlkit.tracking import registry
@@ -121,7 +121,7 @@ def _chief(
     if search.register:
         registry.check_name(search.register)
     recipe = _worker.module(search)
-    completed = [_steps.complete(one) for one in configs]
+    completed = [_decisions.completed(one) for one in configs]
     for one in completed:
         recipe.check(one)
     _look_at_data(search, completed[0])
@@ -188,11 +188,10 @@ def _look_at_data(search: config.Tune, completed: Any) -> None:
     Raises:
         InvalidInput: they are no data for the recipe, or cannot be split so.
     """
-    examples = (_steps.photos if search.recipe == "finetune" else _steps.listed)(completed.data)
+    examples = _inputs.photos(completed) if search.recipe == "finetune" else _inputs.listed(completed.data)
     side = completed.data.image_size or (None if search.data.origin == "embedded" else 32)
-    size = (side, side) if side and examples.kind == "photos" else None
-    found = _steps.splits(completed.data, examples, size, 3 if size else None, check=False, quiet=True)
-    say(_steps.counted(found))
+    shape = (side, side, 3) if side and examples.modality.resized else None
+    say(_inputs.summary(_inputs.splits(completed.data, examples, shape, check=False, quiet=True)))
 
 
 def _params(search: config.Tune) -> dict[str, Any]:
@@ -327,7 +326,7 @@ def _summarize(
     if took:
         say(f"  time  {took}")
     say(f"  run   {_run_name(best)}{best.run_id} in {without_password(mlflow.get_tracking_uri())}")
-    _results.print_registered(best.registered)
+    _summary.print_registered(best.registered)
     say(f"  recipe {_links.shown(path)}")
     say("\nNext:")
     say(f"  {_links.recipe(search.recipe)} --config {_links.shown(path)} --seed 1")
