@@ -52,6 +52,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_in_temp = True
 nb_output_stderr = "remove"  # progress and what frameworks say of the machine
+nb_merge_streams = True
 
 
 def setup(app: object) -> None:
