@@ -17,7 +17,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 import tlkit
 from tlkit import __main__ as program
-from tlkit import cli
+from tlkit.cli import helptext, parsing
 
 
 def write(folder: Path) -> None:
@@ -69,7 +69,7 @@ def command_page(name: str, summary: str) -> str:
     example = re.search(r"^python -m tlkit\.recipes\.(.+)$", rest, re.MULTILINE)
     lines += [f"$ tlkit {example[1] if example else name}", "```", ""]
     if about.positional:
-        places = cli.usage_line(about.config, f"tlkit {name}", about.positional)
+        places = parsing.usage(about.config, f"tlkit {name}", about.positional)
         lines += [f"By place: `{places}`.", ""]
     lines += [
         "The settings below are flags of the command and keys of its YAML file (`--config FILE`); `--print_config`",
@@ -77,14 +77,14 @@ def command_page(name: str, summary: str) -> str:
         "",
     ]
     group = None
-    for setting, words in cli.describe_settings(about.config).items():
+    for setting, words in helptext.describe_settings(about.config).items():
         if words.group != group:
             group = words.group
             title, _, purpose = group.rstrip(":").removesuffix(")").partition(" (")
             lines += [f"## {title or 'General'}", ""]
             lines += [f"{escaped(purpose[:1].upper() + purpose[1:])}.", ""] if purpose else []
         shown = setting.upper() if setting in about.positional else f"--{setting}"
-        lines += [f"`{shown}`", f": {escaped(words.explained)}  ", f"  *{escaped(words.takes)}*", ""]
+        lines += [f"`{shown}`", f": {escaped(words.description)}  ", f"  *{escaped(words.takes)}*", ""]
     return "\n".join(lines)
 
 

@@ -35,6 +35,7 @@ STRONGEST = {
 }
 """How far each operation of a policy goes at magnitude 30: RandAugment's and TrivialAugment Wide's, as torchvision has
 them. Shares of the side for translations, degrees for turns, bits for posterize, levels for solarize."""
+MIXING = ("mixup", "cutmix")  # changes that need a whole batch
 _LEVELS = np.arange(256.0)
 _ONE_WAY = ("posterize", "solarize")  # the others go either way
 _GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
@@ -184,6 +185,15 @@ def switched_on(changes: Mapping[str, Any]) -> dict[str, Any]:
     if left.get("policy") != "randaugment":
         left.pop("magnitude", None)
     return left
+
+
+def without_mixing(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the settings that change nothing and those that need a batch; what is left changes one example.
+
+    >>> without_mixing({"flip": True, "rotation": 0.0, "mixup": 0.2})
+    {'flip': True}
+    """
+    return {name: value for name, value in switched_on(changes).items() if name not in MIXING}
 
 
 def mix(

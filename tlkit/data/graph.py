@@ -11,8 +11,8 @@ import numpy as np
 
 from tlkit.data.modalities import Modality
 from tlkit.data.modalities.nodes import NODES
-from tlkit.data.sources import few, npz_arrays
-from tlkit.display import say
+from tlkit.data.sources import npz_arrays
+from tlkit.display import few, say
 from tlkit.errors import InvalidInput
 
 SPLITS = ("train", "val", "test")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tlkit.data.modalities import row
-from tlkit.data.sources import few
+from tlkit.display import few
 from tlkit.errors import InvalidInput
 from tlkit.labels import SEPARATOR, joined
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from tlkit.data.modalities.arrays import ARRAYS
 from tlkit.data.modalities.features import FEATURES
+from tlkit.data.modalities.modality import Files, Framing, Modality, Requests, Shape
 from tlkit.data.modalities.nodes import NODES
 from tlkit.data.modalities.photos import PHOTOS
-from tlkit.data.modalities.row import Files, Framing, Modality, Requests, Shape
 from tlkit.data.modalities.sounds import SOUNDS
 from tlkit.errors import InvalidInput
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tlkit.data.augmentation import augment_array
-from tlkit.data.modalities.row import Modality, Requests
+from tlkit.data.modalities.modality import Modality, Requests
 from tlkit.errors import InvalidInput
 
 

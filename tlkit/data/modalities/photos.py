@@ -12,7 +12,7 @@ from PIL import Image
 from tlkit.data import images
 from tlkit.data.augmentation import augment
 from tlkit.data.images import Content
-from tlkit.data.modalities.row import Files, Framing, Modality, Requests, Shape
+from tlkit.data.modalities.modality import Files, Framing, Modality, Requests, Shape
 from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:

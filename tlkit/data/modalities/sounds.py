@@ -10,7 +10,7 @@ import numpy as np
 from tlkit.data import sounds
 from tlkit.data.augmentation import augment_sound
 from tlkit.data.images import Content
-from tlkit.data.modalities.row import Files, Framing, Modality, Requests, Shape
+from tlkit.data.modalities.modality import Files, Framing, Modality, Requests, Shape
 from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
