@@ -135,6 +135,18 @@ def compiled(
         metrics=[losses.accuracy(multi_label)],
         jit_compile=runtime.jit_compile(),
     )
+    _build(logits)
+
+
+def _build(logits: keras.Model) -> None:
+    """Create the variables of the optimizer and of the metrics before the first step.
+
+    TensorFlow traces a step that creates variables twice: for a small network that takes longer than an epoch.
+    """
+    logits.optimizer.build(logits.trainable_variables)
+    outputs = np.zeros([size or 1 for size in logits.output_shape], "float32")
+    logits.compute_metrics(None, outputs, outputs)  # labels may be probabilities
+    logits.reset_metrics()
 
 
 def fit(
@@ -179,7 +191,6 @@ def fit(
     compiled(logits, settings, rate, factors, multi_label)
     state = state and state._replace(step=state.step * times)
     if settings.ema_momentum:  # from the weights as they are: Keras begins with zeros
-        logits.optimizer.build(logits.trainable_variables)
         variables.assign(optimizers.averages(logits.optimizer), variables.values(logits.trainable_variables))
     history = History(list(state.epochs if state else before.epochs if before else []))
     first = state.before if state else len(history.epochs)
