@@ -142,7 +142,9 @@ def constants(module: ModuleType) -> dict[str, list[str]]:
 
 def packages_index() -> str:
     """Write the list of all packages."""
-    rows = [f"| [`tlkit.{name}`]({name}.md) | {escaped(first_line(getattr(tlkit, name)))} |" for name in public_modules()]
+    rows = [
+        f"| [`tlkit.{name}`]({name}.md) | {escaped(first_line(getattr(tlkit, name)))} |" for name in public_modules()
+    ]
     head = ["# Packages", "", "| package | |", "|---|---|"]
     return "\n".join([*head, *rows, "", *toctree(public_modules())])
 

@@ -22,10 +22,7 @@ from PIL import Image
 from tlkit import data, plots
 
 FRACTIONS = {"val_fraction": 0.1, "test_fraction": 0.8}
-SETTINGS = (
-    "--backbone.name LetterNet --head.solved false --head.epochs 12 --head.learning_rate 0.01 --full.epochs 12 "
-    "--full.learning_rate 1e-4 --augment.flip false --augment.rotation 10 --augment.zoom 0.1 --augment.shift 0.08"
-).split()
+SETTINGS = ["--backbone.name", "LetterNet", "--head.solved", "false", "--head.epochs", "12", "--head.learning_rate", "0.01", "--full.epochs", "12", "--full.learning_rate", "1e-4", "--augment.flip", "false", "--augment.rotation", "10", "--augment.zoom", "0.1", "--augment.shift", "0.08"]
 
 
 def main() -> None:
