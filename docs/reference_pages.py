@@ -122,7 +122,7 @@ def package_page(name: str) -> str:
 
 
 def exported(module: ModuleType) -> list[str]:
-    """Write directives for what a package exports: functions, then classes, then constants with what stands below them."""
+    """Write directives for what a package exports: functions, then classes, then constants with their texts."""
     tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
     imported = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
     order = [*(name for name in imported if name in module.__all__), *module.__all__]  # as the package has them

@@ -1,4 +1,4 @@
-"""One decoder of sounds: the same file always gives the same samples."""
+"""Decode sounds: one decoder, so that the same file always gives the same samples."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tlkit.errors import InvalidInput
 from tlkit.untrusted import check_memory
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga"})
-PCM = bytes.fromhex("0100000000001000800000aa00389b71")  # what an extensible header calls plain samples
-CHUNKS = 10_000  # of a WAV file
+PCM = bytes.fromhex("0100000000001000800000aa00389b71")  # the code of plain samples in an extensible header
+CHUNKS = 10_000  # maximum number of chunks of a WAV file
 BLOCK = 2**20  # values converted at a time
-_UNKNOWN = 2**31 - 2**20  # a length from here on may stand for one that was not known when the header was written
+_UNKNOWN = 2**31 - 2**20  # from here on, a length may mean that it was unknown when the header was written
 
 
 def decode(content: Path | bytes, samples: int | None = None, name: str | None = None) -> np.ndarray:
     """Decode a WAV file of 8, 16, 24 or 32 bits, average its channels, and bring it to a length.
 
-    FLAC and OGG files are decoded where the package soundfile is installed. The content decides what a file is, not its
-    suffix. A WAV file whose header was written before its length was known, as into a pipe, goes on to the end of the
-    file. No more is read than `samples`.
+    FLAC and OGG files are decoded if the package soundfile is installed. The format follows from the content, not from
+    the suffix. A WAV file whose header was written before its length was known, as into a pipe, extends to the end of
+    the file. No more than `samples` are read.
 
     Args:
         content: A file or its bytes.
-        samples: Length: what is longer is cut, what is shorter is followed by silence; None keeps the sound's own.
+        samples: Length to which the sound is cut or padded with silence; None keeps its own length.
         name: What errors call the sound; by default its path.
 
     Shapes:
@@ -56,26 +56,26 @@ def decode(content: Path | bytes, samples: int | None = None, name: str | None =
 
 
 def encode(sound: np.ndarray, rate: int) -> bytes:
-    """Make a WAV file of 16 bits.
+    """Return the content of a WAV file of 16 bits.
 
     Args:
         sound: Shape (samples, 1), from -1 to 1.
-        rate: Samples in a second.
+        rate: Samples per second.
     """
-    made = io.BytesIO()
-    with wave.open(made, "wb") as file:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes(np.clip(np.rint(sound * 2**15), -(2**15), 2**15 - 1).astype("<i2").tobytes())
-    return made.getvalue()
+    return content.getvalue()
 
 
 def frame(contents: Sequence[Path | bytes], names: Sequence[str], seconds: float | None = None) -> tuple[int, int]:
     """Choose one length for all sounds, from their headers alone.
 
-    By default it is the shortest, in tenths of a second, in which 99 of 100 sounds fit whole: no one recording that was
-    left running decides how much silence all the others get. Of fewer than 100 sounds, all fit.
+    By default it is the shortest length, in tenths of a second, that 99 % of the sounds fit into, so that one overlong
+    recording does not decide how much silence pads all others. All of fewer than 100 sounds fit.
 
     Args:
         contents: The sounds; those that cannot be read do not count.
@@ -83,7 +83,7 @@ def frame(contents: Sequence[Path | bytes], names: Sequence[str], seconds: float
         seconds: The length, or None for the default.
 
     Returns:
-        Samples of a sound, and samples in a second.
+        The number of samples of a sound, and of samples per second.
 
     Raises:
         InvalidInput: no sound can be read, they have several sampling rates, or `seconds` is less than a sample.
@@ -100,9 +100,9 @@ def frame(contents: Sequence[Path | bytes], names: Sequence[str], seconds: float
     rates = Counter(rate for _, rate, _ in headers)
     (rate, _), *others = rates.most_common()
     if others:
-        odd, its, _ = next(header for header in headers if header[1] != rate)
+        odd, other, _ = next(header for header in headers if header[1] != rate)
         raise InvalidInput(
-            f"{odd} has {its:,} samples a second, {rates[rate]:,} others have {rate:,}: bring all sounds to one rate"
+            f"{odd} has {other:,} samples a second, {rates[rate]:,} others have {rate:,}: bring all sounds to one rate"
         )
     lengths = sorted(count for _, _, count in headers)
     if seconds is None:
@@ -118,7 +118,7 @@ def frame(contents: Sequence[Path | bytes], names: Sequence[str], seconds: float
 
 
 def rate(content: Path | bytes) -> int:
-    """How many samples a second of a sound has that `decode` has decoded.
+    """Return the samples per second of a sound that `decode` can decode.
 
     >>> rate(encode(np.zeros((8, 1)), rate=8000))
     8000
@@ -131,7 +131,7 @@ def rate(content: Path | bytes) -> int:
 
 
 class _Wav(NamedTuple):
-    """Where a WAV file's samples lie; each has a value for every channel."""
+    """The position of the samples in a WAV file; each has a value for every channel."""
 
     rate: int
     channels: int
@@ -145,7 +145,7 @@ def _stream(content: Path | bytes) -> IO[bytes]:
 
 
 def _header(content: Path | bytes) -> tuple[int, int]:
-    """Samples in a second, and samples."""
+    """The number of samples per second, and of samples."""
     with _stream(content) as stream:
         if _is_compressed(stream):
             with _soundfile(stream) as file:
@@ -181,14 +181,14 @@ def _wav(stream: IO[bytes]) -> _Wav:
     """Find the format and the samples among the chunks of a WAV file.
 
     Raises:
-        ValueError: it is none, has another format than PCM, or ends before its samples do.
+        ValueError: it is not a WAV file, not in the format PCM, or ends before its samples do.
     """
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     head = stream.read(12)
     if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
         raise ValueError("not a WAV, FLAC or OGG file")
-    form, long, samples = b"", 0, None  # of RF64: the length of the samples in 64 bits
+    form, long, samples = b"", 0, None  # long: of RF64, the length of the samples in 64 bits
     for name, start, length in _chunks(stream, 12, size):
         if name == b"ds64":
             long = int.from_bytes(stream.read(16)[8:], "little")
@@ -209,23 +209,23 @@ def _wav(stream: IO[bytes]) -> _Wav:
     if not channels or not width:
         raise ValueError(f"not a WAV file ({channels} channels of {bits} bits)")
     start, length = samples
-    there, whole = size - start, int.from_bytes(head[4:8], "little")
+    rest, whole = size - start, int.from_bytes(head[4:8], "little")
     if long and head[:4] == b"RF64":
         length = long
     elif (
         length == 2**32 - 1
-        or (length > there and (whole == 0 or whole >= _UNKNOWN))
-        or (length == 0 and there and not _ends_in_chunks(stream, start, size))
+        or (length > rest and (whole == 0 or whole >= _UNKNOWN))
+        or (length == 0 and rest and not _ends_in_chunks(stream, start, size))
     ):
-        length = there  # it was not known when the header was written
-    count, found = length // (channels * width), there // (channels * width)
-    if count > found:
-        raise ValueError(f"cut short: it announces {count:,} samples and has {found:,}")
+        length = rest  # it was unknown when the header was written
+    count, actual = length // (channels * width), rest // (channels * width)
+    if count > actual:
+        raise ValueError(f"cut short: it announces {count:,} samples and has {actual:,}")
     return _Wav(rate, channels, width, start, count)
 
 
 def _chunks(stream: IO[bytes], at: int, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place and length of each chunk; the stream stands at its first byte."""
+    """The name, position and length of each chunk; the stream is at its first byte."""
     for _ in range(CHUNKS):
         stream.seek(at)
         head = stream.read(8)
@@ -236,11 +236,11 @@ def _chunks(stream: IO[bytes], at: int, size: int) -> Iterator[tuple[bytes, int,
         at += 8 + length
         if length % 2:
             stream.seek(at)
-            at += stream.read(4) not in (b"fmt ", b"data")  # some programs leave out the byte that makes it even
+            at += stream.read(4) not in (b"fmt ", b"data")  # some programs omit the byte that makes the length even
 
 
 def _ends_in_chunks(stream: IO[bytes], at: int, size: int) -> bool:
-    """Whether what follows is more chunks, up to the end, and no samples."""
+    """Whether the rest of the file consists of chunks, and not of samples."""
     for name, start, length in _chunks(stream, at, size):
         if not (name.isascii() and name.decode().isprintable()):
             return False
@@ -257,12 +257,12 @@ def _is_compressed(stream: IO[bytes]) -> bool:
 def _compressed(stream: IO[bytes], samples: int | None) -> np.ndarray:
     with _soundfile(stream) as file:
         known = file.frames < _UNKNOWN
-        wanted = samples if samples is not None or not known else file.frames
-        if wanted is not None:
-            check_memory(4 * wanted, "the sound")
-        parts = list(_blocks(file, wanted))
+        count = samples if samples is not None or not known else file.frames
+        if count is not None:
+            check_memory(4 * count, "the sound")
+        parts = list(_blocks(file, count))
         sound = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        if known and len(sound) < min(wanted or 0, file.frames):
+        if known and len(sound) < min(count or 0, file.frames):
             raise ValueError(f"cut short: it announces {file.frames:,} samples and has {len(sound):,}")
     if not len(sound):
         raise ValueError("the sound is empty (0 samples)")
@@ -271,13 +271,13 @@ def _compressed(stream: IO[bytes], samples: int | None) -> np.ndarray:
 
 def _blocks(file: Any, samples: int | None) -> Iterator[np.ndarray]:
     """The average of the channels, up to a number of samples."""
-    step, found = max(1, BLOCK // file.channels), 0
-    while samples is None or found < samples:
-        block = file.read(step if samples is None else min(step, samples - found), dtype="float32", always_2d=True)
+    step, done = max(1, BLOCK // file.channels), 0
+    while samples is None or done < samples:
+        block = file.read(step if samples is None else min(step, samples - done), dtype="float32", always_2d=True)
         if not len(block):
             return
-        found += len(block)
-        if samples is None and found > _UNKNOWN:
+        done += len(block)
+        if samples is None and done > _UNKNOWN:
             raise ValueError(f"more than {_UNKNOWN:,} samples")
         yield np.clip(block.mean(axis=1, dtype=np.float64), -1, 1).astype(np.float32)
 
@@ -285,16 +285,16 @@ def _blocks(file: Any, samples: int | None) -> Iterator[np.ndarray]:
 def _soundfile(stream: IO[bytes]) -> Any:
     try:
         import soundfile
-    except (ImportError, OSError) as error:  # OSError: the package is there, and libsndfile is not
+    except (ImportError, OSError) as error:  # OSError: the package is installed, but libsndfile is not
         raise ValueError(
             "FLAC and OGG are decoded by the package soundfile: pip install 'tlkit[sounds]', or convert it to WAV"
         ) from error
     try:
         file = soundfile.SoundFile(stream)
         if file.frames >= _UNKNOWN:
-            file.seekable = lambda: False  # soundfile seeks after each read, which fails where the end is not known
+            file.seekable = lambda: False  # soundfile seeks after each read, which fails where the end is unknown
         return file
-    except TypeError as error:  # what it takes for a file without header
+    except TypeError as error:  # it took the content for raw samples
         raise ValueError(str(error)) from error
 
 
@@ -302,7 +302,7 @@ def _values(data: bytes, width: int) -> np.ndarray:
     """Samples from -1 to below 1: 8 bits are unsigned, all others signed and little-endian."""
     if width == 1:
         return (np.frombuffer(data, np.uint8) - np.float32(128)) / 128
-    if width == 3:  # NumPy has no such integers: make them the upper bytes of 32 bits
+    if width == 3:  # NumPy has no 24-bit integers: make them the upper bytes of 32 bits
         wide = np.zeros((len(data) // 3, 4), np.uint8)
         wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
         data, width = wide.tobytes(), 4
@@ -316,5 +316,5 @@ def _shown(content: Path | bytes) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    said = " ".join(str(error).split()) or type(error).__name__
-    return f"not a FLAC or OGG file that can be decoded ({said})" if isinstance(error, RuntimeError) else said
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"not a FLAC or OGG file that can be decoded ({text})" if isinstance(error, RuntimeError) else text
