@@ -6,8 +6,8 @@ python benchmarks/finetuning.py --tables                          # no run, only
 
 Each run is a process of its own. Finished ones are kept, a line of JSON each, in the file of `--results`, and are not
 repeated, so that the command can be stopped and goes on; a run counts as finished as long as its settings, defaults
-included, are what they were (delete the file when the code has changed). Then the tables of docs/benchmarks/finetuning.md are
-written anew. Parts:
+included, are what they were (delete the file when the code has changed). Then the tables of
+docs/benchmarks/finetuning.md are written anew. Parts:
 
 - `guide`: https://keras.io/guides/transfer_learning, both halves (`keras-finetune` in `_peers.py`), with all of train/.
 - `defaults`: `finetune` with nothing but data, network and seed; a share of train/ validates. Its activation store is

@@ -70,7 +70,7 @@ def command_page(name: str, summary: str) -> str:
     lines += [f"$ tlkit {example[1] if example else name}", "```", ""]
     if about.positional:
         places = parsing.usage(about.config, f"tlkit {name}", about.positional)
-        lines += [f"By place: `{places}`.", ""]
+        lines += [f"Without the names of settings: `{places}`.", ""]
     lines += [
         "The settings below are flags of the command and keys of its YAML file (`--config FILE`); `--print_config`",
         "prints all of them with their values. `tlkit " + name + " --help` shows the ones people use first.",
@@ -90,7 +90,12 @@ def command_page(name: str, summary: str) -> str:
 
 def commands_index() -> str:
     """Write the list of all commands by task."""
-    lines = ["# Commands", "", "`tlkit COMMAND` and `python -m tlkit.recipes.COMMAND` are the same.", ""]
+    lines = [
+        "# Commands",
+        "",
+        "`tlkit COMMAND` and `python -m tlkit.recipes.COMMAND` are the same; commands answer in the spelling you use.",
+        "",
+    ]
     for task in dict.fromkeys(task for _, task, _ in program.COMMANDS):
         rows = [f"| [`{name}`]({name}.md) | {summary} |" for name, of, summary in program.COMMANDS if of == task]
         lines += [f"## {task.capitalize()}", "", "| command | |", "|---|---|", *rows, ""]
@@ -117,8 +122,11 @@ def package_page(name: str) -> str:
 
 
 def exported(module: ModuleType) -> list[str]:
-    """Write directives for what a package exports: functions, then classes, then constants with what stands below them."""
-    names = {name: getattr(module, name) for name in module.__all__}
+    """Write directives for what a package exports: functions, then classes, then constants with their texts."""
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    imported = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    order = [*(name for name in imported if name in module.__all__), *module.__all__]  # as the package has them
+    names = {name: getattr(module, name) for name in dict.fromkeys(order)}
     lines = [""]
     for name in sorted(names, key=lambda name: (not inspect.isfunction(names[name]), not inspect.isclass(names[name]))):
         if inspect.isfunction(names[name]):

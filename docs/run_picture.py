@@ -9,9 +9,8 @@ has a curve. Seed 0; half a minute on 2 cores.
 
 from __future__ import annotations
 
+import contextlib
 import io
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -19,20 +18,24 @@ import mlflow
 import pandas as pd
 from PIL import Image
 
-from tlkit import data, plots
+from tlkit import cli, config, data, plots
+from tlkit.recipes import finetune
 
 FRACTIONS = {"val_fraction": 0.1, "test_fraction": 0.8}
-SETTINGS = ["--backbone.name", "LetterNet", "--head.solved", "false", "--head.epochs", "12", "--head.learning_rate", "0.01", "--full.epochs", "12", "--full.learning_rate", "1e-4", "--augment.flip", "false", "--augment.rotation", "10", "--augment.zoom", "0.1", "--augment.shift", "0.08"]
+SETTINGS = {
+    "data": FRACTIONS,
+    "backbone": {"name": "LetterNet"},
+    "head": {"solved": False, "epochs": 12, "learning_rate": 0.01},
+    "full": {"epochs": 12, "learning_rate": 1e-4},
+    "augment": {"flip": False, "rotation": 10.0, "zoom": 0.1, "shift": 0.08},
+}
 
 
 def main() -> None:
     """Train in a folder that is thrown away, and put its pictures side by side."""
-    with tempfile.TemporaryDirectory() as folder:
-        shares = [word for name, share in FRACTIONS.items() for word in (f"--data.{name}", str(share))]
-        subprocess.run([sys.executable, "-m", "tlkit.recipes.finetune", *SETTINGS, *shares], cwd=folder, check=True)
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        run = mlflow.search_runs(experiment_names=["tlkit"], output_format="list")[0]
-        artifacts = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, dst_path=folder))
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        result = finetune.run(cli.from_settings(config.Finetune, SETTINGS))
+        artifacts = Path(mlflow.artifacts.download_artifacts(run_id=result.run_id, dst_path="artifacts"))
         curves = Image.open(artifacts / "learning_curves.png").convert("RGB")
         matrix = Image.open(artifacts / "confusion_matrix.png").convert("RGB")
         mistakes = worst(pd.read_json(artifacts / "predictions.json", orient="split"))

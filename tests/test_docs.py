@@ -1,4 +1,4 @@
-"""The pages of docs/ and the README: their code runs, it makes the pictures that they show, and what they name is there."""
+"""The pages of docs/ and the README: their code runs and draws their pictures, and what they name is there."""
 
 from __future__ import annotations
 
