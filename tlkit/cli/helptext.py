@@ -52,7 +52,7 @@ def help_text(
     """
     import textwrap
 
-    settings = _settings(config_class)
+    settings = describe_settings(config_class)
     first = _first(config_class)
     whole = whole or len(settings) == len(first)
     example = re.search(r"^python -m tlkit\.recipes\.(.+)$", doc, re.MULTILINE)
@@ -70,7 +70,7 @@ def help_text(
     return "\n".join(lines)
 
 
-class _Setting(NamedTuple):
+class Setting(NamedTuple):
     """A setting's group with its purpose, its description in the config's docstring, and what it takes."""
 
     group: str
@@ -78,22 +78,22 @@ class _Setting(NamedTuple):
     takes: str
 
 
-def _settings(config_class: type, prefix: str = "", group: str = "") -> dict[str, _Setting]:
+def describe_settings(config_class: type, prefix: str = "", group: str = "") -> dict[str, Setting]:
     """Describe each setting, by its dotted name; those that are in no group come first."""
     descriptions = _descriptions(config_class)
-    single: dict[str, _Setting] = {}
-    grouped: dict[str, _Setting] = {}
+    single: dict[str, Setting] = {}
+    grouped: dict[str, Setting] = {}
     for field in dataclasses.fields(config_class):
         name, kind = f"{prefix}{field.name}", fields.hints(config_class)[field.name]
         words = descriptions[field.name]
         if dataclasses.is_dataclass(kind):
             heading = f"{name} ({words[:1].lower()}{words[1:].rstrip('.')}):"
-            grouped |= _settings(typing.cast("type", kind), f"{name}.", heading)
+            grouped |= describe_settings(typing.cast("type", kind), f"{name}.", heading)
         else:
             takes = expected(kind).removesuffix(" or null") + ("; required" if fields.required(field) else "")
             default = fields.default(field)
             has_default = default is not None and default not in ([], {})
-            single[name] = _Setting(group, words, f"{takes}; default {space.flow(default)}" if has_default else takes)
+            single[name] = Setting(group, words, f"{takes}; default {space.flow(default)}" if has_default else takes)
     return single | grouped
 
 
@@ -118,7 +118,7 @@ def _first(config_class: type) -> list[str]:
 
 
 def _groups(
-    settings: dict[str, _Setting], names: Sequence[str] | dict[str, _Setting], positional: Sequence[str], whole: bool
+    settings: dict[str, Setting], names: Sequence[str] | dict[str, Setting], positional: Sequence[str], whole: bool
 ) -> dict[str, list[tuple[str, str]]]:
     """Give the rows of the table under each heading: the flag and its text."""
     groups: dict[str, list[tuple[str, str]]] = {}

@@ -62,7 +62,7 @@ def estimate(extractor: Extractor, examples: Sequence[NamedExamples], passes: in
     gain = f"save {fewer:,} of {passes:,} passes of a photo" if fewer > 0 else "save no pass of a photo"
     said = f"{size / 1e6:,.0f} MB more to {gain}"
     if size > room:
-        return Estimate(False, size, saved, f"{said}: more than the {room / GB:.2g} GB that there are for it")
+        return Estimate(False, size, saved, f"{said}: more than the {room / GB:.2g} GB available")
     return Estimate(saved >= WORTH, size, saved, said)
 
 

@@ -34,7 +34,7 @@ def _draw(axes: Axes, sound: np.ndarray) -> None:
 
 def _encode(sound: np.ndarray, rate: int | None) -> bytes:
     if rate is None:
-        raise ValueError("rate is missing: give the samples in a second of the sound")
+        raise ValueError("rate is missing: give the samples per second of the sound")
     return sounds.encode(sound, rate)
 
 
