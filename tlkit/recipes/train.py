@@ -104,7 +104,7 @@ def build(config: Train, splits: data.Splits) -> keras.Model:
     return builders.build(settings.name, **arguments)
 
 
-def _normalization(config: Train, splits: data.Splits, inputs: keras.KerasTensor) -> keras.KerasTensor:
+def _preprocessed(config: Train, splits: data.Splits, inputs: keras.KerasTensor) -> keras.KerasTensor:
     """Add the preprocessing: a log-spectrogram of sounds, then zero mean and unit variance.
 
     Raises:
