@@ -132,14 +132,15 @@ def recipe_config(config: Tune, settings: Mapping[str, Any]) -> Tuned:
     }
     if config.recipe == "train":
         del common["features"]
-    made: Tuned = cli.from_settings(RECIPES[config.recipe], spaces.merged(common, settings))
-    return made
+    recipe_settings: Tuned = cli.from_settings(RECIPES[config.recipe], spaces.merged(common, settings))
+    return recipe_settings
 
 
 def stored_config(config: Tune, trial_folder: Path) -> Tuned:
     """Read the recipe's config that a trial has left in its folder."""
-    made: Tuned = cli.from_settings(RECIPES[config.recipe], untrusted.read_yaml(trial_folder / "config.yaml"))
-    return made
+    stored = untrusted.read_yaml(trial_folder / "config.yaml")
+    recipe_settings: Tuned = cli.from_settings(RECIPES[config.recipe], stored)
+    return recipe_settings
 
 
 def sharing(config: Tune) -> float:

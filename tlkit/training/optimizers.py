@@ -116,8 +116,8 @@ class Layerwise(keras.optimizers.Optimizer):
 
 
 def _layerwise(name: str) -> type[Layerwise]:
-    made = type(f"Layerwise{name}", (Layerwise, getattr(keras.optimizers, name)), {"__module__": __name__})
-    return keras.saving.register_keras_serializable(package="tlkit")(made)
+    optimizer = type(f"Layerwise{name}", (Layerwise, getattr(keras.optimizers, name)), {"__module__": __name__})
+    return keras.saving.register_keras_serializable(package="tlkit")(optimizer)
 
 
 LAYERWISE = {name.lower(): _layerwise(name) for name in NAMES}
