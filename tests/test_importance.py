@@ -12,7 +12,14 @@ from matplotlib.figure import Figure
 
 from tlkit import plots
 from tlkit.errors import InvalidInput
+from tlkit.tuning import importance
 from tlkit.tuning.importance import Importance, Importances, _coded, importances
+
+
+@pytest.fixture
+def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the trees, for what does not depend on how exact the shares are."""
+    monkeypatch.setattr(importance, "TREES", 10)
 
 
 def shares(found: Importances) -> dict[str, float]:
@@ -33,6 +40,7 @@ def test_importances_are_the_shares_of_the_variance():
     assert 0.95 < found.explained <= 1
 
 
+@pytest.mark.usefixtures("small_forests")
 @pytest.mark.parametrize("trials", [20, 60])
 def test_the_one_setting_that_matters_is_found(trials: int):
     rates = 10 ** np.random.default_rng(0).uniform(-5, -1, trials)
@@ -41,6 +49,7 @@ def test_the_one_setting_that_matters_is_found(trials: int):
     assert found.settings[0].mean > 10 * max(setting.mean for setting in found.settings[1:])
 
 
+@pytest.mark.usefixtures("small_forests")
 def test_a_category_is_one_setting_whose_order_does_not_matter():
     names = np.random.default_rng(0).choice(["a", "b", "c", "d"], 60).tolist()
     worth = {"a": 0.0, "b": 1.0, "c": 0.0, "d": 1.0}
@@ -53,6 +62,7 @@ def test_a_category_is_one_setting_whose_order_does_not_matter():
     assert shares(again)["kind"] == pytest.approx(shares(found)["kind"], abs=0.1)
 
 
+@pytest.mark.usefixtures("small_forests")
 def test_flags_and_missing_values_count():
     random = np.random.default_rng(0)
     flags, rates = random.choice([True, False], 60).tolist(), random.random(60).tolist()
@@ -69,12 +79,14 @@ def test_missing_values_are_below_all_numbers():
     assert ranks.tolist() == [2, 0, 0, 1]
 
 
+@pytest.mark.usefixtures("small_forests")
 def test_a_scale_makes_no_difference():
     rates = np.random.default_rng(0).uniform(-4, -1, 30)
     one = importances({"rate": rates.tolist(), **noise(30)}, rates)
     assert importances({"rate": (10**rates).tolist(), **noise(30)}, rates) == one
 
 
+@pytest.mark.usefixtures("small_forests")
 def test_what_is_constant_has_no_importance():
     found = importances({**noise(20), "same": ["adam"] * 20, "one": [1] * 20, "gone": [None] * 20}, range(20))
     constant = [setting for setting in found.settings if "noise" not in setting.name]
@@ -93,6 +105,7 @@ def test_chance_is_not_taken_for_importance():
     assert np.mean([setting.mean for one in found for setting in one.settings]) == pytest.approx(0, abs=0.05)
 
 
+@pytest.mark.usefixtures("small_forests")
 @pytest.mark.parametrize("trials", [0, 1, 2, 4, 5, 6, 8])
 def test_few_trials_are_no_error(trials: int):
     found = importances({"flag": ([True, False] * 5)[:trials], **noise(trials)}, np.linspace(0, 1, trials))
@@ -104,6 +117,7 @@ def test_no_settings_are_no_error():
     assert importances({}, range(10)) == Importances([], 0.0)
 
 
+@pytest.mark.usefixtures("small_forests")
 def test_importances_are_decided_by_the_seed():
     scores = np.random.default_rng(3).random(8)
     one, again, other = (importances(noise(8, 2), scores, seed=seed) for seed in (1, 1, 2))

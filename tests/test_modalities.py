@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 
 from tlkit import cli, config, serving
 from tlkit.data import Photos, batches, load, modalities
+from tlkit.data.augmentation import MIXING
 from tlkit.data.images import Content
 from tlkit.data.modalities import Files, Framing, Modality, Requests
-from tlkit.data.pipeline import MIXING
+from tlkit.data.views import augmentation
 from tlkit.errors import InvalidInput
 from tlkit.recipes import train
 
@@ -40,6 +41,8 @@ def test_an_unknown_modality_is_refused_in_one_line():
     ) as refused:
         modalities.row("videos")
     assert "\n" not in str(refused.value)
+    with pytest.raises(InvalidInput, match="features cannot be changed: leave it out"):
+        augmentation("features")
     unknown = dataclasses.replace(Photos.of(np.zeros((2, 4, 4, 3), np.uint8), [0, 1]), kind="videos")
     with pytest.raises(InvalidInput, match="kind is 'videos'"):
         batches(unknown, 2, augment={"mixup": 0.2}, classes=2)
@@ -166,7 +169,7 @@ def test_a_new_modality_is_trained_drawn_logged_and_served(curves: Path, capsys:
     assert "augment.erasing is 0.5; curves like these can have brightness and mixup only" in capsys.readouterr().err
     assert cli.call(config.Train, train.run, settings) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("curves: ")
+    assert "curves: 61 training, 8 validation, 11 test; 2 classes; 24 x 1" in printed
     assert 'predict({"curve": ["' in printed
 
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")

@@ -149,7 +149,8 @@ def _steps(
 def _train(model: keras.Model, batches: Sequence[Batch]) -> float:
     """Train on some batches, and give the mean of their losses."""
     # Keras resets the metrics before each batch, so that this is the batch's own loss and no running mean.
-    return float(np.mean([model.train_on_batch(*batch, return_dict=True)["loss"] for batch in batches]))
+    logs = [model.train_on_batch(inputs, labels, return_dict=True) for inputs, labels in batches]
+    return float(np.mean([log["loss"] for log in logs]))
 
 
 def _smoothed(done: Sequence[_Step]) -> list[float]:

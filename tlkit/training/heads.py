@@ -53,7 +53,7 @@ def solve_head(
     >>> splits = data.load("embedded", size=(32, 32), channels=1)
     >>> model = backbones.classifier(backbones.build("LetterNet"), len(splits.classes))
     >>> history = solve_head(model, splits.train, splits.val)
-    head: solved by logistic regression, l2 ...; validation loss ..., accuracy 0.9...
+    head: solved by logistic regression, l2 ...; validation loss ..., accuracy ...
     """
     began = time.perf_counter()
     known, scored = pooled_features(model, train, val)

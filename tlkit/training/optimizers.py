@@ -208,7 +208,7 @@ def averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     Args:
         optimizer: Created by `build` with `ema_momentum`, and built; any other has no averages.
     """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
     return list(inner._model_variables_moving_average) if inner.use_ema and inner.built else []
 
 

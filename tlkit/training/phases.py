@@ -99,6 +99,18 @@ def compiled(
         metrics=[losses.accuracy(multi_label)],
         jit_compile=runtime.jit_compile(),
     )
+    _build(logits)
+
+
+def _build(logits: keras.Model) -> None:
+    """Create the variables of the optimizer and of the metrics before the first step.
+
+    TensorFlow traces a step that creates variables twice: for a small network that takes longer than an epoch.
+    """
+    logits.optimizer.build(logits.trainable_variables)
+    outputs = np.zeros([size or 1 for size in logits.output_shape], "float32")
+    logits.compute_metrics(None, outputs, outputs)  # labels may be probabilities
+    logits.reset_metrics()
 
 
 def fit(
@@ -185,7 +197,6 @@ def _prepare(logits: keras.Model, phase: Phase) -> None:
     rate = schedules.build(settings.schedule, settings.learning_rate, updates, settings.warmup)
     compiled(logits, settings, rate, phase.factors, phase.multi_label)
     if settings.ema_momentum:  # the average starts at the present weights: Keras starts at zeros
-        logits.optimizer.build(logits.trainable_variables)
         variables.assign(optimizers.averages(logits.optimizer), variables.values(logits.trainable_variables))
 
 
@@ -225,8 +236,6 @@ def _restore(
     state: checkpoints.State, model: keras.Model, best: BestEpoch, path: Path, times: int, batches: int
 ) -> None:
     """Restore the model, its optimizer, and what is known of the best epoch, as they were `batches` into the phase."""
-    if not model.optimizer.built:  # Keras' LossScaleOptimizer, built twice, has all its variables twice
-        model.optimizer.build(model.trainable_variables)
     if times > 1:
         values = _in_smaller_batches(state.arrays["optimizer"], model.optimizer, times, batches)
         state = state._replace(arrays={**state.arrays, "optimizer": values})

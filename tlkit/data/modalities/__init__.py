@@ -6,16 +6,16 @@ import numpy as np
 
 from tlkit.data.modalities.arrays import ARRAYS
 from tlkit.data.modalities.features import FEATURES
+from tlkit.data.modalities.modality import Files, Framing, Modality, Requests, Shape
 from tlkit.data.modalities.nodes import NODES
 from tlkit.data.modalities.photos import PHOTOS
-from tlkit.data.modalities.row import Files, Framing, Modality, Requests, Shape
 from tlkit.data.modalities.sounds import SOUNDS
 from tlkit.errors import InvalidInput
 
 __all__ = ["MODALITIES", "Files", "Framing", "Modality", "Requests", "Shape", "of_arrays", "of_files", "row"]
 
 MODALITIES: dict[str, Modality] = {each.name: each for each in (PHOTOS, SOUNDS, ARRAYS, NODES, FEATURES)}
-"""Rows by their stored names. Of files in a folder without any known suffix, the first row is assumed."""
+"""The rows by their stored names. Files without a known suffix are taken for the first row."""
 
 
 def row(name: str) -> Modality:
@@ -42,7 +42,7 @@ def of_files() -> list[Modality]:
 
 
 def of_arrays(values: np.ndarray) -> Modality:
-    """Return what arrays hold: photos are uint8 with 1 or 3 channels behind two axes of space, all else is arrays.
+    """Return the row of values in memory: uint8 with 1 or 3 channels after two axes of space are photos, else arrays.
 
     Shapes:
         values: (n, *space, channels)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tlkit.data.augmentation import augment_array
-from tlkit.data.modalities.row import Modality, Requests
+from tlkit.data.modalities.modality import Modality, Requests
 from tlkit.errors import InvalidInput
 
 
@@ -41,7 +41,7 @@ def _from_file(content: bytes, name: str) -> np.ndarray:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(stream)
-        # Before NumPy makes room for what the header only announces.
+        # Checked before NumPy takes the memory that the header announces.
         room = dtype.itemsize * math.prod(shape)
         if dtype.kind not in "uif" or room != len(content) - stream.tell():
             raise InvalidInput(f"{name} is an .npy file of {dtype} {shape} with {len(content):,} bytes")

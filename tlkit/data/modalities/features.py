@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tlkit.data.modalities.row import Modality
+from tlkit.data.modalities.modality import Modality
 
 FEATURES = Modality(name="features", singular="feature")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tlkit.data.modalities.row import Modality
+from tlkit.data.modalities.modality import Modality
 
 NODES = Modality(name="nodes", singular="node", input="features")

@@ -12,7 +12,7 @@ from PIL import Image
 from tlkit.data import images
 from tlkit.data.augmentation import augment
 from tlkit.data.images import Content
-from tlkit.data.modalities.row import Files, Framing, Modality, Requests, Shape
+from tlkit.data.modalities.modality import Files, Framing, Modality, Requests, Shape
 from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def _requested(content: bytes | np.ndarray, shape: tuple[int | None, ...], rate:
         raise InvalidInput(f"{name} is an array of values from {low:.3g} to {high:.3g}")
     if content.shape == shape:
         return content
-    if not whole:  # the decoder's resize is one of whole pixel values, and another one would be another preprocessing
-        wanted = " x ".join(map(str, shape))
-        raise InvalidInput(f"{name} is of shape {content.shape} and has fractions: round it, or resize it to {wanted}")
+    if not whole:  # the decoder resizes whole pixel values, and any other resize would be another preprocessing
+        size = " x ".join(map(str, shape))
+        raise InvalidInput(f"{name} is of shape {content.shape} and has fractions: round it, or resize it to {size}")
     return images.decode(content.astype(np.uint8), _size(shape), channels, name)
 
 

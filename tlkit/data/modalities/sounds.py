@@ -10,7 +10,7 @@ import numpy as np
 from tlkit.data import sounds
 from tlkit.data.augmentation import augment_sound
 from tlkit.data.images import Content
-from tlkit.data.modalities.row import Files, Framing, Modality, Requests, Shape
+from tlkit.data.modalities.modality import Files, Framing, Modality, Requests, Shape
 from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _draw(axes: Axes, sound: np.ndarray) -> None:
 
 def _encode(sound: np.ndarray, rate: int | None) -> bytes:
     if rate is None:
-        raise ValueError("rate is missing: give the samples in a second of the sound")
+        raise ValueError("rate is missing: give the samples per second of the sound")
     return sounds.encode(sound, rate)
 
 
