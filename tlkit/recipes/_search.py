@@ -20,8 +20,9 @@ from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _decisions, _links, _networks
 
 if TYPE_CHECKING:
-    from keras_tuner import Oracle
     from keras_tuner.src.engine.trial import Trial
+
+    from tlkit import tuning
 
 Tuned: TypeAlias = Finetune | Train
 RECIPES: dict[str, type[Tuned]] = {"finetune": Finetune, "train": Train}
@@ -44,7 +45,7 @@ class Search(NamedTuple):
     config: Tune
     space: spaces.Space
     folder: Path
-    oracle: Oracle
+    oracle: tuning.ResumableOracle
 
     def trial_folder(self, trial: Trial) -> Path:
         """Folder in which a trial leaves its settings, model and results."""
