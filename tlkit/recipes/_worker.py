@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlkit import cli, untrusted
+from tlkit import atomic, cli, untrusted
 from tlkit.config import Tune
 from tlkit.config import space as spaces
 from tlkit.errors import InvalidInput, Unavailable
@@ -87,7 +87,7 @@ def run_trial(config: Tune, trials: Path, trial: Trial, oracle: Oracle) -> dict[
         "work": sum(execution.seconds for execution in executions),
         "seconds": time.perf_counter() - began,
     }
-    tuning.write(folder / "result.json", json.dumps(result))
+    atomic.write_text(folder / "result.json", json.dumps(result))
     return {objective: score}
 
 
