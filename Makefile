@@ -18,6 +18,7 @@ check: $(READY)  ## what a reviewer would say: lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict docs/start/digits.py  # a user's script: what the library gives has types
 
 docs: $(VENV)/.docs  ## the documentation site, in docs/_build/html; its notebooks run, and a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -E docs docs/_build/html

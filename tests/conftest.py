@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,22 @@ def folder(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> P
     yield tmp_path
     while mlflow.active_run():
         mlflow.end_run()
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Networks with shapes and no values, for what only counts: drawing a thousand million weights takes a minute."""
+    import keras
+    from keras.src.backend.common import global_state
+
+    def zeros(self, shape, dtype=None):
+        return keras.ops.zeros(shape, dtype or "float32")
+
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
+    monkeypatch.setattr(keras.initializers.TruncatedNormal, "__call__", zeros)
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    global_state.set_global_attribute("uninitialized_variables", [])  # else the next such scope would fill them
 
 
 def write_photos(root: Path, counts: dict[str, int], side: int = 40) -> Path:

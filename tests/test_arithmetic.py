@@ -296,6 +296,7 @@ def test_lists_that_do_not_fit(shape: tuple[int, ...], listed: list[Any], messag
 # ---- Keras models
 
 
+@pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize(
     ("name", "multiply_adds", "end", "field"),
     [  # published: 15.3 billion in the convolutions (He et al. 2015), 3.8 (the same), 0.39 (Tan & Le 2019),

@@ -31,19 +31,9 @@ def shape_of(name: str, rank: int) -> tuple[int, ...]:
     return (*[row.size] * rank, row.channels)
 
 
-@pytest.fixture
-def no_random_numbers(monkeypatch: pytest.MonkeyPatch):
-    """Drawing a thousand million of them, only to count them, would take a minute."""
-
-    def zeros(self, shape, dtype=None):
-        return keras.ops.zeros(shape, dtype or "float32")
-
-    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
-    monkeypatch.setattr(keras.initializers.TruncatedNormal, "__call__", zeros)
-
-
+@pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("name", VARIANTS)
-def test_parameters_are_the_published_ones(name: str, no_random_numbers):
+def test_parameters_are_the_published_ones(name: str):
     model = build(name)
     assert trainable(model) == VARIANTS[name].parameters
     assert model.output_shape == (None, VARIANTS[name].classes)
@@ -101,6 +91,7 @@ def test_mixed_bfloat16_is_finite_and_the_head_is_float32(name: str, xla: bool):
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16", "float32"}
 
 
+@pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("name", MINI)
 def test_layer_names_are_the_same_everywhere(name: str):
     model = build(name)
@@ -112,6 +103,7 @@ def test_layer_names_are_the_same_everywhere(name: str):
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("name", MINI)
 def test_stages_freeze_by_name(name: str):
     model = build(name)
@@ -127,6 +119,7 @@ def test_stages_freeze_by_name(name: str):
         backbones.unfreeze(model, from_stage="stage9")
 
 
+@pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("name", MINI)
 def test_without_top_a_network_gives_a_map_and_takes_a_new_head(name: str, rank: int):
@@ -343,7 +336,7 @@ def test_other_networks_freeze_by_name_too(name: str):
     assert {weight.path for weight in model.trainable_weights} == {"head/kernel", "head/bias"}
 
 
-def test_googlenets_auxiliary_heads(no_random_numbers):
+def test_googlenets_auxiliary_heads(no_weights):
     model = build("googlenet", auxiliary_heads=True)
     heads = [3_188_840, 3_190_888]  # 1 x 1 convolution, dense layer and head on 512 and 528 channels, counted by hand
     assert trainable(model) == 6_998_552 + sum(heads)
@@ -463,7 +456,7 @@ def test_numbers_of_numpy_are_numbers():
         ("vit_s_16", 4598),
     ],
 )
-def test_strides_and_windows_are_the_published_ones(name: str, multiply_adds: int, no_random_numbers):
+def test_strides_and_windows_are_the_published_ones(name: str, multiply_adds: int, no_weights):
     """A wrong stride or window has the right parameters, but not the right arithmetic."""
     count = arithmetic.totals(arithmetic.describe(build(name))).multiply_adds
     assert count / 1e6 == pytest.approx(multiply_adds, rel=2e-3)

@@ -28,6 +28,7 @@ def number(text: str, what: str) -> int:
     return int(re.search(rf"^ *{what} +([\d,]+)", text, re.MULTILINE)[1].replace(",", ""))
 
 
+@pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize(
     ("name", "parameters", "multiply_adds"),
     [

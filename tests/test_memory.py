@@ -301,6 +301,7 @@ def test_remat_keeps_frozen_layers_as_they_are():
         np.testing.assert_allclose(second, first, 1e-5, 1e-5)
 
 
+@pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("name", ["ResNet50", "MobileNetV2"])
 def test_remat_keeps_less_than_half_of_the_activations(name: str):
     plain = backbones.build(name, (64, 64, 3), weights="none", alpha=0.35 if name == "MobileNetV2" else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import shlex
 import shutil
@@ -14,7 +15,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import mlflow
@@ -24,7 +25,7 @@ import yaml
 from conftest import write_photos
 from PIL import Image
 
-from tlkit import cli, config, data, errors, features, labels, probes
+from tlkit import cli, config, data, errors, features, labels, probes, training
 from tlkit.recipes import feature_extraction, finetune, predict
 
 QUICK = ["--backbone.name", "LetterNet", "--backbone.weights", "none", "--head.epochs", "1"]
@@ -96,8 +97,39 @@ def test_whatever_folders_and_photos_are_called_a_run_ends_well(folder: Path, ca
     assert data.load_source("folder", path=settings["data"]["path"]).classes == classes
 
 
-def test_finetune_leaves_a_run_with_everything_in_it(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
-    assert tune(*small(photos)) == 0
+class Finished(NamedTuple):
+    """A run that several tests look at, in a store of its own."""
+
+    folder: Path
+    photos: Path
+    result: Any
+    out: str
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Finished:
+    root = tmp_path_factory.mktemp("finished")
+    photos, results, out = write_photos(root / "photos", {"green": 30, "red": 30}), [], io.StringIO()
+    shutil.copy(database, root / "mlflow.db")
+    argv = [*QUICK, *small(photos), "--full.epochs", "1", "--seed", "3"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.chdir(root)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+        patch.setenv("TLKIT_CACHE", str(root / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(root / "state"))
+        assert cli.call(config.Finetune, lambda made: results.append(finetune.run(made)), argv) == 0
+    return Finished(root, photos, results[0], out.getvalue())
+
+
+@pytest.fixture
+def finished(finished_once: Finished, monkeypatch: pytest.MonkeyPatch) -> Finished:
+    """The finished run, to be read only, where its folder is the working one."""
+    monkeypatch.chdir(finished_once.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished_once.folder}/mlflow.db")
+    return finished_once
+
+
+def test_finetune_leaves_a_run_with_everything_in_it(finished: Finished):
     run = one_run()
     assert run.info.status == "FINISHED"
     assert run.data.params["full.learning_rate"] == "0.0003"
@@ -124,21 +156,15 @@ def test_finetune_leaves_a_run_with_everything_in_it(folder: Path, photos: Path,
     assert manifest.splitlines()[0] == "hash,path,label,split"
     assert len(manifest.splitlines()) == 61
 
-    out = capsys.readouterr().out
+    out = finished.out
     assert f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" in out
     assert "test accuracy" in out
     assert "-m tlkit.recipes.predict models:/m-" in out
 
 
-def test_the_logged_model_predicts_what_the_model_in_memory_does(folder: Path, photos: Path, capsys):
-    settings = config.Finetune(
-        data=config.Data(source="folder", path=str(photos), image_size=16),
-        backbone=config.Backbone(name="LetterNet", weights="none"),
-        head=config.Head(epochs=1),
-        full=config.Full(epochs=1),
-    )
-    result = finetune.run(settings)
-    photo = photos / "red" / "000.png"
+def test_the_logged_model_predicts_what_the_model_in_memory_does(finished: Finished, capsys: pytest.CaptureFixture):
+    result = finished.result
+    photo = finished.photos / "red" / "000.png"
     (answer,) = predict.run(config.Predict(result.model_uri, [str(photo)], top=2))
     assert sorted(name for name, _ in answer) == ["green", "red"]
     pixels = np.asarray(Image.open(photo).resize((16, 16), Image.Resampling.BILINEAR).convert("L"))[None, ..., None]
@@ -288,17 +314,19 @@ def test_views_and_stored_activations_need_photos_that_suit_them():
         check(rotation=10.0)
 
 
-def test_the_stored_config_repeats_the_run_bit_for_bit(folder: Path, photos: Path):
-    assert tune(*small(photos), "--seed", "3") == 0
+def test_the_stored_config_repeats_the_run_bit_for_bit(finished: Finished, tmp_path: Path, database: Path, monkeypatch):
     first = one_run()
     stored = mlflow.artifacts.download_artifacts(f"runs:/{first.info.run_id}/config.yaml")
     content = yaml.safe_load(Path(stored).read_text(encoding="utf-8"))
-    assert content["data"]["path"] == str(photos)
+    assert content["data"]["path"] == str(finished.photos)
     assert content["precision"] == "float32"  # what was used, not `auto`
+    before = keras.saving.load_model(model_file(first)).get_weights()
+    shutil.copy(database, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     assert cli.call(config.Finetune, finetune.run, ["--config", stored]) == 0
-    again, first = mlflow.search_runs(search_all_experiments=True, output_format="list")[:2]
-    models = [keras.saving.load_model(model_file(run)) for run in (first, again)]
-    for a, b in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+    again = one_run()
+    for a, b in zip(before, keras.saving.load_model(model_file(again)).get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert again.data.params == first.data.params
     scores = ("test_accuracy", "test_loss", "best_val_loss", "best_epoch")
@@ -343,7 +371,7 @@ def test_without_a_test_split_the_score_is_called_validation(folder: Path, tmp_p
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_half_precision_keeps_logits_and_loss_in_float32(folder: Path, photos: Path, precision: str):
     try:
-        assert tune(*small(photos), "--precision", precision) == 0
+        assert tune(*small(photos), "--head.epochs", "0", "--precision", precision) == 0
         model = keras.saving.load_model(model_file(one_run()))
         assert model.get_layer("head").compute_dtype == "float32"
         assert model.get_layer("backbone").get_layer("stage1").compute_dtype == precision.removeprefix("mixed_")
@@ -404,7 +432,7 @@ def test_an_empty_class(folder: Path, capsys: pytest.CaptureFixture):
 def test_a_photo_that_is_not_one_is_set_aside_or_an_error(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
     (photos / "red" / "fake.jpg").write_text("this is not a photo", encoding="utf-8")
     assert "fake.jpg" in refuse(capsys, 2, *small(photos), "--data.strict", "true")
-    assert tune(*small(photos)) == 0
+    assert tune(*small(photos), "--head.epochs", "0") == 0
     assert "fake.jpg" in capsys.readouterr().err
 
 
@@ -508,7 +536,7 @@ def test_predict_creates_no_store(tmp_path: Path, folder: Path, monkeypatch: pyt
 def test_class_names_may_be_anything_a_folder_can_be_called(folder: Path):
     names = ["$_$", "x..", "Löwe 🦁"]
     write_photos(folder / "odd", dict.fromkeys(names, 10))
-    assert tune(*small(folder / "odd")) == 0
+    assert extract(folder / "odd", "--features.engine", "keras") == 0
     run = one_run()
     assert labels.read(model_file(run)) == sorted(names)
     assert "confusion_matrix.png" in artifacts(run)
@@ -521,10 +549,20 @@ def test_a_loss_that_becomes_nan_is_one_line(folder: Path, photos: Path, capsys:
     assert one_run().info.status == "FAILED"
 
 
-def test_how_the_head_is_found_is_decided_and_written_down(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
+def test_how_the_head_is_found_is_decided_and_written_down(
+    folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     def run(*argv: str) -> int:
         return cli.call(config.Finetune, finetune.run, [*QUICK[:4], *small(photos), "--full.epochs", "1", *argv])
 
+    class Decided(BaseException):
+        """Ends a run whose training would show no more: what is decided is logged before it."""
+
+    def training_begins(*_: Any, **__: Any) -> None:
+        raise Decided
+
+    monkeypatch.setattr(training, "fit_head", training_begins)
+    monkeypatch.setattr(training, "fit_full", training_begins)
     assert run("--head.learning_rate", "0.1") == 2
     assert "the head is solved and not trained: give --head.epochs 30 or" in capsys.readouterr().err
     one = config.Finetune(balance="weights", backbone=config.Backbone("LetterNet"), head=config.Head(learning_rate=0.1))
@@ -536,7 +574,8 @@ def test_how_the_head_is_found_is_decided_and_written_down(folder: Path, photos:
     asked = {(): ("True", "0"), ("--head.solved=false",): ("False", "30"), ("--head.epochs=2",): ("True", "2")}
     asked |= {("--full.epochs=0",): ("True", "0"), ("--balance=weights",): ("False", "30")}
     for argv, found in asked.items():
-        assert run(*argv) == 0
+        with pytest.raises(Decided) if argv != ("--full.epochs=0",) else contextlib.nullcontext():
+            assert run(*argv) == 0
         params = mlflow.search_runs(search_all_experiments=True, output_format="list")[0].data.params
         assert (params["head.solved"], params["head.epochs"]) == found
         assert ("head: solved by logistic regression" in capsys.readouterr().out) == (found[0] == "True")

@@ -65,7 +65,7 @@ def nodes(model: keras.Model) -> Iterator[Node]:
 
 
 def _node(tensor: keras.KerasTensor) -> Node:
-    history = tensor._keras_history
+    history = tensor._keras_history  # type: ignore[attr-defined]
     node: Node = history.operation._inbound_nodes[history.node_index]
     return node
 

@@ -103,11 +103,11 @@ def _at_most(numbers: int) -> Iterator[None]:
 
     with _PATCHING:
         original = keras.Variable.__init__
-        keras.Variable.__init__ = counted
+        keras.Variable.__init__ = counted  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:
-            keras.Variable.__init__ = original
+            keras.Variable.__init__ = original  # type: ignore[method-assign]
 
 
 def _check_sizes(model: keras.Model, weights: int) -> None:

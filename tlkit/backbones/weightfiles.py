@@ -201,11 +201,11 @@ def asked_for(build: Callable[[], keras.Model]) -> tuple[keras.Model, Request]:
         if threading.get_ident() != this_thread:
             load_weights(network, *arguments, **named)
 
-    file_utils.get_file, keras.Model.load_weights = note_request, skip_loading
+    file_utils.get_file, keras.Model.load_weights = note_request, skip_loading  # type: ignore[method-assign]
     try:
         network = build()
     finally:
-        file_utils.get_file, keras.Model.load_weights = get_file, load_weights
+        file_utils.get_file, keras.Model.load_weights = get_file, load_weights  # type: ignore[method-assign]
         _PATCHING.release()
     if len(requests) != 1:
         raise RuntimeError(f"the network asked for {len(requests)} weights files")

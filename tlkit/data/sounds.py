@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import struct
 import wave
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 
+from tlkit.data.wav import UNKNOWN, read_header, values_of
 from tlkit.errors import InvalidInput
 from tlkit.untrusted import check_memory
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga"})
-PCM = bytes.fromhex("0100000000001000800000aa00389b71")  # the code of plain samples in an extensible header
-CHUNKS = 10_000  # maximum number of chunks of a WAV file
 BLOCK = 2**20  # values converted at a time
-_UNKNOWN = 2**31 - 2**20  # from here on, a length may mean that it was unknown when the header was written
 
 
 def decode(content: Path | bytes, samples: int | None = None, name: str | None = None) -> np.ndarray:
@@ -125,19 +121,9 @@ def rate(content: Path | bytes) -> int:
     """
     with _stream(content) as stream:
         if not _is_compressed(stream):
-            return _wav(stream).rate
+            return read_header(stream).rate
         with _soundfile(stream) as file:
             return file.samplerate
-
-
-class _Wav(NamedTuple):
-    """The position of the samples in a WAV file; each has a value for every channel."""
-
-    rate: int
-    channels: int
-    width: int  # bytes of a value
-    start: int
-    length: int  # samples
 
 
 def _stream(content: Path | bytes) -> IO[bytes]:
@@ -150,10 +136,10 @@ def _header(content: Path | bytes) -> tuple[int, int]:
         if _is_compressed(stream):
             with _soundfile(stream) as file:
                 rate, count = file.samplerate, file.frames
-                if count >= _UNKNOWN:
+                if count >= UNKNOWN:
                     count = sum(len(block) for block in _blocks(file, None))
         else:
-            wav = _wav(stream)
+            wav = read_header(stream)
             rate, count = wav.rate, wav.length
     if rate < 1:
         raise ValueError("0 samples a second")
@@ -161,7 +147,7 @@ def _header(content: Path | bytes) -> tuple[int, int]:
 
 
 def _plain(stream: IO[bytes], samples: int | None) -> np.ndarray:
-    wav = _wav(stream)
+    wav = read_header(stream)
     if wav.width > 4:
         raise ValueError(f"{8 * wav.width} bits a sample: convert it to 16 bits")
     if not wav.length:
@@ -173,79 +159,8 @@ def _plain(stream: IO[bytes], samples: int | None) -> np.ndarray:
     for start in range(0, count, step):
         part = sound[start : start + step]
         data = stream.read(len(part) * wav.channels * wav.width)
-        part[:] = _values(data, wav.width).reshape(-1, wav.channels).mean(axis=1, dtype=np.float64)
+        part[:] = values_of(data, wav.width).reshape(-1, wav.channels).mean(axis=1, dtype=np.float64)
     return sound
-
-
-def _wav(stream: IO[bytes]) -> _Wav:
-    """Find the format and the samples among the chunks of a WAV file.
-
-    Raises:
-        ValueError: it is not a WAV file, not in the format PCM, or ends before its samples do.
-    """
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(0)
-    head = stream.read(12)
-    if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
-        raise ValueError("not a WAV, FLAC or OGG file")
-    form, long, samples = b"", 0, None  # long: of RF64, the length of the samples in 64 bits
-    for name, start, length in _chunks(stream, 12, size):
-        if name == b"ds64":
-            long = int.from_bytes(stream.read(16)[8:], "little")
-        elif name == b"fmt ":
-            form = stream.read(min(length, 40))
-        elif name == b"data":
-            samples = start, length
-            if form:
-                break
-    if len(form) < 16 or samples is None:
-        raise ValueError(f"not a WAV file (no {'samples' if samples is None and form else 'format'})")
-    kind, channels, rate, bits = *struct.unpack_from("<HHI", form), struct.unpack_from("<H", form, 14)[0]
-    if kind == 0xFFFE and form[24:40] == PCM:
-        kind = 1
-    if kind != 1:
-        raise ValueError(f"a WAV file in a format other than PCM ({kind}): convert it to 16 bits")
-    width = (bits + 7) // 8
-    if not channels or not width:
-        raise ValueError(f"not a WAV file ({channels} channels of {bits} bits)")
-    start, length = samples
-    rest, whole = size - start, int.from_bytes(head[4:8], "little")
-    if long and head[:4] == b"RF64":
-        length = long
-    elif (
-        length == 2**32 - 1
-        or (length > rest and (whole == 0 or whole >= _UNKNOWN))
-        or (length == 0 and rest and not _ends_in_chunks(stream, start, size))
-    ):
-        length = rest  # it was unknown when the header was written
-    count, actual = length // (channels * width), rest // (channels * width)
-    if count > actual:
-        raise ValueError(f"cut short: it announces {count:,} samples and has {actual:,}")
-    return _Wav(rate, channels, width, start, count)
-
-
-def _chunks(stream: IO[bytes], at: int, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """The name, position and length of each chunk; the stream is at its first byte."""
-    for _ in range(CHUNKS):
-        stream.seek(at)
-        head = stream.read(8)
-        if at > size or len(head) < 8:
-            return
-        length = int.from_bytes(head[4:], "little")
-        yield head[:4], at + 8, length
-        at += 8 + length
-        if length % 2:
-            stream.seek(at)
-            at += stream.read(4) not in (b"fmt ", b"data")  # some programs omit the byte that makes the length even
-
-
-def _ends_in_chunks(stream: IO[bytes], at: int, size: int) -> bool:
-    """Whether the rest of the file consists of chunks, and not of samples."""
-    for name, start, length in _chunks(stream, at, size):
-        if not (name.isascii() and name.decode().isprintable()):
-            return False
-        at = start + length
-    return size <= at + at % 2 and at <= size
 
 
 def _is_compressed(stream: IO[bytes]) -> bool:
@@ -256,7 +171,7 @@ def _is_compressed(stream: IO[bytes]) -> bool:
 
 def _compressed(stream: IO[bytes], samples: int | None) -> np.ndarray:
     with _soundfile(stream) as file:
-        known = file.frames < _UNKNOWN
+        known = file.frames < UNKNOWN
         count = samples if samples is not None or not known else file.frames
         if count is not None:
             check_memory(4 * count, "the sound")
@@ -277,8 +192,8 @@ def _blocks(file: Any, samples: int | None) -> Iterator[np.ndarray]:
         if not len(block):
             return
         done += len(block)
-        if samples is None and done > _UNKNOWN:
-            raise ValueError(f"more than {_UNKNOWN:,} samples")
+        if samples is None and done > UNKNOWN:
+            raise ValueError(f"more than {UNKNOWN:,} samples")
         yield np.clip(block.mean(axis=1, dtype=np.float64), -1, 1).astype(np.float32)
 
 
@@ -291,22 +206,11 @@ def _soundfile(stream: IO[bytes]) -> Any:
         ) from error
     try:
         file = soundfile.SoundFile(stream)
-        if file.frames >= _UNKNOWN:
+        if file.frames >= UNKNOWN:
             file.seekable = lambda: False  # soundfile seeks after each read, which fails where the end is unknown
         return file
     except TypeError as error:  # it took the content for raw samples
         raise ValueError(str(error)) from error
-
-
-def _values(data: bytes, width: int) -> np.ndarray:
-    """Samples from -1 to below 1: 8 bits are unsigned, all others signed and little-endian."""
-    if width == 1:
-        return (np.frombuffer(data, np.uint8) - np.float32(128)) / 128
-    if width == 3:  # NumPy has no 24-bit integers: make them the upper bytes of 32 bits
-        wide = np.zeros((len(data) // 3, 4), np.uint8)
-        wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-        data, width = wide.tobytes(), 4
-    return np.frombuffer(data, f"<i{width}") / np.float64(2 ** (8 * width - 1))
 
 
 def _shown(content: Path | bytes) -> str:

@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained network: first a new head is solved on frozen features, then all learns, slowly.
+"""Fine-tune a pretrained network: solve a new head on frozen features, then train the whole network slowly.
 
 python -m tlkit.recipes.finetune --data.path photos --full.epochs 5
 """

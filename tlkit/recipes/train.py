@@ -1,4 +1,4 @@
-"""Train: a network from random weights, on photos, sounds or volumes.
+"""Train a network from random weights, on photos, sounds or volumes.
 
 python -m tlkit.recipes.train --builder.name resnet18 --data.path photos
 """
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     import keras
 
     from tlkit import data
+    from tlkit.builders.family import Row
 
-FILES = ("folder", "csv", "tfds")  # whose photos have no one size
-SIZE = 64  # height and width in pixels of photos in files, for a network that has no size of its own
-SILENT = 0.01  # least variance of a band of a log-spectrogram
+FILES = ("folder", "csv", "tfds")  # sources whose photos differ in size
+SIZE = 64  # height and width in pixels of photos from files, for a network that has no size of its own
+SILENT = 0.01  # minimum variance of a band of a log-spectrogram
 LARGEST = 1e38  # what float32 can hold
-FRAME = 0.032  # seconds that each column of a spectrogram looks at, the usual compromise for speech
+FRAME = 0.032  # seconds per column of a spectrogram, the usual compromise for speech
 
 
 def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _jobs.Tried:
@@ -69,10 +70,10 @@ def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _j
 
 
 def check(config: Train) -> None:
-    """Refuse a network that there is not.
+    """Refuse an unknown network.
 
     Raises:
-        InvalidInput: the message has the nearest name.
+        InvalidInput: the message suggests the nearest name.
     """
     _row(config.builder.name)
 
@@ -86,43 +87,54 @@ def build(config: Train, splits: data.Splits) -> keras.Model:
         returns: a model from (batch, *space, channels) to probabilities (batch, classes)
     """
     import keras
-    from keras import layers
 
     from tlkit import builders
 
-    chosen, shape = config.builder, splits.train.shape
-    inputs = keras.Input(shape, name=splits.modality.input)
-    x = inputs
-    if chosen.spectrogram and splits.rate:
+    inputs = keras.Input(splits.train.shape, name=splits.modality.input)
+    x = _preprocessed(config, splits, inputs)
+    settings = config.builder
+    weights = None if settings.weights == "none" else settings.weights
+    arguments: dict[str, Any] = {"input_tensor": x, "classes": len(splits.classes), "weights": weights}
+    if splits.multi_label:
+        arguments["classifier_activation"] = "sigmoid"
+    if settings.dropout is not None:
+        arguments["dropout"] = settings.dropout
+    if settings.name == "cnn":
+        return builders.cnn(**arguments, padding="same", **{name: getattr(settings, name) for name in CNN})
+    return builders.build(settings.name, **arguments)
+
+
+def _preprocessed(config: Train, splits: data.Splits, inputs: keras.KerasTensor) -> keras.KerasTensor:
+    """Add the preprocessing: a log-spectrogram of sounds, then zero mean and unit variance.
+
+    Raises:
+        InvalidInput: the training data vary too much to be normalized.
+    """
+    import keras
+    from keras import layers
+
+    x, spectrogram = inputs, config.builder.spectrogram
+    if spectrogram and splits.rate:
         frame = max(2, 2 ** round(math.log2(FRAME * splits.rate)))
         x = layers.STFTSpectrogram(
             "log", frame, frame // 2, padding="same", trainable=False, dtype="float32", name="spectrogram"
         )(x)
-    mean, variance = moments(keras.Model(inputs, x) if chosen.spectrogram else None, splits.train)
-    # A band that is silent in training, or a constant channel, is not divided by next to nothing.
-    least = SILENT if chosen.spectrogram else 0.0
+    mean, variance = moments(keras.Model(inputs, x) if spectrogram else None, splits.train)
+    # A band that is silent in training, or a constant channel, is not divided by almost nothing.
+    least = SILENT if spectrogram else 0.0
     variance = [max(value, least) or 1.0 for value in variance]
     if not all(math.isfinite(value) and value < LARGEST for value in variance):
         raise InvalidInput(f"the {splits.kind} have a variance of {max(variance):.3g}: scale them to about -1 to 1")
-    x = layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalization")(x)
-    weights = None if chosen.weights == "none" else chosen.weights
-    given: dict[str, Any] = {"input_tensor": x, "classes": len(splits.classes), "weights": weights}
-    if splits.multi_label:
-        given["classifier_activation"] = "sigmoid"
-    if chosen.dropout is not None:
-        given["dropout"] = chosen.dropout
-    if chosen.name == "cnn":
-        return builders.cnn(**given, padding="same", **{name: getattr(chosen, name) for name in CNN})
-    return builders.build(chosen.name, **given)
+    return layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalization")(x)
 
 
 def moments(front: keras.Model | None, photos: data.Photos, batch_size: int = 64) -> tuple[list[float], list[float]]:
     """Give the mean and the variance of each channel of all examples, in double precision.
 
     Args:
-        front: What the examples pass first, or None.
+        front: A network that the examples pass first, or None.
         photos: The examples.
-        batch_size: Examples in memory at a time.
+        batch_size: Number of examples in memory at a time.
 
     >>> import numpy as np
     >>> from tlkit.data import Photos
@@ -144,8 +156,12 @@ def moments(front: keras.Model | None, photos: data.Photos, batch_size: int = 64
     return mean.tolist(), variance.tolist()
 
 
-def _row(name: str) -> Any:
-    """The row of a landmark, None for `cnn`; asked first, because it takes no time."""
+def _row(name: str) -> Row | None:
+    """Give the row of a landmark network; None for `cnn`.
+
+    Raises:
+        InvalidInput: there is no such network.
+    """
     from tlkit import builders
 
     if name == "cnn":
@@ -157,7 +173,11 @@ def _row(name: str) -> Any:
 
 
 def completion(config: Train, examples: data.Examples) -> list[Decision]:
-    """Decide what depends on what the data are, so that the stored config says what was done."""
+    """Decide what depends on the data, so that the stored config says what was done.
+
+    Raises:
+        InvalidInput: a setting does not fit the data.
+    """
     photos, sounds = examples.modality.resized, examples.modality.sampled
     row, builder, size = _row(config.builder.name), config.builder, config.data.image_size
     if size and not photos:
@@ -174,13 +194,13 @@ def completion(config: Train, examples: data.Examples) -> list[Decision]:
     if os.path.isfile(builder.weights):
         decisions.append(Decision("builder.weights", os.path.abspath(builder.weights)))
     if row is None:
-        missing = [name for name in CNN if getattr(builder, name) is None]
-        decisions += [Decision(f"builder.{name}", CNN[name]) for name in missing]
+        unset = [name for name in CNN if getattr(builder, name) is None]
+        decisions += [Decision(f"builder.{name}", CNN[name]) for name in unset]
     return decisions
 
 
 def _photo_shape(config: Train) -> tuple[int | None, int | None, int | None] | None:
-    """Height, width and channels that photos are to have; None for their own."""
+    """Give the height, width and channels that photos are converted to; None for their own."""
     row, size = _row(config.builder.name), config.data.image_size
     if not size:
         return None
@@ -193,24 +213,28 @@ def _length(splits: data.Splits) -> list[Decision]:
 
 
 def _augment(augment: Augment, examples: data.Examples, embedded: bool) -> Augment:
-    """Keep the changes that the data can have; another that was asked for is an error."""
+    """Switch off the changes that examples like these cannot have.
+
+    Raises:
+        InvalidInput: such a change was asked for.
+    """
     space = getattr(examples.contents, "ndim", 2) - 2  # of arrays, (n, *space, channels)
     if isinstance(augment.flip, list) and (not augment.flip or not all(0 <= axis < space for axis in augment.flip)):
         which = f"true, false or some of the axes 0 to {space - 1}" if space > 1 else "true or false"
         raise InvalidInput(f"augment.flip is {augment.flip}; for these {examples.kind} it must be {which}")
     possible = examples.modality.changes
     flip = examples.modality.mirrored and not embedded if augment.flip is None else augment.flip
-    none: dict[str, Any] = {}
+    switched_off: dict[str, Any] = {}
     for field in dataclasses.fields(augment):
         value = getattr(augment, field.name)
         if field.name in possible:
             continue
         if value and value != field.default:
-            some = f"{', '.join(possible[:-1])} and {possible[-1]}"
-            raise InvalidInput(f"augment.{field.name} is {value}; {examples.kind} like these can have {some} only")
+            names = f"{', '.join(possible[:-1])} and {possible[-1]}"
+            raise InvalidInput(f"augment.{field.name} is {value}; {examples.kind} like these can have {names} only")
         if field.name not in ("crop", "policy", "magnitude"):  # their defaults change nothing
-            none[field.name] = type(value)() if value is not None else False
-    return dataclasses.replace(augment, **{"flip": flip, **none})
+            switched_off[field.name] = type(value)() if value is not None else False
+    return dataclasses.replace(augment, **{"flip": flip, **switched_off})
 
 
 if __name__ == "__main__":

@@ -8,29 +8,15 @@ from typing import Any, NamedTuple
 
 
 class Settings(NamedTuple):
-    """How one phase learns; the fields are those of `config.Head` and of the recipe around it.
+    """How one phase learns.
+
+    The fields mean what they mean on the command line: see `config.Phase` and `config.Full` for those of a phase, and
+    `config.Training` for those of the whole run. What differs:
 
     Args:
-        epochs: Maximum number of epochs.
-        learning_rate: Peak learning rate.
-        warmup: Share of the steps in which the learning rate rises linearly from zero.
-        patience: Stop after this many epochs without a lower validation loss.
-        batch_size: Examples per step.
-        label_smoothing: Share of the label that is spread over all classes.
-        weight_decay: Decoupled weight decay, multiplied by the learning rate; biases and normalization are exempt.
-        layer_decay: Factor on the learning rate of each stage, relative to the stage above it; see
-            `optimizers.stage_factors`.
-        schedule: Learning rate schedule; see `schedules.build`. With `plateau` the rate falls to a tenth whenever the
-            validation loss has not fallen for a third of `patience`.
-        optimizer: Name of an optimizer of keras.optimizers; see `optimizers.build`.
-        focal_gamma: Gamma of the focal loss; see `losses.crossentropy`.
-        class_weights: Weight of each class in the loss.
+        class_weights: Weight of each class in the loss; see `losses.balanced`.
         balanced: Sample all classes equally often; see `data.batches`.
-        global_clipnorm: Maximum norm of the gradient of all weights together.
-        gradient_accumulation_steps: Number of batches whose gradients are accumulated for one step.
-        ema_momentum: Momentum of an exponential moving average of the weights, which is validated and kept.
-        learning_rates: Learning rates of stages by name, instead of `layer_decay`.
-        remat: Recompute activations in the backward pass instead of keeping them; the head never does.
+        remat: Recompute activations in the backward pass instead of keeping them, in `fit_full`.
     """
 
     epochs: int
