@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check slow test-jax test-torch clean
+.PHONY: demo test check docs slow test-jax test-torch clean
 
 demo: $(READY)  ## fine-tune the embedded network on real handwritten digits
 	$(BIN)/python -m tlkit.recipes.finetune --config recipes/finetune/digits_letternet.yaml
@@ -18,6 +18,10 @@ check: $(READY)  ## what a reviewer would say: lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict docs/start/digits.py  # a user's script: what the library gives has types
+
+docs: $(VENV)/.docs  ## the documentation site, in docs/_build/html; its notebooks run, and a warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -E docs docs/_build/html
 
 slow: $(READY)  ## every Keras Applications network; TLKIT_DATA=folder adds the tests on real photos
 	$(BIN)/python -m pytest -q -m "slow or real"
@@ -39,5 +43,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".$(EXTRA)" --group dev
 	@touch $@
 
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt --group docs
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-jax .venv-torch build dist
+	rm -rf .venv .venv-jax .venv-torch build dist docs/_build docs/reference/commands docs/reference/packages

@@ -6,8 +6,8 @@ python benchmarks/finetuning.py --tables                          # no run, only
 
 Each run is a process of its own. Finished ones are kept, a line of JSON each, in the file of `--results`, and are not
 repeated, so that the command can be stopped and goes on; a run counts as finished as long as its settings, defaults
-included, are what they were (delete the file when the code has changed). Then the tables of docs/finetuning.md are
-written anew. Parts:
+included, are what they were (delete the file when the code has changed). Then the tables of
+docs/benchmarks/finetuning.md are written anew. Parts:
 
 - `guide`: https://keras.io/guides/transfer_learning, both halves (`keras-finetune` in `_peers.py`), with all of train/.
 - `defaults`: `finetune` with nothing but data, network and seed; a share of train/ validates. Its activation store is
@@ -47,7 +47,7 @@ import numpy as np
 from _peers import classes, peak_memory
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "finetuning.md"
+PAGE = HERE.parent / "docs" / "benchmarks" / "finetuning.md"
 NETWORKS = {"MobileNet 0.75": ("MobileNet", 0.75), "MobileNet 0.25": ("MobileNet", 0.25)} | {
     "MobileNetV2 0.35": ("MobileNetV2", 0.35)
 }
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="by default 3; of 2 photos a class 2 more")
     parser.add_argument("--tables", action="store_true", help="write the tables alone")
     parser.add_argument("--list", action="store_true", help="list what is left to run")
-    parser.add_argument("--page", type=Path, default=PAGE, help="by default docs/finetuning.md")
+    parser.add_argument("--page", type=Path, default=PAGE, help="by default docs/benchmarks/finetuning.md")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -445,12 +445,12 @@ def test_each_epoch(began: float) -> tuple[list[Line], list[float]]:
     import tensorflow as tf
 
     from tlkit import backbones, features
-    from tlkit.recipes import _runs, _steps
+    from tlkit.recipes import _inputs, _runs
 
     trace: list[Line] = []
     pauses: list[float] = []
     made: dict[str, Any] = {}
-    build, split, callbacks = backbones.classifier, _steps.splits, _runs.callbacks
+    build, split, callbacks = backbones.classifier, _inputs.splits, _runs.callbacks
 
     def compiled(model: Any) -> Any:
         return tf.function(lambda batch: model(batch, training=False))
@@ -486,7 +486,7 @@ def test_each_epoch(began: float) -> tuple[list[Line], list[float]]:
         callback: Any = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: test(callback.model))
         return [*callbacks(*arguments, **more), callback]
 
-    backbones.classifier, _steps.splits, _runs.callbacks = classifier, splits, with_test
+    backbones.classifier, _inputs.splits, _runs.callbacks = classifier, splits, with_test
     return trace, pauses
 
 

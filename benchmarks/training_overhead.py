@@ -44,7 +44,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tlkit import backbones, config, data, runtime, tracking
-from tlkit.recipes import _steps, finetune
+from tlkit.recipes import _plans, finetune
 
 BATCH = 32
 BARE = 3  # epochs of bare steps at a time
@@ -211,7 +211,7 @@ def clock() -> Iterator[list[np.ndarray]]:
 def reading(recipe: config.Finetune, rounds: int) -> dict[str, float]:
     """Give the ms a photo that batches take: decoded ones, from files, and decoded ones that are changed at random."""
     decoded, files = loaded(recipe.data, "MobileNet").train, loaded(recipe.data, "MobileNet", memory=0).train
-    changes = _steps.changes(config.Augment(flip=True))
+    changes = _plans.changes(config.Augment(flip=True))
     ways: dict[str, tuple[Any, Any]] = {
         "decoded beforehand": (decoded, None),
         "and changed at random": (decoded, changes),

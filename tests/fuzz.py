@@ -439,13 +439,13 @@ def read_journal(path: Path) -> None:
         return
     try:
         _ = found.unsent, found.reason, found.model_uri, found.registered, found._bytes()
-        while found._todo:
+        while found._queue:
             group = found._group()
             for entry in (found.entries[number] for number in group):
                 if "file" in entry:
                     with contextlib.suppress(InvalidInput):
-                        found._path(entry)
-            found._todo = [number for number in found._todo if number not in group]
+                        journal_files.entry_path(found.folder, entry)
+            found._queue = [number for number in found._queue if number not in group]
     finally:
         journal_files.release(found._lock, path)
 

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 import zipfile
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from keras.src.utils import file_utils
 from PIL import Image
 
 from tlkit import backbones, builders
-from tlkit.backbones import BACKBONES, build, building, classifier, freeze, unfreeze, weightfiles
+from tlkit.backbones import BACKBONES, build, building, classifier, freeze, split, stages, unfreeze, weightfiles
 from tlkit.errors import InvalidInput, Unavailable
 
 FAMILIES = (
@@ -636,6 +637,79 @@ def test_freeze_refuses_what_it_would_freeze_as_a_whole_or_must_guess():
     two[1].name = "other"
     with pytest.raises(InvalidInput, match=r"holds 2 that may be its backbone \(classifier/backbone, other/backbone\)"):
         freeze(augmented(*two))
+
+
+# Stages ---------------------------------------------------------------------------------------------------------------
+
+
+def trainable(model):
+    return [weight.path for weight in model.trainable_weights]
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, augmented], ids=["classifier", "behind augmentation"])
+def test_a_model_built_here_knows_its_stages(wrap):
+    inner = classifier(tiny(), 2)
+    model = wrap(inner)
+    assert stages(model) == BACKBONES["MobileNet"].stages
+    unfreeze(model, "MobileNet", "stage4")
+    expected = trainable(model)
+    unfreeze(model)
+    assert len(trainable(model)) > len(expected)
+    unfreeze(model, from_stage="stage4")
+    assert trainable(model) == expected
+    named, unnamed = split(inner, "MobileNet", "stage4"), split(inner, from_stage="stage4")
+    assert named[0].output is unnamed[0].output
+    assert trainable(named[1]) == trainable(unnamed[1])
+
+
+@pytest.mark.parametrize("name", rows(["EfficientNetB0", "LetterNet"]), indirect=True)
+def test_every_way_of_building_notes_the_name(name, network):
+    assert network.backbone_name == name
+    assert stages(network) == stages(network, name) == BACKBONES[name].stages
+
+
+@pytest.mark.parametrize("copied", ["saved", "cloned", "deep"])
+def test_a_copy_needs_the_name(copied, tmp_path):
+    model = classifier(tiny(), 2)
+    if copied == "saved":
+        model.save(tmp_path / "model.keras")
+        copy = keras.saving.load_model(tmp_path / "model.keras")
+    elif copied == "cloned":
+        copy = keras.models.clone_model(model, clone_function=lambda layer: type(layer).from_config(layer.get_config()))
+    else:
+        copy = deepcopy(model)
+    for use in (stages, lambda model: unfreeze(model, from_stage="stage4"), lambda m: split(m, from_stage="stage4")):
+        with pytest.raises(InvalidInput, match=r"model 'classifier' does not tell its stages: .* give the name"):
+            use(copy)
+    assert stages(copy, "MobileNet") == stages(model)
+    unfreeze(copy, "MobileNet", "stage4")
+    assert trainable(copy) == [*trainable(model)][-len(trainable(copy)) :]
+    unfreeze(copy)  # everything, which takes no name
+    assert len(trainable(copy)) == len(trainable(model))
+
+
+def test_the_layers_of_our_own_networks_tell_their_stages(tmp_path):
+    model = classifier(builders.build("vgg_mini", (64, 64, 3), include_top=False), 2)
+    model.save(tmp_path / "model.keras")
+    for either in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        assert list(stages(either)) == list(stages(either).values()) == ["stem", "stage1", "stage2"]
+        lower, upper = split(either, from_stage="stage2")
+        x = pixels(2, 64, 64, 3)
+        logits = keras.Model(either.input, either.get_layer("head").output)
+        assert_close(outputs(upper, outputs(lower, x)), outputs(logits, x))
+
+
+def test_bad_stages():
+    model = classifier(tiny(), 2)
+    with pytest.raises(InvalidInput, match="the backbone of this model is not VGG16"):
+        stages(model, "VGG16")
+    with pytest.raises(InvalidInput, match="backbone 'VGG61' is unknown: did you mean VGG1"):
+        stages(model, "VGG61")
+    with pytest.raises(InvalidInput, match="stage 'stage5' is unknown: MobileNet has stem, stage1"):
+        unfreeze(model, from_stage="stage5")
+    for stage in (None, "stem", "stage5"):
+        with pytest.raises(InvalidInput, match=f"stage {stage!r} is not a stage with another below it: MobileNet has"):
+            split(model, from_stage=stage)
 
 
 def test_bad_arguments_of_the_head():

@@ -74,7 +74,7 @@ def test_an_empty_store_and_none_at_all_are_said_to_be(argv: list[str], cache: P
     assert f"the activation store {cache} is empty; feature_extraction, finetune and select fill it" in one_line(out())
     monkeypatch.setenv("TLKIT_CACHE", str(cache / "none"))
     assert call(*argv) == 0
-    assert f"the activation store {cache / 'none'} is not there yet; feature_extraction" in one_line(out())
+    assert f"the activation store {cache / 'none'} does not exist yet; feature_extraction" in one_line(out())
     assert not list(cache.iterdir())
 
 

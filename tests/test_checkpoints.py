@@ -81,7 +81,7 @@ def test_a_compressed_checkpoint_is_refused_before_it_is_read(tmp_path: Path):
 def test_one_bad_record_does_not_hide_the_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     told = {"recipe": "finetune", "asked": {}, "config": {}, "digest": "0"}
-    good = checkpoints.begun("good", **told)
+    good = checkpoints.begin("good", **told)
     for name, text in {
         "deep": "[" * 100_000,
         "deeper": '{"asked": ' + '{"a":' * 500 + "1" + "}" * 501,
@@ -96,6 +96,6 @@ def test_one_bad_record_does_not_hide_the_other_runs(tmp_path: Path, monkeypatch
     (checkpoints.FOLDER / "link").mkdir()
     (checkpoints.FOLDER / "link" / "run.json").symlink_to(good.folder / "run.json")
     assert [run.run_id for run in checkpoints.unfinished()] == ["good"]
-    checkpoints.finished(good)
+    checkpoints.finish(good)
     assert not good.folder.exists()
     assert len(list(checkpoints.FOLDER.iterdir())) == 8

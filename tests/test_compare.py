@@ -188,7 +188,7 @@ def test_more_pairs_are_corrected_and_runs_that_cannot_be_paired_are_shown_with_
     assert "A-E, B-E, C-E, D-E: not tested: scored on test and on validation examples" in printed
     assert "A-F, B-F, C-F, D-F, E-F: not tested: F logged no predictions.json" in printed
     assert re.search(r"E  chosen     -        0\.600 \(0\.\d+-0\.\d+\)\*", printed)
-    assert "*: of the validation examples, which chose the epoch or the trial too" in printed
+    assert "*: on the validation examples, which also chose the epoch or trial: optimistic" in printed
     assert "F  theirs     -        0.500      " in printed
     assert "Settings: no differences" in printed
 
@@ -287,5 +287,5 @@ def test_all_fits_the_terminal(folder: Path, capsys, monkeypatch, columns: int):
     assert max(map(len, printed.splitlines())) > columns - 8
     assert all(f"number {number} " in printed for number in (0, 11)) or columns == 80
     log("one more", None, ours(0.5))
-    with pytest.raises(InvalidInput, match="13 runs with a score found in experiment 'tlkit': give 12 at the most"):
+    with pytest.raises(InvalidInput, match="13 runs with a score found in experiment 'tlkit': give at most 12"):
         compare.run(Compare(search="metrics.test_accuracy > 0"))

@@ -11,8 +11,7 @@ import pytest
 from conftest import write_arrays
 
 from tlkit import untrusted
-from tlkit.data import Photos, augment, augment_array, batches, graph, load, load_source
-from tlkit.data.augmentation import augmentation
+from tlkit.data import Photos, augment, augment_array, batches, graph, load, load_source, modalities
 from tlkit.errors import InvalidInput
 
 
@@ -202,7 +201,7 @@ def test_only_what_is_wanted_is_read(tmp_path: Path):
 
 def test_arrays_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write_arrays(tmp_path / "a.npz")  # 60 volumes of 512 bytes
-    monkeypatch.setattr(untrusted, "available_memory", lambda: 50_000)
+    monkeypatch.setattr(untrusted.memory, "available_memory", lambda: 50_000)
     with pytest.raises(InvalidInput, match=r"a\.npz: train_images, .*more than half of the"):
         load_source("npz", path=path)
 
@@ -251,8 +250,8 @@ def test_a_volume_moves_along_each_axis_and_its_mirror_image_moves_in():
 
 
 def test_the_kind_of_the_data_chooses_the_changes():
-    assert augmentation("photos") is augment
-    assert augmentation("arrays") is augment_array
+    assert modalities.row("photos").augment is augment
+    assert modalities.row("arrays").augment is augment_array
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage, stats
 
-from tlkit.data.augmentation import STRONGEST, _operations, augment, mix, switched_on
+from tlkit.data.augmentation import augment, mix, switched_on
+from tlkit.data.operations import STRONGEST, draw_operations
 from tlkit.errors import InvalidInput
 
 OPERATIONS = list(STRONGEST)
@@ -222,8 +223,8 @@ def test_a_policy_draws_every_operation_alike_often():
     wide, narrow = [], []
     for seed in range(1400):
         draws = rng(seed).random((2, 3))
-        wide += _operations("trivialaugment", 9.0, draws)
-        narrow += _operations("randaugment", 15.0, draws)
+        wide += draw_operations("trivialaugment", 9.0, draws)
+        narrow += draw_operations("randaugment", 15.0, draws)
     assert (len(wide), len(narrow)) == (1400, 2800)
     for chosen in (wide, narrow):
         counts = Counter(name for name, _ in chosen)

@@ -39,7 +39,7 @@ def test_a_graph_is_loaded_with_rows_that_sum_to_one(tmp_path: Path, capsys: pyt
 def test_loops_and_edges_listed_again_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture):
     edges = np.array([[0, 1], [1, 0], [0, 1], [3, 3], [2, 1]])
     assert graph.load(write(tmp_path / "g.npz", edges=edges)).edges.tolist() == [[0, 1], [1, 2]]
-    assert capsys.readouterr().err == "edges left out, being loops or listed again: 3\n"
+    assert capsys.readouterr().err == "edges left out, because they are loops or repeated: 3\n"
 
 
 def test_features_with_negative_numbers_stay_as_they_are(tmp_path: Path):

@@ -4,13 +4,15 @@ import csv
 import hashlib
 import os
 import sys
+import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tlkit import untrusted
-from tlkit.data import Photos, load, photos
+from tlkit import data, untrusted
+from tlkit.data import ExampleSet, Photos, Splits, images, load
 from tlkit.errors import InvalidInput
 
 
@@ -68,7 +70,7 @@ def test_what_is_read_can_be_changed_without_changing_the_photos(flowers):
 
 def test_each_photo_is_decoded_once_where_memory_suffices(flowers, monkeypatch):
     opened = []
-    monkeypatch.setattr(photos, "decode", lambda *args, real=photos.decode: opened.append(args[-1]) or real(*args))
+    monkeypatch.setattr(images, "decode", lambda *args, real=images.decode: opened.append(args[-1]) or real(*args))
     splits = load("folder", path=flowers, size=(8, 8))
     splits.train.read(range(len(splits.train)))
     assert len(opened) == len(set(opened)) == 80
@@ -160,3 +162,20 @@ def test_photos_of_pixels_at_hand():
     made = Photos.of(pixels, [1, 0], ["x", "y"])
     assert (made.names, made.labels.tolist(), made.shape, len(made)) == (["x", "y"], [1, 0], (4, 4, 1), 2)
     assert np.array_equal(made.read([1, 0]), pixels[::-1])
+
+
+def test_the_types_of_what_is_loaded_say_what_it_is():
+    given, loaded = typing.get_type_hints(load), typing.get_type_hints(Splits)
+    assert given["return"] is Splits
+    assert (loaded["train"], loaded["val"], loaded["test"]) == (Photos, Photos, Photos | None)
+    assert "Any" not in str([*given.values(), *loaded.values(), *typing.get_type_hints(Photos).values()])
+
+
+def test_the_example_of_the_library(flowers: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(flowers.parent)
+    splits = data.load("folder", path=flowers.name, size=(24, 16))
+    assert splits.classes == ["daisy", "rose"]
+    assert splits.test is not None
+    assert splits.train.read([0, 1]).shape == (2, 24, 16, 3)
+    examples: ExampleSet = splits.train
+    assert (len(examples), examples.kind, examples.shape) == (len(examples.labels), "photos", (24, 16, 3))

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlkit.data import sources
-from tlkit.data.sources import load_source
+from tlkit.data.sources import datasets, load_source
 from tlkit.errors import InvalidInput, Unavailable
 
 
@@ -343,7 +342,7 @@ def test_a_tfds_that_is_not_there_fails_at_once_without_a_network(tmp_path, no_n
 def test_an_unknown_tfds_is_refused(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow_datasets")
     pytest.importorskip("tensorflow")
-    monkeypatch.setattr(sources, "_online", lambda: True)
+    monkeypatch.setattr(datasets, "_online", lambda: True)
     with pytest.raises(InvalidInput, match="'no_such_set': tensorflow-datasets knows no such data set"):
         load_source("tfds", name="no_such_set", data_dir=str(tmp_path))
     with pytest.raises(InvalidInput, match=r"data\.name is '/'"):

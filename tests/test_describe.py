@@ -15,7 +15,7 @@ from tlkit import anatomy, arithmetic, backbones, builders, cli, config, plots
 from tlkit.backbones import weightfiles
 from tlkit.errors import InvalidInput
 from tlkit.plots import networks
-from tlkit.recipes import describe
+from tlkit.recipes import _layer_table, describe
 
 PICTURES = {"filters.png", "feature_maps.png", "receptive_field.png"}
 
@@ -61,7 +61,7 @@ def parameters(lines: list[str], header: str) -> list[int]:
 def test_headings_and_layers_both_sum_up_to_the_whole():
     model = builders.build("resnet_mini")
     ends = {stage.layer: stage.name for stage in anatomy.stages(model)}
-    header, *lines = describe.table(arithmetic.describe(model), ends, 120)
+    header, *lines = _layer_table.table(arithmetic.describe(model), ends, 120)
     headings, layers = ([line for line in lines if line.startswith("  ") == inside] for inside in (False, True))
     assert [line.split()[0] for line in headings] == ["stem", "stage1", "stage2", "stage3", "top"]
     assert sum(parameters(headings, header)) == sum(parameters(layers, header)) == model.count_params()
@@ -69,14 +69,14 @@ def test_headings_and_layers_both_sum_up_to_the_whole():
 
 def test_long_names_keep_their_ends():
     row = arithmetic.Row(f"{'a' * 90}_end", "Conv2D", (8, 8, 3), 1234, 5678, (3, 3), (1, 1))
-    _, line = describe.table([row], {}, 80)
+    _, line = _layer_table.table([row], {}, 80)
     assert re.fullmatch(r"  …a+_end +Conv +8×8×3 +1,234 +5\.68 K +3 +1", line)
     assert len(line) == 80
 
 
 def test_a_field_is_all_only_where_something_looks_at_all_of_it():
     model = builders.build("vit_mini")
-    _, *lines = describe.table(arithmetic.describe(model), {}, 120)
+    _, *lines = _layer_table.table(arithmetic.describe(model), {}, 120)
     by_name = {line.split()[0]: line for line in lines}
     assert not by_name["stem_positions"].endswith("all")  # what is seen there is not known, and it is not all
     assert by_name["stage1_block1_attention"].endswith("all")

@@ -156,7 +156,7 @@ def test_an_engine_that_gives_other_numbers_is_not_chosen(
     stand_in(monkeypatch, change)
     engine, found = engines.choose(network, FLOAT, pixels)
     assert engine.name == "keras"
-    assert found.startswith("openvino gives other numbers, ")
+    assert found.startswith("openvino returns other values, ")
 
 
 def test_outputs_that_are_zero_agree(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch):

@@ -18,12 +18,13 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import backbones, training
+from tlkit import backbones, features, training
 from tlkit.data import Photos, View, Views
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.features import Extractor, engines, identity
-from tlkit.features import extractor as features
-from tlkit.features import store as stores
+from tlkit.features import Extractor, engines, estimates, identity
+from tlkit.features import examples as feature_sets
+from tlkit.features import extractor as computing
+from tlkit.features import space as spaces
 from tlkit.features.store import Store
 
 
@@ -74,8 +75,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One segment for each batch."""
-    monkeypatch.setattr(features, "FIRST", 1)
-    monkeypatch.setattr(features, "SECONDS", 0.0)
+    monkeypatch.setattr(computing, "FIRST", 1)
+    monkeypatch.setattr(computing, "SECONDS", 0.0)
 
 
 def engine(network: keras.Model, store: Store | None, **arguments: object) -> Extractor:
@@ -303,9 +304,9 @@ def test_a_space_is_of_all_that_its_numbers_depend_on(network: keras.Model, monk
     add(given=dataclasses.replace(given, kind="arrays"))
     monkeypatch.setattr("tlkit.data.images.DECODER", -1)
     add()
-    monkeypatch.setattr(features, "FORMAT", -1)
+    monkeypatch.setattr(computing, "FORMAT", -1)
     add()
-    monkeypatch.setattr(features.metadata, "version", lambda name: f"another {name}")
+    monkeypatch.setattr(computing.metadata, "version", lambda name: f"another {name}")
     add()
     assert len(found) == 11
 
@@ -344,12 +345,12 @@ def test_features_are_read_like_photos_and_sliced_like_an_array(
     copy = train.read([0])
     copy[...] = 0  # the store is not written through what was read
     np.testing.assert_array_equal(train[:], whole)
-    monkeypatch.setattr(features, "IN_MEMORY", whole.nbytes - 1)
+    monkeypatch.setattr(feature_sets, "IN_MEMORY", whole.nbytes - 1)
     rows = train.array()
     assert isinstance(rows, features.Rows)
     assert (rows.shape, len(rows)) == (whole.shape, len(whole))
     np.testing.assert_array_equal(rows[3:9], whole[3:9])
-    monkeypatch.setattr(features, "IN_MEMORY", whole.nbytes)
+    monkeypatch.setattr(feature_sets, "IN_MEMORY", whole.nbytes)
     assert isinstance(train.array(), np.ndarray)
 
 
@@ -400,10 +401,10 @@ def test_features_that_are_not_finite_are_refused_and_the_photo_is_named(value: 
     given = dataclasses.replace(given, names=[f"rose/{place}.jpg" for place in range(80)])
     extractor = engine(broken, Store() if stored else None, dtype=dtype)
     extractor.extract(some_of(given, [0]))
-    with pytest.raises(InvalidInput, match=r"^rose/1\.jpg: what the network gives for it \(broken\) is not finite: "):
+    with pytest.raises(InvalidInput, match=r"^rose/1\.jpg: the output of the network \(broken\) is not finite: "):
         extractor.extract(given)
     view = View(given, {"flip": True}, 0, 0)
-    with pytest.raises(InvalidInput, match=r"^rose/1\.jpg: what"):
+    with pytest.raises(InvalidInput, match=r"^rose/1\.jpg: the output"):
         extractor.extract(view)
 
 
@@ -418,14 +419,14 @@ def test_without_a_store_nothing_is_written(network: keras.Model, cache: Path):
 
 
 def test_features_that_do_not_fit_into_memory_are_one_line(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(features, "available_memory", lambda: 1000)
+    monkeypatch.setattr(computing, "available_memory", lambda: 1000)
     with pytest.raises(Unavailable, match=r"^0\.0 GB of features do not fit into memory without a store$"):
         engine(network, None).extract(photos(40))
     engine(network, Store()).extract(photos(40))
 
 
 def full_after(segments: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, written = stores._write, []
+    real, written = spaces.write_file, []
 
     def write(path: Path, *arguments: object) -> object:
         if path.suffix == ".npy":
@@ -434,7 +435,7 @@ def full_after(segments: int, monkeypatch: pytest.MonkeyPatch) -> None:
             written.append(path)
         return real(path, *arguments)
 
-    monkeypatch.setattr(stores, "_write", write)
+    monkeypatch.setattr(spaces, "write_file", write)
 
 
 @pytest.mark.parametrize("segments", [0, 1, 3])
@@ -450,7 +451,7 @@ def test_a_full_disk_costs_one_line_and_no_work(
         full_after(segments, patch)
         extractor = engine(network, Store())
         (found,) = extractor.extract(photos(200))
-    line = f"the activation store {Store().folder} is not written: No space left on device; going on without it\n"
+    line = f"the activation store {Store().folder} cannot be written: No space left on device; continuing without it\n"
     assert capsys.readouterr().err == line
     assert extractor.computed == 200
     close(found[:], predicted(network, photos(200)))
@@ -478,7 +479,7 @@ def test_the_limit_costs_one_line_and_no_work(network: keras.Model, capsys: pyte
     extractor = engine(network, Store(limit=limit))
     (found,) = extractor.extract(photos(200))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"the activation store {Store().folder} is not written: the limit of ")
+    assert line.startswith(f"the activation store {Store().folder} cannot be written: the limit of ")
     assert extractor.computed == 200
     close(found[:], predicted(network, photos(200)))
     assert sum(usage.size for usage in Store().usage()) <= limit
@@ -514,7 +515,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line(
     assert (again.computed, capsys.readouterr().err) == (0, "")  # it can still be read
     extractor = engine(network, Store())
     (found,) = extractor.extract(photos(60))
-    line = f"the activation store {Store().folder} is not written: Permission denied; going on without it\n"
+    line = f"the activation store {Store().folder} cannot be written: Permission denied; continuing without it\n"
     assert (extractor.computed, capsys.readouterr().err) == (20, line)
     close(found[:], predicted(network, photos(60)))
 
@@ -549,7 +550,7 @@ def test_a_damaged_segment_is_computed_again_and_named(network: keras.Model, cac
     assert again.missing(photos(10)) == 10
     (found,) = again.extract(photos(10))
     assert again.computed == 10
-    assert capsys.readouterr().err.startswith(f"damaged, so that it is not used: {segment} (")
+    assert capsys.readouterr().err.startswith(f"damaged and not used: {segment} (")
     close(found[:], predicted(network, photos(10)))
     (found,) = engine(network, Store()).extract(photos(10))
     close(found[:], predicted(network, photos(10)))
@@ -619,7 +620,7 @@ def test_many_segments_and_turns(
     turn: float,
 ):
     for name, value in (("FIRST", first), ("LARGEST", largest), ("SECONDS", seconds), ("TURN", turn)):
-        monkeypatch.setattr(features, name, value)
+        monkeypatch.setattr(computing, name, value)
     extractor = engine(network, Store())
     (found,) = extractor.extract(photos(150))
     close(found[:], predicted(network, photos(150)))
@@ -630,7 +631,7 @@ def test_many_segments_and_turns(
 
 
 def test_a_segment_is_worth_some_seconds_of_work(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(features, "SECONDS", 1e6)  # whatever the machine does beside
+    monkeypatch.setattr(computing, "SECONDS", 1e6)  # whatever the machine does beside
     (found,) = engine(network, Store()).extract(photos(400))
     assert [len(segment.keys) for segment in found.segments if segment.keys[0].tobytes().hex() == photos(1).hashes[0]]
     assert sorted(len(segment.keys) for segment in found.segments) == [64, 336]
@@ -658,7 +659,7 @@ import sys, time
 from pathlib import Path
 import keras, numpy as np
 from tlkit import backbones, features
-from tlkit.features import store
+from tlkit.features import extractor as computing, store
 from tlkit.data import Photos
 
 folder, me, other = Path(sys.argv[1]), *sys.argv[2:]
@@ -682,7 +683,7 @@ def noted(self, keys, values):
         log.writelines(f"{key.hex()}\\n" for key in keys)
 
 Photos.read, store.Space.write = slow, noted
-features.SECONDS = 0.02  # segments of one or two batches
+computing.SECONDS = 0.02  # segments of one or two batches
 (folder / f"{me}.ready").touch()
 while not (folder / f"{other}.ready").exists():
     time.sleep(0.005)
@@ -749,7 +750,7 @@ def test_two_processes_at_once_one_of_them_killed_compute_nothing_twice(tmp_path
 def test_activations_are_worth_their_disk_where_they_save_passes_and_fit(
     network: keras.Model, monkeypatch: pytest.MonkeyPatch, passes: int, free: float, worth: bool
 ):
-    monkeypatch.setattr(features, "_free", lambda folder: free)
+    monkeypatch.setattr(estimates, "_free", lambda folder: free)
     monkeypatch.setattr("tlkit.runtime.device", lambda: ("cpu", (0, 0)))
     found = features.estimate(engine(network, Store(), dtype="float16"), [photos(60), photos(40, seed=1)], passes)
     assert found.worth == worth
@@ -912,7 +913,7 @@ def test_training_above_a_boundary_equals_training_through_what_lies_below(
 def test_a_network_is_not_cut_where_nothing_lies_below():
     model = build()
     for stage in ("stem", "stage9", "", "stage3_add"):
-        with pytest.raises(InvalidInput, match=f"stage '{stage}' is not one that others lie below: LetterNet has stem"):
+        with pytest.raises(InvalidInput, match=f"stage '{stage}' is not a stage with another below it: LetterNet has"):
             backbones.split(model, "LetterNet", stage)
 
 

@@ -11,9 +11,9 @@ import mlflow
 import numpy as np
 import pytest
 
-from tlkit import cli, config, data, training
-from tlkit.recipes import _steps, find_lr, finetune, train
-from tlkit.training import phases
+from tlkit import cli, config, data
+from tlkit.recipes import _decisions, find_lr, finetune, train
+from tlkit.training import batched, finetuning, phases
 
 QUICK = ["--backbone.name", "LetterNet", "--data.image_size", "16", "--head.epochs", "0", "--head.solved", "false"]
 
@@ -41,12 +41,12 @@ class Watch:
             def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
                 self.values = {variable.path: np.array(variable) for variable in self.model.variables}
 
-        def fit(logits: keras.Model, *given: Any, **more: Any) -> Any:
+        def fit(logits: keras.Model, train: Any, val: Any, phase: phases.Phase, **more: Any) -> Any:
             before = {variable.path: np.array(variable) for variable in logits.variables}
             last = Last()
-            history = original(logits, *given, **{**more, "callbacks": [*more["callbacks"], last]})
-            self.phases.append(more["phase"])
-            self.settings.append(more["settings"])
+            history = original(logits, train, val, phase, **{**more, "callbacks": [*more["callbacks"], last]})
+            self.phases.append(phase.name)
+            self.settings.append(phase.settings)
             self.optimizers.append((logits.optimizer, logits.trainable_variables))
             changed = [path for path, old in before.items() if not np.array_equal(old, last.values[path])]
             self.moved.append({path.split("/")[0].split("_")[0] for path in changed if "seed" not in path})
@@ -85,7 +85,7 @@ def test_a_rate_that_is_auto_is_found_and_the_network_left_as_it_was(
     folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     begun: list[list[np.ndarray]] = []
-    original = training.fit_full
+    original = finetuning.fit_full
 
     class Begun(BaseException):
         """Ends the first run where its training begins: how it ends is not looked at."""
@@ -96,7 +96,7 @@ def test_a_rate_that_is_auto_is_found_and_the_network_left_as_it_was(
             raise Begun
         return original(model, *given, **more)
 
-    monkeypatch.setattr(training, "fit_full", noted)
+    monkeypatch.setattr(finetuning, "fit_full", noted)
     with pytest.raises(Begun):
         tune(photos, "--full.epochs", "1")
     assert tune(photos, "--full.epochs", "1", "--full.learning_rate", "auto") == 0
@@ -112,13 +112,13 @@ def test_losses_and_batches_are_those_that_were_asked_for(folder: Path, photos: 
     for photo in sorted((photos / "red").iterdir())[10:]:
         photo.unlink()
     given: list[dict[str, Any]] = []
-    original = training.batches
+    original = batched.batches
 
     def noted(*arguments: Any, **more: Any) -> Any:
         given.append(more)
         return original(*arguments, **more)
 
-    monkeypatch.setattr(training, "batches", noted)
+    monkeypatch.setattr(batched, "batches", noted)
     watch = Watch(monkeypatch)
     flags = ["--full.epochs", "1", "--balance", "sampling", "--focal_gamma", "2", "--global_clipnorm", "0.5"]
     assert tune(photos, *flags, "--gradient_accumulation_steps", "2", "--batch_size", "8", "--optimizer", "Lion") == 0
@@ -140,7 +140,7 @@ def test_statistics_of_random_weights_are_learnt_and_pretrained_ones_stay(folder
         given = config.Finetune(
             backbone=config.Backbone("LetterNet", weights), full=config.Full(batch_normalization=asked)
         )
-        assert _steps.complete(given).full.batch_normalization == wanted
+        assert _decisions.completed(given).full.batch_normalization == wanted
 
 
 # Before a photo is opened ---------------------------------------------------------------------------------------------

@@ -361,7 +361,7 @@ def test_a_damaged_journal_does_not_stop_the_others(folder: Path, killed: str, c
     (left,) = journals(folder)
     damaged = shutil.copytree(left, left.with_name("a" * 32))
     (damaged / name).write_text(content, encoding="utf-8")
-    with pytest.raises(Unavailable, match=r"5 entries were sent, 0 could not be: .* is no journal of a run"):
+    with pytest.raises(Unavailable, match=r"5 entries were sent, 0 could not be: .* is not a journal of a run"):
         sync.run(config.Sync())
     assert history(killed, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     with tracking.run("trial", params={}, tags={}, run_id=killed):
@@ -375,7 +375,7 @@ def test_links_in_a_strangers_journal_are_not_followed(folder: Path, killed: str
     (folder / "thesis.txt").write_bytes(text)
     (left / name).unlink(missing_ok=True)
     (left / name).symlink_to(folder / "thesis.txt")
-    with pytest.raises(Unavailable, match=f"is no journal of a run: {name} is a link or no file"):
+    with pytest.raises(Unavailable, match=f"is not a journal of a run: {name} is a link or not a file"):
         sync.run(config.Sync())
     assert (folder / "thesis.txt").read_bytes() == text
 
@@ -500,7 +500,7 @@ def test_a_model_that_never_arrives_is_not_waited_for_longer(folder: Path, monke
     kept = tracking.journal_of(run.run_id)
     assert kept.reason == "no room on the server"
     with kept._changed:
-        kept._todo.clear()
+        kept._queue.clear()
 
 
 def test_two_threads_track_a_run_each(folder: Path):

@@ -187,9 +187,11 @@ def test_what_was_made_of_layers_of_all_kinds_is_loaded(tmp_path: Path):
 def test_as_many_examples_at_a_time_as_the_memory_allows(monkeypatch: pytest.MonkeyPatch):
     model = small()
     assert modelfiles.batch_size(model, 32) == 32
-    monkeypatch.setattr("tlkit.untrusted.available_memory", lambda: 2 * 4 * 4 * 128 * 5)  # 64 numbers in, 64 made of it
+    monkeypatch.setattr(
+        "tlkit.untrusted.memory.available_memory", lambda: 2 * 4 * 4 * 128 * 5
+    )  # 64 numbers in, 64 made of it
     assert modelfiles.batch_size(model, 32) == 5
-    monkeypatch.setattr("tlkit.untrusted.available_memory", lambda: 0)
+    monkeypatch.setattr("tlkit.untrusted.memory.available_memory", lambda: 0)
     assert modelfiles.batch_size(model, 32) == 1
 
 

@@ -172,7 +172,7 @@ def test_labels_that_a_split_lacks_and_copies_with_other_labels_are_named():
     warnings = split.divide(["p", "p", "q", "r", "s"], there, list("01234"), given, ["a", "b", "c"]).warnings
     assert warnings == [
         "photos whose copies have other labels (1): 0 (a|b) = 1 (a)",
-        "train has no photo of c: they cannot be learnt",
+        "train has no photo of c: they cannot be learned",
         "val has no photo of b: its score says nothing about them",
         "test has no photo of a: its score says nothing about them",
         "exact copies of photos in the same split, which counts them each time: 1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -104,19 +105,19 @@ def test_without_mistakes_the_sheet_says_so():
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind"),
+    ("shape", "draw"),
     [
-        ((500, 1), "sounds"),
-        ((7, 2), "arrays"),
-        ((9, 6, 1), "arrays"),
-        ((4, 5, 6, 1), "arrays"),
-        ((700, 30, 3), "photos"),
+        ((500, 1), plots.draw_sound),
+        ((7, 2), plots.draw_array),
+        ((9, 6, 1), plots.draw_array),
+        ((4, 5, 6, 1), plots.draw_array),
+        ((700, 30, 3), plots.draw_photo),
     ],
 )
-def test_mistakes_of_every_kind_and_rank_are_drawn(shape: tuple[int, ...], kind: str, tmp_path):
+def test_mistakes_of_every_modality_and_rank_are_drawn(shape: tuple[int, ...], draw: Callable, tmp_path):
     values = np.random.default_rng(0).normal(128, 40, (2, *shape)).astype(np.float32)
     values[1] = 0  # flat
-    figure = plots.mistakes(values.__getitem__, ["a", "a"], ["b", "b"], [0.9, 0.8], kind)
+    figure = plots.mistakes(values.__getitem__, ["a", "a"], ["b", "b"], [0.9, 0.8], draw=draw)
     first = figure.axes[0]
     assert bool(first.images) == (len(shape) > 2)
     if len(shape) == 4:  # the middle slice, from black to white

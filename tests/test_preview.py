@@ -13,7 +13,7 @@ from tests.conftest import write_arrays, write_photos
 from tlkit import cli, config
 from tlkit.data import batches, load, load_source
 from tlkit.errors import InvalidInput
-from tlkit.recipes import find_lr, preview
+from tlkit.recipes import _photo_sheet, find_lr, preview
 
 SMALL = ["--backbone.name", "LetterNet", "--data.image_size", "32"]
 
@@ -55,7 +55,7 @@ def test_names_in_scripts_without_a_font_do_not_warn(folder: Path, capsys):
 def test_what_is_drawn_is_what_epochs_of_training_see(photos: Path, changes: dict):
     given = settings(photos, augment=config.Views(flip=True, **changes))
     splits = load(load_source("folder", path=str(photos)), size=(32, 32), channels=1)
-    rows, heads, captions = preview._sheet(given, splits)
+    rows, heads, captions = _photo_sheet.draw(given, splits)
     assert heads == ["as it is", "epoch 1", "epoch 2"]
     seen = batches(splits.train, 8, shuffle=True, seed=0, augment={"flip": True, **_others(given)}, classes=2)
     for epoch in (1, 2):
@@ -75,8 +75,8 @@ def _others(given: config.Preview) -> dict:
 
 def test_photos_are_of_one_class_after_the_other():
     labels = np.array([0] * 50 + [1] * 3 + [2])
-    assert sorted(labels[preview._chosen(labels, 3, 0)]) == [0, 1, 2]
-    assert sorted(labels[preview._chosen(labels, 8, 0)]) == [0, 0, 0, 0, 1, 1, 1, 2]
+    assert sorted(labels[_photo_sheet.spread(labels, 3, 0)]) == [0, 1, 2]
+    assert sorted(labels[_photo_sheet.spread(labels, 8, 0)]) == [0, 0, 0, 0, 1, 1, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Lazy:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         assert isinstance(rows, slice)
-        assert rows.stop - rows.start <= probes.SLICE
+        assert rows.stop - rows.start <= probes.features.SLICE
         return self.x[rows]
 
 
@@ -70,7 +70,7 @@ def test_the_probe_is_scikit_learns_logistic_regression(classes: int, features: 
 def test_held_out_probabilities_are_those_of_a_loop_over_the_folds():
     x, labels = blobs(spread=1.5)
     probe = probes.logistic_regression(x, labels, 3, folds=4, seed=7)
-    z, fold_of = standardized(x), probes._folds(labels, None, 4, 7)
+    z, fold_of = standardized(x), probes.features.assign_folds(labels, None, 4, 7)
     assert set(fold_of) == {0, 1, 2, 3}
     for one in probe.tried:
         expected = np.empty((len(x), 3))
@@ -90,17 +90,17 @@ def test_groups_stay_together_and_labels_are_spread():
     rng = np.random.default_rng(0)
     member = rng.integers(0, 150, 400)
     labels = (member % 10 == 0).astype(int)  # copies share their label, of which one is rare
-    fold_of = probes._folds(labels, [("photo", number) for number in member], 5, seed=3)
+    fold_of = probes.features.assign_folds(labels, [("photo", number) for number in member], 5, seed=3)
     assert all(len(set(fold_of[member == number])) == 1 for number in set(member))
     first = np.unique(member, return_index=True)[1]
     for seed in range(5):
-        dealt = probes._folds(labels, member, 5, seed)[first]
+        dealt = probes.features.assign_folds(labels, member, 5, seed)[first]
         for label in (0, 1):
             counts = np.bincount(dealt[labels[first] == label], minlength=5)
             assert counts.max() - counts.min() <= 1
-    assert (fold_of != probes._folds(labels, [("photo", number) for number in member], 5, seed=4)).any()
-    assert probes._folds(labels, member, 5, seed=3).tolist() == fold_of.tolist()
-    assert set(probes._folds(labels, member % 3, 5, seed=0)) == {0, 1, 2}  # fewer groups than folds
+    assert (fold_of != probes.features.assign_folds(labels, [("photo", number) for number in member], 5, seed=4)).any()
+    assert probes.features.assign_folds(labels, member, 5, seed=3).tolist() == fold_of.tolist()
+    assert set(probes.features.assign_folds(labels, member % 3, 5, seed=0)) == {0, 1, 2}  # fewer groups than folds
 
 
 def test_copies_in_other_folds_would_flatter():
@@ -121,8 +121,8 @@ def test_where_the_features_lie_makes_no_difference(keep: int, tmp_path: Path, m
     x, labels = blobs(spread=1.5)
     expected = probes.logistic_regression(x, labels, 3)
     neighbours, evidence = probes.nearest_neighbours(x, labels), probes.logme(x, labels)
-    monkeypatch.setattr(probes, "SLICE", 128)
-    monkeypatch.setattr(probes, "KEEP", keep)
+    monkeypatch.setattr(probes.features, "SLICE", 128)
+    monkeypatch.setattr(probes.problem, "KEEP", keep)
     mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=x.shape)
     mapped[:] = x
     for features in (x, mapped, Lazy(x)):
@@ -154,17 +154,19 @@ def test_features_that_are_constant_or_far_from_zero():
 
 
 def test_the_moments_are_numpys(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(probes, "SLICE", 64)
+    monkeypatch.setattr(probes.features, "SLICE", 64)
     x = np.sort(np.random.default_rng(0).normal(3, 2, size=(1000, 4)), axis=0).astype(np.float32)  # slices differ
-    mean, scale = probes._moments(x)
+    mean, scale = probes.features.moments(x)
     np.testing.assert_allclose(mean, x.mean(0, dtype=np.float64), rtol=1e-6)
     assert scale == pytest.approx(factor(x), rel=1e-6)
 
 
 def test_the_gradient_is_that_of_the_loss_also_where_weights_are_large():
     x, labels = blobs(50, 3)
-    fold_of = probes._folds(labels, None, 2, 0)
-    problem = probes._Problem(x, *probes._moments(x), labels, fold_of, probes._learned(labels, fold_of, 3))
+    fold_of = probes.features.assign_folds(labels, None, 2, 0)
+    problem = probes.problem.Problem(
+        x, *probes.features.moments(x), labels, fold_of, probes.problem.examples_learned(labels, fold_of, 3)
+    )
     rng = np.random.default_rng(0)
     for size in (1, 300):
         weights, step = (rng.normal(size=problem.start().shape) for _ in range(2))
@@ -239,7 +241,7 @@ def test_labels_beyond_the_classes_and_what_logme_refuses(monkeypatch: pytest.Mo
         probes.logistic_regression(X, [0, 1, 2] * 2, 2)
     with pytest.raises(InvalidInput, match="6 examples and 5 labels"):
         probes.logme(X, Y[1:])
-    monkeypatch.setattr(probes, "SLICE", 2)
+    monkeypatch.setattr(probes.features, "SLICE", 2)
     with pytest.raises(InvalidInput, match=r"features\[3\] is not all finite"):
         probes.logme(np.where(np.arange(6)[:, None] == 3, np.inf, X), Y)
 
@@ -247,7 +249,7 @@ def test_labels_beyond_the_classes_and_what_logme_refuses(monkeypatch: pytest.Mo
 def test_nearest_neighbours_are_those_of_numpy():
     x, labels = blobs(120, spread=1.5)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    fold_of = probes._folds(labels, None, 5, 2)
+    fold_of = probes.features.assign_folds(labels, None, 5, 2)
     right = 0
     for i in range(len(x)):
         others = np.flatnonzero(fold_of != fold_of[i])
@@ -259,7 +261,7 @@ def test_nearest_neighbours_are_those_of_numpy():
 
 
 def test_of_many_examples_a_sample_is_taken(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(probes, "SLICE", 64)
+    monkeypatch.setattr(probes.features, "SLICE", 64)
     x, labels = blobs(spread=1.5)
     taken = np.random.default_rng(1).permutation(300) < 100
     assert taken.sum() == 100

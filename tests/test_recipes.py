@@ -138,7 +138,8 @@ def test_finetune_leaves_a_run_with_everything_in_it(finished: Finished):
     assert run.data.tags["recipe"] == "finetune"
     assert len(run.data.tags["dataset_digest"]) == 64
     assert artifacts(run) == {
-        "config.yaml", "split_manifest.csv", "example.png", "example_request.json", "predictions.json",
+        "config.yaml", "decisions.json", "split_manifest.csv", "example.png", "example_request.json",
+        "predictions.json",
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "class_scores.json", "worst_mistakes.png",
     }  # fmt: skip
     client = mlflow.MlflowClient()
@@ -383,13 +384,15 @@ def test_half_precision_keeps_logits_and_loss_in_float32(folder: Path, photos: P
 
 
 def test_a_run_that_fails_in_training_ends_failed(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    from tlkit.training import finetuning
+
     given = {}
 
     def fail(*_, **arguments):
         given.update(arguments)
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(training, "fit_full", fail)
+    monkeypatch.setattr(finetuning, "fit_full", fail)
     with pytest.raises(RuntimeError):
         tune("--seed", "5", "--augment.zoom", "0.3")
     assert given["seed"] == 5

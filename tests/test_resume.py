@@ -20,8 +20,8 @@ from tlkit import builders, tracking, training
 from tlkit.config import Data, Finetune, Full
 from tlkit.data import Photos
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _runs
-from tlkit.training import checkpoints
+from tlkit.recipes import _resume
+from tlkit.training import batched, checkpoints
 
 STEPS = 3  # batches in an epoch
 PHASE = training.Settings(
@@ -93,7 +93,7 @@ def fit(model: keras.Model, photos: Photos, path: Path, callbacks: list[Any], **
         PHASE._replace(**changed),
         seed=3,
         augment={"brightness": 0.3, "mixup": 0.4},
-        keeping=training.Keeping(path, on_the_way=True),
+        checkpointing=training.Checkpointing(path, within_epochs=True),
         callbacks=callbacks,
     )
 
@@ -341,7 +341,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(
                 raise MemoryError
 
     sizes: list[int] = []
-    original = training.batches
+    original = batched.batches
 
     def noted(given: Any, size: int, **more: Any) -> Any:
         sizes.append(size)
@@ -354,7 +354,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(
     settings = training.Settings(2, 0.01, batch_size=40, schedule="constant", warmup=0.0)
     expected = plain()
     training.fit_full(expected, photos, photos, settings)
-    monkeypatch.setattr(training, "batches", noted)
+    monkeypatch.setattr(batched, "batches", noted)
     model = plain()
     training.fit_full(model, photos, photos, settings, callbacks=[Small()])
     assert sizes[-1] == 10
@@ -406,15 +406,15 @@ def test_a_phase_that_no_longer_fits_goes_on_from_its_checkpoint(accumulated: in
         3, 0.01, batch_size=16, gradient_accumulation_steps=accumulated, global_clipnorm=1.0, weight_decay=0.1
     )
     path, small = tmp_path / "full.npz", Small()
-    keeping = training.Keeping(path, on_the_way=True)
+    keeping = training.Checkpointing(path, within_epochs=True)
     expected = plain(0)
     history = training.fit_full(expected, photos, photos, settings, seed=3)
     with pytest.raises(Killed):
-        training.fit_full(plain(0), photos, photos, settings, seed=3, keeping=keeping, callbacks=[Kill(8)])
+        training.fit_full(plain(0), photos, photos, settings, seed=3, checkpointing=keeping, callbacks=[Kill(8)])
     state, _ = checkpoints.load(path, settings._asdict())
     assert (len(state.epochs), state.step) == (1, 3)  # before the eighth of four a epoch
     model = plain(1)
-    found = training.fit_full(model, photos, photos, settings, seed=3, keeping=keeping, callbacks=[small])
+    found = training.fit_full(model, photos, photos, settings, seed=3, checkpointing=keeping, callbacks=[small])
     assert small.steps == 2 * 5
     for name in ("loss", "val_loss", "learning_rate"):
         np.testing.assert_allclose(*([epoch[name] for epoch in each.epochs] for each in (found, history)), rtol=1e-4)
@@ -520,7 +520,7 @@ def test_data_that_moved_are_found_again_where_they_are_now(folder: Path):
     asked = Finetune(data=Data(path="photos"), full=Full(epochs=3))
     with tracking.run("tlkit", params={}, tags={}) as run:
         pass
-    checkpoints.begun(
+    checkpoints.begin(
         run.run_id,
         recipe="finetune",
         asked={**dataclasses.asdict(asked), "resume": None},
@@ -529,10 +529,10 @@ def test_data_that_moved_are_found_again_where_they_are_now(folder: Path):
     )
 
     def resume(name: str, data: Data, **full: Any) -> Any:
-        config, begun = _runs.resumed("finetune", Finetune(resume=name, data=data, full=Full(**full)))
-        if begun.lock:
-            begun.lock.release()
-        return config.data.path, config.full.epochs, begun.kept is not None
+        config, _, interrupted = _resume.find("finetune", Finetune(resume=name, data=data, full=Full(**full)))
+        if interrupted:
+            interrupted.lock.release()
+        return config.data.path, config.full.epochs, interrupted is not None
 
     assert resume("auto", Data(path="photos"), epochs=3) == (str(old), 3, True)
     assert resume("auto", Data(path="elsewhere"), epochs=3) == ("elsewhere", 3, False)  # there are both: other data

@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from tlkit import runtime
-from tlkit.recipes import _steps
+from tlkit.recipes import _jobs
 
 
 def test_what_imports_have_made_is_put_aside_once(monkeypatch: pytest.MonkeyPatch):
@@ -28,7 +28,7 @@ def test_while_imports_run_nothing_is_collected_and_afterwards_as_before(
     try:
         if not enabled:
             gc.disable()
-        with _steps._uncollected():
+        with _jobs._no_garbage_collection():
             assert not gc.isenabled()
         assert gc.isenabled() is enabled
         assert calls == [False]

@@ -29,6 +29,9 @@ from PIL import Image
 
 from tlkit import labels, serving
 from tlkit.data import images, sounds
+from tlkit.serving import cells
+from tlkit.serving import classifier as classifying
+from tlkit.serving import waiting as waiting_room
 
 CLASSES = ["green", "red", "white"]
 rng = np.random.default_rng(0)
@@ -149,7 +152,7 @@ def test_a_dict_or_a_list_of_dicts_will_do(model: Any, served: Any):
 
 
 def test_more_rows_than_a_batch_keep_their_order(model: Any, served: Any):
-    many = np.random.default_rng(1).integers(0, 256, (2 * serving.BATCH + 1, 16, 16, 3)).astype(np.uint8)
+    many = np.random.default_rng(1).integers(0, 256, (2 * classifying.BATCH + 1, 16, 16, 3)).astype(np.uint8)
     answer = served.predict({"image": many})
     np.testing.assert_allclose(answer.probability, model.predict(many, verbose=0).max(axis=1), atol=1e-5)
 
@@ -238,8 +241,8 @@ def test_the_scoring_server_answers_400(request_: Any, message: str, served: Any
     def never(*arguments: Any) -> None:
         pytest.fail("looked for a file")
 
-    monkeypatch.setattr(serving, "_is_file", never)
-    monkeypatch.setattr(serving, "_download", never)
+    monkeypatch.setattr(cells, "_is_file", never)
+    monkeypatch.setattr(cells, "_download", never)
     with pytest.raises(MlflowException) as raised:
         ask(served, request_)
     assert raised.value.get_http_status_code() == 400
@@ -438,12 +441,12 @@ def test_a_stranger_sends_no_huge_photo(served: Any, model: Any, monkeypatch: py
 def test_the_work_of_a_request_is_bounded(served: Any, monkeypatch: pytest.MonkeyPatch):
     from mlflow.exceptions import MlflowException
 
-    monkeypatch.setenv(images.VARIABLE, str(2 * serving.ROW))
+    monkeypatch.setenv(images.VARIABLE, str(2 * classifying.ROW))
     assert len(served.predict({"image": [TEXT] * 8})) == 8
     words = r"the first 9 of 12 rows take as long as 294,912 pixels, more than 4 times the 65,536 that TLKIT_MAX_PIXELS"
     with pytest.raises(MlflowException, match=words):
         served.predict({"image": [TEXT] * 12})
-    monkeypatch.setattr(serving, "FILE_BYTES", 0)
+    monkeypatch.setattr(cells, "FILE_BYTES", 0)
     with pytest.raises(MlflowException, match="row 0 is larger than 0 MiB"):
         served.predict({"image": "A" * (2**20 + 1)})
     monkeypatch.setenv(serving.VARIABLE, "true")
@@ -455,7 +458,7 @@ def test_large_requests_wait_in_line_and_hold_up_no_other(model: Any, monkeypatc
     from mlflow.exceptions import MlflowException
 
     large, small = pd.DataFrame({"image": [jpeg(512, progressive=True)]}), pd.DataFrame({"image": [PNG]})
-    monkeypatch.setattr(serving, "HEAVY", 2**17)
+    monkeypatch.setattr(waiting_room, "HEAVY", 2**17)
     began, go_on, decode = threading.Semaphore(0), threading.Event(), images.decode
 
     def decode_slowly(content: bytes, *arguments: Any) -> np.ndarray:
@@ -512,8 +515,8 @@ def test_class_names_must_fit(model: Any, tmp_path: Path):
     ],
 )
 def test_a_server_reads_no_paths(module: str | None, value: str | None, allowed: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv(serving._SERVING, raising=False)
-    for name in serving._SERVERS:
+    monkeypatch.delenv(cells.SERVING, raising=False)
+    for name in cells.SERVERS:
         monkeypatch.delitem(sys.modules, name, raising=False)
     if module:
         monkeypatch.setitem(sys.modules, module, sys)
@@ -523,7 +526,7 @@ def test_a_server_reads_no_paths(module: str | None, value: str | None, allowed:
         monkeypatch.setenv(serving.VARIABLE, value)
     assert serving.paths_allowed() is allowed
     if value is None:
-        monkeypatch.setenv(serving._SERVING, "true")
+        monkeypatch.setenv(cells.SERVING, "true")
         assert not serving.paths_allowed()
 
 
@@ -569,8 +572,8 @@ def test_urls(served: Any, model: Any, monkeypatch: pytest.MonkeyPatch):
         return answer
 
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(serving, "FILE_BYTES", 2000)
-    monkeypatch.setattr(serving, "DOWNLOAD_SECONDS", 0.5)
+    monkeypatch.setattr(cells, "FILE_BYTES", 2000)
+    monkeypatch.setattr(cells, "DOWNLOAD_SECONDS", 0.5)
     pages = {
         "/photo.png": give(PNG),
         "/moved": redirect("/photo.png"),

@@ -530,7 +530,7 @@ def test_a_wrong_range_is_refused_in_one_line(given_range: str, says: str):
         ),
         (
             "p: {choice: [x, y]}\nq: {bool: true, when: {p: x}}\na: {bool: true, when: {p: y, q: true}}",
-            "space.a can never count: what it hangs on excludes all of p",
+            "space.a can never count: its conditions exclude all of p",
         ),
     ],
 )

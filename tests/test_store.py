@@ -22,8 +22,12 @@ import numpy as np
 import pytest
 
 from tlkit.errors import InvalidInput
+from tlkit.features import space as spaces
 from tlkit.features import store as module
-from tlkit.features.store import GB, KEY, Space, Store
+from tlkit.features import verified as verified_list
+from tlkit.features.segments import KEY
+from tlkit.features.space import Space
+from tlkit.features.store import GB, Store
 
 DESCRIPTION = {"network": "a", "engine": "keras 3", "precision": "float32", "shape": [4], "dtype": "float32"}
 posix = pytest.mark.skipif(os.name != "posix", reason="by means that only POSIX has")
@@ -363,15 +367,16 @@ def cut(content: bytes) -> bytes:
 
 
 def later_process() -> None:
-    module._list_of.cache_clear()
+    verified_list._list_at.cache_clear()
 
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that are read whole to be verified."""
     found: list[Path] = []
-    real = module._wrong
-    monkeypatch.setattr(module, "_wrong", lambda path, *rest: found.append(path) or real(path, *rest))
+    real = spaces.problem_of
+    for reader in (spaces, module):
+        monkeypatch.setattr(reader, "problem_of", lambda path, *rest: found.append(path) or real(path, *rest))
     return found
 
 
@@ -396,7 +401,7 @@ def test_a_damaged_segment_is_named_and_not_used(space: Space, capsys, damage: C
         fresh.refresh()
         assert fresh.verify(keys_of(2)) == 0
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"damaged, so that it is not used: {path} (")
+        assert line.startswith(f"damaged and not used: {path} (")
         assert line.endswith(f"prune --store {space.store.folder} deletes it)")
         later_process()
     assert space.store.usage(verify=True)[0].damaged == [path]
@@ -476,7 +481,7 @@ def test_the_list_of_verified_files_is_the_users_own(space: Space, hashed: list[
     path.mkdir()
     assert verified()  # it cannot be written: no harm
     path.rmdir()
-    path.write_bytes(b"0" * (module._MARKS + 1))
+    path.write_bytes(b"0" * (verified_list.LARGEST + 1))
     path.chmod(0o600)
     assert verified()
     assert path.stat().st_size == 33  # it began anew
@@ -695,7 +700,7 @@ def test_writing_keeps_the_limit_and_what_was_written_in_this_process(tmp_path: 
 def test_what_another_process_deletes_at_the_same_time_costs_no_more(tmp_path: Path, monkeypatch):
     store, paths, size = sized(tmp_path, 50, 40, 30)
     store.limit = 2 * size
-    real = module._segments
+    real = module.segment_files
 
     def listed(folder: Path):
         found = real(folder)
@@ -703,7 +708,7 @@ def test_what_another_process_deletes_at_the_same_time_costs_no_more(tmp_path: P
             paths[0].unlink(missing_ok=True)  # between listing and deleting
         return found
 
-    monkeypatch.setattr(module, "_segments", listed)
+    monkeypatch.setattr(module, "segment_files", listed)
     store.make_room(0)
     assert [path.exists() for path in paths] == [False, True, True]
     assert len(store.usage(verify=True)) == 2
@@ -783,7 +788,7 @@ def test_an_interruption_leaves_nothing_half_written(space: Space, monkeypatch):
     def interrupted(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.os, "fsync", interrupted)
+    monkeypatch.setattr(os, "fsync", interrupted)
     with contextlib.suppress(KeyboardInterrupt), space.turn(1):
         space.write(keys_of(2), values_of(2))
     assert files(space.folder) == before | {".lock"}

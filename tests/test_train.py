@@ -67,7 +67,8 @@ def test_sounds_leave_a_run_that_repeats_bit_for_bit(folder: Path, capsys: pytes
     assert "recipes.predict" not in out
     run = repeats_bit_for_bit(config.Train, train.run)
     assert artifacts(run) == {
-        "config.yaml", "split_manifest.csv", "example.wav", "example_request.json", "predictions.json",
+        "config.yaml", "decisions.json", "split_manifest.csv", "example.wav", "example_request.json",
+        "predictions.json",
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "class_scores.json", "worst_mistakes.png",
     }  # fmt: skip
     stored = yaml.safe_load(artifact(run, "config.yaml").read_text(encoding="utf-8"))
@@ -313,7 +314,7 @@ def test_a_graph_leaves_a_run_that_repeats_bit_for_bit(folder: Path, ring: Path,
     assert "nodes: 60, 20 training, 20 validation, 20 test; 2 classes; 8 features; 60 edges" in out
     run = repeats_bit_for_bit(config.TrainGraph, train_graph.run)
     assert artifacts(run) == {
-        "config.yaml", "split_manifest.csv", "predictions.json",
+        "config.yaml", "decisions.json", "split_manifest.csv", "predictions.json",
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "class_scores.json",
     }  # fmt: skip
     assert run.data.metrics["test_accuracy"] > 0.8  # 0.5 by chance

@@ -15,8 +15,8 @@ from sklearn import linear_model
 from tlkit import backbones, builders, config, features, probes, training
 from tlkit.data import Photos, batches
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _steps
-from tlkit.training import optimizers, phases
+from tlkit.recipes import _plans
+from tlkit.training import batched, optimizers, phases
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ class Scripted(keras.callbacks.Callback):
 
 
 def test_on_a_plateau_the_rate_falls_to_a_tenth(photos: Photos, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(phases, "_Guard", Scripted)  # the first to hear
+    monkeypatch.setattr(phases, "Guard", Scripted)  # the first to hear
     settings = training.Settings(11, 0.1, patience=6, batch_size=40, schedule="plateau")
     history = training.fit_full(learner(0), photos, photos, settings)
     rates = [round(epoch["learning_rate"], 6) for epoch in history.epochs]
@@ -170,14 +170,14 @@ def test_augmentation_reaches_training_and_never_validation(photos: Photos):
     assert not np.array_equal(np.concatenate(seen), plain)
     model = classifier()
     calls = []
-    original = training.batches
+    original = batched.batches
 
     def spy(given, *args, **kwargs):
         calls.append(kwargs.get("augment"))
         return original(given, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "batches", spy)
+        patch.setattr(batched, "batches", spy)
         training.fit_full(model, photos, photos, training.Settings(1, 0.01), augment={"flip": True})
     assert [call for call in calls if call] == [{"flip": True}]
     assert calls.count(None) == 1
@@ -185,7 +185,7 @@ def test_augmentation_reaches_training_and_never_validation(photos: Photos):
 
 def test_the_layer_decay_reaches_the_settings_of_its_phase_alone():
     made = config.Finetune(full=config.Full(layer_decay=0.5))
-    assert [_steps.settings(made, phase).layer_decay for phase in (made.head, made.full)] == [1.0, 0.5]
+    assert [_plans.settings(made, phase).layer_decay for phase in (made.head, made.full)] == [1.0, 0.5]
 
 
 def test_the_layer_decay_reaches_the_optimizer(photos: Photos):
@@ -238,10 +238,10 @@ def test_a_phase_that_goes_on_from_its_checkpoint_equals_one_in_one_go(
     whole = fit(at_once, photos, before=before)
     path, seen = tmp_path / "new" / "phase.ckpt", Seen()
     capsys.readouterr()
-    half = fit(learner(0), photos, before=before, until=2, keeping=training.Keeping(path), callbacks=[seen])
+    half = fit(learner(0), photos, before=before, until=2, checkpointing=training.Checkpointing(path), callbacks=[seen])
     assert losses(training.History(half.epochs[1:])) == losses(training.History(whole.epochs[1:3]))
     again = learner(1)
-    history = fit(again, photos, keeping=training.Keeping(path), callbacks=[seen])
+    history = fit(again, photos, checkpointing=training.Checkpointing(path), callbacks=[seen])
     assert seen.epochs == [1, 2, 3, 4]  # Keras counts from 0, and one is of the phase before
     assert [(entry["epoch"], entry["phase"]) for entry in history.epochs] == [
         (1, "head"), *((number, "full") for number in (2, 3, 4, 5))
@@ -256,7 +256,7 @@ def test_a_phase_that_goes_on_from_its_checkpoint_equals_one_in_one_go(
     assert [row[-1] for row in rows if row[1] in ("2/2", "4/4")] == ["s", "s"]
     assert os.listdir(path.parent) == ["phase.ckpt"]
     once_more = learner(2)
-    assert fit(once_more, photos, until=4, keeping=training.Keeping(path)) == history
+    assert fit(once_more, photos, until=4, checkpointing=training.Checkpointing(path)) == history
     assert capsys.readouterr().out == ""
     for a, b in zip(once_more.get_weights(), at_once.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
@@ -269,10 +269,10 @@ def test_a_checkpoint_keeps_the_best_epoch_and_the_patience(photos: Photos, tmp_
     path, kept = tmp_path / "phase.ckpt", learner(0).get_weights()
     whole = fit(learner(0), photos, settings, before=before)
     assert len(whole.epochs) == 1 + 3
-    fit(learner(0), photos, settings, before=before, until=2, keeping=training.Keeping(path))
+    fit(learner(0), photos, settings, before=before, until=2, checkpointing=training.Checkpointing(path))
     for until in (9, None):  # the first ends for lack of patience, the second trains nothing
         again = learner(1)
-        history = fit(again, photos, settings, until=until, keeping=training.Keeping(path))
+        history = fit(again, photos, settings, until=until, checkpointing=training.Checkpointing(path))
         assert len(history.epochs) == 1 + 3
         found, wanted = (losses(training.History(given.epochs[1:])) for given in (history, whole))
         np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=0)
@@ -283,7 +283,7 @@ def test_a_checkpoint_keeps_the_best_epoch_and_the_patience(photos: Photos, tmp_
 def test_a_checkpoint_that_does_not_fit_is_one_line(photos: Photos, tmp_path: Path):
     path = tmp_path / "phase.ckpt"
     settings = training.Settings(epochs=2, learning_rate=0.01, batch_size=40)
-    fit(learner(0), photos, settings, until=1, keeping=training.Keeping(path))
+    fit(learner(0), photos, settings, until=1, checkpointing=training.Checkpointing(path))
     kept = path.read_bytes()
     other = learner(0)
     other.get_layer("stem_conv1").trainable = False
@@ -294,7 +294,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(photos: Photos, tmp_path: Pa
     for says, cases in wrong.items():
         for model, given in cases:
             with pytest.raises(InvalidInput, match=f"phase.ckpt {says}") as caught:
-                fit(model, photos, given, keeping=training.Keeping(path))
+                fit(model, photos, given, checkpointing=training.Checkpointing(path))
             assert "\n" not in str(caught.value)
     assert path.read_bytes() == kept
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
@@ -313,7 +313,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(photos: Photos, tmp_path: Pa
     strangers = [f"strange{number}.npz" for number in range(len(strange))]
     for name in ("other.npz", "array.npy", "pickled.npy", "half", "empty", ".", *strangers):
         with pytest.raises(InvalidInput, match="is no checkpoint of a phase, or is damaged") as caught:
-            fit(learner(0), photos, settings, keeping=training.Keeping(tmp_path / name))
+            fit(learner(0), photos, settings, checkpointing=training.Checkpointing(tmp_path / name))
         assert "\n" not in str(caught.value)
     with pytest.raises(InvalidInput, match="until is 0: 1 or more epochs"):
         fit(learner(0), photos, settings, until=0)
@@ -324,7 +324,7 @@ def test_no_half_written_checkpoint_takes_the_place_of_a_whole_one(
 ):
     path = tmp_path / "phase.ckpt"
     settings = training.Settings(epochs=3, learning_rate=0.01, batch_size=40)
-    fit(learner(0), photos, settings, until=1, keeping=training.Keeping(path))
+    fit(learner(0), photos, settings, until=1, checkpointing=training.Checkpointing(path))
     kept = path.read_bytes()
 
     def full(file, **_):
@@ -333,6 +333,6 @@ def test_no_half_written_checkpoint_takes_the_place_of_a_whole_one(
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match="no space left"):
-        fit(learner(0), photos, settings, until=2, keeping=training.Keeping(path))
+        fit(learner(0), photos, settings, until=2, checkpointing=training.Checkpointing(path))
     assert path.read_bytes() == kept
     assert os.listdir(tmp_path) == ["phase.ckpt"]

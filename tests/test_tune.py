@@ -22,7 +22,7 @@ from conftest import write_sounds
 from tlkit import cli, config, tuning, untrusted
 from tlkit.config import space
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _search, _worker, train, tune
+from tlkit.recipes import _search, _search_summary, _search_trials, _worker, train, tune
 
 TINY = {
     "recipe": "train",
@@ -128,7 +128,7 @@ def test_a_search_from_the_command_line(folder: Path, capsys: pytest.CaptureFixt
     recipe = folder / "out" / "recipes" / "train" / "best_out.yaml"
     assert f"-m tlkit.recipes.train --config {recipe.relative_to(folder)} --seed 1" in out
     assert "\n4/4 trial " in out
-    assert "which flatters" in out
+    assert "optimistic, as the trial was chosen by it" in out
     assert len(list((folder / "out" / "trials").glob("*/model.keras"))) == 1
     said = [
         line for line in out.split("Next:")[0].splitlines() if not line.startswith("  run ") and "failed:" not in line
@@ -176,18 +176,18 @@ def test_a_search_from_the_command_line(folder: Path, capsys: pytest.CaptureFixt
         ),
         ({"space": {"builder": {"pool": {"choice": ["max", "sum"]}}}}, "space: builder.pool: expected one of max"),
         ({"space": {"full": {"learning_rate": {"float": [-1.0, 1.0]}}}}, "full.learning_rate is -1.0"),
-        ({"space": {"seed": {"choice": [1, 2]}}}, "space.seed is not tuned: give --seed beside the space"),
+        ({"space": {"seed": {"choice": [1, 2]}}}, "space.seed cannot be tuned: give --seed outside the space"),
         (
             {"space": {"data": {"val_fraction": 0.1}, "full": {"epochs": {"int": [1, 3]}}}},
-            "space.data.val_fraction is not tuned: give --data.val_fraction beside the space",
+            "space.data.val_fraction cannot be tuned: give --data.val_fraction outside the space",
         ),
-        ({"workers": 0}, "workers is 0: then KERASTUNER_ORACLE_IP must say"),
+        ({"workers": 0}, "workers is 0: KERASTUNER_ORACLE_IP must then say"),
         ({"trials": 0}, "trials is 0; it must be 1 or more"),
         ({"data": {"path": "nowhere"}}, "data.path is 'nowhere'; there is no such file or folder"),
         ({"algorithm": "hyperband", "executions": 2}, "executions is 2; with --algorithm hyperband it must be 1"),
         (
             {"algorithm": "hyperband", "space": {"full": {"epochs": {"int": [1, 3]}}}},
-            "space.full.epochs is 1 or 3: hyperband itself says how long",
+            "space.full.epochs is 1 or 3: hyperband itself chooses how long",
         ),
         ({"space": {"builder": {"name": {"choice": ["cnn", "lenet9"]}}}}, "builder.name is 'lenet9'"),
     ],
@@ -215,7 +215,7 @@ def test_groups_of_settings_are_broken_at_80_columns():
         yaml.safe_load((Path(__file__).parents[1] / "recipes/tune/finetune.yaml").read_text(encoding="utf-8"))["space"]
     )
     values = {one.name: (one.options() or (one.high,))[0] for one in found.ranges}
-    lines = tune._lines(found, values)
+    lines = _search_summary.trial_lines(found, values)
     assert max(map(len, lines)) <= 70
     assert "backbone {name: MobileNet, alpha: 0.75}" in lines[0]
 
@@ -236,7 +236,7 @@ def test_how_many_runs_share_a_frozen_part(changes: dict, runs: float):
         "batch_size": {"choice": [8, 9, 7]},
     }
     given = {**choices, "full": {"unfreeze_from": {"choice": ["stage3", "stage4"]}}}
-    assert _worker.sharing(cli.from_settings(config.Tune, {"space": given, **changes})) == runs
+    assert _search.sharing(cli.from_settings(config.Tune, {"space": given, **changes})) == runs
 
 
 def test_a_search_that_goes_on_forgets_why_it_stopped(folder: Path):
@@ -268,7 +268,7 @@ def test_two_chiefs_of_one_search(folder: Path, capsys):
     (folder / "out").mkdir()
     with filelock.FileLock(folder / "out" / "lock"):
         assert call(folder) == 1
-    assert "another process is at the search in out" in capsys.readouterr().err
+    assert "another process is running the search in out" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_search_is_left_alone(folder: Path, capsys):
@@ -350,10 +350,10 @@ def test_a_trial_begun_again_logs_no_epoch_twice(folder: Path, monkeypatch: pyte
 def test_reasons_of_failures(folder: Path):
     one = trial("7", "")
     _worker.failed(folder, one, InvalidInput("the network has no stage9"))
-    assert _search._reason(folder.parent, SimpleNamespace(trial_id="x", message="killed")) == "killed"
+    assert _search_trials.failure(folder.parent, SimpleNamespace(trial_id="x", message="killed")) == "killed"
     (folder / "trials").mkdir()
     (folder / "7").rename(folder / "trials" / "7")
-    assert _search._reason(folder, SimpleNamespace(trial_id="7", message=None)) == "the network has no stage9"
+    assert _search_trials.failure(folder, SimpleNamespace(trial_id="7", message=None)) == "the network has no stage9"
     _worker.failed(folder, one, MemoryError("9 GB"))
     assert (folder / "7" / "failure.txt").read_text(encoding="utf-8") == "MemoryError: 9 GB"
     assert "MemoryError" in (folder / "7" / "log.txt").read_text(encoding="utf-8")

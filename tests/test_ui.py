@@ -89,7 +89,7 @@ def test_the_ui_starts_links_and_ends_with_its_server(
 
         assert call("--port", str(port)) == 0  # it runs already: the same links
         again = capsys.readouterr().out
-        assert again.startswith(f"a server of this store runs already, on http://127.0.0.1:{port}\n")
+        assert again.startswith(f"a server of this store is already running on http://127.0.0.1:{port}\n")
         assert re.findall(r"http://\S+", again)[1:] == links
         with monkeypatch.context() as other:
             other.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
@@ -137,7 +137,7 @@ def test_a_taken_port_is_named_with_a_free_one(folder: Path, capsys: pytest.Capt
         taken = other.getsockname()[1]
         assert call("--port", str(taken)) == cli.FAILURE
         err = capsys.readouterr().err
-        assert re.fullmatch(rf"ui: error: port {taken} is taken, and not by .*; free is --port \d+\n", err)
+        assert re.fullmatch(rf"ui: error: port {taken} is taken, and not by .*; a free one is --port \d+\n", err)
         with socket.create_server(("127.0.0.1", int(err.split()[-1]))):
             pass
 
@@ -161,7 +161,7 @@ def test_what_is_no_store_is_named(
 def test_an_unknown_experiment_is_named_with_those_there_are(folder: Path, port: int, capsys):
     finished_runs(1)
     with pytest.raises(ui.InvalidInput, match="there is no MLflow experiment 'letters'; the store has Default, digits"):
-        ui._find(config.Ui(experiment="letters"))
+        ui._newest_run(config.Ui(experiment="letters"))
 
 
 def test_the_experiment_is_the_environments_else_the_given_else_that_of_the_newest_run(
@@ -170,12 +170,11 @@ def test_the_experiment_is_the_environments_else_the_given_else_that_of_the_newe
     (run,) = finished_runs(1)
     client = mlflow.MlflowClient()
     newer = client.create_run(client.create_experiment("letters"), start_time=5000).info
-    assert ui._find(config.Ui()) == (newer.experiment_id, (newer.run_id, newer.experiment_id))
-    experiment, last = ui._find(config.Ui(experiment="digits"))
-    assert last.run_id == run
-    assert experiment == last.experiment_id
+    assert ui._newest_run(config.Ui()) == (newer.run_id, newer.experiment_id)
+    last = ui._newest_run(config.Ui(experiment="digits"))
+    assert last == (run, client.get_run(run).info.experiment_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "letters")
-    assert ui._find(config.Ui(experiment="digits"))[1].run_id == newer.run_id
+    assert ui._newest_run(config.Ui(experiment="digits")).run_id == newer.run_id
 
 
 def test_a_server_that_dies_at_its_start_has_the_last_word():

@@ -60,7 +60,7 @@ def test_what_is_no_json_is_a_value_error(content, words):
 
 
 def test_json_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(untrusted, "LONGEST_JSON", 10)
+    monkeypatch.setattr(untrusted.jsonfiles, "LONGEST_JSON", 10)
     (tmp_path / "state.json").write_text("[1, 2, 3, 4, 5]", encoding="utf-8")
     with pytest.raises(ValueError, match=r"state.json has 11 bytes, more than 10"):
         untrusted.read_json(tmp_path / "state.json")
@@ -85,7 +85,7 @@ def test_a_member_is_read_only_if_it_is_one_and_not_too_large():
 
 
 def test_what_would_fill_the_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(untrusted, "available_memory", lambda: 1000)
+    monkeypatch.setattr(untrusted.memory, "available_memory", lambda: 1000)
     untrusted.check_memory(500, "it")
     with pytest.raises(InvalidInput, match=r"it would take 0.0 GB of memory, more than half"):
         untrusted.check_memory(501, "it")

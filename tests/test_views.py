@@ -94,7 +94,7 @@ def test_the_order_in_which_changes_are_given_is_none_of_a_hash():
 
 def test_another_version_of_the_augmentation_gives_other_hashes(monkeypatch: pytest.MonkeyPatch):
     before = View(photos(), CHANGES, 0, 1).hashes
-    monkeypatch.setattr("tlkit.data.pipeline.AUGMENTATION", 0)
+    monkeypatch.setattr("tlkit.data.views.AUGMENTATION", 0)
     assert not set(before) & set(View(photos(), CHANGES, 0, 1).hashes)
 
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, also where the process is killed or the disk is full."""
+"""Files that are written whole or not at all, even where the process is killed or the disk is full."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that takes its name, and the place of an older one, when the block has ended well.
+    """Write a file that replaces an older one of its name only when the block has ended without an error.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "letter.txt"
@@ -34,3 +34,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = str(path)  # a full disk says so without saying where
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, whole or not at all."""
+    with writing(path) as file:
+        file.write(text.encode())

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import unicodedata
+from collections.abc import Sequence
 
 JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # parts of words and of emoji, not visible and no risk
 _STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of what is not seen but acts
@@ -89,6 +90,16 @@ def code(text: object) -> str:
     fence = "`" * (max(map(len, re.findall("`+", plain)), default=0) + 1)
     space = " " if len(fence) > 1 else ""
     return f"{fence}{space}{plain}{space}{fence}"
+
+
+def few(names: Sequence[str], most: int = 10) -> str:
+    """List the first names in one line, as `shown` writes them.
+
+    >>> few(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    rest = len(names) - most
+    return ", ".join(shown(name) for name in names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def quoted(word: str) -> str:

@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 from tlkit.errors import InvalidInput
 
 _CONV = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
 _DEPTHWISE = {1: layers.DepthwiseConv1D, 2: layers.DepthwiseConv2D}  # Keras has none for 3 axes
 _PADDING = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D, 3: layers.ZeroPadding3D}
-_POOL = {
+_POOL: dict[str, dict[int, Callable[..., layers.Layer]]] = {
     "max": {1: layers.MaxPooling1D, 2: layers.MaxPooling2D, 3: layers.MaxPooling3D},
     "average": {1: layers.AveragePooling1D, 2: layers.AveragePooling2D, 3: layers.AveragePooling3D},
 }
-_GLOBAL_POOL = {
+_GLOBAL_POOL: dict[str, dict[int, Callable[..., layers.Layer]]] = {
     "max": {1: layers.GlobalMaxPooling1D, 2: layers.GlobalMaxPooling2D, 3: layers.GlobalMaxPooling3D},
     "avg": {1: layers.GlobalAveragePooling1D, 2: layers.GlobalAveragePooling2D, 3: layers.GlobalAveragePooling3D},
 }
@@ -41,7 +41,7 @@ def check_data_format() -> None:
         raise InvalidInput(f"image_data_format is channels_first: set it to channels_last in {config._config_path}")
 
 
-def rank(x: Any) -> int:
+def rank(x: KerasTensor) -> int:
     """Give the number of spatial axes of a tensor of shape (batch, *space, channels).
 
     >>> rank(keras.Input((28, 28, 1)))
@@ -51,16 +51,16 @@ def rank(x: Any) -> int:
 
 
 def conv(
-    x: Any,
+    x: KerasTensor,
     filters: int,
     kernel_size: int,
     strides: int = 1,
     *,
     padding: str | int = "same",
     name: str,
-    kernel_initializer: Any = "he_normal",
+    kernel_initializer: str | dict[str, Any] | keras.Initializer = "he_normal",
     **kwargs: Any,
-) -> Any:
+) -> KerasTensor:
     """Convolve.
 
     Args:
@@ -89,15 +89,15 @@ def conv(
 
 
 def depthwise_conv(
-    x: Any,
+    x: KerasTensor,
     kernel_size: int,
     strides: int = 1,
     *,
     padding: str | int = "same",
     name: str,
-    initializer: Any,
+    initializer: str | dict[str, Any] | keras.Initializer,
     **kwargs: Any,
-) -> Any:
+) -> KerasTensor:
     """Convolve each channel with a kernel of its own; the arguments are those of `conv`.
 
     >>> depthwise_conv(keras.Input((9, 9, 9, 4)), 3, name="d", initializer="he_normal").shape
@@ -105,29 +105,30 @@ def depthwise_conv(
     """
     x, padding = _padded_conv(x, kernel_size, strides, padding, name)
     if rank(x) in _DEPTHWISE:
-        layer = _DEPTHWISE[rank(x)]
-        return layer(kernel_size, strides, padding, depthwise_initializer=initializer, name=name, **kwargs)(x)
+        depthwise = _DEPTHWISE[rank(x)]
+        return depthwise(kernel_size, strides, padding, depthwise_initializer=initializer, name=name, **kwargs)(x)
     channels = x.shape[-1]
-    layer = _CONV[rank(x)]
-    return layer(
+    return _CONV[rank(x)](
         channels, kernel_size, strides, padding, groups=channels, kernel_initializer=initializer, name=name, **kwargs
     )(x)
 
 
-def _padded_conv(x: Any, kernel_size: int, strides: int, padding: str | int, name: str) -> tuple[Any, str]:
+def _padded_conv(
+    x: KerasTensor, kernel_size: int, strides: int, padding: str | int, name: str
+) -> tuple[KerasTensor, str]:
     if isinstance(padding, int) and strides == 1 and 2 * padding == kernel_size - 1:
         return x, "same"  # the same numbers, without a layer that copies
     return _padded(x, padding, name)
 
 
-def _padded(x: Any, padding: str | int, name: str) -> tuple[Any, str]:
+def _padded(x: KerasTensor, padding: str | int, name: str) -> tuple[KerasTensor, str]:
     if isinstance(padding, str):
         return x, padding
     return (_PADDING[rank(x)](padding, name=f"{name}_pad")(x) if padding else x), "valid"
 
 
 def conv_norm(
-    x: Any,
+    x: KerasTensor,
     filters: int,
     kernel_size: int,
     strides: int = 1,
@@ -138,7 +139,7 @@ def conv_norm(
     momentum: float = 0.9,
     epsilon: float = 1e-5,
     **kwargs: Any,
-) -> Any:
+) -> KerasTensor:
     """Convolve without bias, normalize over the batch and, unless `activation` is None, activate.
 
     The layers are `NAME_conv`, `NAME_norm` and `NAME_activation`.
@@ -151,14 +152,14 @@ def conv_norm(
     return layers.Activation(activation, name=f"{name}_activation")(x) if activation else x
 
 
-def layer_norm(x: Any, name: str) -> Any:
+def layer_norm(x: KerasTensor, name: str) -> KerasTensor:
     """Normalize over the channels, as transformers and ConvNeXt do: with an epsilon of 1e-6."""
     return layers.LayerNormalization(epsilon=1e-6, name=name)(x)
 
 
 def pool(
-    x: Any, kind: str, pool_size: int, strides: int | None = None, *, padding: str | int = "valid", name: str
-) -> Any:
+    x: KerasTensor, kind: str, pool_size: int, strides: int | None = None, *, padding: str | int = "valid", name: str
+) -> KerasTensor:
     """Take the `max` or the `average` of each window.
 
     Args:
@@ -177,7 +178,7 @@ def pool(
     return _POOL[kind][rank(x)](pool_size, strides, padding, name=name)(x)
 
 
-def global_pool(x: Any, kind: str = "avg", *, name: str = "pool", **kwargs: Any) -> Any:
+def global_pool(x: KerasTensor, kind: str = "avg", *, name: str = "pool", **kwargs: Any) -> KerasTensor:
     """Take the average (`avg`) or the maximum (`max`) over all positions.
 
     >>> global_pool(keras.Input((8, 8, 8, 3))).shape
@@ -186,12 +187,12 @@ def global_pool(x: Any, kind: str = "avg", *, name: str = "pool", **kwargs: Any)
     return _GLOBAL_POOL[kind][rank(x)](name=name, **kwargs)(x)
 
 
-def stochastic_depth(x: Any, rate: float, name: str) -> Any:
+def stochastic_depth(x: KerasTensor, rate: float, name: str) -> KerasTensor:
     """Drop a residual branch for whole examples in training (Huang et al. 2016, arXiv:1603.09382)."""
     return layers.Dropout(rate, (None, *[1] * (len(x.shape) - 1)), name=name)(x) if rate else x
 
 
-def end(x: Any, name: str) -> Any:
+def end(x: KerasTensor, name: str) -> KerasTensor:
     """Give what a stage puts out the stage's name; it costs nothing."""
     return layers.Identity(name=name)(x)
 
@@ -205,7 +206,9 @@ def is_stage(name: str) -> bool:
     return re.fullmatch(r"stem|stage\d+", name) is not None
 
 
-def stages(x: Any, block: Callable[[Any, str, int, int], Any], depths: Sequence[int]) -> Any:
+def stages(
+    x: KerasTensor, block: Callable[[KerasTensor, str, int, int], KerasTensor], depths: Sequence[int]
+) -> KerasTensor:
     """Stack blocks in stages called `stage1`, `stage2` ...
 
     Args:

@@ -9,6 +9,7 @@ input cells lie between two neighbouring output cells (Araujo et al. 2019, https
 Neither is cut at the border: a field may exceed the input. What a normalization takes from other cells does not count.
 """
 
+from tlkit.arithmetic.graph import nodes
 from tlkit.arithmetic.layers import (
     Conv,
     Dense,
@@ -27,7 +28,7 @@ from tlkit.arithmetic.layers import (
     totals,
     trace,
 )
-from tlkit.arithmetic.models import describe, nodes
+from tlkit.arithmetic.models import describe
 
 __all__ = [
     "Conv", "Dense", "Flatten", "GlobalPool", "Layer", "Norm", "Pool", "Row", "Shape", "Sizes", "Totals", "describe",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras import KerasTensor
 
 from tlkit.backbones import weightfiles
 from tlkit.backbones.letternet import letternet
@@ -27,7 +28,9 @@ def build(
     """Build a backbone, from raw pixels to its feature map.
 
     One flat functional model called `backbone`, whose layers have Keras' own names. In front of them stand the input
-    `pixels` and the preprocessing. Weights files hold the same arrays with and without the preprocessing.
+    `pixels` and the preprocessing. Weights files hold the same arrays with and without the preprocessing. The model's
+    attribute `backbone_name` is the name it was built by, so that `stages`, `unfreeze` and `split` know its stages; a
+    saved, copied or cloned model has it no more.
 
     Args:
         name: A key of `BACKBONES`.
@@ -49,18 +52,24 @@ def build(
     >>> build("MobileNet", (64, 96, 3), weights="none", alpha=0.25).output.shape
     (None, 2, 3, 256)
     """
-    chosen = row(name)
     shape, weights = check(name, input_shape, weights, alpha)
     check_data_format()
-    if chosen.constructor is None:
-        return _letternet(shape, weights)
-    published, own_rescaling = weights == chosen.pretrained, name.startswith("EfficientNetB")
+    ours = row(name).constructor is None
+    network = _letternet(shape, weights) if ours else _application(name, shape, weights, alpha)
+    network.backbone_name = name
+    return network
+
+
+def _application(name: str, shape: tuple[int, int, int], weights: str, alpha: float | None) -> keras.Model:
+    """Build a network of keras.applications on preprocessed pixels, with its weights."""
+    network_row = row(name)
+    published, own_rescaling = weights == network_row.pretrained, name.startswith("EfficientNetB")
     pixels = keras.Input(shape, dtype="float32", name="pixels")
-    x = _PREPROCESSING[chosen.preprocessing](_to_rgb(pixels))
-    make = functools.partial(_network, chosen, alpha, input_tensor=x, input_shape=x.shape[1:])
-    if published and x.shape[1:] == (chosen.size, chosen.size, 3) and not own_rescaling:
-        network, file = weightfiles.asked_for(functools.partial(make, weights="imagenet"))
-        path: str | None = weightfiles.fetch(name, file)
+    x = _PREPROCESSING[network_row.preprocessing](_to_rgb(pixels))
+    make = functools.partial(_network, network_row, alpha, input_tensor=x, input_shape=x.shape[1:])
+    if published and x.shape[1:] == (network_row.size, network_row.size, 3) and not own_rescaling:
+        network, request = weightfiles.asked_for(functools.partial(make, weights="imagenet"))
+        path: str | None = weightfiles.fetch(name, request)
     else:
         path = weightfiles.fetch(name, _published(name, alpha)) if published else None
         network = make(weights=None)
@@ -73,9 +82,9 @@ def build(
     elif any(layer.compute_dtype != "float32" for layer in network.layers if isinstance(layer, _PIXEL_LAYERS)):
         network = _cloned(network)
     if path:
-        weightfiles.load_published(network, path, _wanted(name, alpha))
+        weightfiles.load_published(network, path, _contents(name, alpha))
     elif weights != "none":
-        weightfiles.load(network, weights, _wanted(name, alpha))
+        weightfiles.load(network, weights, _contents(name, alpha))
     return network
 
 
@@ -85,30 +94,30 @@ def check(
     weights: str | os.PathLike[str] | None = "pretrained",
     alpha: float | None = None,
 ) -> tuple[tuple[int, int, int], str]:
-    """Refuse what `build` would refuse, in no time, and give the shape and the weights that it would use.
+    """Check the arguments of `build` without building anything, and return the shape and weights that it would use.
 
     Raises:
-        InvalidInput: as in `build`, but for what only reading a weights file can tell.
+        InvalidInput: as in `build`, except for what only reading a weights file can tell.
 
     >>> check("MobileNet", alpha=0.5)
     ((224, 224, 3), 'imagenet')
     """
-    chosen = row(name)
-    if keras.backend.backend() in chosen.backends_without:
+    network_row = row(name)
+    if keras.backend.backend() in network_row.backends_without:
         raise InvalidInput(
             f"{name} does not work on Keras' {keras.backend.backend()} backend; choose another network, or another "
             "KERAS_BACKEND"
         )
-    shape = _shape(name, chosen, input_shape)
-    weights = _weights(name, chosen, weights)
-    _check_alpha(name, chosen, weights, alpha)
+    shape = _shape(name, network_row, input_shape)
+    weights = _weights(name, network_row, weights)
+    _check_alpha(name, network_row, weights, alpha)
     return shape, weights
 
 
 # Arguments ------------------------------------------------------------------------------------------------------------
 
 
-def _shape(name: str, row: Row, shape: Any) -> tuple[int, int, int]:
+def _shape(name: str, row: Row, shape: Sequence[int] | None) -> tuple[int, int, int]:
     if shape is None:
         return (row.size, row.size, row.channels)
     if len(shape) != 3 or not all(isinstance(n, int | np.integer) for n in shape) or shape[2] not in (1, 3):
@@ -119,7 +128,7 @@ def _shape(name: str, row: Row, shape: Any) -> tuple[int, int, int]:
 
 
 def _weights(name: str, row: Row, weights: str | os.PathLike[str] | None) -> str:
-    """The row's own word, `none`, or the path of a file that exists."""
+    """Return the row's own word, `none`, or the path of a file that exists."""
     if weights in ("pretrained", row.pretrained):
         return row.pretrained
     if weights is None or weights == "none":
@@ -150,31 +159,33 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet'
 _PIXEL_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
-def _rescaling(scale: Any, offset: Any, name: str = "preprocessing") -> keras.layers.Layer:
+def _rescaling(
+    scale: float | list[float], offset: float | list[float], name: str = "preprocessing"
+) -> keras.layers.Layer:
     return keras.layers.Rescaling(scale, offset, name=name, dtype="float32")
 
 
-def _channels(rgb: Any) -> list[Any]:
-    """Red, green and blue, by a layer that every format of Keras can hold; operations such as `flip` it cannot."""
+def _channels(rgb: KerasTensor) -> list[KerasTensor]:
+    """Take red, green and blue apart, by layers that every file format of Keras can hold, unlike operations."""
     crop = functools.partial(keras.layers.Cropping2D, data_format="channels_first", dtype="float32")  # of the last axis
     return [crop(((0, 0), (n, 2 - n)), name=name)(rgb) for n, name in enumerate(("red", "green", "blue"))]
 
 
-def _caffe(rgb: Any) -> Any:
+def _caffe(rgb: KerasTensor) -> KerasTensor:
     bgr = keras.layers.Concatenate(name="bgr", dtype="float32")(_channels(rgb)[::-1])
     return _rescaling(1.0, [-103.939, -116.779, -123.68])(bgr)  # means of blue, green and red
 
 
-def _tf(rgb: Any) -> Any:
+def _tf(rgb: KerasTensor) -> KerasTensor:
     return _rescaling(1 / 127.5, -1.0)(rgb)
 
 
-def _torch(rgb: Any) -> Any:
+def _torch(rgb: KerasTensor) -> KerasTensor:
     scale = [1 / (255 * deviation) for deviation in _DEVIATION]
     return _rescaling(scale, [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)])(rgb)
 
 
-_PREPROCESSING: dict[str, Callable[[Any], Any]] = {
+_PREPROCESSING: dict[str, Callable[[KerasTensor], KerasTensor]] = {
     "caffe": _caffe,
     "tf": _tf,
     "torch": _torch,
@@ -182,13 +193,13 @@ _PREPROCESSING: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _to_rgb(pixels: Any) -> Any:
+def _to_rgb(pixels: KerasTensor) -> KerasTensor:
     if pixels.shape[-1] == 3:
         return pixels
     return keras.layers.Concatenate(name="gray_to_rgb", dtype="float32")([pixels] * 3)
 
 
-def _to_gray(pixels: Any) -> Any:
+def _to_gray(pixels: KerasTensor) -> KerasTensor:
     if pixels.shape[-1] == 1:
         return pixels
     weighted = _rescaling([0.299, 0.587, 0.114], 0.0, "luminance")(pixels)  # ITU-R BT.601, Pillow's mode "L"
@@ -202,21 +213,21 @@ def _network(row: Row, alpha: float | None, **arguments: Any) -> keras.Model:
 
 
 def _letternet(shape: tuple[int, int, int], weights: str) -> keras.Model:
-    known = weights in ("letters", "none")
-    network = letternet((*shape[:2], 1), weights=weights if known else "none", name="backbone")
+    is_file = weights not in ("letters", "none")
+    network = letternet((*shape[:2], 1), weights="none" if is_file else weights, name="backbone")
     network = _cloned(network, keras.Input(shape, dtype="float32", name="pixels"), before=_to_gray)
-    if not known:
-        weightfiles.load(network, weights, _wanted("LetterNet", None))
+    if is_file:
+        weightfiles.load(network, weights, _contents("LetterNet", None))
     return network
 
 
 def _cloned(
     network: keras.Model,
-    pixels: Any = None,
-    before: Callable[[Any], Any] | None = None,
-    after_normalization: Callable[[Any], Any] | None = None,
+    pixels: KerasTensor | None = None,
+    before: Callable[[KerasTensor], KerasTensor] | None = None,
+    after_normalization: Callable[[KerasTensor], KerasTensor] | None = None,
 ) -> keras.Model:
-    """Build the graph anew with the same weights, with what meets the pixels first in float32.
+    """Build the graph anew with the same weights, its rescaling and normalization in float32.
 
     Args:
         pixels: Input to use in place of the network's own.
@@ -224,13 +235,13 @@ def _cloned(
         after_normalization: Called on the output of each Normalization layer.
     """
 
-    def clone(layer: Any) -> Any:
+    def clone(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
         if isinstance(layer, _PIXEL_LAYERS):
             config["dtype"] = "float32"
         return type(layer).from_config(config)
 
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         if before is not None and args[0] is pixels:
             args = (before(pixels), *args[1:])
         y = layer(*args, **kwargs)
@@ -243,7 +254,7 @@ def _cloned(
 
 def _with_fresh_names(network: keras.Model) -> keras.Model:
     """Number the layers that Keras named (`add_7`) from 0, as in a fresh process, to find stages by name."""
-    numbered: dict[str, list[tuple[int, Any]]] = {}
+    numbered: dict[str, list[tuple[int, keras.Operation]]] = {}
     for operation in network.operations:
         kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", type(operation).__name__)  # as Keras makes ZeroPadding2D
         kind = re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()  # to zero_padding2d
@@ -260,13 +271,14 @@ def _with_fresh_names(network: keras.Model) -> keras.Model:
 # Weights --------------------------------------------------------------------------------------------------------------
 
 
-def _wanted(name: str, alpha: float | None) -> str:
+def _contents(name: str, alpha: float | None) -> str:
+    """Say what a weights file should hold, for errors."""
     return f"{name} without top" + (f" and alpha {alpha or 1.0}" if BACKBONES[name].alphas else "")
 
 
 @functools.cache
-def _published(name: str, alpha: float | None) -> dict[str, Any]:
-    """The file of the network's native size, which serves all sizes."""
+def _published(name: str, alpha: float | None) -> weightfiles.Request:
+    """Find Keras' file for the network's native size, which serves all sizes."""
     row = BACKBONES[name]
     shape = (row.size, row.size, row.channels)
     return weightfiles.asked_for(lambda: _network(row, alpha, input_shape=shape, weights="imagenet"))[1]

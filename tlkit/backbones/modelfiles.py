@@ -1,4 +1,4 @@
-"""Model files (`.keras`) from whomever: checked before Keras builds what they describe, and again before it is used."""
+"""Model files (`.keras`) from anyone: checked before Keras builds the model, and again before it is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import re
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,17 @@ from tlkit import arithmetic, untrusted
 from tlkit.backbones import weightfiles
 from tlkit.display import cut
 from tlkit.errors import InvalidInput, first_line
+from tlkit.untrusted import memory
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 LONGEST_CONFIG = 2**24  # bytes; NASNetLarge's has 1 MB
-UNSAVED = 2**20  # numbers that a model may have besides those in its file
-LARGEST = 2**26  # numbers that one layer makes of one example, up to which nobody asks
-COPIES = 4  # of its largest layer, that a prediction may take
-GROWTH = 1000  # times that a layer may make more of an example than it and the weights hold, above that
-LONGEST_REASON = 250  # letters of what Keras says
-STEPS, WRITTEN_OUT = 2**17, 2**10  # that a recurrent layer may take, in a loop or one by one in the graph
-_BUILDING = threading.RLock()  # who puts Keras' function back must be who replaced it
+UNSAVED = 2**20  # numbers that a model may hold in addition to those in its file
+LARGEST = 2**26  # numbers that one layer may always make of one example
+COPIES = 4  # of the largest layer's output that a prediction may need
+GROWTH = 1000  # above LARGEST: times the numbers of the example and the weights together
+LONGEST_REASON = 250  # letters of Keras' message
+STEPS, UNROLLED_STEPS = 2**17, 2**10  # that a recurrent layer may take, in a loop or unrolled in the graph
+_PATCHING = threading.RLock()  # the thread that puts Keras' function back must be the one that replaced it
 
 
 def load(path: str | Path, name: str | None = None) -> keras.Model:
@@ -35,10 +36,10 @@ def load(path: str | Path, name: str | None = None) -> keras.Model:
 
     Args:
         path: Of a `.keras` file.
-        name: What the user knows it by, for errors; by default the path.
+        name: The user's name for it, for errors; by default the path.
 
     Raises:
-        InvalidInput: it is no such file, or damaged; it takes far more memory than a file of its size can need; it
+        InvalidInput: it is not such a file, or damaged; it takes far more memory than a file of its size can need; it
             would run code, or needs another backend; or a weight is not a finite number.
     """
     name = repr(str(path)) if name is None else name
@@ -55,7 +56,7 @@ def load(path: str | Path, name: str | None = None) -> keras.Model:
 
 @contextlib.contextmanager
 def one_line(what: str) -> Iterator[None]:
-    """Turn whatever a model from outside has zipfile, json, h5py, Keras or its backend raise into one line.
+    """Turn any error that zipfile, json, h5py, Keras or its backend raise about a model file into one line.
 
     Raises:
         InvalidInput: with the reason.
@@ -67,11 +68,11 @@ def one_line(what: str) -> Iterator[None]:
 
 
 def _check_file(path: str | Path) -> int:
-    """Look at what a file announces, and give how many numbers its weights are."""
+    """Check what a file announces, and count the numbers in its weights."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if twice := untrusted.duplicates([member.filename for member in members]):
-            raise InvalidInput(f"it holds several members {twice[0]}")
+        if repeated := untrusted.duplicates(member.filename for member in members):
+            raise InvalidInput(f"it holds several members {repeated[0]}")
         stored = min(sum(member.compress_size for member in members), Path(path).stat().st_size)
         untrusted.check_expansion(sum(member.file_size for member in members), stored, "it")
         for wanted in (CONFIG, WEIGHTS):
@@ -87,56 +88,60 @@ def _check_file(path: str | Path) -> int:
 
 @contextlib.contextmanager
 def _at_most(numbers: int) -> Iterator[None]:
-    """Have this thread's variables refused where they hold more numbers in all: weights that no file can fill."""
-    me, made = threading.get_ident(), 0
+    """Refuse variables of this thread once they hold more numbers in all: the file could not fill them."""
+    this_thread, total = threading.get_ident(), 0
 
-    def begin(variable: Any, initializer: Any, shape: Any = None, *arguments: Any, **named: Any) -> None:
-        nonlocal made
-        if threading.get_ident() == me and shape is not None:
-            made += math.prod(length for length in shape if length)
-            if made > numbers:
+    def counted(
+        variable: keras.Variable, initializer: Any, shape: Sequence[int] | None = None, *arguments: Any, **named: Any
+    ) -> None:
+        nonlocal total
+        if threading.get_ident() == this_thread and shape is not None:
+            total += math.prod(length for length in shape if length)
+            if total > numbers:
                 raise InvalidInput("its layers ask for more weights than it holds")
         original(variable, initializer, shape, *arguments, **named)
 
-    with _BUILDING:
+    with _PATCHING:
         original = keras.Variable.__init__
-        keras.Variable.__init__ = begin
+        keras.Variable.__init__ = counted  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:
-            keras.Variable.__init__ = original
+            keras.Variable.__init__ = original  # type: ignore[method-assign]
 
 
 def _check_sizes(model: keras.Model, weights: int) -> None:
-    """Refuse a model of which a single layer would fill the memory with what it makes of one example."""
-    given = _given(model)
-    if given > LARGEST:
-        raise InvalidInput(f"it takes examples of {given:,} numbers, more than {LARGEST:,}")
+    """Refuse a model of which a single layer's output for one example would fill the memory."""
+    inputs = _input_size(model)
+    if inputs > LARGEST:
+        raise InvalidInput(f"it takes examples of {inputs:,} numbers, more than {LARGEST:,}")
     for name, steps, most in _steps(model):
         if steps > most:
             raise InvalidInput(f"its layer {name} goes through an example in {steps:,} steps, more than {most:,}")
     largest, layer = max(_outputs(model), default=(0, ""))
-    if largest > LARGEST and largest > GROWTH * (given + weights):
-        raise InvalidInput(f"its layer {layer} makes {largest:,} numbers of an example of {given:,}")
+    if largest > LARGEST and largest > GROWTH * (inputs + weights):
+        raise InvalidInput(f"its layer {layer} makes {largest:,} numbers of an example of {inputs:,}")
     untrusted.check_memory(4 * largest, f"one example in its layer {layer}")
 
 
 def batch_size(model: keras.Model, most: int) -> int:
-    """Give how many examples a model may be asked about at a time: up to `most`, as the memory allows.
+    """Decide how many examples a model may predict at a time: up to `most`, as the memory allows.
 
     >>> batch_size(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), 32)
     32
     """
-    numbers = _given(model) + max(_outputs(model), default=(0, ""))[0]
-    room = untrusted.SHARE * untrusted.available_memory()
+    numbers = _input_size(model) + max(_outputs(model), default=(0, ""))[0]
+    room = memory.SHARE * memory.available_memory()
     return max(1, min(most, int(room / (COPIES * 4 * max(1, numbers)))))
 
 
-def _given(model: keras.Model) -> int:
+def _input_size(model: keras.Model) -> int:
+    """Count the numbers in one example."""
     return sum(math.prod(length or 1 for length in tensor.shape[1:]) for tensor in model.inputs)
 
 
 def _outputs(model: keras.Model) -> Iterator[tuple[int, str]]:
+    """Count the numbers that each layer makes of one example, and name the layer."""
     for node in arithmetic.nodes(model):
         if isinstance(node.operation, keras.Model):
             yield from _outputs(node.operation)
@@ -146,19 +151,19 @@ def _outputs(model: keras.Model) -> Iterator[tuple[int, str]]:
 
 
 def _steps(model: keras.Model) -> Iterator[tuple[str, int, int]]:
-    """Layers that take one step after the other, how many these are, and how many may be."""
+    """Name each recurrent layer, with the number of its steps and how many it may take."""
     for node in arithmetic.nodes(model):
         layer = node.operation
         if isinstance(layer, keras.Model):
             yield from _steps(layer)
         inner = layer.forward_layer if isinstance(layer, keras.layers.Bidirectional) else layer
         if isinstance(inner, keras.layers.RNN | keras.layers.TimeDistributed):
-            written_out = getattr(inner, "unroll", True)  # each step is a part of the graph
-            yield layer.name, node.input_tensors[0].shape[1] or 0, WRITTEN_OUT if written_out else STEPS
+            unrolled = getattr(inner, "unroll", True)  # each step is a part of the graph
+            yield layer.name, node.input_tensors[0].shape[1] or 0, UNROLLED_STEPS if unrolled else STEPS
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, of what Keras wraps in pages of the model's configuration."""
+    """Find what went wrong in a message that Keras wraps in pages of the model's configuration."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":

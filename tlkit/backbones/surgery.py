@@ -91,6 +91,27 @@ def freeze(model: keras.Model) -> None:
         layer.trainable = layer.name == "head"
 
 
+def stages(model: keras.Model, name: str | None = None) -> dict[str, str]:
+    """Give the stages of a model's backbone: the name of each, first to last, and of the layer that ends it.
+
+    Args:
+        model: As in `freeze`.
+        name: The backbone it was built with, a key of `BACKBONES`. By default the name that `build` noted on the model
+            it returned (its attribute `backbone_name`, which is lost when the model is saved or cloned), or else the
+            layers' own names: LetterNet and the networks of `tlkit.builders` have layers called `stem`, `stage1` ...
+
+    Raises:
+        InvalidInput: `name` is unknown, or not the model's; or there is none, and no layer bears a stage's name; or as
+            in `freeze`.
+
+    >>> from tlkit.backbones import build
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
+    >>> stages(model)["stage4"]
+    'conv_pw_13_relu'
+    """
+    return _ends(model, _path(model)[-1], name)
+
+
 def unfreeze(
     model: keras.Model,
     name: str | None = None,
@@ -104,37 +125,33 @@ def unfreeze(
 
     Args:
         model: As in `freeze`.
-        name: The backbone it was built with, a key of `BACKBONES`; None for a network of `tlkit.builders`, whose layers
-            bear the stages' names.
+        name: The backbone it was built with, a key of `BACKBONES`; by default as in `stages`.
         from_stage: First stage to train, for example `stage4`; by default everything.
         batch_normalization: Of what is trained. `inference` normalizes by the pretrained statistics, which stay, and
             learns scale and offset, as Keras' guide has it. `train` normalizes by each batch and moves the statistics.
             `freeze-affine` is `inference` with scale and offset left as they are. Frozen stages always have the latter.
 
     Raises:
-        InvalidInput: the backbone has no such stage, or is not the model's; or as in `freeze`.
+        InvalidInput: the backbone has no such stage; or as in `stages` and in `freeze`.
 
     >>> from tlkit.backbones import build
     >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
-    >>> unfreeze(model, "MobileNet", "stage4")
+    >>> unfreeze(model, from_stage="stage4")
     >>> model.trainable_weights[0].path
     'conv_dw_12/kernel'
     >>> any("moving" in weight.path for weight in model.trainable_weights)  # the statistics
     False
     """
     backbone = _path(model)[-1]
-    layers = {layer.name: layer for layer in backbone.layers}
-    named = {end: end for end in layers if is_stage(end)}
-    stages = named if name is None else row(name).stages
-    if from_stage is not None and from_stage not in stages:
-        raise InvalidInput(
-            f"stage {from_stage!r} is unknown: {name or backbone.name} has {', '.join(stages) or 'none'}"
-        )
-    if not layers.keys() >= set(stages.values()):
-        raise InvalidInput(f"the backbone of this model is not {name}: give the name it was built with")
+    if name is None and from_stage is None:
+        ends: dict[str, str] = {}  # everything is trained, and any network will do
+    else:
+        ends = _ends(model, backbone, name)
+    if from_stage is not None and from_stage not in ends:
+        raise InvalidInput(f"stage {from_stage!r} is unknown: {_name(backbone, name)} has {', '.join(ends)}")
     _set_trainable(backbone, True)
-    if below := _below(stages, from_stage):
-        for layer in keras.Model(backbone.input, layers[below].output).layers:
+    if below := _below(ends, from_stage):
+        for layer in keras.Model(backbone.input, backbone.get_layer(below).output).layers:
             layer.trainable = False
     for layer in backbone.layers:
         if not isinstance(layer, keras.layers.BatchNormalization) or not layer.trainable:
@@ -145,7 +162,9 @@ def unfreeze(
                 variable.trainable = True
 
 
-def split(model: keras.Model, name: str, from_stage: str) -> tuple[keras.Model, keras.Model]:
+def split(
+    model: keras.Model, name: str | None = None, from_stage: str | None = None
+) -> tuple[keras.Model, keras.Model]:
     """Cut a model of `classifier` in front of a stage, to train what is above on what the lower part gives.
 
     The layers are shared: what the upper model learns, the whole one has learnt. Like BatchNormalization there, what is
@@ -153,19 +172,19 @@ def split(model: keras.Model, name: str, from_stage: str) -> tuple[keras.Model, 
 
     Args:
         model: Made by `classifier`.
-        name: The backbone it was built with, a key of `BACKBONES`.
-        from_stage: The upper model's first stage.
+        name: The backbone it was built with, a key of `BACKBONES`; by default as in `stages`.
+        from_stage: The upper model's first stage; there is no default.
 
     Shapes:
         returns: a model from pixels to activations, and one from these to logits
 
     Raises:
-        InvalidInput: the backbone has no such stage, none below it, or a later layer needs more of what is below than
-            the end of the stage before (NASNet).
+        InvalidInput: the backbone has no such stage or no stage before it; a later layer needs more of the lower part
+            than the end of the stage before (NASNet); or as in `stages` and in `freeze`.
 
     >>> from tlkit.backbones import build
     >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
-    >>> lower, upper = split(model, "MobileNet", "stage4")
+    >>> lower, upper = split(model, from_stage="stage4")
     >>> lower.output.shape, upper.output.shape
     ((None, 4, 4, 128), (None, 5))
     """
@@ -175,16 +194,20 @@ def split(model: keras.Model, name: str, from_stage: str) -> tuple[keras.Model, 
             f"model {model.name!r} cannot be cut: split takes one of tlkit.backbones.classifier, whose first layer is "
             "the backbone; give the one inside, and what stands in front of it to your data"
         )
-    stages = row(name).stages
-    below = _below(stages, from_stage)
+    ends = _ends(model, backbone, name)
+    below = _below(ends, from_stage)
     if below is None:
-        raise InvalidInput(f"stage {from_stage!r} is not one that others lie below: {name} has {', '.join(stages)}")
+        raise InvalidInput(
+            f"stage {from_stage!r} is not a stage with another below it: {_name(backbone, name)} has {', '.join(ends)}"
+        )
     cut = backbone.get_layer(below).output
     inputs = keras.Input(cut.shape[1:], dtype=cut.dtype, name="activations")
     try:
         x = keras.Model(cut, backbone.output)(inputs)
     except ValueError as error:
-        raise InvalidInput(f"{name} cannot be cut in front of {from_stage}: later layers need what is below") from error
+        raise InvalidInput(
+            f"{_name(backbone, name)} cannot be cut in front of {from_stage}: later layers need what is below"
+        ) from error
     for layer in model.layers[model.layers.index(backbone) + 1 : -1]:  # up to the head
         x = layer(x)
     return keras.Model(backbone.input, cut), keras.Model(inputs, x, name="upper")
@@ -215,10 +238,33 @@ def _set_trainable(network: keras.Model, value: bool) -> None:
         network.trainable = step
 
 
-def _below(stages: dict[str, str], stage: str | None) -> str | None:
+def _ends(model: keras.Model, backbone: keras.Model, name: str | None) -> dict[str, str]:
+    """The layer that ends each stage of the backbone inside a model."""
+    layers = {layer.name for layer in backbone.layers}
+    built_as = name if name is not None else getattr(backbone, "backbone_name", None)
+    if built_as is None:
+        if ends := {layer.name: layer.name for layer in backbone.layers if is_stage(layer.name)}:
+            return ends
+        raise InvalidInput(
+            f"model {model.name!r} does not tell its stages: no layer is called stem or stage1, and the name of its "
+            "backbone is known only where tlkit.backbones.build made it in this process; give the name, a key of "
+            "tlkit.backbones.BACKBONES"
+        )
+    ends = dict(row(built_as).stages)
+    if not layers.issuperset(ends.values()):
+        raise InvalidInput(f"the backbone of this model is not {built_as}: give the name it was built with")
+    return ends
+
+
+def _name(backbone: keras.Model, name: str | None) -> str:
+    """What a message calls a backbone."""
+    return name or getattr(backbone, "backbone_name", None) or str(backbone.name)
+
+
+def _below(ends: dict[str, str], stage: str | None) -> str | None:
     """The layer that ends the stage below one; None where there is no such stage, or none below it."""
-    place = list(stages).index(stage) if stage in stages else 0
-    return list(stages.values())[place - 1] if place else None
+    place = list(ends).index(stage) if stage in ends else 0
+    return list(ends.values())[place - 1] if place else None
 
 
 def _path(model: keras.Model) -> list[keras.Model]:

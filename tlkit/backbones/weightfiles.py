@@ -20,9 +20,12 @@ import numpy as np
 from tlkit import untrusted
 from tlkit.errors import InvalidInput, Unavailable
 
+Request = dict[str, Any]
+"""Arguments of `keras.utils.get_file`."""
+
 FOREIGN = (".ckpt", ".index", ".npy", ".onnx", ".pb", ".pickle", ".pkl", ".pt", ".pth", ".safetensors", ".tflite")
 WIDEST = 20  # arrays that one layer may have; a model among the layers has more
-_ASKING = threading.Lock()  # who puts Keras' functions back must be who replaced them
+_PATCHING = threading.Lock()  # the thread that puts Keras' functions back must be the one that replaced them
 
 
 def load(network: keras.Model, path: str, wanted: str) -> None:
@@ -34,12 +37,12 @@ def load(network: keras.Model, path: str, wanted: str) -> None:
         wanted: What the file should hold, for the error.
 
     Raises:
-        InvalidInput: it is no such file, or does not fit.
+        InvalidInput: it is not such a file, or does not fit.
     """
     import h5py
 
     check_folder(path)
-    if problem := _no_weights(path):
+    if problem := _not_weights(path):
         raise InvalidInput(f"weights file {path} {problem}; {wanted} takes a .weights.h5 or .h5 file")
     if not path.endswith((".h5", ".hdf5")) or not h5py.is_hdf5(path):
         raise InvalidInput(f"weights file {path} is not a complete HDF5 file (.weights.h5 or .h5) with {wanted}")
@@ -56,19 +59,19 @@ def load(network: keras.Model, path: str, wanted: str) -> None:
     except Exception:  # Keras and h5py raise ValueError, KeyError, OSError ..., with pages of text
         fits = False
     if not fits:
-        there, needed = _stored(path), (len(network.weights), network.count_params())
+        stored, needed = _stored(path), (len(network.weights), network.count_params())
         raise InvalidInput(
-            f"weights file {path} does not fit {wanted}: the file holds {_counts(*there)}, the network has "
-            f"{_counts(*needed)}{_why(path, there, needed)}"
+            f"weights file {path} does not fit {wanted}: the file holds {_counts(*stored)}, the network has "
+            f"{_counts(*needed)}{_why(path, stored, needed)}"
         )
     check_finite(network, f"weights file {path}")
 
 
 def check_folder(path: object) -> None:
-    """Refuse a folder where weights are read from a file.
+    """Refuse a folder in place of a weights file.
 
     Raises:
-        InvalidInput: it is one, and the message says how to take the weights of a SavedModel.
+        InvalidInput: it is a folder; the message says what to give instead.
     """
     if isinstance(path, str | os.PathLike) and os.path.isdir(path):
         saved = os.path.exists(os.path.join(path, "saved_model.pb"))
@@ -80,11 +83,11 @@ def check_folder(path: object) -> None:
 
 
 def check_finite(model: keras.Model, what: str) -> None:
-    """Refuse a model whose answers would be no numbers.
+    """Refuse a model with a weight that is not finite: its answers would not be numbers.
 
     Args:
-        model: Any.
-        what: Its weights come from, for the error.
+        model: Any model.
+        what: Where its weights come from, for the error.
 
     Raises:
         InvalidInput: a weight is not finite; the message names it.
@@ -106,8 +109,8 @@ def check_finite(model: keras.Model, what: str) -> None:
             )
 
 
-def _no_weights(path: str) -> str:
-    """What a file is that holds no weights alone as Keras writes them; nothing where it may."""
+def _not_weights(path: str) -> str:
+    """Say why a file cannot be one of weights alone as Keras writes them; empty where it may be one."""
     if zipfile.is_zipfile(path):
         if path.endswith(".keras"):
             take = f"keras.saving.load_model({path!r}).get_layer('backbone').save_weights('backbone.weights.h5')"
@@ -117,8 +120,8 @@ def _no_weights(path: str) -> str:
     return f"is a {suffix} file, as other libraries write" if suffix in FOREIGN else ""
 
 
-def _why(path: str, there: tuple[int, int], needed: tuple[int, int]) -> str:
-    """What a file holds instead, where that can be told."""
+def _why(path: str, stored: tuple[int, int], needed: tuple[int, int]) -> str:
+    """Say what a file holds instead, where that is known."""
     import h5py
 
     with suppress(Exception), h5py.File(path) as file:
@@ -131,14 +134,14 @@ def _why(path: str, there: tuple[int, int], needed: tuple[int, int]) -> str:
                 ": it is of a model that holds the network as one of its layers; load it into that model, and write "
                 "those of the network by model.get_layer(...).save_weights('backbone.weights.h5')"
             )
-    if there == needed:
+    if stored == needed:
         return ": in other layers or other shapes"
-    more = there[0] - needed[0]
-    return ": it seems to have a top; give one without (include_top=False)" if 0 < more <= 2 else ""
+    additional = stored[0] - needed[0]
+    return ": it seems to have a top; give one without (include_top=False)" if 0 < additional <= 2 else ""
 
 
 def load_published(network: keras.Model, path: str, wanted: str) -> None:
-    """Load a file of Keras' cache.
+    """Load a weights file from Keras' cache.
 
     Raises:
         Unavailable: it is damaged.
@@ -156,12 +159,12 @@ def _counts(arrays: int, numbers: int) -> str:
 
 
 def _stored(path: str) -> tuple[int, int]:
-    """How many arrays and numbers an HDF5 weights file holds; (0, 0) if it cannot be read to the end."""
+    """Count the arrays and numbers in an HDF5 weights file; (0, 0) if it cannot be read to the end."""
     import h5py
 
     sizes: list[int] = []
 
-    def visit(key: str, item: Any) -> None:
+    def visit(key: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and not key.startswith("optimizer"):
             sizes.append(int(item.size))
 
@@ -170,8 +173,8 @@ def _stored(path: str) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def asked_for(build: Callable[[], keras.Model]) -> tuple[keras.Model, dict[str, Any]]:
-    """Build a network without its weights, and learn which file Keras would load into it.
+def asked_for(build: Callable[[], keras.Model]) -> tuple[keras.Model, Request]:
+    """Build a network without its weights, and find out which file Keras would load into it.
 
     Keras has no list of its files, and its constructors choose them by name, alpha, top and size.
 
@@ -183,32 +186,34 @@ def asked_for(build: Callable[[], keras.Model]) -> tuple[keras.Model, dict[str, 
     """
     from keras.src.utils import file_utils
 
-    me, asked = threading.get_ident(), []
-    _ASKING.acquire()
+    this_thread = threading.get_ident()
+    requests: list[Request] = []
+    _PATCHING.acquire()
     get_file, load_weights = file_utils.get_file, keras.Model.load_weights
 
-    def ask(fname: str | None = None, origin: str | None = None, **arguments: Any) -> str:
-        if threading.get_ident() != me:
-            return get_file(fname, origin, **arguments)
-        asked.append({"fname": fname, "origin": origin, **arguments})
+    def note_request(fname: str | None = None, origin: str | None = None, **arguments: Any) -> str:
+        if threading.get_ident() != this_thread:
+            return str(get_file(fname, origin, **arguments))
+        requests.append({"fname": fname, "origin": origin, **arguments})
         return str(fname)
 
-    def leave(network: keras.Model, *arguments: Any, **named: Any) -> Any:
-        return load_weights(network, *arguments, **named) if threading.get_ident() != me else None
+    def skip_loading(network: keras.Model, *arguments: Any, **named: Any) -> None:
+        if threading.get_ident() != this_thread:
+            load_weights(network, *arguments, **named)
 
-    file_utils.get_file, keras.Model.load_weights = ask, leave
+    file_utils.get_file, keras.Model.load_weights = note_request, skip_loading  # type: ignore[method-assign]
     try:
         network = build()
     finally:
-        file_utils.get_file, keras.Model.load_weights = get_file, load_weights
-        _ASKING.release()
-    if len(asked) != 1:
-        raise RuntimeError(f"the network asked for {len(asked)} weights files")
-    return network, asked[0]
+        file_utils.get_file, keras.Model.load_weights = get_file, load_weights  # type: ignore[method-assign]
+        _PATCHING.release()
+    if len(requests) != 1:
+        raise RuntimeError(f"the network asked for {len(requests)} weights files")
+    return network, requests[0]
 
 
-def fetch(name: str, request: dict[str, Any]) -> str:
-    """Give the path of a published file in Keras' cache, after a download if need be.
+def fetch(name: str, request: Request) -> str:
+    """Return the path of a published file in Keras' cache, after a download where it is not there yet.
 
     Raises:
         Unavailable: it is neither there nor can it be downloaded.
@@ -231,14 +236,14 @@ def fetch(name: str, request: dict[str, Any]) -> str:
         host = urlsplit(url).hostname
         raise Unavailable(f"{name} needs {path}, which {problem}, and {host} cannot be reached: {advice}")
     try:
-        return file_utils.get_file(**request)
+        return str(file_utils.get_file(**request))
     except Exception as error:  # get_file raises bare Exceptions
         reason = " ".join(str(error).split())
         raise Unavailable(f"{name} needs {path}, which cannot be downloaded ({reason}): {advice}") from error
 
 
-def in_cache(request: dict[str, Any]) -> str:
-    """Where `keras.utils.get_file` looks and, other than it, where a cache that may only be read has the file."""
+def in_cache(request: Request) -> str:
+    """Return the path at which `keras.utils.get_file` looks, or, unlike it, a file in a read-only cache."""
     from keras.src.utils import file_utils
 
     home = os.path.expanduser(file_utils.config.keras_home())
@@ -257,20 +262,20 @@ def _is_intact(path: str, expected: str | None) -> bool:
 
 
 def reachable(url: str, seconds: float = 5.0) -> bool:
-    """Whether the host of a URL, or the proxy in front of it, accepts a connection within some seconds."""
+    """Tell whether the host of a URL, or the proxy in front of it, accepts a connection within some seconds."""
     target = urlsplit(url)
     proxy = urllib.request.getproxies().get(target.scheme)
     if proxy and not urllib.request.proxy_bypass(str(target.hostname)):
         target = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    answers: list[bool] = []
+    connections: list[bool] = []
 
     def connect() -> None:
         address = (str(target.hostname), target.port or (80 if target.scheme == "http" else 443))
         with suppress(OSError), socket.create_connection(address, seconds):
-            answers.append(True)
+            connections.append(True)
 
     # In a thread because nothing limits the time that looking up a name takes.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(2 * seconds)
-    return bool(answers)
+    return bool(connections)

@@ -7,9 +7,9 @@ local response normalization; torchvision has the same.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from tlkit.builders.family import Family
 from tlkit.layers import LocalResponseNormalization, conv, end, pool
@@ -48,7 +48,7 @@ VARIANTS = {
 }
 
 
-def features(x: Any, variant: Variant) -> Any:
+def features(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Stack the first convolution (`stem`), the second (`stage1`) and the others (`stage2`), each with its pool."""
     first, second, *others = variant.filters
     x = conv(x, first, 11, 4, padding=2, activation="relu", name="stem_conv")
@@ -60,13 +60,13 @@ def features(x: Any, variant: Variant) -> Any:
     return end(pool(x, "max", 3, 2, name="stage2_pool"), "stage2")
 
 
-def _normalized_pool(x: Any, variant: Variant, stage: str) -> Any:
+def _normalized_pool(x: KerasTensor, variant: Variant, stage: str) -> KerasTensor:
     if variant.local_response_normalization:
         x = LocalResponseNormalization(name=f"{stage}_norm")(x)
     return end(pool(x, "max", 3, 2, name=f"{stage}_pool"), stage)
 
 
-def top(x: Any, variant: Variant) -> Any:
+def top(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Stack the two dense layers."""
     x = layers.Flatten(name="flatten")(x)
     for number in (1, 2):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from tlkit.builders import pretrained
-from tlkit.builders.family import begin, check_head, head, number, numbers, one_line_errors
+from tlkit.builders.family import Activation, begin, check_head, head, number, numbers, one_line_errors
 from tlkit.errors import InvalidInput
 from tlkit.layers import conv, end, global_pool
 from tlkit.layers import pool as pool_layer
@@ -19,7 +18,7 @@ from tlkit.layers import pool as pool_layer
 def cnn(
     input_shape: Sequence[int | None] | None = None,
     *,
-    input_tensor: Any = None,
+    input_tensor: KerasTensor | None = None,
     classes: int = 10,
     filters: Sequence[int] = (32, 64),
     kernel_size: int | Sequence[int] = 3,
@@ -35,7 +34,7 @@ def cnn(
     include_top: bool = True,
     pooling: str | None = None,
     weights: str | os.PathLike[str] | None = None,
-    classifier_activation: Any = "softmax",
+    classifier_activation: Activation = "softmax",
     name: str = "cnn",
 ) -> keras.Model:
     """Build [convolution, normalization, activation] x `convolutions`, then a pool, for each of `filters`; then a top.
@@ -110,7 +109,7 @@ def cnn(
     return model
 
 
-def _top(x: Any, dense: Sequence[int], dropout: float, activation: str) -> Any:
+def _top(x: KerasTensor, dense: Sequence[int], dropout: float, activation: str) -> KerasTensor:
     if not dense:
         x = global_pool(x)
         return layers.Dropout(dropout, name="dropout")(x) if dropout else x

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from tlkit.builders.family import Family
 from tlkit.layers import LayerScale, conv, depthwise_conv, end, global_pool, layer_norm, stages, stochastic_depth
@@ -48,13 +48,13 @@ VARIANTS = {
 }
 
 
-def features(x: Any, variant: Variant) -> Any:
+def features(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Stack the patches (`stem`) and the blocks (`stage1` and so on); between stages the map is halved."""
     x = conv(x, variant.filters[0], 4, 4, padding="valid", kernel_initializer=KERNEL, name="stem_conv")
     x = end(layer_norm(x, "stem_norm"), "stem")
     last = max(1, sum(variant.depths) - 1)
 
-    def step(x: Any, name: str, stage: int, number: int) -> Any:
+    def step(x: KerasTensor, name: str, stage: int, number: int) -> KerasTensor:
         filters = variant.filters[stage]
         if stage and not number:
             x = layer_norm(x, f"stage{stage + 1}_halve_norm")
@@ -64,7 +64,7 @@ def features(x: Any, variant: Variant) -> Any:
     return stages(x, step, variant.depths)
 
 
-def block(x: Any, drop: float, name: str) -> Any:
+def block(x: KerasTensor, drop: float, name: str) -> KerasTensor:
     """Look at each channel alone through 7 x 7, then mix the channels (figure 4, right)."""
     filters = x.shape[-1]
     y = depthwise_conv(x, 7, initializer=KERNEL, name=f"{name}_depthwise_conv")
@@ -75,12 +75,12 @@ def block(x: Any, drop: float, name: str) -> Any:
     return layers.Add(name=f"{name}_add")([x, stochastic_depth(y, drop, f"{name}_drop")])
 
 
-def top(x: Any, _: Variant) -> Any:
+def top(x: KerasTensor, _: Variant) -> KerasTensor:
     """Pool over all positions, then normalize."""
     return layer_norm(global_pool(x), "norm")
 
 
-def bare(x: Any, _: Variant, pooling: str | None, space: Sequence[int | None]) -> Any:
+def bare(x: KerasTensor, _: Variant, pooling: str | None, space: Sequence[int | None]) -> KerasTensor:
     """Normalize the features, after they are pooled where they are."""
     return layer_norm(global_pool(x, pooling) if pooling else x, "norm")
 

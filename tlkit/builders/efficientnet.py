@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from tlkit.builders.family import Family, pooled
 from tlkit.layers import conv_norm, depthwise_conv, end, global_pool, rank, stochastic_depth
@@ -83,7 +83,7 @@ VARIANTS = {
 }
 
 
-def features(x: Any, variant: Variant) -> Any:
+def features(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Stack the first convolution (`stem`) and the blocks; `stage4` ends with the last convolution."""
     x = end(_conv(x, _scaled(STEM, variant.width), 3, 2, name="stem"), "stem")
     lines = [(blocks, repeat) for blocks in BLOCKS for repeat in range(math.ceil(variant.depth * blocks.repeats))]
@@ -100,7 +100,9 @@ def features(x: Any, variant: Variant) -> Any:
     return x
 
 
-def block(x: Any, filters: int, kernel_size: int, strides: int, expansion: int, drop: float, name: str) -> Any:
+def block(
+    x: KerasTensor, filters: int, kernel_size: int, strides: int, expansion: int, drop: float, name: str
+) -> KerasTensor:
     """Widen, look at each channel alone, weigh the channels, narrow (MBConv: Sandler et al. 2018, Hu et al. 2018)."""
     channels = x.shape[-1]
     y = _conv(x, channels * expansion, 1, name=f"{name}_expand") if expansion > 1 else x
@@ -114,7 +116,7 @@ def block(x: Any, filters: int, kernel_size: int, strides: int, expansion: int, 
     return y
 
 
-def squeeze_excite(x: Any, units: int, name: str) -> Any:
+def squeeze_excite(x: KerasTensor, units: int, name: str) -> KerasTensor:
     """Weigh each channel by what all of them hold on average (Hu et al. 2018, arXiv:1709.01507)."""
     y = global_pool(x, name=f"{name}_pool")
     y = layers.Dense(units, "silu", kernel_initializer=KERNEL, name=f"{name}_reduce")(y)
@@ -124,8 +126,8 @@ def squeeze_excite(x: Any, units: int, name: str) -> Any:
 
 
 def _conv(
-    x: Any, filters: int, kernel_size: int, strides: int = 1, *, activation: str | None = "silu", name: str
-) -> Any:
+    x: KerasTensor, filters: int, kernel_size: int, strides: int = 1, *, activation: str | None = "silu", name: str
+) -> KerasTensor:
     return conv_norm(
         x,
         filters,

@@ -5,52 +5,78 @@ from __future__ import annotations
 import contextlib
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, NamedTuple, Protocol, SupportsIndex, TypeAlias, TypeVar
 
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from tlkit.errors import InvalidInput
 from tlkit.layers import RANKS, check_data_format, global_pool
 
 
-def pooled(x: Any, variant: Any) -> Any:
+class Row(Protocol):
+    """What the rows of every family's table have."""
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters, for `classes`."""
+
+    @property
+    def size(self) -> int:
+        """Length of every axis of space."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input."""
+
+    @property
+    def classes(self) -> int:
+        """Classes of the paper's data."""
+
+
+Activation: TypeAlias = str | Callable[[KerasTensor], KerasTensor] | None
+Variant = TypeVar("Variant", bound=Row)
+
+
+def pooled(x: KerasTensor, variant: Row) -> KerasTensor:
     """Pool over all positions, and drop a share of the features where the variant says so."""
     x = global_pool(x)
     dropout = getattr(variant, "dropout", 0.0)
     return layers.Dropout(dropout, name="dropout")(x) if dropout else x
 
 
-def bare_features(x: Any, variant: Any, pooling: str | None, space: Sequence[int | None]) -> Any:
-    """Give the features as they are, or pooled over all positions."""
+def bare_features(x: KerasTensor, variant: Row, pooling: str | None, space: Sequence[int | None]) -> KerasTensor:
+    """Return the features as they are, or pooled over all positions."""
     return global_pool(x, pooling) if pooling else x
 
 
-def _complete(model: keras.Model, *_: Any) -> keras.Model:
+def _as_built(model: keras.Model, *_: object) -> keras.Model:
     return model
 
 
-class Family(NamedTuple):
+class Family(NamedTuple, Generic[Variant]):
     """The functions that make a family's networks from the rows of its table.
 
     Args:
-        variants: The table: each row has at least `parameters`, `size`, `channels` and `classes`.
-        features: From the input and a row to the features; makes `stem`, `stage1` and so on.
-        top: From the features and a row to what the head sees.
-        bare: In place of `top` where there is none: from the features, a row, the pooling and the input's lengths.
-        complete: Last, from the model, a row, `classes` and `classifier_activation` to the model.
+        variants: The table.
+        features: Makes the features of the input, for a row: the layers `stem`, `stage1` and so on.
+        top: Makes the head's input of the features.
+        bare: Makes the output of a network without top, from the features, a row, the pooling and the input's lengths.
+        complete: Finishes the model, given its row, `classes` and `classifier_activation`.
     """
 
-    variants: Mapping[str, Any]
-    features: Callable[[Any, Any], Any]
-    top: Callable[[Any, Any], Any]
-    bare: Callable[[Any, Any, str | None, Sequence[int | None]], Any] = bare_features
-    complete: Callable[[keras.Model, Any, int, Any], keras.Model] = _complete
+    variants: Mapping[str, Variant]
+    features: Callable[[KerasTensor, Variant], KerasTensor]
+    top: Callable[[KerasTensor, Variant], KerasTensor]
+    bare: Callable[[KerasTensor, Variant, str | None, Sequence[int | None]], KerasTensor] = bare_features
+    complete: Callable[[keras.Model, Variant, int, Activation], keras.Model] = _as_built
 
 
-def begin(input_shape: Sequence[int | None] | None, input_tensor: Any, default: Sequence[int]) -> tuple[Any, Any]:
-    """Give the model's inputs and the tensor that the network starts from.
+def begin(
+    input_shape: Sequence[int | None] | None, input_tensor: KerasTensor | None, default: Sequence[int]
+) -> tuple[KerasTensor | list[KerasTensor], KerasTensor]:
+    """Return the model's inputs and the tensor that the network starts from.
 
     Raises:
         InvalidInput: the shape is not (*space, channels) with 1 to 3 axes of space, or the tensor is not Keras'.
@@ -59,7 +85,7 @@ def begin(input_shape: Sequence[int | None] | None, input_tensor: Any, default: 
         shape = _shape(default if input_shape is None else input_shape)
         inputs = keras.Input(shape, name="inputs")
         return inputs, inputs
-    if not isinstance(input_tensor, keras.KerasTensor) or not hasattr(input_tensor, "_keras_history"):
+    if not isinstance(input_tensor, KerasTensor) or not hasattr(input_tensor, "_keras_history"):
         raise InvalidInput(
             f"input_tensor is a {type(input_tensor).__name__}: keras.Input(...), or what a layer makes of it"
         )
@@ -70,7 +96,8 @@ def begin(input_shape: Sequence[int | None] | None, input_tensor: Any, default: 
     return inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs, input_tensor
 
 
-def _shape(shape: Any) -> tuple[int | None, ...]:
+def _shape(shape: Iterable[object]) -> tuple[int | None, ...]:
+    sizes: tuple[int | None, ...]
     try:
         sizes = tuple(None if n is None else number("", n) for n in shape)
     except (TypeError, InvalidInput):
@@ -84,39 +111,39 @@ def _shape(shape: Any) -> tuple[int | None, ...]:
     return sizes
 
 
-def number(name: str, value: Any) -> int:
-    """Take a whole number from 1 on, of Python or NumPy.
+def number(name: str, value: object) -> int:
+    """Check that a value is a whole number from 1 on, of Python or NumPy, and return it as an int.
 
     Raises:
         InvalidInput: it is something else.
     """
-    try:
-        found = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        found = 0
-    if found < 1:
+    whole = 0
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        with contextlib.suppress(TypeError):  # an array of several numbers
+            whole = operator.index(value)
+    if whole < 1:
         raise InvalidInput(f"{name} is {value!r}: a whole number from 1 on")
-    return found
+    return whole
 
 
-def numbers(name: str, values: Any, least: int = 1) -> tuple[int, ...]:
-    """Take a list of whole numbers from 1 on.
+def numbers(name: str, values: Iterable[object], least: int = 1) -> tuple[int, ...]:
+    """Check that values are whole numbers from 1 on, and return them as ints.
 
     Raises:
-        InvalidInput: it is something else, or has less than `least` of them.
+        InvalidInput: one is something else, or there are fewer than `least`.
     """
     try:
-        found = tuple(number(name, value) for value in values)
+        whole = tuple(number(name, value) for value in values)
     except (TypeError, InvalidInput):
-        found = None
-    if found is None or len(found) < least:
+        whole = None
+    if whole is None or len(whole) < least:
         raise InvalidInput(f"{name} is {values!r}: a list of {least} or more whole numbers, each from 1 on")
-    return found
+    return whole
 
 
 @contextlib.contextmanager
 def one_line_errors(what: str) -> Iterator[None]:
-    """Turn what Keras raises of wrong values into one line: a window larger than the map, an unknown activation, ...
+    """Turn Keras' errors about wrong values (a window larger than the map, an unknown activation, ...) into one line.
 
     Raises:
         InvalidInput: with Keras' reason.
@@ -131,8 +158,10 @@ def one_line_errors(what: str) -> Iterator[None]:
         raise InvalidInput(f"{what} cannot be built: {reason}") from error
 
 
-def head(x: Any, classes: int, activation: Any, name: str = "head", probabilities: str = "probabilities") -> Any:
-    """Make logits and, unless the activation is None, what it makes of them; in float32 whatever the precision.
+def head(
+    x: KerasTensor, classes: int, activation: Activation, name: str = "head", probabilities: str = "probabilities"
+) -> KerasTensor:
+    """Make logits and, unless the activation is None, activate them; in float32 whatever the precision.
 
     Shapes:
         x: (batch, features)
@@ -144,11 +173,11 @@ def head(x: Any, classes: int, activation: Any, name: str = "head", probabilitie
     return layers.Activation(activation, name=probabilities, dtype="float32")(x)
 
 
-def check_head(include_top: bool, pooling: str | None, classes: Any, activation: Any) -> int:
-    """Refuse what no head can be made of, and give the number of classes.
+def check_head(include_top: bool, pooling: str | None, classes: object, activation: Activation) -> int:
+    """Refuse arguments that no head can be made of, and return the number of classes.
 
     Raises:
-        InvalidInput: there is less than 1 class, or 1 with a softmax, or the pooling has another name.
+        InvalidInput: there is less than one class, or one with a softmax, or the pooling is unknown.
     """
     units = number("classes", classes)
     if include_top and units == 1 and activation in ("softmax", keras.activations.softmax):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import layers
 
-from tlkit.builders.family import check_head, head, number, numbers, one_line_errors
+from tlkit.builders.family import Activation, check_head, head, number, numbers, one_line_errors
 from tlkit.errors import InvalidInput
 from tlkit.layers import GraphConvolution, end, global_pool
 
@@ -20,10 +19,10 @@ def gcn(
     units: Sequence[int] = (16,),
     activation: str = "relu",
     dropout: float = 0.5,
-    kernel_regularizer: Any = None,
+    kernel_regularizer: str | keras.Regularizer | None = None,
     include_top: bool = True,
     pooling: str | None = None,
-    classifier_activation: Any = "softmax",
+    classifier_activation: Activation = "softmax",
     name: str = "gcn",
 ) -> keras.Model:
     """Build a graph convolutional network: one output for each node or, with `pooling`, for each graph.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import string
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
-from tlkit.builders.family import Family, head
+from tlkit.builders.family import Activation, Family, head
 from tlkit.layers import LocalResponseNormalization, conv, end, global_pool, pool
 
 
@@ -70,7 +70,7 @@ VARIANTS = {
 AUXILIARY = {"auxiliary1": "stage2_a", "auxiliary2": "stage2_d"}  # the modules that the heads listen to: 4a and 4d
 
 
-def features(x: Any, variant: Variant) -> Any:
+def features(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Stack what stands before the first inception module (`stem`) and the modules (`stage1` and so on)."""
     first, second, third = variant.stem
     x = conv(x, first, 7, 2, activation="relu", name="stem_conv1")
@@ -89,7 +89,7 @@ def features(x: Any, variant: Variant) -> Any:
     return x
 
 
-def inception(x: Any, filters: Inception, name: str) -> Any:
+def inception(x: KerasTensor, filters: Inception, name: str) -> KerasTensor:
     """Look at a map through windows of three sizes at once (figure 2b).
 
     Shapes:
@@ -109,12 +109,12 @@ def inception(x: Any, filters: Inception, name: str) -> Any:
     return layers.Concatenate(name=name)([one, three, five, pooled])
 
 
-def top(x: Any, variant: Variant) -> Any:
+def top(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Pool over all positions."""
     return layers.Dropout(variant.dropout, name="dropout")(global_pool(x))
 
 
-def with_auxiliary_heads(model: keras.Model, variant: Variant, classes: int, activation: str | None) -> keras.Model:
+def with_auxiliary_heads(model: keras.Model, variant: Variant, classes: int, activation: Activation) -> keras.Model:
     """Add the two heads of section 5; the paper gives their losses the weight 0.3."""
     if not variant.auxiliary_heads:
         return model

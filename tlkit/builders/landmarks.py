@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import KerasTensor
 
 from tlkit.builders import alexnet, convnext, efficientnet, googlenet, lenet, pretrained, resnet, vgg, vit
-from tlkit.builders.family import Family, begin, check_head, head, one_line_errors
+from tlkit.builders.family import Activation, Family, Row, begin, check_head, head, one_line_errors
 from tlkit.errors import InvalidInput
 
-FAMILIES: tuple[Family, ...] = tuple(
+FAMILIES: tuple[Family[Any], ...] = tuple(
     module.FAMILY for module in (lenet, alexnet, vgg, googlenet, resnet, efficientnet, convnext, vit)
 )
-VARIANTS: dict[str, Any] = {name: row for family in FAMILIES for name, row in family.variants.items()}
+VARIANTS: dict[str, Row] = {name: row for family in FAMILIES for name, row in family.variants.items()}
 
 ARGUMENTS = ("input_shape", "input_tensor", "classes", "include_top", "pooling", "weights", "classifier_activation")
 
@@ -25,12 +26,12 @@ def build(
     variant: str,
     input_shape: Sequence[int | None] | None = None,
     *,
-    input_tensor: Any = None,
+    input_tensor: KerasTensor | None = None,
     classes: int | None = None,
     include_top: bool = True,
     pooling: str | None = None,
     weights: str | os.PathLike[str] | None = None,
-    classifier_activation: Any = "softmax",
+    classifier_activation: Activation = "softmax",
     name: str | None = None,
     **changes: Any,
 ) -> keras.Model:
@@ -96,7 +97,7 @@ def build(
     return model
 
 
-def _row(variant: str, changes: dict[str, Any]) -> tuple[Family, Any]:
+def _row(variant: str, changes: dict[str, Any]) -> tuple[Family[Any], Any]:
     if not isinstance(variant, str) or variant not in VARIANTS:
         close = difflib.get_close_matches(str(variant).lower(), VARIANTS, n=1, cutoff=0.0)[0]
         raise InvalidInput(
@@ -104,10 +105,10 @@ def _row(variant: str, changes: dict[str, Any]) -> tuple[Family, Any]:
         )
     family = next(family for family in FAMILIES if variant in family.variants)
     row = family.variants[variant]
-    fields = [field for field in row._fields if field not in ("parameters", "application")]
+    fields: list[str] = [field for field in row._fields if field not in ("parameters", "application")]
     for field in changes:
         if field not in fields:
-            close = difflib.get_close_matches(field, [*ARGUMENTS, *fields], n=1, cutoff=0.7)
-            meant = f" did you mean {close[0]}?" if close else ""
+            similar = difflib.get_close_matches(field, [*ARGUMENTS, *fields], n=1, cutoff=0.7)
+            meant = f" did you mean {similar[0]}?" if similar else ""
             raise InvalidInput(f"{field} is no argument of {variant}:{meant} its row has {', '.join(fields)}")
     return family, row._replace(**changes)

@@ -5,9 +5,9 @@ C3 sees all maps of S2 (the paper's table I leaves some out), S2 and S4 have no 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from tlkit.builders.family import Family
 from tlkit.layers import conv, end, pool
@@ -41,7 +41,7 @@ VARIANTS = {
 }
 
 
-def features(x: Any, variant: Variant) -> Any:
+def features(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Stack C1 and S2 (`stem`), C3 and S4 (`stage1`)."""
     for stage, filters in zip(("stem", "stage1"), variant.filters, strict=True):
         x = conv(
@@ -57,7 +57,7 @@ def features(x: Any, variant: Variant) -> Any:
     return x
 
 
-def top(x: Any, variant: Variant) -> Any:
+def top(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Stack C5, which on images of the paper's size is a dense layer, and F6."""
     x = layers.Flatten(name="flatten")(x)
     for number, units in enumerate(variant.dense, 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -18,7 +18,7 @@ HINT = "none, or the path of a .weights.h5 file"
 
 def load(
     model: keras.Model,
-    start: Any,
+    start: keras.KerasTensor,
     variant: str,
     row: Any,
     weights: str | os.PathLike[str],
@@ -91,12 +91,12 @@ def copy(source: keras.Model, target: keras.Model) -> None:
     >>> bool(keras.ops.all(ours.weights[-1] == theirs.weights[-1]))
     True
     """
-    given, wanted = list(_weighted(source)), list(_weighted(target))
-    if len(given) != len(wanted):
-        raise InvalidInput(f"{source.name} has {len(given)} layers with weights, {target.name} has {len(wanted)}")
+    sources, targets = list(_weighted(source)), list(_weighted(target))
+    if len(sources) != len(targets):
+        raise InvalidInput(f"{source.name} has {len(sources)} layers with weights, {target.name} has {len(targets)}")
     biases: deque[np.ndarray] = deque()  # in front of normalization, which comes in the order of the convolutions
     changes = []
-    for theirs, ours in zip(given, wanted, strict=True):
+    for theirs, ours in zip(sources, targets, strict=True):
         values = theirs.get_weights()
         if biases and isinstance(ours, keras.layers.BatchNormalization):
             values[2] = values[2] - biases.popleft()
@@ -113,7 +113,7 @@ def copy(source: keras.Model, target: keras.Model) -> None:
         ours.set_weights(values)
 
 
-def _weighted(model: keras.Model) -> Iterator[Any]:
+def _weighted(model: keras.Model) -> Iterator[keras.Layer]:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _weighted(layer)
@@ -121,5 +121,5 @@ def _weighted(model: keras.Model) -> Iterator[Any]:
             yield layer
 
 
-def _squeezed(shape: Any) -> tuple[int, ...]:
+def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)

@@ -8,28 +8,28 @@ keras.applications do.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from tlkit.builders.family import Family, pooled
 from tlkit.layers import conv_norm, end, pool, stages
 
 
-def basic(x: Any, filters: int, strides: int, name: str) -> Any:
+def basic(x: KerasTensor, filters: int, strides: int, name: str) -> KerasTensor:
     """Two 3 x 3 convolutions (figure 5, left)."""
     x = conv_norm(x, filters, 3, strides, padding=1, name=f"{name}_1")
     return conv_norm(x, filters, 3, padding=1, activation=None, name=f"{name}_2")
 
 
-def bottleneck(x: Any, filters: int, strides: int, name: str) -> Any:
+def bottleneck(x: KerasTensor, filters: int, strides: int, name: str) -> KerasTensor:
     """Narrow by a 1 x 1 convolution, look by a 3 x 3, widen by a 1 x 1 (figure 5, right)."""
     x = conv_norm(x, filters, 1, name=f"{name}_1")
     x = conv_norm(x, filters, 3, strides, padding=1, name=f"{name}_2")
     return conv_norm(x, 4 * filters, 1, activation=None, name=f"{name}_3")
 
 
-def bottleneck_v1(x: Any, filters: int, strides: int, name: str) -> Any:
+def bottleneck_v1(x: KerasTensor, filters: int, strides: int, name: str) -> KerasTensor:
     """The same with the stride in the first convolution."""
     x = conv_norm(x, filters, 1, strides, padding="valid", name=f"{name}_1")
     x = conv_norm(x, filters, 3, padding=1, name=f"{name}_2")
@@ -50,7 +50,7 @@ class Variant(NamedTuple):
         application: The same network in keras.applications.
     """
 
-    branch: Callable[[Any, int, int, str], Any]
+    branch: Callable[[KerasTensor, int, int, str], KerasTensor]
     depths: tuple[int, ...]
     parameters: int
     filters: int = 64
@@ -74,19 +74,21 @@ VARIANTS = {
 }
 
 
-def features(x: Any, variant: Variant) -> Any:
+def features(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Stack the first convolution with its pool (`stem`) and the residual blocks (`stage1` and so on)."""
     x = conv_norm(x, variant.filters, 7, 2, padding=3, name="stem")
     x = end(pool(x, "max", 3, 2, padding=1, name="stem_pool"), "stem")
 
-    def block(x: Any, name: str, stage: int, number: int) -> Any:
+    def block(x: KerasTensor, name: str, stage: int, number: int) -> KerasTensor:
         strides = 2 if stage and not number else 1
         return residual(x, variant.branch, variant.filters * 2**stage, strides, name)
 
     return stages(x, block, variant.depths)
 
 
-def residual(x: Any, branch: Callable[[Any, int, int, str], Any], filters: int, strides: int, name: str) -> Any:
+def residual(
+    x: KerasTensor, branch: Callable[[KerasTensor, int, int, str], KerasTensor], filters: int, strides: int, name: str
+) -> KerasTensor:
     """Add a branch to its input, which is projected where the shape changes (option B of section 3.3)."""
     y = branch(x, filters, strides, name)
     if strides > 1 or y.shape[-1] != x.shape[-1]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from tlkit.builders.family import Family
 from tlkit.layers import conv, end, pool
@@ -45,7 +45,7 @@ VARIANTS = {
 }
 
 
-def features(x: Any, variant: Variant) -> Any:
+def features(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Stack the parts: the first is `stem`, the others are `stage1` and so on; each ends with its pool."""
     for part, (depth, filters) in enumerate(zip(variant.depths, variant.filters, strict=True)):
         stage = f"stage{part}" if part else "stem"
@@ -55,7 +55,7 @@ def features(x: Any, variant: Variant) -> Any:
     return x
 
 
-def top(x: Any, variant: Variant) -> Any:
+def top(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Stack the two dense layers."""
     x = layers.Flatten(name="flatten")(x)
     for number in (1, 2):

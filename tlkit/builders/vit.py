@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from tlkit.builders.family import Family
 from tlkit.errors import InvalidInput
@@ -53,7 +53,7 @@ VARIANTS = {
 STAGES = 4
 
 
-def features(x: Any, variant: Variant) -> Any:
+def features(x: KerasTensor, variant: Variant) -> KerasTensor:
     """Cut into patches, put the class token in front and add the positions (`stem`), then the blocks.
 
     Shapes:
@@ -88,7 +88,7 @@ def features(x: Any, variant: Variant) -> Any:
     return stages(x, lambda x, name, *_: block(x, variant, name), depths)
 
 
-def block(x: Any, variant: Variant, name: str) -> Any:
+def block(x: KerasTensor, variant: Variant, name: str) -> KerasTensor:
     """Attend to all tokens, then mix each token's features (figure 1, right).
 
     Shapes:
@@ -104,12 +104,12 @@ def block(x: Any, variant: Variant, name: str) -> Any:
     return layers.Add(name=f"{name}_add2")([x, _dropped(y, variant, f"{name}_dropout3")])
 
 
-def top(x: Any, _: Variant) -> Any:
+def top(x: KerasTensor, _: Variant) -> KerasTensor:
     """Normalize and take the class token."""
     return layer_norm(x, "norm")[:, 0]
 
 
-def bare(x: Any, variant: Variant, pooling: str | None, space: Sequence[int | None]) -> Any:
+def bare(x: KerasTensor, variant: Variant, pooling: str | None, space: Sequence[int | None]) -> KerasTensor:
     """Normalize, leave the class token out and put the patches back in their places.
 
     Shapes:
@@ -121,7 +121,7 @@ def bare(x: Any, variant: Variant, pooling: str | None, space: Sequence[int | No
     return global_pool(x, pooling) if pooling else x
 
 
-def _dropped(x: Any, variant: Variant, name: str) -> Any:
+def _dropped(x: KerasTensor, variant: Variant, name: str) -> KerasTensor:
     return layers.Dropout(variant.dropout, name=name)(x) if variant.dropout else x
 
 

@@ -121,7 +121,7 @@ class Augment:
         contrast: Maximum relative change of contrast; 0.2 is usual.
         crop: Minimum share of a photo's area that a random crop keeps before it is resized, as for ImageNet; 0.08 is
             usual there, 0.5 is gentle, 1 is no crop.
-        policy: Automatic augmentation after the changes above: `randaugment` applies two operations of fixed strength
+        policy: Automatic augmentation, after all other changes: `randaugment` applies two operations of fixed strength
             (arXiv:1909.13719), `trivialaugment` one of random strength (arXiv:2103.10158).
         magnitude: Strength of `randaugment`, from 0 to 30.
         erasing: Probability that a rectangle of a photo is replaced by noise (arXiv:1708.04896).

@@ -6,25 +6,20 @@ import dataclasses
 from typing import Any, Literal
 
 from tlkit.config.data import Augment, Graph, Views
-from tlkit.config.fields import require, require_names
-from tlkit.config.networks import Backbone, Builder, Features
-from tlkit.config.training import Full, Head, Phase, Precision, Recipe, Steady, Training
+from tlkit.config.fields import require
+from tlkit.config.networks import Backbone, Builder
+from tlkit.config.training import Frozen, Full, Head, Logged, Phase, Registers, Run, Steady, Training
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureExtraction(Recipe):
+class FeatureExtraction(Registers, Frozen):
     """Put a new head on a frozen backbone: logistic regression on its features.
 
     Args:
         backbone: The network.
-        features: How its features are computed and stored.
-        register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
-            same test split, otherwise at most the `challenger`.
     """
 
     backbone: Backbone = dataclasses.field(default_factory=Backbone)
-    features: Features = dataclasses.field(default_factory=Features)
-    register: str | None = None
 
 
 SELECT = ("MobileNetV2", "MobileNetV3Large", "EfficientNetV2B0", "ResNet50V2", "DenseNet121", "ConvNeXtTiny")
@@ -32,16 +27,14 @@ SELECT = ("MobileNetV2", "MobileNetV3Large", "EfficientNetV2B0", "ResNet50V2", "
 
 
 @dataclasses.dataclass(frozen=True)
-class Select(Recipe):
+class Select(Frozen):
     """Rank backbones on the user's data, before any of them is trained.
 
     Args:
         backbones: The networks, as names or as mappings such as `{name: MobileNet, alpha: 0.5}`.
-        features: How their features are computed and stored.
     """
 
     backbones: list[str | Backbone] = dataclasses.field(default_factory=lambda: list(SELECT))
-    features: Features = dataclasses.field(default_factory=Features)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,12 +42,11 @@ class Select(Recipe):
 
 
 @dataclasses.dataclass(frozen=True)
-class Finetune(Training):
+class Finetune(Training, Frozen):
     """Fit a new head on frozen features, then fine-tune the backbone.
 
     Args:
         backbone: The network.
-        features: How activations of frozen layers are computed and stored.
         head: The first phase.
         augment: Random changes of the training photos.
         full: The second phase.
@@ -63,7 +55,6 @@ class Finetune(Training):
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
     backbone: Backbone = dataclasses.field(default_factory=Backbone)
-    features: Features = dataclasses.field(default_factory=Features)
     head: Head = dataclasses.field(default_factory=Head)
     augment: Views = dataclasses.field(default_factory=Views)
     full: Full = dataclasses.field(default_factory=Full)
@@ -86,14 +77,13 @@ class Train(Training):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tune(Recipe):
+class Tune(Registers, Frozen):
     """Search the settings of a recipe; each trial is a run of it, and none sees the test photos.
 
     Args:
         recipe: Recipe to tune, `finetune` or `train`.
         space: Settings of the recipe, any of which may be a range: `{choice: [3, 5]}`, `{int: [16, 64], step: 16}`,
             `{float: [1e-4, 1e-2], log: true}` or `{bool: true}`, with `when` and `repeat`; see the docs.
-        features: How activations of frozen layers are computed and stored, for all trials.
         algorithm: Search algorithm of keras-tuner.
         trials: Maximum number of trials; by default 20, but all combinations for `grid` (some ten values of a range
             without steps). `hyperband` derives it from `full.epochs`: its best trials train that long, others less.
@@ -104,13 +94,10 @@ class Tune(Recipe):
         workers: Number of processes on this machine that run trials in parallel; 0 if all workers run elsewhere.
         trials_per_process: Number of trials after which a worker starts a fresh process, to free memory.
         output: Folder of the search; the same command resumes it.
-        register: Register the best trial's model under this name; it becomes the `champion` if it beats the present
-            champion on the same test split, otherwise at most the `challenger`.
     """
 
     recipe: Literal["finetune", "train"] = "finetune"
     space: dict[str, Any] = dataclasses.field(default_factory=dict)
-    features: Features = dataclasses.field(default_factory=Features)
     algorithm: Literal["random", "grid", "bayesian", "hyperband"] = "random"
     trials: int | None = None
     objective: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
@@ -120,7 +107,6 @@ class Tune(Recipe):
     workers: int = 1
     trials_per_process: int = 5
     output: str = "tuning"
-    register: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,7 +125,7 @@ class Tune(Recipe):
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainGraph:
+class TrainGraph(Registers, Run):
     """Train a graph convolutional network to tell the classes of a graph's nodes.
 
     Args:
@@ -148,39 +134,26 @@ class TrainGraph:
         dropout: Share of the features, and of each hidden layer's output, that is dropped in training.
         full: The only phase; each epoch is one step on the whole graph.
         l2: Penalty of the first layer: half of this times the sum of its squared weights, as Kipf and Welling have it.
-        precision: Precision of the network; see `train`.
-        seed: Random seed: the same command and seed give the same weights on the same machine, up to rounding on a GPU
-            with TensorFlow.
-        experiment: MLflow experiment; the environment variable MLFLOW_EXPERIMENT_NAME takes precedence.
-        run_name: Name of the MLflow run; by default MLflow makes one up.
-        register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
-            same test split, otherwise at most the `challenger`.
     """
 
-    data: Graph
+    data: Graph = dataclasses.field(kw_only=True)
     units: list[int] = dataclasses.field(default_factory=lambda: [16])
     dropout: float = 0.5
     full: Steady = dataclasses.field(default_factory=Steady)
     l2: float = 5e-4
-    precision: Precision = "auto"
-    seed: int = 0
-    experiment: str = "tlkit"
-    run_name: str | None = None
-    register: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             bool(self.units) and min(self.units) >= 1, "units", self.units, "it must have one number or more, from 1 on"
         )
         require(0 <= self.dropout < 1, "dropout", self.dropout, "it must be from 0 to below 1")
         require(self.full.epochs >= 1, "full.epochs", self.full.epochs, "it must be 1 or more")
         require(self.l2 >= 0, "l2", self.l2, "it must be 0 or more")
-        require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")
-        require_names(self.experiment, self.run_name)
 
 
 @dataclasses.dataclass(frozen=True)
-class Pretrain:
+class Pretrain(Logged):
     """How LetterNet learns letters.
 
     Args:
@@ -195,7 +168,6 @@ class Pretrain:
         alphabet: Draw only these letters; by default all that the fonts have.
         draws: Number of random choices of labelled digits over which the probe is averaged.
         output: Folder for the weights and their card.
-        experiment: MLflow experiment; the environment variable MLFLOW_EXPERIMENT_NAME takes precedence.
     """
 
     seed: int = 0
@@ -208,7 +180,6 @@ class Pretrain:
     alphabet: str | None = None
     draws: int = 20
     output: str = "letternet"
-    experiment: str = "tlkit"
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", self.seed, "it must be from 0 to 2**32 - 1")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from tlkit.config.data import Data
 from tlkit.config.fields import require, require_names
+from tlkit.config.networks import Features
 
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
@@ -128,23 +129,30 @@ class Full(Phase):
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """Settings of every recipe that trains a classifier.
+class Logged:
+    """Settings of every command that makes MLflow runs of its own.
 
     Args:
-        data: The photos, sounds or arrays.
+        experiment: MLflow experiment; the environment variable MLFLOW_EXPERIMENT_NAME takes precedence.
+    """
+
+    experiment: str = "tlkit"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Logged):
+    """Settings of every recipe that trains.
+
+    Args:
         precision: Precision of the network; `auto` is mixed_bfloat16 on GPUs that support it, mixed_float16 on older
             GPUs and float32 on a CPU. Logits and loss are always float32.
         seed: Random seed: the same command and seed give the same weights on the same machine, up to rounding on a GPU
             with TensorFlow.
-        experiment: MLflow experiment; the environment variable MLFLOW_EXPERIMENT_NAME takes precedence.
         run_name: Name of the MLflow run; by default MLflow makes one up.
     """
 
-    data: Data = dataclasses.field(default_factory=Data)
     precision: Precision = "auto"
     seed: int = 0
-    experiment: str = "tlkit"
     run_name: str | None = None
 
     def __post_init__(self) -> None:
@@ -153,7 +161,41 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
-class Training(Recipe):
+class Recipe(Run):
+    """Settings of every recipe that trains a classifier of photos, sounds or arrays.
+
+    Args:
+        data: The photos, sounds or arrays.
+    """
+
+    data: Data = dataclasses.field(default_factory=Data)
+
+
+@dataclasses.dataclass(frozen=True)
+class Registers:
+    """Settings of every recipe that may register its model.
+
+    Args:
+        register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
+            same test split, otherwise at most the `challenger`.
+    """
+
+    register: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Recipe):
+    """Settings of every recipe with frozen layers.
+
+    Args:
+        features: How activations of frozen layers are computed and stored.
+    """
+
+    features: Features = dataclasses.field(default_factory=Features)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Registers, Recipe):
     """Settings of every recipe that trains a classifier by gradient descent.
 
     Args:
@@ -177,8 +219,6 @@ class Training(Recipe):
             besides the plain prediction. If photos are only mirrored, there is one view. 0 is off.
         resume: Resume an interrupted run: `auto` is the latest one of this command in this folder, if there is one; or
             give a run's id or name.
-        register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
-            same test split, otherwise at most the `challenger`.
     """
 
     batch_size: int | Literal["auto"] = 32
@@ -193,7 +233,6 @@ class Training(Recipe):
     remat: bool = False
     tta: int = 0
     resume: str | None = None
-    register: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Load a graph whose nodes are to be told apart, in the split that its publishers made."""
+"""Load a graph whose nodes are classified, with the split of its publishers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tlkit.data.sources import few, npz_arrays
-from tlkit.display import say
+from tlkit.data.modalities import Modality
+from tlkit.data.modalities.nodes import NODES
+from tlkit.data.sources import npz_arrays
+from tlkit.display import few, say
 from tlkit.errors import InvalidInput
 
 SPLITS = ("train", "val", "test")
-CHUNK = 4096  # rows that are divided at a time
+CHUNK = 4096  # rows that are normalized at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,10 +24,10 @@ class Graph:
     """One undirected graph.
 
     Shapes:
-        features: (nodes, features), float32: the rows of a matrix without negative numbers sum to 1, or are 0
-        edges: (edges, 2), int32: each once, without loops
-        labels: (nodes,), int32: positions in `classes`
-        train, val, test: (n,), int32: nodes; none is in two of them
+        features: (nodes, features), float32; each row of a matrix without negative numbers sums to 1, or is 0
+        edges: (edges, 2), int32; each once, without loops
+        labels: (nodes,), int32; positions in `classes`
+        train, val, test: (n,), int32; nodes, none of which is in two splits
     """
 
     features: np.ndarray
@@ -38,16 +40,21 @@ class Graph:
 
     @property
     def kind(self) -> str:
-        """What is told apart."""
-        return "nodes"
+        """Name of the modality."""
+        return self.modality.name
+
+    @property
+    def modality(self) -> Modality:
+        """The row of the modality."""
+        return NODES
 
     @functools.cached_property
     def parts(self) -> dict[str, tuple[int, str]]:
-        """For each split how many nodes it has, and a SHA-256 of the graph with it."""
+        """The number of nodes, and a SHA-256 of the graph together with these nodes, by split."""
         nodes = {split: getattr(self, split) for split in SPLITS}
-        known = self.digest.encode()
+        graph = self.digest.encode()
         return {
-            split: (len(part), hashlib.sha256(known + np.ascontiguousarray(part).tobytes()).hexdigest())
+            split: (len(part), hashlib.sha256(graph + np.ascontiguousarray(part).tobytes()).hexdigest())
             for split, part in nodes.items()
         }
 
@@ -68,28 +75,28 @@ class Graph:
 
 
 def load(path: str | Path) -> Graph:
-    """Load a NumPy file (.npz) with a split as Planetoid's (Yang et al. 2016, arXiv:1603.08861).
+    """Load a NumPy file (.npz) with a split like Planetoid's (Yang et al. 2016, arXiv:1603.08861).
 
     It holds features (nodes, features), labels (nodes,), edges (count, 2), train_idx, val_idx and test_idx. Features
-    are divided by the sum of their row, as Kipf and Welling do (2017, arXiv:1609.02907, section 5.2). Edges that are
-    listed again, also the other way round, and loops are left out and counted on stderr.
+    are divided by the sum of their row, as by Kipf and Welling (2017, arXiv:1609.02907, section 5.2). Loops and
+    repeated edges, in either direction, are left out and counted on stderr.
 
     Raises:
-        InvalidInput: the file or an array cannot be used, or a node stands in two splits.
+        InvalidInput: the file or an array cannot be used, or a node is in two splits.
     """
     wanted = ("features", "labels", "edges", *(f"{split}_idx" for split in SPLITS))
-    found, held = npz_arrays(path, wanted)
+    arrays, array_names = npz_arrays(path, wanted)
     for name in wanted:
-        if name not in found:
-            raise InvalidInput(f"{path}: no array {name} among {held}: give {few(wanted)}")
-    features, labels = _features(path, found["features"]), found["labels"]
+        if name not in arrays:
+            raise InvalidInput(f"{path}: no array {name} among {array_names}: give {few(wanted)}")
+    features, labels = _features(path, arrays["features"]), arrays["labels"]
     nodes = len(features)
     if labels.shape != (nodes,) or labels.dtype.kind not in "ui":
         raise InvalidInput(
             f"{path}: labels is {labels.dtype} {labels.shape}: give one integer for each of {nodes} nodes"
         )
     names, positions = np.unique(labels, return_inverse=True)
-    splits = {split: _nodes(path, f"{split}_idx", found[f"{split}_idx"], nodes) for split in SPLITS}
+    splits = {split: _nodes(path, f"{split}_idx", arrays[f"{split}_idx"], nodes) for split in SPLITS}
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         both = np.intersect1d(splits[one], splits[other])
         if len(both):
@@ -103,7 +110,7 @@ def load(path: str | Path) -> Graph:
         raise InvalidInput(f"{path}: a single class, {names[0]}: give two or more")
     return Graph(
         features,
-        _edges(path, found["edges"], nodes),
+        _edges(path, arrays["edges"], nodes),
         positions.astype(np.int32),
         [str(name) for name in names],
         **splits,
@@ -117,9 +124,10 @@ def _features(path: str | Path, features: np.ndarray) -> np.ndarray:
         features = features.astype(np.float32)
     if not np.isfinite(features).all():
         raise InvalidInput(f"{path}: features holds numbers that are not finite: remove or replace them")
-    if (features < 0).any():  # a sum close to 0 would blow them up
+    if (features < 0).any():  # the sum of a row may be close to 0
         return features
-    for rows in np.array_split(features, range(CHUNK, len(features), CHUNK)):  # views, which float64 would double
+    # In parts, since float64 takes twice the memory; they are views.
+    for rows in np.array_split(features, range(CHUNK, len(features), CHUNK)):
         sums = rows.sum(axis=1, keepdims=True, dtype=np.float64)
         rows[:] = np.divide(rows, sums, out=np.zeros(rows.shape), where=sums > 0)
     return features
@@ -138,11 +146,11 @@ def _edges(path: str | Path, edges: np.ndarray, nodes: int) -> np.ndarray:
     if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "ui":
         raise InvalidInput(f"{path}: edges is {edges.dtype} {edges.shape}: give the numbers of two nodes, (count, 2)")
     _check_range(path, "edges", edges, nodes)
-    kept = np.unique(np.sort(edges, axis=1), axis=0)
-    kept = kept[kept[:, 0] != kept[:, 1]].astype(np.int32)
-    if len(kept) < len(edges):
-        say(f"edges left out, being loops or listed again: {len(edges) - len(kept):,}", error=True)
-    return kept
+    unique = np.unique(np.sort(edges, axis=1), axis=0)
+    unique = unique[unique[:, 0] != unique[:, 1]].astype(np.int32)
+    if len(unique) < len(edges):
+        say(f"edges left out, because they are loops or repeated: {len(edges) - len(unique):,}", error=True)
+    return unique
 
 
 def _check_range(path: str | Path, name: str, indices: np.ndarray, nodes: int) -> None:

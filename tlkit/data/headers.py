@@ -1,7 +1,7 @@
-"""What decoding a photo will take, from its bytes, before any decoder sees them.
+"""Estimate the work of decoding a photo from its bytes, before any decoder reads them.
 
-Pillow goes through a file's segments, chunks or blocks one by one, in Python, and keeps all of them; and a JPEG has its
-pixels gone over as often as its file says. Both are counted here.
+Pillow reads the segments, chunks or blocks of a file one by one, in Python, and keeps all of them; and a JPEG may ask
+for any number of passes over its pixels. Both are counted here.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ import dataclasses
 import re
 import struct
 
-PARTS = 2**17  # segments, chunks or blocks of a file; a PNG of 1 GB has as many
-SCANS = 100  # of a JPEG; encoders write 10 to 20, and libtiff's limit is the same
-JUNK = 2**20  # bytes between the segments of a JPEG
-STRIPS = 2**18  # of a TIFF
+PARTS = 2**17  # maximum segments, chunks or blocks of a file; as many as a PNG of 1 GB has
+SCANS = 100  # maximum scans of a JPEG; encoders write 10 to 20, and libtiff has the same limit
+JUNK = 2**20  # maximum bytes between the segments of a JPEG
+STRIPS = 2**18  # maximum strips or tiles of a TIFF
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # within a scan: neither a byte 255 nor a restart
 _ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SCALED = (0xC0, 0xC1, 0xC9)  # sequential frames, which libjpeg decodes at an eighth of the size as it reads them
+_SCALED = (0xC0, 0xC1, 0xC9)  # sequential frames, which libjpeg scales down while it reads them
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a file says of itself.
+    """What the header of a file says.
 
     Args:
-        width: Pixels, where the format's own reader could miss them or would first make room for them; else 0.
-        height: The same.
-        scans: How often a JPEG's pixels are gone over.
-        scaled: Whether a JPEG can be decoded at a part of its size without room for the whole.
+        width: In pixels, where Pillow could miss it or would take memory before it is checked; else 0.
+        height: Likewise.
+        scans: Number of passes over the pixels of a JPEG.
+        scaled: Whether a JPEG can be decoded at a fraction of its size without memory for the whole.
     """
 
     width: int = 0
@@ -38,10 +38,10 @@ class Header:
 
 
 def read(data: bytes) -> Header:
-    """Look at a photo's bytes without decoding them; a damaged file's decoder says what is wrong.
+    """Read a photo's header without decoding it; a damaged file is left to its decoder.
 
     Raises:
-        ValueError: it has more parts than any photo, so that reading it would take minutes or gigabytes.
+        ValueError: the file has more parts than any photo, so that reading it would take minutes or gigabytes.
 
     >>> read(b"These are words.")
     Header(width=0, height=0, scans=1, scaled=False)
@@ -55,7 +55,7 @@ def read(data: bytes) -> Header:
             return _gif(data)
         if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return _tiff(data)
-    except (struct.error, IndexError):  # it ends early
+    except (struct.error, IndexError):  # the file ends early
         pass
     return Header()
 
@@ -64,7 +64,7 @@ def _jpeg(data: bytes) -> Header:
     frame, parts, junk, at = None, 0, 0, 2
     width = height = components = scans = 0
     while True:
-        if scans:  # after the first: the next marker within or behind its data
+        if scans:  # after the first scan: the next marker, in its data or after it
             match = _MARKER.search(data, at)
             if not match:
                 break
@@ -93,7 +93,7 @@ def _jpeg(data: bytes) -> Header:
             height, width, components = struct.unpack_from(">HHB", data, at + 3)
         elif marker == 0xDA:
             if not scans and frame in _SCALED and data[at + 2] == components:
-                return Header(width, height, 1, scaled=True)  # libjpeg takes no second scan after one that has all
+                return Header(width, height, 1, scaled=True)  # it has all components, so libjpeg reads no second scan
             scans += 1
             if scans > SCANS:
                 raise ValueError(f"a JPEG of more than {SCANS} scans")
@@ -112,7 +112,7 @@ def _png(data: bytes) -> Header:
 
 
 def _gif(data: bytes) -> Header:
-    """Up to the first frame, for which the canvas grows where it is larger."""
+    """Up to the first frame, which enlarges the canvas if it is larger."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at, parts = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0), 0
     inside = False  # an extension, which is made of blocks

@@ -1,4 +1,4 @@
-"""One decoder for training, `predict` and the server: the same file always gives the same pixels."""
+"""Decode photos: one decoder for training, `predict` and the server, so that a file always gives the same pixels."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tlkit.display import shown
 from tlkit.errors import InvalidInput
 from tlkit.untrusted import check_memory
 
-DECODER = 1  # raise it when `decode` begins to give other pixels: stored features are found by it
+DECODER = 1  # raise it when `decode` begins to return other pixels: stored features are found by it
 Content = Path | bytes | np.ndarray
 """A photo before it is decoded: a file, the bytes of a file, or uint8 pixels (H, W) or (H, W, 1 | 3 | 4)."""
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 VARIABLE = "TLKIT_MAX_PIXELS"
-PIXELS = 2**26  # of a photo, unless VARIABLE says otherwise: a PNG of them takes 0.6 GB to decode, and may have 200 kB
-PASSES = 32  # over the pixels of a JPEG, of as many as are allowed: progressive ones take 10, of CMYK 18
+PIXELS = 2**26  # maximum of a photo, unless VARIABLE is set: a PNG of 200 kB may have them and take 0.6 GB to decode
+PASSES = 32  # maximum passes over the allowed pixels for a JPEG: progressive ones need 10, in CMYK 18
 BAND = 2**21  # pixels converted at a time
-LARGE = 2**24  # pixels of a photo from which on it waits until others are decoded
-# Only these are tried, whatever the suffix says: Pillow's other readers include some that run programs (EPS).
+LARGE = 2**24  # pixels from which on a photo waits until others are decoded
+# Only these readers are tried, whatever the suffix: some others of Pillow run programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
@@ -47,16 +47,16 @@ def decode(
 ) -> np.ndarray:
     """Decode a photo, turn it upright, and bring it to a size and a number of channels.
 
-    The content decides what a file is, not its suffix. Of an animation, the first frame counts. What is transparent
-    becomes white, as on the pages such images are drawn for; dropping alpha would uncover whatever colour lies below.
-    16-bit images are scaled to 8 bits. Colour profiles are not applied. The resize is bilinear with antialiasing and
-    does not keep the aspect ratio: the whole photo is squeezed into `size`. A large JPEG is decoded at a half, quarter
-    or eighth of its size, never at less than twice `size`: three times faster on a 12-megapixel photo, and resized to
-    224 x 224 the pixels differ by 0.2 of 255 levels on average.
+    The format follows from the content, not from the suffix. The first frame of an animation is decoded. Transparent
+    pixels become white, the usual background; dropping alpha would uncover arbitrary colors. 16-bit images are scaled
+    to 8 bits. Color profiles are not applied. The resize is bilinear with antialiasing and does not keep the aspect
+    ratio: the whole photo is squeezed into `size`. A large JPEG is decoded at a half, quarter or eighth of its size,
+    but at least at twice `size`: three times faster on a 12-megapixel photo, and resized to 224 x 224 the pixels differ
+    by 0.2 of 255 levels on average.
 
-    Pixels are counted before any are decoded: `PIXELS` at most, or what the environment's TLKIT_MAX_PIXELS says. Of a
-    JPEG those count that it is decoded to, except where its file must be read several times over (progressive); a
-    WebP's count three times.
+    Pixels are counted before any are decoded: at most `PIXELS`, or the value of the environment variable
+    TLKIT_MAX_PIXELS. For a JPEG, the pixels that it is decoded to count, unless its file needs several passes
+    (progressive); the pixels of a WebP count three times.
 
     Args:
         content: A file, its bytes, or pixels.
@@ -83,15 +83,15 @@ def decode(
 
 
 def work(content: bytes, size: tuple[int, int] | None = None, name: str | None = None) -> int:
-    """How long a photo takes to decode, in pixels of a PNG, from its header alone.
+    """Estimate the work of decoding a photo from its header, as pixels of a PNG that take as long.
 
     Args:
         content: Of its file.
-        size: As of `decode`.
-        name: As of `decode`.
+        size: As for `decode`.
+        name: As for `decode`.
 
     Raises:
-        InvalidInput: `decode` would not begin with it.
+        InvalidInput: `decode` would refuse it because of its header.
     """
     try:
         _, room, passes = _open(content, size)
@@ -101,10 +101,10 @@ def work(content: bytes, size: tuple[int, int] | None = None, name: str | None =
 
 
 def limit() -> int:
-    """How many pixels a photo may have.
+    """Return the maximum number of pixels of a photo.
 
     Raises:
-        InvalidInput: the environment's TLKIT_MAX_PIXELS is no number above 0.
+        InvalidInput: the environment variable TLKIT_MAX_PIXELS is not a number above 0.
     """
     text = os.environ.get(VARIABLE, "")
     if not text:
@@ -131,7 +131,7 @@ def _decoded(content: Content, size: tuple[int, int] | None, mode: str) -> Image
 
 
 def _open(content: Content, size: tuple[int, int] | None = None) -> tuple[Image.Image, int, int]:
-    """A photo that is not decoded yet, how many pixels there must be room for, and how many are gone over."""
+    """A photo that is not decoded yet, the pixels it takes memory for, and the pixels of all passes."""
     if isinstance(content, np.ndarray):
         if content.dtype != np.uint8 or content.ndim not in (2, 3):
             raise ValueError(f"pixels are {content.dtype} {content.shape}: give uint8 (H, W) or (H, W, channels)")
@@ -152,7 +152,7 @@ def _open(content: Content, size: tuple[int, int] | None = None) -> tuple[Image.
 
 
 def _identified(data: bytes) -> Image.Image:
-    """As `Image.open`, which has a limit of its own and no other way around it than a global variable."""
+    """Like `Image.open`, whose own limit of pixels can only be changed by a global variable."""
     Image.preinit()  # the common formats, which is quick
     for name in _FORMATS:
         if name not in Image.OPEN:
@@ -169,7 +169,7 @@ def _identified(data: bytes) -> Image.Image:
 def _counted(
     image: Image.Image, header: headers.Header, most: int, size: tuple[int, int] | None, length: int
 ) -> tuple[int, int]:
-    """Room and passes, in pixels."""
+    """The pixels that decoding takes memory for, and those of all passes."""
     width, height = max(image.width, header.width), max(image.height, header.height)
     passes = width * height * header.scans
     if (header.scaled or header.scans > 1) and passes > PASSES * most:
@@ -178,14 +178,14 @@ def _counted(
             f"{width:,} x {height:,} pixels{scans}, more than {PASSES} times the {most:,} that {VARIABLE} allows"
         )
     if size:
-        image.draft(None, (2 * max(size), 2 * max(size)))  # does nothing but for a JPEG
+        image.draft(None, (2 * max(size), 2 * max(size)))  # only JPEGs support it
     if header.scaled:
         width, height = image.size
-    times = 3 if image.format == "WEBP" else 1  # its reader holds the photo four times and more
+    times = 3 if image.format == "WEBP" else 1  # its reader keeps four copies of the photo and more
     _check(width, height, times, most)
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
-        _check(tags.get(322, 0), tags.get(323, 0), 1, most)  # of a tile, which may be larger than the photo
+        _check(tags.get(322, 0), tags.get(323, 0), 1, most)  # a tile may be larger than the photo
     tiles = getattr(image, "tile", None)
     if tiles and tiles[0][0] == "bmp_rle" and max(width * height, length) > 2**22:
         raise ValueError(f"a run-length encoded BMP of more than {2**22:,} pixels: save it as PNG")
@@ -202,7 +202,7 @@ def _check(width: int, height: int, times: int, most: int) -> None:
 
 
 class _Turns:
-    """Large photos are decoded a few at a time, so that several threads do not fill the memory with them."""
+    """Limit the number of large photos that threads decode at the same time, so that they do not fill the memory."""
 
     def __init__(self) -> None:
         self.free, self.used = threading.Condition(), 0
@@ -228,7 +228,7 @@ _turn = _Turns()
 
 
 def _flat(image: Image.Image, mode: str) -> Image.Image:
-    """Leave no palette, transparency, CMYK or depth beyond 8 bits; of large photos some rows at a time."""
+    """Convert a palette, transparency, CMYK or more than 8 bits to a mode; large photos in bands of rows."""
     if image.mode == mode and not image.has_transparency_data:
         return image
     rows = max(1, BAND // image.width)
@@ -251,7 +251,7 @@ def _flat_band(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Scale 0 to 65535 to 0 to 255; Pillow's own conversion clips at 255, which leaves most such images white."""
+    """Scale 0 to 65535 to 0 to 255; Pillow's own conversion clips at 255, which makes most such images white."""
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         kind = "floating-point" if values.dtype.kind == "f" else "32-bit"
         raise ValueError(f"a {kind} image does not say which value is white: convert it to 8 or 16 bits")
@@ -261,7 +261,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF beside good pixels: browsers show such a photo as it is stored, and so do we
+    except Exception:  # damaged EXIF beside good pixels: like browsers, leave the photo as it is stored
         return 1
 
 

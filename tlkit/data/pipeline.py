@@ -1,155 +1,36 @@
-"""Batches of photos for Keras: shuffled, augmented, prepared ahead, and the same in every run with the same seed.
+"""Batches of examples for Keras: shuffled, augmented, prepared ahead, and the same in every run with the same seed.
 
-Sounds and arrays are photos here: no more than the shape and the type tells them apart.
+Examples are called photos here, whatever their modality.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
 import itertools
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlkit.data.augmentation import augmentation, mix, switched_on
-from tlkit.data.photos import Photos
+from tlkit.data import modalities
+from tlkit.data.augmentation import MIXING, mix, switched_on, without_mixing
+from tlkit.data.example_set import ExampleSet
+from tlkit.data.views import Views, augmentation
 from tlkit.errors import InvalidInput
 
-AUGMENTATION = 2  # raise it when a view begins to be changed otherwise: stored features are found by it
-MIXING = ("mixup", "cutmix")  # changes that need a whole batch
 AHEAD = 3  # batches prepared while the network computes
-_unreadable: list[InvalidInput] = []  # what `readable_errors` raises; TensorFlow's threads keep only its text
-
-
-def _of_one(augment: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes of single photos among those of `data.augment`: all that are switched on but those of a batch."""
-    return {name: value for name, value in switched_on(augment).items() if name not in MIXING}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class View:
-    """Photos, each changed once and for all; `number` tells one view of them from another.
-
-    How a photo is changed follows from the seed, the number and what the photo holds, so it is the same whatever other
-    photos there are, and features of it can be kept.
-    """
-
-    photos: Photos
-    augment: Mapping[str, Any]  # arguments of `tlkit.data.augment`; mixup and cutmix, which need a batch, do nothing
-    seed: int
-    number: int
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Of the photos: (n,), int32, or (n, classes), float32."""
-        return self.photos.labels
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of each photo."""
-        return self.photos.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of each photo."""
-        return self.photos.dtype
-
-    @property
-    def kind(self) -> str:
-        """Of the photos."""
-        return self.photos.kind
-
-    @property
-    def _changes(self) -> dict[str, Any]:
-        return _of_one(self.augment)
-
-    @functools.cached_property
-    def hashes(self) -> list[str]:
-        """SHA-256 of each photo's own hash and of how it is changed."""
-        change = json.dumps([AUGMENTATION, self._changes, self.seed, self.number], sort_keys=True)
-        return [hashlib.sha256(f"{hash_} {change}".encode()).hexdigest() for hash_ in self.photos.hashes]
-
-    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The changed photos at `indices`, (k, *shape)."""
-        images = self.photos.read(indices)
-        change, changes = augmentation(self.kind), self._changes
-        for image, index in zip(images, indices, strict=True):
-            rng = np.random.default_rng((self.seed, self.number, int(self.photos.hashes[index][:16], 16)))
-            image[...] = change(image, rng, **changes)
-        return images
-
-
-class Mirrored(View):
-    """Photos, all mirrored left to right: with the photos as they are, all that mirroring some of them can give."""
-
-    def __init__(self, photos: Photos):
-        super().__init__(photos, {"flip": True}, 0, 0)
-
-    @functools.cached_property
-    def hashes(self) -> list[str]:
-        """SHA-256 of each photo's own hash, and that it is mirrored."""
-        return [hashlib.sha256(f"{hash_} mirrored".encode()).hexdigest() for hash_ in self.photos.hashes]
-
-    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The mirrored photos at `indices`, (k, height, width, channels)."""
-        return np.ascontiguousarray(self.photos.read(indices)[:, :, ::-1])
-
-
-def changed(photos: Photos, augment: Mapping[str, Any], count: int, seed: int = 0) -> list[View]:
-    """Views of the photos beside the photos themselves, to look at each several times.
-
-    Args:
-        photos: What is changed.
-        augment: Arguments of `tlkit.data.augment`; mixup and cutmix, which need a batch, do nothing.
-        count: Of random views; where photos are only mirrored there is one, in which all are.
-        seed: Of the changes.
-    """
-    if photos.kind == "photos" and _of_one(augment) == {"flip": True}:
-        return [Mirrored(photos)]
-    return [View(photos, augment, seed, number) for number in range(count)]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Views:
-    """Several views of the same photos, or their features: `batches` draws one for each photo in each epoch."""
-
-    views: Sequence[Any]  # `Photos`, `View`, or `tlkit.features.Features`
-
-    def __len__(self) -> int:
-        return len(self.views[0])
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in ("labels", "shape", "dtype", "kind"):  # all else differs: to `read` one of them is to `draw`
-            raise AttributeError(f"Views have no {name}")
-        return getattr(self.views[0], name)
-
-    def draw(self, indices: np.ndarray, seed: int, epoch: int, places: np.ndarray | None = None) -> np.ndarray:
-        """The photos at `indices`, each in the view that `epoch` has drawn for it, or for its place in the order."""
-        drawn = np.random.default_rng((seed, epoch, 0, 1)).integers(len(self.views), size=len(self))
-        drawn = drawn[indices if places is None else places]
-        values = np.empty((len(indices), *self.shape), self.dtype)
-        for number in np.unique(drawn):
-            here = drawn == number
-            values[here] = self.views[number].read(np.asarray(indices)[here])
-        return values
+_unreadable: list[InvalidInput] = []  # for `readable_errors`: TensorFlow keeps only the text of an error in its threads
 
 
 class Plan(NamedTuple):
-    """What each batch holds; all that is random in it follows from the seed, the epoch and the photo's position.
+    """The content of each batch; everything random in it follows from the seed, the epoch and the photo's position.
 
-    What the epoch draws has a place in its order, and `step` numbers the batches of the whole epoch.
+    A `step` is the number of a batch in its epoch, from 0. For the fields, see `batches`.
     """
 
-    photos: Any
+    photos: ExampleSet | Views
     batch_size: int
     shuffle: bool
     seed: int
@@ -162,26 +43,26 @@ class Plan(NamedTuple):
 
     @property
     def mixing(self) -> dict[str, float]:
-        """The changes that mix the examples of a batch."""
+        """The settings that mix the examples of a batch."""
         return {name: value for name, value in switched_on(self.augment or {}).items() if name in MIXING}
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
+        """The number of batches in an epoch."""
         return -(-len(self.photos) // self.batch_size) - self.first_step
 
     def order(self, epoch: int) -> list[np.ndarray]:
-        """The positions of the photos in each batch of an epoch."""
+        """Return the positions of the photos in each batch of an epoch."""
         n = len(self.photos)
         rng = np.random.default_rng((self.seed, epoch))
         if self.balanced:
-            order = _alike(self.photos.labels, rng)
+            order = _balanced_order(self.photos.labels, rng)
         else:
             order = rng.permutation(n) if self.shuffle else np.arange(n)
         return np.split(order, range(self.batch_size, n, self.batch_size))[self.first_step :]
 
     def images(self, epoch: int, indices: np.ndarray, step: int = 0) -> np.ndarray:
-        """The photos at `indices`, each augmented as in `epoch`: (k, *space, channels), uint8 or float32."""
+        """Return the photos at `indices`, augmented as in `epoch`: (k, *space, channels), uint8 or float32."""
         places = step * self.batch_size + np.arange(len(indices)) if self.balanced else None
         try:
             if isinstance(self.photos, Views):
@@ -190,18 +71,18 @@ class Plan(NamedTuple):
         except InvalidInput as error:
             _unreadable.append(error)
             raise
-        if changes := _of_one(self.augment or {}):
+        if changes := without_mixing(self.augment or {}):
             change = augmentation(self.photos.kind)
             for number, (image, index) in enumerate(zip(images, indices, strict=True)):
-                # + 1: NumPy seeds (seed, epoch, 0) and (seed, epoch) alike, and that is what the order is drawn from
-                drawn = [self.seed, int(epoch), int(index) + 1]
-                if places is not None:  # the same photo may stand in several
-                    drawn.append(int(places[number]) + 1)
-                image[...] = change(image, np.random.default_rng(drawn), **changes)
+                # + 1: to NumPy, (seed, epoch, 0) is the same seed as (seed, epoch), from which the order is drawn
+                seed = [self.seed, int(epoch), int(index) + 1]
+                if places is not None:  # the same photo may be in several places
+                    seed.append(int(places[number]) + 1)
+                image[...] = change(image, np.random.default_rng(seed), **changes)
         return images
 
     def batch(self, epoch: int, indices: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """The photos at `indices`, augmented and mixed as in `epoch`, and their labels, if any."""
+        """Return the photos at `indices`, augmented and mixed as in `epoch`, and their labels, if any."""
         images = self.images(epoch, indices, step)
         labels = None if self.labels is None else self.labels[indices]
         if not self.mixing:
@@ -212,8 +93,8 @@ class Plan(NamedTuple):
         return mix(images, labels, rng, **self.mixing)
 
 
-def _alike(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many positions as there are labels, those of each class alike often, none again before all of its class."""
+def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many positions as labels, equally many of each class; a photo repeats only after all others of its class."""
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     counts = np.full(len(members), len(labels) // len(members))
     counts[rng.permutation(len(members))[: len(labels) % len(members)]] += 1
@@ -225,7 +106,7 @@ def _alike(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def batches(
-    photos: Any,
+    photos: ExampleSet | Views,
     batch_size: int,
     *,
     shuffle: bool = False,
@@ -238,46 +119,45 @@ def batches(
     balanced: bool = False,
     endless: bool = False,
 ) -> Any:
-    """Batches for `fit`, `evaluate` and `predict`: a `tf.data.Dataset` on TensorFlow, else a `keras.utils.PyDataset`.
+    """Make batches for `fit`, `evaluate` and `predict`: a `tf.data.Dataset` on TensorFlow, else a Keras `PyDataset`.
 
-    Both hold the same batches, bit for bit. Photos are raw pixels from 0 to 255 and stay uint8, a quarter of the
-    transfer; a Keras model turns them into float32 at its input. The last batch may be smaller. Call `fit` with
-    `shuffle=False`: by default Keras mixes the batches of a PyDataset by Python's `random`, and warns of a tf.data one.
-    Epochs are counted from `first_epoch` on, one for each time the batches are iterated. Iterate them in
-    `readable_errors`.
+    Both hold the same batches, bit for bit. Photos are raw pixels from 0 to 255 and stay uint8, which is a quarter of
+    the transfer; a Keras model converts them to float32 at its input. The last batch may be smaller. Call `fit` with
+    `shuffle=False`: by default Keras shuffles the batches of a PyDataset by Python's `random`, and warns about a
+    tf.data.Dataset. Each iteration over the batches is an epoch. Iterate them in `readable_errors`.
 
     Args:
-        photos: `Photos`, `Views` of them, or anything with a length, `shape`, `dtype`, `labels` and `read`.
-        batch_size: Photos per batch.
+        photos: `Photos`, features of them, or any other `ExampleSet`; or `Views` of them.
+        batch_size: Number of photos per batch.
         shuffle: Draw a new order for every epoch.
-        seed: 0 or more. Order and augmentation depend on it, the epoch and the photo's position alone.
-        augment: Arguments of `tlkit.data.augment`, such as `{"flip": True, "rotation": 10}`; those of `augment_sound`
-            or `augment_array` where that is what the photos are. `mixup` and `cutmix` may be there too; see
-            `tlkit.data.mix`. For `Views`, which are changed already, there may be no others.
-        labels: Give (images, labels); without, images alone.
-        first_epoch: Number of the first epoch, above 0 where training goes on that was begun with other batches.
-        first_step: Batches that are left out at the beginning of every epoch, to go on within one.
-        classes: How many there are; what mixes integer labels needs it.
-        balanced: Draw the photos of every class alike often, as many in an epoch as there are, in random order: of a
-            large class it leaves some out, those of a small one come back, each time changed anew.
-        endless: Of a `tf.data.Dataset`: let one epoch follow the other in one iteration, so that those of the next are
-            prepared while the network is validated; `fit` is to be given `steps_per_epoch`. A PyDataset is none.
+        seed: 0 or more. Order and augmentation depend only on it, the epoch and the photo's position.
+        augment: Arguments of `tlkit.data.augment`, such as `{"flip": True, "rotation": 10}`, or of `augment_sound` or
+            `augment_array` for these; and `mixup` and `cutmix`, see `tlkit.data.mix`. `Views` are changed already and
+            take only the latter two.
+        labels: Yield (images, labels); if False, images only.
+        first_epoch: Number of the first epoch; above 0 to continue training that started with other batches.
+        first_step: Number of batches to skip at the beginning of every epoch, to resume within one.
+        classes: Number of classes; required to mix integer labels.
+        balanced: Sample all classes equally often. An epoch has as many photos as before: some of a large class are
+            left out, and those of a small class repeat, augmented differently each time.
+        endless: Let all epochs follow each other in one iteration of a `tf.data.Dataset`, so that the next epoch is
+            prepared during validation; then give `fit` `steps_per_epoch`. A PyDataset ignores it.
 
     Shapes:
         images: (batch, *space, channels), uint8 or float32
-        labels: (batch,), int32, or (batch, classes), float32, as those of the photos; the latter where they are mixed
+        labels: (batch,), int32, or (batch, classes), float32, as those of the photos; mixed labels are the latter
 
     Raises:
-        InvalidInput: there are no photos, or what is asked for cannot be had of these.
+        InvalidInput: there are no photos, or a setting does not fit them.
     """
     if not len(photos):
         raise InvalidInput("there are no photos to make batches of")
     if batch_size < 1:
         raise InvalidInput(f"batch_size is {batch_size!r}: 1 or more")
-    given = photos.labels if labels else None
-    plan = Plan(photos, batch_size, shuffle, seed, augment, given, first_epoch, first_step, classes, balanced)
     if balanced and photos.labels.ndim > 1:
-        raise InvalidInput("balanced is true, but photos with several labels each cannot be drawn so: leave it out")
+        raise InvalidInput("balanced is true, but photos with several labels have no single class: leave it out")
+    targets = photos.labels if labels else None
+    plan = Plan(photos, batch_size, shuffle, seed, augment, targets, first_epoch, first_step, classes, balanced)
     if plan.mixing:
         _check_mixing(plan)
     import keras
@@ -287,7 +167,7 @@ def batches(
 
 def _check_mixing(plan: Plan) -> None:
     names, kind = " and ".join(plan.mixing), plan.photos.kind
-    possible = {"photos": MIXING, "arrays": MIXING, "sounds": ("mixup",)}.get(kind, ())
+    possible = [name for name in MIXING if name in modalities.row(kind).changes]
     if not set(plan.mixing) <= set(possible):
         raise InvalidInput(f"augment has {names}; {kind} can have {' and '.join(possible) or 'neither'}")
     if plan.labels is not None and plan.labels.ndim == 1:
@@ -298,11 +178,12 @@ def _check_mixing(plan: Plan) -> None:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Raise the InvalidInput of a photo that went away in mid-training, in place of TensorFlow's page about it.
+    """Raise the InvalidInput of a photo that disappeared during training, instead of TensorFlow's long error about it.
 
     Raises:
         InvalidInput: a photo could not be read; the message names it.
 
+    >>> from tlkit.data import Photos
     >>> with readable_errors():
     ...     images, labels = next(iter(batches(Photos.of(np.zeros((2, 8, 8, 1), np.uint8), [0, 1]), 2)))
     """
@@ -320,15 +201,15 @@ def readable_errors() -> Iterator[None]:
 
 
 def _tf_data(plan: Plan, endless: bool) -> Any:
-    # Not by `from_generator`, whose every element costs as much Python again as reading it, and each iterator 10 ms.
+    # Not by `from_generator`: each of its elements costs as much Python time as reading it, and each iterator 10 ms.
     import tensorflow as tf
 
     epochs = itertools.count(plan.first_epoch)
     order = functools.lru_cache(2)(plan.order)
-    kinds, shapes = [plan.photos.dtype], [plan.photos.shape]
+    dtypes, shapes = [plan.photos.dtype], [plan.photos.shape]
     if plan.labels is not None:
         mixed = plan.mixing and plan.labels.ndim == 1
-        kinds.append(np.dtype(np.float32) if plan.mixing else plan.labels.dtype)
+        dtypes.append(np.dtype(np.float32) if plan.mixing else plan.labels.dtype)
         shapes.append((plan.classes,) if mixed else plan.labels.shape[1:])
 
     def batch(epoch: Any, step: Any) -> list[np.ndarray]:
@@ -338,16 +219,16 @@ def _tf_data(plan: Plan, endless: bool) -> Any:
     def next_epoch(step: Any) -> np.int64:
         return np.int64(next(epochs))
 
-    def counted(epoch: Any, step: Any) -> Any:
-        # In the first step and not when an iterator is made: Keras may make two in each epoch and use one. It is called
-        # stateless, which it is not, and so has an argument: where operations are to be deterministic, TensorFlow
-        # reads nothing ahead and nothing in parallel in a pipeline with a stateful one.
+    def count(epoch: Any, step: Any) -> Any:
+        # The epoch is counted in its first step and not when an iterator is made: Keras may make two per epoch and use
+        # one. It is declared stateless, which it is not, and therefore needs an argument: with deterministic
+        # operations, TensorFlow does not prefetch or parallelize a pipeline that contains a stateful one.
         begin = lambda: tf.ensure_shape(tf.numpy_function(next_epoch, [step], tf.int64, stateful=False), ())  # noqa: E731
         epoch = tf.cond(step == 0, begin, lambda: epoch)
         return epoch, (epoch, step)
 
     def read(epoch: Any, step: Any) -> Any:
-        parts = tf.numpy_function(batch, [epoch, step], kinds, stateful=False)
+        parts = tf.numpy_function(batch, [epoch, step], dtypes, stateful=False)
         for part, shape in zip(parts, shapes, strict=True):
             part.set_shape((None, *shape))
         return tuple(parts) if len(parts) > 1 else parts[0]
@@ -356,21 +237,21 @@ def _tf_data(plan: Plan, endless: bool) -> Any:
         numbers = tf.data.Dataset.counter()
         places = numbers.map(lambda number: (plan.first_epoch + number // plan.steps, number % plan.steps))
     else:
-        places = tf.data.Dataset.range(plan.steps).scan(np.int64(-1), counted)
+        places = tf.data.Dataset.range(plan.steps).scan(np.int64(-1), count)
     return places.map(read, num_parallel_calls=2, deterministic=True).prefetch(AHEAD)
 
 
 def py_dataset(plan: Plan) -> Any:
-    """The batches of `plan` as a `keras.utils.PyDataset`."""
+    """Return the batches of a plan as a `keras.utils.PyDataset`."""
     import keras
 
     class Batches(keras.utils.PyDataset):
-        # workers=1 keeps Keras' own queue out: it hands batches of the epoch before to the next one when it is reset,
-        # and `fit` on JAX and PyTorch resets it after a first look at the data.
+        # workers=1 avoids Keras' queue: when it is reset, it passes batches of one epoch on to the next, and `fit` on
+        # JAX and PyTorch resets it after a first look at the data.
         def __init__(self) -> None:
             super().__init__(workers=1)
             self.epoch = plan.first_epoch
-            self.asked = 0
+            self.requested = 0
             self.order: tuple[int, list[np.ndarray]] = (-1, [])
             self.ahead: dict[int, Future] = {}
 
@@ -383,10 +264,10 @@ def py_dataset(plan: Plan) -> Any:
                 self.order, self.ahead = (epoch, plan.order(epoch)), {}
             for later in range(step, min(step + 1 + AHEAD, plan.steps)):
                 if later not in self.ahead:
-                    which = (epoch, self.order[1][later], plan.first_step + later)
-                    self.ahead[later] = _threads().submit(plan.batch, *which)
+                    indices = self.order[1][later]
+                    self.ahead[later] = _threads().submit(plan.batch, epoch, indices, plan.first_step + later)
             images, labels = self.ahead.pop(step).result()
-            self.asked += 1
+            self.requested += 1
             return images if labels is None else (images, labels)
 
         def __iter__(self) -> Iterator[Any]:
@@ -394,13 +275,13 @@ def py_dataset(plan: Plan) -> Any:
             self.on_epoch_end()
 
         def on_epoch_end(self) -> None:
-            self.epoch += self.asked >= plan.steps  # Keras also calls this after a first look at the data
-            self.asked = 0
+            self.epoch += self.requested >= plan.steps  # Keras also calls this after a first look at the data
+            self.requested = 0
 
     return Batches()
 
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    """Threads that prepare batches; not those that decode, for which these wait."""
+    """Threads that prepare batches; they wait for those that decode, so they must be others."""
     return ThreadPoolExecutor(2, thread_name_prefix="batch")

@@ -1,4 +1,4 @@
-"""Features: what a frozen network gives for each photo, computed once and kept in the activation store."""
+"""Features: the outputs of a frozen network for each example, computed once and kept in the activation store."""
 
 from __future__ import annotations
 
@@ -6,13 +6,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlkit.features.extractor import Extractor, Features, Rows, estimate, identity, pooled
+    from tlkit.features.digests import identity
+    from tlkit.features.estimates import Estimate, estimate, seconds_each
+    from tlkit.features.examples import Features, Rows
+    from tlkit.features.extractor import Extractor, pooled
 
-__all__ = ["Extractor", "Features", "Rows", "estimate", "identity", "pooled"]
+__all__ = ["Estimate", "Extractor", "Features", "Rows", "estimate", "identity", "pooled", "seconds_each"]
+
+_HOMES = {
+    "Estimate": "estimates",
+    "Extractor": "extractor",
+    "Features": "examples",
+    "Rows": "examples",
+    "estimate": "estimates",
+    "identity": "digests",
+    "pooled": "extractor",
+    "seconds_each": "estimates",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, because who looks into the store needs no Keras.
-    if name in __all__:
-        return getattr(importlib.import_module("tlkit.features.extractor"), name)
+    # Lazy, because reading the store needs no Keras.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"tlkit.features.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'tlkit.features' has no attribute {name!r}")

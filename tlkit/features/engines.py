@@ -1,4 +1,4 @@
-"""What computes a frozen network: Keras itself on any backend, or OpenVINO, on most CPUs the faster one."""
+"""Engines that compute a frozen network: Keras itself on any backend, or OpenVINO, which is faster on most CPUs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tlkit import runtime
 from tlkit.errors import InvalidInput
 
 ENGINES = ("keras", "openvino")
-AGREE = {"float32": 0.01, "mixed_bfloat16": 0.2}  # most that outputs may differ from Keras', relative to their length
-PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}  # that OpenVINO has on a CPU
+AGREE = {"float32": 0.01, "mixed_bfloat16": 0.2}  # maximum distance from the outputs of Keras, relative to their norm
+PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}  # those of OpenVINO on a CPU
 
 
 class Engine(NamedTuple):
@@ -31,9 +31,8 @@ class Engine(NamedTuple):
 
     Args:
         name: One of `ENGINES`.
-        batch_size: Photos in a batch that suit it.
-        run: Turns batches (k, *space, channels) into outputs (k, *shape), float32, in the same order. No batch is
-            larger than `batch_size`.
+        batch_size: The batch size that suits it, which no batch exceeds.
+        run: Turns batches (k, *space, channels) into outputs (k, *shape), float32, in the same order.
     """
 
     name: str
@@ -47,8 +46,8 @@ def make(name: str, network: keras.Model, precision: str, dtype: np.dtype) -> En
     Args:
         name: One of `ENGINES`.
         network: With one input and one output.
-        precision: A name of Keras' dtype policies; OpenVINO takes float32 and mixed_bfloat16.
-        dtype: Of what it is given, such as uint8.
+        precision: Name of a Keras dtype policy; OpenVINO supports float32 and mixed_bfloat16.
+        dtype: Of the batches, such as uint8.
 
     Raises:
         InvalidInput: the engine cannot run here; the message says why.
@@ -63,7 +62,7 @@ def make(name: str, network: keras.Model, precision: str, dtype: np.dtype) -> En
     check(name, precision)
     try:
         return _openvino(network, precision, dtype)
-    except Exception as error:  # a layer that it does not know, or an installation that is broken
+    except Exception as error:  # an unsupported layer, or a broken installation
         raise InvalidInput(
             f"features.engine is 'openvino', which cannot run this network: {_reason(error)}; choose keras or auto"
         ) from error
@@ -82,7 +81,7 @@ def check(name: str, precision: str) -> None:
 
 
 def unavailable(precision: str) -> str:
-    """Say why OpenVINO cannot be used here, or nothing where it can; loads it only where the processor matters."""
+    """Return why OpenVINO cannot be used here, or ""; it is loaded only if the answer depends on the processor."""
     if importlib.util.find_spec("openvino") is None:
         return "it is not installed (pip install openvino)"
     if keras.backend.backend() != "tensorflow":
@@ -95,52 +94,53 @@ def unavailable(precision: str) -> str:
         return ""
     try:
         has = "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    except Exception as error:  # an installation that is broken
+    except Exception as error:  # a broken installation
         return f"it cannot be loaded: {_reason(error)}"
     return "" if has else "this processor has no bfloat16"
 
 
 def version(name: str) -> str:
-    """Name an engine with all that its numbers may depend on."""
+    """Return the name of an engine with everything that its outputs may depend on."""
     backend = keras.backend.backend()
-    graph = f"keras {keras.__version__} {backend} {metadata.version(backend)}"  # what OpenVINO reads is made by them
+    # Keras also builds the graph that OpenVINO reads.
+    graph = f"keras {keras.__version__} {backend} {metadata.version(backend)}"
     return f"{graph} {runtime.device()[0]}" if name == "keras" else f"openvino {metadata.version('openvino')}, {graph}"
 
 
 def choose(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[Engine, str]:
-    """Choose OpenVINO where it can run the network and gives what Keras gives on a sample, else Keras.
+    """Choose OpenVINO if it can run the network and agrees with Keras on a sample, else Keras.
 
-    No clock decides: engines round differently, so the choice is part of the result, and is to be the same whatever
-    else the machine does.
+    Engines round differently, so the choice changes the result of a run. It is not timed, so that background load does
+    not decide.
 
     Args:
         network: With one input and one output.
-        precision: A name of Keras' dtype policies.
-        sample: A batch or two of photos, (k, *space, channels).
+        precision: Name of a Keras dtype policy.
+        sample: A batch or two of examples, (k, *space, channels).
 
     Returns:
-        The engine, and for the user why it is Keras, if it is.
+        The engine; and, if it is Keras, the reason, for the user.
     """
     if reason := unavailable(precision):
         return make("keras", network, precision, sample.dtype), f"openvino: {reason}"
     traced = _traced(network, sample.dtype) if keras.backend.backend() == "tensorflow" else None  # once for both
     ours = _keras(network, sample.dtype, traced)
-    with ThreadPoolExecutor(1) as beside:  # Keras' first call takes one core, what OpenVINO makes of it the other
-        first = beside.submit(lambda: list(ours.run(_batches(ours, sample))))
+    with ThreadPoolExecutor(1) as pool:  # the first call of Keras takes one core, the conversion for OpenVINO another
+        first = pool.submit(lambda: list(ours.run(_batches(ours, sample))))
         try:
             theirs = _openvino(network, precision, sample.dtype, traced)
-        except Exception as error:  # as in `make`, but here Keras does it
+        except Exception as error:  # as in `make`, but Keras takes over
             return ours, f"openvino cannot run this network: {_reason(error)}"
-        reference = np.concatenate(first.result())
+        expected = np.concatenate(first.result())
     try:
-        given = np.concatenate(list(theirs.run(_batches(theirs, sample))))
+        actual = np.concatenate(list(theirs.run(_batches(theirs, sample))))
     except Exception as error:
         return ours, f"openvino cannot run this network: {_reason(error)}"
-    a, b = given.reshape(len(given), -1).astype(np.float64), reference.reshape(len(reference), -1).astype(np.float64)
-    with np.errstate(all="ignore"):  # what is not finite becomes nan, and agrees with nothing
-        apart = float(np.max(np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(b, axis=1), 1e-300)))
-    if not apart <= AGREE[precision]:
-        return ours, f"openvino gives other numbers, {apart:.1%} apart"
+    a, b = (outputs.reshape(len(outputs), -1).astype(np.float64) for outputs in (actual, expected))
+    with np.errstate(all="ignore"):  # values that are not finite become nan, which agrees with nothing
+        distance = float(np.max(np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(b, axis=1), 1e-300)))
+    if not distance <= AGREE[precision]:
+        return ours, f"openvino returns other values, {distance:.1%} apart"
     return theirs, ""
 
 
@@ -149,7 +149,7 @@ def _batches(engine: Engine, sample: np.ndarray) -> list[np.ndarray]:
 
 
 def _reason(error: Exception) -> str:
-    """Put an error into one line; OpenVINO's own begin with places in its source."""
+    """An error in one line; those of OpenVINO begin with positions in its source."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if line and not line.startswith("Exception from ")), type(error).__name__)
 
@@ -160,7 +160,7 @@ def _keras(network: keras.Model, dtype: np.dtype, traced: Any = None) -> Engine:
         return Engine("keras", batch_size, _one_by_one(traced or _traced(network, dtype)))
 
     def predict(batch: np.ndarray) -> Any:
-        # Always one size: another one would be compiled anew.
+        # Always one batch size: each other one would be compiled again.
         full = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch), axis=0)])
         return network.predict_on_batch(full)[: len(batch)]
 
@@ -176,7 +176,7 @@ def _one_by_one(compute: Callable[[np.ndarray], Any]) -> Callable[[Iterable[np.n
 
 
 def _traced(network: keras.Model, dtype: np.dtype) -> Any:
-    """The network as a graph of TensorFlow, for batches of any size: in a fifth of the time that `predict` takes."""
+    """The network as a TensorFlow graph for batches of any size; it takes a fifth of the time of `predict`."""
     tensorflow = importlib.import_module("tensorflow")
 
     @functools.partial(tensorflow.function, autograph=False)
@@ -192,19 +192,19 @@ def _core() -> Any:
 
 
 def _quiet_openvino() -> ModuleType:
-    """Import OpenVINO without its telemetry, unless the user has turned that on; it also slows conversion down."""
+    """Import OpenVINO without its telemetry, which slows conversion down, unless the user has turned it on."""
     consent = Path.home() / "intel" / "openvino_telemetry"
     with contextlib.suppress(OSError):
         if consent.is_file() and consent.read_text(encoding="utf-8").strip() == "1":
             return importlib.import_module("openvino")
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what makes its import fail
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # makes its import fail
     return importlib.import_module("openvino")
 
 
 def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any = None) -> Engine:
     core = _core()
     openvino = sys.modules["openvino"]
-    batch_size = 4  # its activations stay in a CPU's cache: larger batches were slower
+    batch_size = 4  # its activations stay in the CPU's cache; larger batches were slower
 
     if precision != "float32":
         traced = _traced(_in_float32(network), dtype)
@@ -223,15 +223,15 @@ def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any
         finally:
             idle.put(request)
 
-    # Python's own threads, not openvino.AsyncInferQueue: its threads call back into Python, and a process that ends
-    # shortly after the last batch, or after an error, was aborted for it in one of two runs (OpenVINO 2026.4).
+    # Python's threads, not openvino.AsyncInferQueue: its threads call back into Python, which aborted every second
+    # process that ended shortly after the last batch or after an error (OpenVINO 2026.4).
     return Engine("openvino", batch_size, lambda batches: in_order(compute, batches, threads=count, ahead=count))
 
 
 def in_order(
     function: Callable[[np.ndarray], np.ndarray], items: Iterable[np.ndarray], threads: int, ahead: int
 ) -> Iterator[np.ndarray]:
-    """Call a function in other threads, a few items ahead of the one whose result is given; results come in order."""
+    """Call a function on items in other threads, a few items ahead, and yield the results in order."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: collections.deque[Future[np.ndarray]] = collections.deque()
         for item in items:
@@ -243,7 +243,7 @@ def in_order(
 
 
 def _in_float32(network: keras.Model) -> keras.Model:
-    """The same network in float32: OpenVINO cannot read bfloat16, and rounds to it by itself."""
+    """The same network in float32: OpenVINO cannot read bfloat16, and converts to it by itself."""
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()

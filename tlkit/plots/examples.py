@@ -13,6 +13,51 @@ from tlkit.display import shown
 from tlkit.plots.style import BLUE, GRAY, ORANGE, shortened
 
 
+def draw_photo(axes: Axes, pixels: np.ndarray) -> None:
+    """Draw a photo.
+
+    Shapes:
+        pixels: (height, width, 1 | 3), from 0 to 255
+    """
+    _image(axes, pixels, 0, 255)
+
+
+def draw_sound(axes: Axes, sound: np.ndarray) -> None:
+    """Draw the waveform of a sound, from its lowest to its highest value.
+
+    Shapes:
+        sound: (samples, channels); the first channel is drawn
+    """
+    first = sound[:, 0].astype(float)
+    parts = np.array_split(first, min(len(first), 400))  # the envelope: a second has thousands of samples
+    lows, highs = [part.min() for part in parts], [part.max() for part in parts]
+    axes.fill_between(range(len(parts)), lows, highs, color=BLUE, ec=BLUE, lw=0.8)
+    axes.set_box_aspect(1)
+
+
+def draw_array(axes: Axes, array: np.ndarray) -> None:
+    """Draw an array from its lowest to its highest value; of a volume, the middle slice along the first axis.
+
+    Shapes:
+        array: (*space, channels), with one to three axes of space; one is drawn as a waveform
+    """
+    rank = array.ndim - 1
+    if rank == 1:
+        draw_sound(axes, array)
+        return
+    image = array[len(array) // 2] if rank == 3 else array
+    _image(axes, image)
+
+
+def _image(axes: Axes, image: np.ndarray, low: float | None = None, high: float | None = None) -> None:
+    step = max(1, max(image.shape[:2]) // 256)  # thumbnails: a hundred thousand pixels more are not seen
+    image = image[::step, ::step]
+    image = image if image.shape[-1] == 3 else image[..., 0]
+    low, high = float(np.nanmin(image) if low is None else low), float(np.nanmax(image) if high is None else high)
+    scaled = (image.astype(float) - low) / max(high - low, 1e-9)
+    axes.imshow(np.clip(scaled, 0, 1), cmap="gray", vmin=0, vmax=1)
+
+
 def mistakes(
     read: Callable[[np.ndarray], Iterable[np.ndarray]],
     labels: Sequence[str],
@@ -22,10 +67,9 @@ def mistakes(
     names: Sequence[str] | None = None,
     most: int = 24,
     losses: Sequence[float] | np.ndarray | None = None,
+    draw: Callable[[Axes, np.ndarray], None] = draw_photo,
 ) -> Figure:
     """Draw what was classified wrongly on one sheet, the most confident mistakes first, or those of the highest loss.
-
-    Sounds are drawn as waveforms; of arrays on three axes of space, the middle slice along the first.
 
     Args:
         read: Gives the examples at some positions, (k, *space, channels), such as `tlkit.data.Photos.read`: only what
@@ -33,11 +77,12 @@ def mistakes(
         labels: The right class of each example.
         predicted: The predicted one.
         probabilities: Of the predicted class.
-        kind: `photos` (values from 0 to 255), `sounds` or `arrays`.
+        kind: What the examples are called, such as `photos`.
         names: Of the examples' files.
         most: Mistakes to draw.
         losses: Of each example, to be sorted by and written in place of probabilities: where it may have several
             labels, of which any may be wrong.
+        draw: Draws one example on axes: `draw_photo`, `draw_sound`, `draw_array`, or a function like them.
     """
     wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predicted))
     shares: Sequence[float] | np.ndarray = probabilities if losses is None else losses
@@ -56,7 +101,10 @@ def mistakes(
     for axes in panels.flat[len(order) :]:
         axes.remove()
     for axes, index, example in zip(panels.flat, order.tolist(), read(order), strict=False):
-        _example(axes, np.asarray(example), kind)
+        draw(axes, np.asarray(example))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
         axes.set_title(shortened(labels[index], 21), fontsize=8, pad=14, parse_math=False)
         said = f"{shortened(predicted[index], 15)} ({shares[index]:.2f})"
         style = {"ha": "center", "fontsize": 8, "color": ORANGE, "parse_math": False}
@@ -108,28 +156,6 @@ def sheet(
     axes.set(xlim=(0, size[0]), ylim=(0, size[1]))
     axes.set_axis_off()
     return figure
-
-
-def _example(axes: Axes, values: np.ndarray, kind: str) -> None:
-    """Draw an example without ticks; all but photos from its lowest to its highest value."""
-    rank, channels = values.ndim - 1, values.shape[-1]
-    if rank == 1:
-        first = values[:, 0].astype(float)
-        parts = np.array_split(first, min(len(first), 400))  # the envelope: a second has thousands of samples
-        lows, highs = [part.min() for part in parts], [part.max() for part in parts]
-        axes.fill_between(range(len(parts)), lows, highs, color=BLUE, ec=BLUE, lw=0.8)
-        axes.set_box_aspect(1)
-    else:
-        values = values[len(values) // 2] if rank == 3 else values
-        step = max(1, max(values.shape[:2]) // 256)  # thumbnails: a hundred thousand pixels more are not seen
-        values = values[::step, ::step]
-        values = values if channels == 3 else values[..., 0]
-        low, high = (0, 255) if kind == "photos" else (np.nanmin(values), np.nanmax(values))
-        scaled = (values.astype(float) - low) / max(float(high) - float(low), 1e-9)
-        axes.imshow(np.clip(scaled, 0, 1), cmap="gray", vmin=0, vmax=1)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
 
 
 def _end(name: str, most: int) -> str:

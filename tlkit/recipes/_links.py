@@ -1,4 +1,4 @@
-"""What a command tells its user to do next: commands for the shell, and links into MLflow's UI."""
+"""What a command suggests to do next: commands for the shell, and links into MLflow's UI."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ from tlkit.errors import without_password
 if TYPE_CHECKING:
     from tlkit import tracking
 
-MODE = "workflowType=machine_learning"  # else the MLflow UI shows what it has for language models
+MODE = "workflowType=machine_learning"  # else the MLflow UI opens in its mode for language models
 
 
 def print_links(
     run: tracking.Run, others: list[str] | None = None, heading: str = "the last runs side by side"
 ) -> None:
-    """Print how to look at a run in the MLflow UI, alone and beside others: by default the last ones."""
+    """Print how to look at a run in the MLflow UI, alone and beside others.
+
+    Args:
+        run: The run.
+        others: Ids of the runs to compare; by default the last ones of the experiment.
+        heading: What their comparison is called.
+    """
     import mlflow
 
     from tlkit import tracking
@@ -73,36 +79,36 @@ def compare_link(server: str, run_ids: list[str], experiment_id: str) -> str:
 
 
 def program(name: str) -> str:
-    """Name a program of this environment so that it runs when it is copied into this shell."""
+    """Give the path of a program of this environment, or its name if the shell finds it by that."""
     path = Path(sys.executable).with_name(name)
     return name if shutil.which(name) == str(path) else shown(path)
 
 
 def recipe(verb: str) -> str:
-    """Write the command of a recipe so that it runs when it is copied into this shell."""
+    """Write the command of a recipe so that it runs when copied into this shell."""
     return called(verb, program("python"))
 
 
 def command(verb: str, without: Sequence[str] = (), **more: str) -> str:
-    """Write the command of another recipe with the flags that this process was called with.
+    """Write the command of another recipe with the flags of this one.
 
     Args:
         verb: The other recipe.
         without: Settings that it does not have.
-        more: Settings to add, or in place of those given.
+        more: Settings to add or replace.
 
     >>> command("finetune", **{"full.learning_rate": "3e-4"}).partition(" -m ")[2]
     'tlkit.recipes.finetune --config FILE --full.learning_rate 3e-4'
     """
-    given = sys.argv[1:] if Path(sys.argv[0]).parent == Path(__file__).parent else ["--config", "FILE"]
-    kept, dropped = [], False
-    for word in given:
+    arguments = sys.argv[1:] if Path(sys.argv[0]).parent == Path(__file__).parent else ["--config", "FILE"]
+    words, skipping = [], False
+    for word in arguments:
         if word.startswith("--"):
-            dropped = word[2:].partition("=")[0] in (*without, *more)
-        if not dropped:
-            kept.append(quoted(word))
-    added = [f"--{name} {quoted(value)}" for name, value in more.items()]
-    return " ".join([recipe(verb), *kept, *added])
+            skipping = word[2:].partition("=")[0] in (*without, *more)
+        if not skipping:
+            words.append(quoted(word))
+    flags = [f"--{name} {quoted(value)}" for name, value in more.items()]
+    return " ".join([recipe(verb), *words, *flags])
 
 
 def shown(path: Path) -> str:

@@ -1,21 +1,14 @@
-"""What a training recipe leaves: scores, pictures, the logged model and a summary; and such a model, loaded again."""
+"""What a training recipe leaves: scores, pictures and the logged model."""
 
 from __future__ import annotations
 
-import io
 import json
-import re
 import time
-import zipfile
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit import config as configs
-from tlkit.display import code, markdown, quoted, say, shown
-from tlkit.errors import InvalidInput, first_line, without_password
-from tlkit.recipes import _links, _runs, _steps
+from tlkit.recipes import _inputs, _note, _plans
 
 if TYPE_CHECKING:
     import keras
@@ -24,33 +17,35 @@ if TYPE_CHECKING:
 
     from tlkit import data, evaluation, probes, tracking, training
     from tlkit.data import graph
+    from tlkit.recipes._jobs import Job
     from tlkit.tracking import registry
-
-EXAMPLES = {"photos": "example.png", "sounds": "example.wav", "arrays": "example.npy"}
-PURPOSES = {"train": "training", "val": "validation", "test": "the test"}
 
 
 class Fit(NamedTuple):
-    """How a model came to its weights: what to log of it, and what to say.
+    """How a model came to its weights: what to log, and what to print.
 
     Args:
         parts: Seconds of training, by what was done.
-        metrics: For MLflow, by their names there.
-        pictures: For MLflow, by their file names.
-        said: Lines of the summary.
-        chosen_by_val: Whether the validation photos had a say, so that their score is no test score.
+        metrics: Metrics for MLflow, by name.
+        pictures: Figures for MLflow, by file name.
+        lines: Lines of the summary.
+        chosen_by_val: Whether the validation examples chose the weights, so that their score is no test score.
     """
 
     parts: dict[str, float]
     metrics: dict[str, float]
     pictures: dict[str, Figure]
-    said: list[str]
+    lines: list[str]
     chosen_by_val: bool
 
     @property
     def seconds(self) -> float:
         """Seconds of training, all parts."""
         return sum(self.parts.values())
+
+    def flatters(self, scores: evaluation.Scores) -> bool:
+        """Whether the scored examples chose the weights too."""
+        return scores.split == "validation" and self.chosen_by_val
 
 
 class Result(NamedTuple):
@@ -68,30 +63,11 @@ class Result(NamedTuple):
     registered: registry.Registered | None = None
 
 
-def with_tta(config: configs.Training, model: keras.Model, splits: data.Splits, predicted: np.ndarray, fit: Fit) -> Fit:
-    """Score the mean over changed views of each test photo, and what is `predicted` of itself, where that is wanted."""
-    if not config.tta:
-        return fit
-    import numpy as np
-
-    from tlkit import data, evaluation, training
-
-    split, part = _steps.scored(splits)
-    views = data.changed(part, _steps.changes(config.augment), config.tta, config.seed)  # type: ignore[attr-defined]
-    seen = [training.predict(model, view, _steps.batch_size(config)) for view in views]
-    scores = evaluation.score(split, np.mean([predicted, *seen], axis=0), part.labels).metrics()
-    fit.metrics.update({f"{name}_tta": value for name, value in scores.items()})
-    views_said = "its mirror image" if isinstance(views[0], data.Mirrored) else f"{len(views)} views of it"
-    accuracy = scores[f"{split}_accuracy"]
-    fit.said.append(f"tta   {split} accuracy {accuracy:.4f}, the mean of each and {views_said}")
-    return fit
-
-
-def trained(history: training.History, extracting: float = 0.0) -> Fit:
-    """Tell how training went, epoch by epoch, and how long features for it took."""
+def of_training(job: Job[Any], history: training.History) -> Fit:
+    """Describe how training went, epoch by epoch, and how long the features for it took."""
     from tlkit import plots
 
-    best = history.best
+    best, extracting = history.best, job.timings.get("features")
     return Fit(
         parts={"epochs": history.seconds} | ({"features": extracting} if extracting else {}),
         metrics={
@@ -100,83 +76,104 @@ def trained(history: training.History, extracting: float = 0.0) -> Fit:
             "best_val_accuracy": best["val_accuracy"],
         },
         pictures={"learning_curves.png": plots.learning_curves(history.epochs, best["epoch"])},
-        said=[f"kept  epoch {best['epoch']} of {len(history.epochs)}, phase {best['phase']}"],
+        lines=[f"kept  epoch {best['epoch']} of {len(history.epochs)}, phase {best['phase']}"],
         chosen_by_val=True,
     )
 
 
-def solved(probe: probes.Probe, nearest: float, parts: dict[str, float], learned_from: str) -> Fit:
-    """Tell how a head was solved, with how much regularization, and what the features are worth untrained."""
+def of_solving(probe: probes.Probe, nearest: float, parts: dict[str, float], learned_from: str) -> Fit:
+    """Describe how a head was solved, with how much regularization, and what the features are worth untrained."""
     from tlkit import plots
 
-    chosen = next(tried for tried in probe.tried if tried.l2 == probe.l2)
+    row = next(row for row in probe.tried if row.l2 == probe.l2)
     return Fit(
         parts=parts,
         metrics={
-            "l2": chosen.l2,
-            "cross_validated_loss": chosen.loss,
-            "cross_validated_accuracy": chosen.accuracy,
+            "l2": row.l2,
+            "cross_validated_loss": row.loss,
+            "cross_validated_accuracy": row.accuracy,
             "nearest_neighbours_accuracy": nearest,
         },
-        pictures={"regularization.png": plots.regularization(probe.tried, chosen.l2)},
-        said=[
-            f"l2    {chosen.l2:.2g}, the best of {len(probe.tried)} strengths by cross-validation on {learned_from}:"
-            f" accuracy {chosen.accuracy:.3f}",
+        pictures={"regularization.png": plots.regularization(probe.tried, row.l2)},
+        lines=[
+            f"l2    {row.l2:.2g}, the best of {len(probe.tried)} strengths by cross-validation on {learned_from}:"
+            f" accuracy {row.accuracy:.3f}",
             f"5 nearest neighbours, nothing learnt: accuracy {nearest:.3f} (cross-validated)",
         ],
         chosen_by_val=False,
     )
 
 
-def finish(
-    recipe: str,
-    config: Any,
-    started: tracking.Run,
-    model: keras.Model,
-    fit: Fit,
-    splits: data.Splits,
-    probabilities: np.ndarray,
-    register: str | None = None,
+def score_training(
+    job: Job[Any], run: tracking.Run, model: keras.Model, splits: data.Splits, history: training.History
 ) -> Result:
-    """Score what the model says of the test split, else the validation split, and log it with all that shows it."""
+    """Predict the test split, else the validation split, score that and log it."""
+    from tlkit import training
+
+    predicted = training.predict(model, splits.test or splits.val, _plans.batch_size(job.config))
+    fit = of_training(job, history)
+    if job.config.tta:
+        _score_views(job, model, splits, predicted, fit)
+    return score(job, run, model, fit, splits, predicted)
+
+
+def _score_views(job: Job[Any], model: keras.Model, splits: data.Splits, predicted: np.ndarray, fit: Fit) -> None:
+    """Add the score of the mean over changed views of each example, and what is `predicted` of itself."""
+    import numpy as np
+
+    from tlkit import data, evaluation, training
+
+    config, (split, part) = job.config, _inputs.scored(splits)
+    views = data.changed(part, _plans.changes(config.augment), config.tta, config.seed)
+    predictions = [training.predict(model, view, _plans.batch_size(config)) for view in views]
+    scores = evaluation.score(split, np.mean([predicted, *predictions], axis=0), part.labels).metrics()
+    fit.metrics.update({f"{name}_tta": value for name, value in scores.items()})
+    description = "its mirror image" if isinstance(views[0], data.Mirrored) else f"{len(views)} views of it"
+    accuracy = scores[f"{split}_accuracy"]
+    fit.lines.append(f"tta   {split} accuracy {accuracy:.4f}, the mean of each and {description}")
+
+
+def score(
+    job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, splits: data.Splits, probabilities: np.ndarray
+) -> Result:
+    """Score what the model predicts for the test split, else the validation split, and log it with its pictures."""
     from tlkit import evaluation, plots, tracking
     from tlkit.evaluation import predictions
 
-    split, part = _steps.scored(splits)
+    split, part = _inputs.scored(splits)
     scores = evaluation.score(split, probabilities, part.labels)
-    told = predictions.table(split, part.names, part.hashes, part.labels, probabilities, splits.classes)
+    table = predictions.table(split, part.names, part.hashes, part.labels, probabilities, splits.classes)
     fit.pictures["worst_mistakes.png"] = plots.mistakes(
         part.read,
-        told["label"],
-        told["predicted"],
-        told["probability"],
+        table["label"],
+        table["predicted"],
+        table["probability"],
         splits.kind,
-        told["file"],
+        table["file"],
         losses=evaluation.binary_crossentropy(probabilities, part.labels) if splits.multi_label else None,
+        draw=splits.modality.draw,
     )
-    example = part.read([0])[0]
-    content = _example(example, splits)
-    with tracking.artifact(EXAMPLES[splits.kind]) as path:
-        path.write_bytes(content)
+    example = splits.modality.encode(part.read([0])[0], splits.rate)
+    with tracking.artifact(splits.modality.example_file) as path:
+        path.write_bytes(example)
     fit.metrics.update(_speed(model, part))
-    return log_result(recipe, config, started, model, fit, scores, told, splits, content, register)
+    return log(job, run, model, fit, Scored(scores, table, splits, example))
 
 
-def _example(example: np.ndarray, splits: data.Splits) -> bytes:
-    """Write a photo, sound or array as the file that a user would have."""
-    import numpy as np
-    from PIL import Image
+class Scored(NamedTuple):
+    """How a model did on which data.
 
-    from tlkit.data import sounds
+    Args:
+        scores: On the scored split.
+        predictions: The table of `evaluation.predictions`.
+        splits: The data.
+        example: The file of an example, as a user would have it.
+    """
 
-    if splits.rate:
-        return sounds.encode(example, splits.rate)
-    buffer = io.BytesIO()
-    if splits.kind == "photos":
-        Image.fromarray(example if example.shape[-1] == 3 else example[..., 0]).save(buffer, "PNG")
-    else:
-        np.save(buffer, example)
-    return buffer.getvalue()
+    scores: evaluation.Scores
+    predictions: dict[str, list[Any]]
+    splits: data.Splits | graph.Graph
+    example: bytes | None = None
 
 
 def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
@@ -194,23 +191,12 @@ def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
     return {"predict_per_second": count * len(batch) / (time.perf_counter() - began)}
 
 
-def log_result(
-    recipe: str,
-    config: Any,
-    started: tracking.Run,
-    model: keras.Model,
-    fit: Fit,
-    scores: evaluation.Scores,
-    told: dict[str, list[Any]],
-    splits: data.Splits | graph.Graph,
-    example: bytes | None = None,
-    register: str | None = None,
-) -> Result:
-    """Log the scores, what was predicted, the pictures and the model, once each, and wait until the store has them."""
-    from tlkit import evaluation, plots, serving, tracking
+def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: Scored) -> Result:
+    """Log scores, predictions, pictures and the model, once each, and wait until the store has them."""
+    from tlkit import serving, tracking
     from tlkit.evaluation import predictions
 
-    classes, kind = splits.classes, splits.kind
+    scores, splits = scored.scores, scored.splits
     tracking.log_metrics(
         {
             **scores.metrics(),
@@ -219,11 +205,37 @@ def log_result(
             "parameters": model.count_params(),
         }
     )  # all at step 0, not at an epoch, so that MLflow compares runs by them as bars
-    tracking.log_table(told, predictions.FILE)
+    tracking.log_table(scored.predictions, predictions.FILE)
+    _log_classes(fit, scored)
+    example = scored.example
+    if example is not None:
+        tracking.log_text(json.dumps(serving.serving_example(example, splits.kind)), "example_request.json")
+
+    def save(path: Path) -> None:
+        rate = getattr(splits, "rate", None)
+        serving.save_model(
+            path, model, splits.classes, kind=splits.kind, rate=rate, requirements=requirements(), example=example
+        )
+        tracking.log_metrics({"model_megabytes": (path / "data" / "model.keras").stat().st_size / 1e6})
+
+    saved = tracking.log_model(save)
+    note = _note.note(job, model, fit, scores, splits, run.run_id)
+    tracking.set_tags({"mlflow.note.content": note})
+    if job.config.register:
+        tracking.register(job.config.register)
+    tracking.deliver()
+    return Result(model, fit, scores, run.run_id, str(saved / "data" / "model.keras"), splits.kind)
+
+
+def _log_classes(fit: Fit, scored: Scored) -> None:
+    """Log the table of class scores and all pictures."""
+    from tlkit import evaluation, plots, tracking
+
+    scores, classes = scored.scores, scored.splits.classes
     table = evaluation.by_class(scores.confusion, classes, scores.average_precision if scores.multi_label else None)
     tracking.log_table(table, "class_scores.json")
-    headline, score, _ = scores.headline
-    title = f"{scores.split} {headline} {score:.3f}, {scores.photos} {kind}"
+    headline, value, _ = scores.headline
+    title = f"{scores.split} {headline} {value:.3f}, {scores.photos} {scored.splits.kind}"
     pictures = {
         **fit.pictures,
         "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
@@ -231,86 +243,6 @@ def log_result(
     }
     for name, picture in pictures.items():
         tracking.log_figure(picture, name)
-    if example is not None:
-        tracking.log_text(json.dumps(serving.serving_example(example, kind)), "example_request.json")
-
-    def save(path: Path) -> None:
-        rate = getattr(splits, "rate", None)
-        serving.save_model(path, model, classes, kind=kind, rate=rate, requirements=requirements(), example=example)
-        tracking.log_metrics({"model_megabytes": (path / "data" / "model.keras").stat().st_size / 1e6})
-
-    saved = tracking.log_model(save)
-    described = describe(recipe, config, model, fit, scores, splits, started.run_id)
-    tracking.set_tags({"mlflow.note.content": described})
-    if register:
-        tracking.register(register)
-    tracking.deliver()
-    return Result(model, fit, scores, started.run_id, str(saved / "data" / "model.keras"), kind)
-
-
-def describe(
-    recipe: str,
-    config: Any,
-    model: keras.Model,
-    fit: Fit,
-    scores: evaluation.Scores,
-    splits: data.Splits | graph.Graph,
-    run_id: str,
-) -> str:
-    """Describe a run for whoever opens it: what was trained on what, how well it does, and how to use it."""
-    from tlkit import plots
-    from tlkit.progress import duration
-
-    kind, (headline, score, (low, high)) = splits.kind, scores.headline
-    name, network = markdown(_runs.dataset_name(config.data)), markdown(_runs.network(config))
-    counts = {split: count for split, (count, _) in splits.parts.items()}
-    said = ", ".join(f"{counts[split]:,} for {word}" for split, word in PURPOSES.items() if split in counts)
-    chosen = " These examples chose the epoch too, so this flatters." if _flatters(fit, scores) else ""
-    classes = ", ".join(markdown(plots.shortened(name, 60)) for name in splits.classes[:20])
-    classes += ", ..." if len(splits.classes) > 20 else ""
-    command = f"python -m tlkit.recipes.predict runs:/{run_id}/model PHOTO.jpg"
-    served = f"mlflow models serve -m runs:/{run_id}/model --env-manager local"
-    loaded = f'model = mlflow.pyfunc.load_model("runs:/{run_id}/model")'
-    use = {"photos": [command, served], "nodes": []}.get(kind, [served])
-    mistakes = "`worst_mistakes.png` and " if "worst_mistakes.png" in fit.pictures else ""
-    lines = [
-        f"**{network}**, {model.count_params():,} parameters, by `{recipe}` on {kind} of **{name}**: "
-        f"{said}; {len(splits.classes)} classes ({classes}).",
-        "",
-        f"**{scores.split.capitalize()} {headline} {score:.3f}** (95 % interval {low:.3f} to {high:.3f}, "
-        f"{scores.photos:,} {kind}), F1 {scores.f1:.3f}, loss {scores.loss:.3f}{_also(scores, splits.classes)}; "
-        f"trained in {duration(fit.seconds)}.{chosen}",
-        "",
-        "To use it:",
-        "",
-        "```",
-        *use,
-        loaded,
-        "```",
-        "",
-        f"Where it is wrong: {mistakes}`predictions.json`. `config.yaml` repeats the run.",
-    ]
-    return "\n".join(lines)
-
-
-def _also(scores: evaluation.Scores, classes: Sequence[str]) -> str:
-    """Say what else is asked of several labels an example, and of two classes, of which the second is the positive."""
-    found = {name.removeprefix(f"{scores.split}_"): value for name, value in scores.metrics().items()}
-    if scores.multi_label:
-        said = {"micro F1": "f1_micro", "labels right": "accuracy", "all labels of an example right": "exact_match"}
-    elif len(classes) == 2:
-        said = {
-            f"{code(classes[1])}: precision": "precision",
-            "recall": "recall",
-            "average precision": "average_precision",
-        }
-    else:
-        said = {}
-    return "".join(f", {text} {found[name]:.3f}" for text, name in said.items() if name in found)
-
-
-def _flatters(fit: Fit, scores: evaluation.Scores) -> bool:
-    return scores.split == "validation" and fit.chosen_by_val
 
 
 def requirements() -> list[str]:
@@ -319,119 +251,3 @@ def requirements() -> list[str]:
 
     names = ["keras", keras.backend.backend(), "numpy", "mlflow", "tlkit"]
     return [f"{name}=={metadata.version(name)}" for name in names]
-
-
-def summarize(recipe: str, config: _steps.AnyConfig, result: Result, started: tracking.Run, began: float) -> Result:
-    """Print what was trained, how well, how long it took, where it is and what to do next.
-
-    Returns:
-        The result, with what the store made of the model.
-    """
-    import mlflow
-
-    from tlkit import serving, tracking
-    from tlkit.progress import duration
-
-    ended = tracking.journal_of(result.run_id)
-    result = result._replace(model_uri=ended.model_uri or result.model_uri, registered=ended.registered)
-    scores, there = result.scores, not ended.unsent
-    folder = tracking.model_folder(result.model_uri) if there else None
-    model = _links.shown(folder / "data" / "model.keras") if folder else quoted(result.model_uri)
-    uri = mlflow.get_tracking_uri()
-    name = f"{shown(mlflow.get_run(result.run_id).info.run_name)} ({result.run_id})" if there else result.run_id
-    headline, score, (low, high) = scores.headline
-    say(f"\n{recipe}: {_runs.network(config)}, {result.model.count_params():,} parameters")
-    drawn = "bootstrap " if scores.multi_label else ""
-    spread = f"95 % {drawn}interval {low:.3f} to {high:.3f}, {scores.photos} {result.kind}"
-    say(f"  {scores.split} {headline:<8}  {score:.4f}  ({spread})")
-    if _flatters(result.fit, scores):
-        say("                     it chose the epoch, so it is not a test score")
-    if scores.auc is not None:
-        say(f"  {scores.split} AUC       {scores.auc:.4f}")
-    if scores.multi_label:
-        say(f"  {scores.split} F1        {scores.f1:.4f}  (mean of the labels, at probabilities above 0.5)")
-        exact = f"of labels; all labels of an example are right: {scores.exact_match:.4f}"
-        say(f"  {scores.split} accuracy  {scores.accuracy:.4f}  ({exact})")
-    for line in result.fit.said:
-        say(f"  {line}")
-    say(f"  time  {duration(result.fit.seconds)} of training, {duration(time.perf_counter() - began)} in all")
-    say(f"  run   {name} in {without_password(uri)}")
-    say(f"  model {model}")
-    print_registered(result.registered)
-    artifacts = tracking.run_folder(result.run_id) if there else None
-    example = EXAMPLES.get(result.kind, "")
-    file = _links.shown(artifacts / example) if artifacts else example.replace("example", "FILE")
-    say("\nNext:")
-    if result.kind == "photos":
-        say(f"  {_links.recipe('predict')} {quoted(result.model_uri)} {file}")
-    elif not there:
-        say(f"  keras.saving.load_model({json.dumps(result.model_uri)})  # in Python; takes {_inputs(result.model)}")
-    elif result.kind == "nodes":
-        say(f'  mlflow.keras.load_model("{result.model_uri}")  # in Python; takes {_inputs(result.model)}')
-    else:
-        asked = f'{{"{serving.COLUMNS[result.kind]}": ["{file}"]}}'
-        say(f'  mlflow.pyfunc.load_model("{result.model_uri}").predict({asked})  # in Python')
-    if there:
-        _links.print_links(started)
-    else:
-        say(f"  {_links.recipe('sync')}      # once the store takes what is left")
-    return result
-
-
-def _inputs(model: keras.Model) -> str:
-    """Write down what a model takes.
-
-    >>> import keras
-    >>> _inputs(keras.Sequential([keras.Input((8000, 1), name="samples"), keras.layers.Flatten()]))
-    'samples: (batch, 8000, 1)'
-    """
-    shapes = [", ".join("any" if length is None else str(length) for length in t.shape[1:]) for t in model.inputs]
-    return "; ".join(f"{t.name}: (batch, {shape})" for t, shape in zip(model.inputs, shapes, strict=True))
-
-
-def print_registered(registered: Sequence[str] | None) -> None:
-    """Print as which version a model was registered, and why it has its alias."""
-    if registered:
-        name, version, alias, reason = registered
-        say(f"  {shown(name)} version {version}{f', {alias}' if alias else ''}: {shown(reason)}")
-
-
-def load(model: str) -> tuple[keras.Model, list[str] | None]:
-    """Load a model and, where its file has them, the names of its classes.
-
-    Args:
-        model: A `.keras` file or an MLflow URI.
-
-    Raises:
-        InvalidInput: there is no such model, or Keras cannot load it.
-    """
-    path = _download(model) if model.startswith(("models:/", "runs:/")) else Path(model)
-    if path.is_dir():
-        raise InvalidInput(f"{model!r} is a folder; give a .keras file or an MLflow URI such as models:/m-…")
-    if not path.is_file():
-        raise InvalidInput(f"there is no model {model!r}; give a .keras file or an MLflow URI such as models:/m-…")
-    if not zipfile.is_zipfile(path):
-        raise InvalidInput(f"{model!r} is not a .keras file; give one that a recipe or model.save wrote")
-    from tlkit import labels, layers  # noqa: F401  Keras finds our layers by their registered names
-    from tlkit.backbones import modelfiles
-
-    loaded = modelfiles.load(path, repr(model))
-    try:
-        return loaded, labels.read(path)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"{model!r}: {first_line(error)}") from error
-
-
-def _download(uri: str) -> Path:
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    from tlkit import tracking
-
-    tracking.open_store()
-    if re.fullmatch(r"runs:/[^/]+/?", uri):
-        uri = f"{uri.rstrip('/')}/model"  # the name that the recipes give
-    try:
-        return Path(mlflow.artifacts.download_artifacts(uri)) / "data" / "model.keras"
-    except (MlflowException, OSError) as error:
-        raise InvalidInput(f"MLflow has no model {uri!r}: {first_line(error)}") from error

@@ -1,6 +1,6 @@
 """A worker of `tune`: a process that runs some trials for the chief that keras-tuner's environment variables name.
 
-It is started by `tune` as python -m tlkit.recipes._worker FOLDER, the folder of the search.
+`tune` starts it as python -m tlkit.recipes._worker FOLDER, where FOLDER is that of the search.
 """
 
 from __future__ import annotations
@@ -8,191 +8,192 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib
 import json
 import math
 import shutil
 import sys
 import time
 import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
-from tlkit import cli, config, untrusted
-from tlkit.config import space
+from tlkit import cli, untrusted
+from tlkit.config import Tune
+from tlkit.config import space as spaces
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _runs, _steps
+from tlkit.recipes import _jobs, _search
 
-TRIALS = 20  # by default, of `random` and `bayesian`
-TENFOLD = 10  # values that a grid has of a range without steps
-RECIPES: dict[str, Any] = {"finetune": config.Finetune, "train": config.Train}
+if TYPE_CHECKING:
+    from keras_tuner import Oracle
+    from keras_tuner.src.engine.trial import Trial
 
 
 def main(folder: Path) -> int:
-    """Run trials, and give the exit status that says why there are no more."""
-    search = cli.from_settings(config.Tune, untrusted.read_yaml(folder / "search.yaml"))
-    _steps.begin()
+    """Run trials, and return the exit status that says why there are no more."""
+    config = cli.from_settings(Tune, untrusted.read_yaml(folder / "search.yaml"))
+    _jobs.import_keras()
     from tlkit import tuning
 
     trials = folder / "trials"
     return tuning.Worker(
-        functools.partial(run_trial, search, trials),
+        functools.partial(run_trial, config, trials),
         functools.partial(failed, trials),
-        search.objective,
-        search.trials_per_process,
+        config.objective,
+        config.trials_per_process,
         trials,
     ).work()
 
 
-def run_trial(search: config.Tune, trials: Path, trial: Any, oracle: Any) -> dict[str, float]:
-    """Run a trial, once or with several seeds, and leave what it gave in its folder.
+def run_trial(config: Tune, trials: Path, trial: Trial, oracle: Oracle) -> dict[str, float]:
+    """Run a trial, once or with several seeds, and leave its settings, model and results in its folder.
+
+    Args:
+        config: The settings of the search.
+        trials: Folder of all trials.
+        trial: Has the values of the settings that differ.
+        oracle: Knows the best trial so far.
 
     Returns:
         The objective's value, the mean of all executions, by its name.
     """
-    import keras
-    import mlflow
-
     from tlkit import tracking, tuning
 
-    began, values, folder = time.perf_counter(), trial.hyperparameters.values, trials / trial.trial_id
+    began, folder, objective = time.perf_counter(), trials / trial.trial_id, config.objective
     folder.mkdir(parents=True, exist_ok=True)
-    recipe_config = _config(search, trials, values, folder)
-    recipe = module(search)
-    tracking.open_store(search.experiment)
-    tried: list[_runs.Tried] = []
-    with (
-        (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-        tracking.run(search.experiment, params={}, tags={}, run_id=values[tuning.RUN_ID]) as active,
-    ):
-        known = mlflow.get_run(active.run_id).data.metrics
-        for execution in range(1, search.executions + 1):
-            keras.backend.clear_session()
-            attempt = _runs.Trial(
-                params=space.parse(search.space).params(values),
-                folder=folder,
-                execution=execution,
-                until=values.get("tuner/epochs"),
-                max_parameters=search.max_parameters,
-                max_multiply_adds=search.max_multiply_adds,
-                after=_logged(active.run_id, execution),
-                runs=sharing(search),
-            )
-            seeded = dataclasses.replace(recipe_config, seed=(search.seed + execution - 1) % 2**32)
-            tried.append(recipe.run(seeded, attempt))
-        scores = [one.history.best[search.objective] for one in tried]
+    recipe_config = _recipe_config(config, trials, trial)
+    tracking.open_store(config.experiment)
+    run_id = trial.hyperparameters.values[tuning.RUN_ID]
+    with _output_in(folder / "log.txt"), tracking.run(config.experiment, params={}, tags={}, run_id=run_id) as run:
+        logged = _logged_metrics(run.run_id)
+        executions = _execute(config, recipe_config, trial, folder, run.run_id)
+        scores = [execution.history.best[objective] for execution in executions]
         score = sum(scores) / len(scores)
         if not math.isfinite(score):
-            raise InvalidInput(f"{search.objective} is {score}")
-        top = max if tuning.objective(search.objective).direction == "max" else min
-        best = tried[top(range(len(scores)), key=scores.__getitem__)]
-        metrics = _metrics(search.objective, tried, scores)
-        tracking.log_metrics({name: value for name, value in metrics.items() if name not in known})
-        if _may_be_best(search.objective, score, oracle):
+            raise InvalidInput(f"{objective} is {score}")
+        top = max if tuning.objective(objective).direction == "max" else min
+        number = top(range(len(scores)), key=scores.__getitem__)
+        metrics = _metrics(objective, executions, scores)
+        tracking.log_metrics({name: value for name, value in metrics.items() if name not in logged})
+        if _may_be_best(objective, score, oracle):
             temporary = folder / ".model.keras"
-            best.model.save(temporary)
+            executions[number].model.save(temporary)
             temporary.replace(folder / "model.keras")
     result = {
         "scores": scores,
-        "seed": search.seed + tried.index(best),
+        "seed": config.seed + number,
         "metrics": metrics,
-        "epochs": best.history.epochs,
-        "work": sum(one.seconds for one in tried),
+        "epochs": executions[number].history.epochs,
+        "work": sum(execution.seconds for execution in executions),
         "seconds": time.perf_counter() - began,
     }
     tuning.write(folder / "result.json", json.dumps(result))
-    return {search.objective: score}
+    return {objective: score}
 
 
-def module(search: config.Tune) -> ModuleType:
-    """The recipe that is tuned, with its functions `run` and `check`."""
-    return importlib.import_module(f"tlkit.recipes.{search.recipe}")
-
-
-def settings(search: config.Tune, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Put what the search says of all trials and what was chosen for one of them together."""
-    common: dict[str, Any] = {
-        "data": dataclasses.asdict(search.data),
-        "features": dataclasses.asdict(search.features),
-        "precision": search.precision,
-        "experiment": search.experiment,
-        "seed": search.seed,
-    }
-    if search.recipe == "train":
-        del common["features"]
-    return space.merged(common, chosen)
-
-
-def sharing(search: config.Tune) -> float:
-    """Say how many runs of a search share one frozen part of the network, if all its variants are tried equally often.
-
-    >>> space = {"head": {"dropout": {"float": [0, 0.5]}}, "full": {"unfreeze_from": {"choice": ["stage3", "stage4"]}}}
-    >>> sharing(config.Tune(space=space, trials=12))
-    6.0
-    """
-    frozen = ("backbone", "data.", "augment", "full.unfreeze_from")
-    ranges = space.parse(search.space).ranges
-    sizes = [len(one.values) or (1 + (one.high - one.low) / one.step if one.step else TENFOLD) for one in ranges]
-    trials = search.trials or (math.prod(sizes) if search.algorithm == "grid" else TRIALS)
-    variants = math.prod(size for one, size in zip(ranges, sizes, strict=True) if one.name.startswith(frozen))
-    return max(1.0, trials * search.executions / variants)
-
-
-def failed(trials: Path, trial: Any, error: Exception) -> None:
+def failed(trials: Path, trial: Trial, error: Exception) -> None:
     """Leave the reason of a failure where the chief finds it."""
     folder = trials / trial.trial_id
     folder.mkdir(parents=True, exist_ok=True)
     text = " ".join(str(error).split())[:1000]
-    known = isinstance(error, InvalidInput | Unavailable)
+    expected = isinstance(error, InvalidInput | Unavailable)
     (folder / "failure.txt").write_text(
-        text if known else f"{type(error).__name__}: {text}", encoding="utf-8", errors="backslashreplace"
+        text if expected else f"{type(error).__name__}: {text}", encoding="utf-8", errors="backslashreplace"
     )
     with (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
         traceback.print_exception(error, file=log)
 
 
-def _config(search: config.Tune, trials: Path, values: dict[str, Any], folder: Path) -> Any:
-    """The recipe's settings; those of the trial that this one goes on with, where it does, and its training's state."""
-    before = values.get("tuner/trial_id")
-    if before is None:
-        chosen = settings(search, space.parse(search.space).settings(values))
-        return cli.from_settings(RECIPES[search.recipe], chosen)
-    untrusted.identifier(before, "the chief's tuner/trial_id")
+@contextlib.contextmanager
+def _output_in(file: Path) -> Iterator[None]:
+    """Append all that the block prints to a file."""
+    with (
+        file.open("a", encoding="utf-8", errors="backslashreplace") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        yield
+
+
+def _recipe_config(config: Tune, trials: Path, trial: Trial) -> _search.Tuned:
+    """Give the recipe's settings; if hyperband resumes an earlier trial, that one's, and copy its checkpoint."""
+    values = trial.hyperparameters.values
+    earlier = values.get("tuner/trial_id")
+    if earlier is None:
+        return _search.recipe_config(config, spaces.parse(config.space).settings(values))
+    untrusted.identifier(earlier, "the chief's tuner/trial_id")
+    folder = trials / trial.trial_id
     if not (folder / "checkpoint.npz").exists():
-        shutil.copy(trials / before / "checkpoint.npz", folder / ".checkpoint.npz")
+        shutil.copy(trials / earlier / "checkpoint.npz", folder / ".checkpoint.npz")
         (folder / ".checkpoint.npz").replace(folder / "checkpoint.npz")
-    return cli.from_settings(RECIPES[search.recipe], untrusted.read_yaml(trials / before / "config.yaml"))
+    return _search.stored_config(config, trials / earlier)
 
 
-def _logged(run_id: str, execution: int) -> int:
-    """Epochs that MLflow has of an execution whose process died."""
+def _execute(config: Tune, recipe_config: _search.Tuned, trial: Trial, folder: Path, run_id: str) -> list[_jobs.Tried]:
+    """Run the recipe with one seed after the other.
+
+    Args:
+        config: The settings of the search.
+        recipe_config: Those of the recipe in this trial.
+        trial: The trial.
+        folder: Its folder.
+        run_id: Its MLflow run.
+    """
+    import keras
+
+    values, executions = trial.hyperparameters.values, []
+    recipe = _search.recipe(config)
+    for number in range(1, config.executions + 1):
+        keras.backend.clear_session()
+        execution = _jobs.Trial(
+            params=spaces.parse(config.space).params(values),
+            folder=folder,
+            execution=number,
+            until=values.get("tuner/epochs"),
+            max_parameters=config.max_parameters,
+            max_multiply_adds=config.max_multiply_adds,
+            logged_epochs=_logged_epochs(run_id, number),
+            runs=_search.sharing(config),
+        )
+        seeded = dataclasses.replace(recipe_config, seed=(config.seed + number - 1) % 2**32)
+        executions.append(recipe.run(seeded, execution))
+    return executions
+
+
+def _logged_epochs(run_id: str, execution: int) -> int:
+    """Count the epochs that MLflow has of an execution whose process died."""
     import mlflow
 
     name = f"execution{execution}.loss" if execution > 1 else "loss"
     return max((entry.step for entry in mlflow.MlflowClient().get_metric_history(run_id, name)), default=0)
 
 
-def _metrics(objective: str, tried: list[_runs.Tried], scores: list[float]) -> dict[str, float]:
-    """What a trial's run has beside its epochs, under the names that a run of the recipe has; means of executions."""
+def _metrics(objective: str, executions: Sequence[_jobs.Tried], scores: Sequence[float]) -> dict[str, float]:
+    """Give a trial's metrics, means of all executions, under the names that a run of the recipe has."""
     import numpy as np
 
-    kept = [one.history.best for one in tried]
-    found = {
-        "best_epoch": [best["epoch"] for best in kept],
-        "best_val_loss": [best["val_loss"] for best in kept],
-        "best_val_accuracy": [best["val_accuracy"] for best in kept],
-        "training_seconds": [one.history.seconds for one in tried],
-        "parameters": [one.model.count_params() for one in tried],
+    best = [execution.history.best for execution in executions]
+    columns = {
+        "best_epoch": [epoch["epoch"] for epoch in best],
+        "best_val_loss": [epoch["val_loss"] for epoch in best],
+        "best_val_accuracy": [epoch["val_accuracy"] for epoch in best],
+        "training_seconds": [execution.history.seconds for execution in executions],
+        "parameters": [execution.model.count_params() for execution in executions],
         f"best_{objective}": scores,
     }
     spread = {f"best_{objective}_sd": float(np.std(scores, ddof=1))} if len(scores) > 1 else {}
-    return {name: float(np.mean(values)) for name, values in found.items()} | spread
+    return {name: float(np.mean(values)) for name, values in columns.items()} | spread
 
 
-def _may_be_best(objective: str, score: float, oracle: Any) -> bool:
+def _logged_metrics(run_id: str) -> Mapping[str, float]:
+    """Give the metrics that MLflow has from a process that was killed after its last line."""
+    import mlflow
+
+    metrics: dict[str, float] = mlflow.get_run(run_id).data.metrics
+    return metrics
+
+
+def _may_be_best(objective: str, score: float, oracle: Oracle) -> bool:
     import numpy as np
 
     from tlkit import tuning

@@ -1,4 +1,4 @@
-"""Say what the activation store holds, verify its files, or make it smaller.
+"""List what the activation store holds, verify its files, or make it smaller.
 
 python -m tlkit.recipes.cache prune --limit 10
 """
@@ -18,35 +18,40 @@ if TYPE_CHECKING:
     from tlkit.features.store import Store, Usage
 
 WIDTH = 80  # columns of the table
-FILL = "feature_extraction, finetune and select fill it as they need it"
+FILL = "feature_extraction, finetune and select fill it as needed"
 
 
 def run(config: Cache) -> list[Usage]:
-    """Do what `config.action` says, and return what the store then holds, space by space, the last used first."""
+    """List, verify or prune the store.
+
+    Returns:
+        What it then holds: a row for each network, the last used first.
+    """
     from tlkit.features.store import GB, LIMIT, Store
 
     limit = LIMIT if config.limit is None else config.limit
     store = Store(config.store, limit * GB)
     if config.action == "prune":
         return _prune(store, config.limit is not None)
-    found = store.usage(verify=config.action == "verify")
-    if not found:
+    usages = store.usage(verify=config.action == "verify")
+    if not usages:
         _say_empty(store)
     elif config.action == "list":
-        _list(found)
-        _fill(f"{_total(found)} in {store.folder}; a recipe keeps it below --features.limit, {LIMIT:g} GB by default")
+        _list(usages)
+        _fill(f"{_total(usages)} in {store.folder}; a recipe keeps it below --features.limit, {LIMIT:g} GB by default")
     else:
-        _verify(store, found, f" --store {quoted(config.store)}" if config.store else "")
-    return found
+        _report_damage(store, usages, f" --store {quoted(config.store)}" if config.store else "")
+    return usages
 
 
-def _list(found: list[Usage]) -> None:
+def _list(usages: list[Usage]) -> None:
+    """Print a table of what the store holds."""
     say(f"activations of\n  {'precision, engine':34} {'shape':>12} {'number':>11} {'size':>8} used")
-    for usage in found:
-        about = usage.description
-        shape = about.get("shape")
-        engine = str(about.get("engine", "?")).split(",")[0]
-        computed = f"{about.get('precision', '?')}, {engine}"
+    for usage in usages:
+        description = usage.description
+        shape = description.get("shape")
+        engine = str(description.get("engine", "?")).split(",")[0]
+        computed = f"{description.get('precision', '?')}, {engine}"
         sides = "x".join(map(str, shape)) if isinstance(shape, list) else "?"
         say(plain(usage.label, WIDTH))
         say(
@@ -55,16 +60,26 @@ def _list(found: list[Usage]) -> None:
         )
 
 
-def _verify(store: Store, found: list[Usage], option: str) -> None:
-    files, damaged = sum(usage.files for usage in found), sum(len(usage.damaged) for usage in found)
-    for usage in found:
+def _report_damage(store: Store, usages: list[Usage], option: str) -> None:
+    """Print which files are damaged.
+
+    Args:
+        store: The store.
+        usages: What it holds, verified.
+        option: Flag that names the store in a command.
+
+    Raises:
+        Unavailable: some are.
+    """
+    files, damaged = sum(usage.files for usage in usages), sum(len(usage.damaged) for usage in usages)
+    for usage in usages:
         if usage.damaged:
             say(f"damaged, of {plain(usage.label, WIDTH - 12)}:")
         for path in usage.damaged:
             say(f"  {shown(path.relative_to(store.folder))}")
-    twice = sum(usage.twice for usage in found)
+    twice = sum(usage.twice for usage in usages)
     if twice:
-        total = sum(usage.activations for usage in found)
+        total = sum(usage.activations for usage in usages)
         _fill(f"{twice:,} of {total:,} activations are stored twice, which does no harm")
     if damaged:
         raise Unavailable(
@@ -75,6 +90,15 @@ def _verify(store: Store, found: list[Usage], option: str) -> None:
 
 
 def _prune(store: Store, smaller: bool) -> list[Usage]:
+    """Delete damaged and unfinished files, and print what was deleted.
+
+    Args:
+        store: The store.
+        smaller: Delete also the least recently used activations above the store's limit.
+
+    Raises:
+        Unavailable: a file cannot be deleted.
+    """
     try:
         count, size = store.clear()
         freed = store.make_room(0) if smaller else 0
@@ -84,20 +108,21 @@ def _prune(store: Store, smaller: bool) -> list[Usage]:
         _fill(f"deleted {count:,} damaged or unfinished {'file' if count == 1 else 'files'}, {_bytes(size)}")
     if freed:
         _fill(f"deleted the least recently used activations, {_bytes(freed)}")
-    found = store.usage()
-    if not found:
+    usages = store.usage()
+    if not usages:
         _say_empty(store)
     else:
-        _fill(f"{'' if count or freed else 'nothing to delete; '}{_total(found)} stay in {store.folder}")
-    return found
+        _fill(f"{'' if count or freed else 'nothing to delete; '}{_total(usages)} stay in {store.folder}")
+    return usages
 
 
-def _total(found: list[Usage]) -> str:
-    return f"{sum(usage.activations for usage in found):,} activations, {_bytes(sum(usage.size for usage in found))},"
+def _total(usages: list[Usage]) -> str:
+    activations, size = sum(usage.activations for usage in usages), sum(usage.size for usage in usages)
+    return f"{activations:,} activations, {_bytes(size)},"
 
 
 def _say_empty(store: Store) -> None:
-    state = "is empty" if store.folder.is_dir() else "is not there yet"
+    state = "is empty" if store.folder.is_dir() else "does not exist yet"
     _fill(f"the activation store {store.folder} {state}; {FILL}")
 
 
@@ -106,7 +131,11 @@ def _fill(text: str) -> None:
 
 
 def plain(text: object, width: int) -> str:
-    """Write what a stranger's file says in one line, in at most so many columns.
+    """Write text from a stranger's file in one line.
+
+    Args:
+        text: It may hold control characters.
+        width: Maximum number of columns.
 
     >>> plain("MobileNet, pool", 20), plain("\\x1b[2Jnew\\nline", 20), plain("a long name", 8)
     ('MobileNet, pool', '\\\\x1b[2Jnew\\\\nline', 'a long..')
@@ -128,7 +157,7 @@ def _bytes(size: float) -> str:
 
 
 def _ago(seconds: float) -> str:
-    """Write how long ago something was, in at most 8 letters.
+    """Write how long ago something was, in at most 8 columns.
 
     >>> _ago(3), _ago(125), _ago(7300), _ago(1e6)
     ('now', '2 min', '2 h', '11 days')

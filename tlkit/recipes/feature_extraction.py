@@ -5,48 +5,60 @@ python -m tlkit.recipes.feature_extraction --data.path photos --backbone.name Ef
 
 from __future__ import annotations
 
-import time
+from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import FeatureExtraction
-from tlkit.recipes import _results, _runs, _steps
+from tlkit.recipes import _decisions, _inputs, _jobs, _networks, _results, _summary
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from tlkit import data
+    from tlkit.features import Features
 
 
 def run(config: FeatureExtraction) -> _results.Result:
     """Solve, score and log a classifier; see `config.FeatureExtraction` for the settings."""
-    began = _steps.begin()
-    from tlkit import backbones, features, probes, runtime, tracking, training
+    job = _jobs.start("feature_extraction", config)
+    from tlkit import backbones, features
 
-    config = _steps.complete(config)
-    runtime.prepare(config.seed, config.precision)
-    tracking.open_store(config.experiment)
-    examples = _steps.photos(config.data)
-    _steps.one_label(examples, "feature_extraction")
-    model = backbones.classifier(_steps.backbone(config), len(examples.classes))
-    _runs.check_room(model)
-    extractor = _steps.extractor(config, features.pooled(model), "pooled")
-    extracting = time.perf_counter()
-    splits, (train, val, *test) = _steps.extract(config, examples, extractor)
-    parts = {"features": time.perf_counter() - extracting}
-    config = _steps.with_engine(config, extractor)
-    with _runs.tracked("feature_extraction", config, splits) as tracked:
-        solving = time.perf_counter()
-        # No epoch is chosen, so where there is a test split the validation photos are free to be learnt from.
-        known, scored = (features.Features.joined([train, val]), test[0]) if test else (train, val)
-        values = known.array()
-        probe = probes.logistic_regression(
-            values, known.labels, len(splits.classes), groups=known.hashes, seed=config.seed
-        )
+    examples = _inputs.photos(job.config)
+    _inputs.require_one_label(examples, job.recipe)
+    model = backbones.classifier(_networks.backbone(job.config), len(examples.classes))
+    _networks.admit(model)
+    extractor = _networks.extractor(job.config, features.pooled(model), "pooled")
+    with job.timing("features"):
+        splits, parts = _inputs.split_features(job.config.data, examples, extractor)
+    job = job.decided([_decisions.engine(extractor)])
+    with job.tracked(splits) as tracked:
+        fit, predicted = _solve(job, model, splits, parts)
+        result = _results.score(job, tracked, model, fit, splits, predicted)
+    return _summary.show(job, tracked, result)
+
+
+def _solve(
+    job: _jobs.Job[FeatureExtraction], model: keras.Model, splits: data.Splits, parts: list[Features]
+) -> tuple[_results.Fit, np.ndarray]:
+    """Solve the head, and predict the split that is scored."""
+    from tlkit import backbones, probes, training
+    from tlkit.features import Features
+
+    config, (train, val, *test) = job.config, parts
+    with job.timing("solving"):
+        # No epoch is chosen, so if there is a test split the validation photos can be learnt from.
+        known, scored = (Features.joined([train, val]), test[0]) if test else (train, val)
+        values, seed = known.array(), config.seed
+        probe = probes.logistic_regression(values, known.labels, len(splits.classes), groups=known.hashes, seed=seed)
         backbones.set_head(model, probe.kernel, probe.bias)
         if config.precision == "float32":
             predicted = probe.probabilities(scored.array())
         else:  # engines round differently: the score is to be that of the saved model
             predicted = training.predict(model, splits.test or splits.val)
-        nearest = probes.nearest_neighbours(values, known.labels, groups=known.hashes, seed=config.seed)
-        parts["solving"] = time.perf_counter() - solving
-        fit = _results.solved(probe, nearest, parts, f"{len(known):,} photos")
-        result = _results.finish("feature_extraction", config, tracked, model, fit, splits, predicted, config.register)
-    return _results.summarize("feature_extraction", config, result, tracked, began)
+        nearest = probes.nearest_neighbours(values, known.labels, groups=known.hashes, seed=seed)
+    seconds = {part: job.timings[part] for part in ("features", "solving")}
+    return _results.of_solving(probe, nearest, seconds, f"{len(known):,} photos"), predicted
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import FindLr
 from tlkit.display import say
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _links, _runs, _steps
+from tlkit.recipes import _decisions, _inputs, _jobs, _links, _networks, _plans, _runs
 
 if TYPE_CHECKING:
     import keras
@@ -28,112 +28,111 @@ PICTURE = "lr_range.png"
 def run(config: FindLr) -> finder.RangeTest:
     """Test, log and draw the learning rates of a phase; see `config.FindLr` for the settings.
 
-    Phase full begins with a head that has been trained for a little.
+    Phase full begins with a head that has been trained briefly.
     """
-    began = _steps.begin()
-    from tlkit import runtime, tracking
-    from tlkit.training import optimizers
-
-    check(config)
-    config = _steps.complete(config)
-    _steps.check_stages(config)
-    optimizers.check(config.optimizer)
-    runtime.prepare(config.seed, config.precision)
-    tracking.open_store(config.experiment)
-    examples = _steps.photos(config.data)
-    _steps.check_balance(config, examples)
-    backbone = _steps.backbone(config)
-    height, width, channels = backbone.input_shape[1:]
-    model = _steps.classifier(config, backbone, examples)
-    config = _steps.with_head(config, model, examples)
-    if config.phase == "head" and config.head.solved:
+    job = _jobs.start("find_lr", config, check=check)
+    examples = _inputs.photos(job.config)
+    model = _networks.classifier(job.config, examples)
+    job = job.decided(_decisions.head(job.config, model, examples))
+    if job.config.phase == "head" and job.config.head.solved:
         raise InvalidInput(
             "the head is solved, after which the loss falls at no rate: give --head.solved false, or --phase full"
         )
-    splits = _steps.splits(config.data, examples, (height, width), channels)
-    config = _steps.with_batch_size(config, model, splits)  # type: ignore[assignment]
-    with _runs.tracked("find_lr", config, splits) as tracked:
-        testing = time.perf_counter()
-        seen = _test(config, model, splits)
-        _log(config, seen, time.perf_counter() - testing)
-    _summarize(config, seen, tracked, began)
-    return seen
+    splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
+    job = job.decided(_decisions.batch_size(job.config, model, splits))
+    with job.tracked(splits) as tracked:
+        with job.timing("test"):
+            test = _test(job.config, model, splits)
+        _log(job, test)
+    _summarize(job, test, tracked)
+    return test
 
 
 def check(config: FindLr) -> None:
-    """Refuse a phase that has no one rate, or is left out.
+    """Refuse a phase that has several learning rates, or none, and stages that the backbone does not have.
 
     Raises:
-        InvalidInput: it is so.
+        InvalidInput: the phase or a stage cannot be tested.
     """
     if config.phase == "full" and config.full.learning_rates:
         raise InvalidInput("full.learning_rates gives stages rates of their own; a test finds one: leave it out")
     if getattr(config, config.phase).epochs == 0:
         raise InvalidInput(f"{config.phase}.epochs is 0, so that there is no such phase: give more, or another --phase")
+    _networks.check_stages(config)
 
 
 def _test(config: FindLr, model: keras.Model, splits: data.Splits) -> finder.RangeTest:
-    """Test the rates, and tell how far it is."""
+    """Test the learning rates, with a progress line."""
     import keras
 
     from tlkit import features
     from tlkit.progress import Progress
+    from tlkit.training import finetuning, sources
 
-    seen = None
+    known = None
     if config.head.epochs or config.head.solved:
-        (seen,) = _steps.extracted(_steps.extractor(config, features.pooled(model), "pooled"), splits.train)
+        (known,) = sources.extract(_networks.extractor(config, features.pooled(model), "pooled"), splits.train)
     with Progress("learning rates", config.steps, "steps") as progress:
-        told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: progress.advance())
-        more: dict[str, Any] = {name: getattr(config, name) for name in ("lowest", "highest", "steps")}
-        return _steps.range_test(config, config.phase, model, splits, seen, callbacks=[told], **more)
+        advance = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: progress.advance())
+        return finetuning.range_test(
+            model,
+            splits,
+            _plans.finetuning(config, splits),
+            config.phase,
+            known,
+            callbacks=[advance],
+            lowest=config.lowest,
+            highest=config.highest,
+            steps=config.steps,
+        )
 
 
-def _log(config: FindLr, seen: finder.RangeTest, seconds: float) -> None:
+def _log(job: _jobs.Job[FindLr], test: finder.RangeTest) -> None:
     from tlkit import plots, tracking
 
-    for step, (rate, loss, smoothed) in enumerate(zip(seen.rates, seen.losses, seen.smoothed, strict=True)):
+    config = job.config
+    for step, (rate, loss, smoothed) in enumerate(zip(test.rates, test.losses, test.smoothed, strict=True)):
         if math.isfinite(loss):
             tracking.log_metrics({"learning_rate": rate, "loss": loss, "smoothed_loss": smoothed}, step)
-    found = {"suggested_learning_rate": seen.suggested} if seen.suggested else {}
-    tracking.log_metrics({"training_seconds": seconds, **found})
-    title = f"{_steps.named(config.backbone)} on {_runs.dataset_name(config.data)}, phase {config.phase}"
-    given = getattr(config, config.phase).learning_rate
+    suggestion = {"suggested_learning_rate": test.suggested} if test.suggested else {}
+    tracking.log_metrics({"training_seconds": job.timings["test"], **suggestion})
+    title = f"{_networks.title(config.backbone)} on {_runs.dataset_name(config.data)}, phase {config.phase}"
+    rate = getattr(config, config.phase).learning_rate
     picture = plots.lr_range(
-        seen.rates, seen.losses, seen.smoothed, seen.suggested, None if given == "auto" else given, title
+        test.rates, test.losses, test.smoothed, test.suggested, None if rate == "auto" else rate, title
     )
     tracking.log_figure(picture, PICTURE)
     tracking.deliver()
 
 
-def _summarize(config: FindLr, seen: finder.RangeTest, started: tracking.Run, began: float) -> None:
-    """Print the rate, where its picture is, and what to do next."""
+def _summarize(job: _jobs.Job[FindLr], test: finder.RangeTest, run: tracking.Run) -> None:
+    """Print the learning rate, where its picture is, and what to do next."""
     from tlkit import tracking
     from tlkit.progress import duration
 
-    setting = f"{config.phase}.learning_rate"
-    given = getattr(config, config.phase).learning_rate
-    there = not tracking.journal_of(started.run_id).unsent
-    folder = tracking.run_folder(started.run_id) if there else None
-    say(f"\nfind_lr: {_steps.named(config.backbone)}, phase {config.phase}")
-    ended = "" if len(seen.rates) == config.steps else f", where the loss exploded at {seen.rates[-1]:.1e}"
-    say(f"  tested     {seen.rates[0]:.1e} to {seen.rates[-1]:.1e}: {len(seen.rates)} steps{ended}")
-    if seen.suggested:
-        say(f"  suggested  {seen.suggested:.1e} (now {given}): a tenth of the rate at which the loss is least")
+    config, rate = job.config, getattr(job.config, job.config.phase).learning_rate
+    delivered = not tracking.journal_of(run.run_id).unsent
+    folder = tracking.run_folder(run.run_id) if delivered else None
+    say(f"\nfind_lr: {_networks.title(config.backbone)}, phase {config.phase}")
+    end = "" if len(test.rates) == config.steps else f", where the loss exploded at {test.rates[-1]:.1e}"
+    say(f"  tested     {test.rates[0]:.1e} to {test.rates[-1]:.1e}: {len(test.rates)} steps{end}")
+    if test.suggested:
+        say(f"  suggested  {test.suggested:.1e} (now {rate}): a tenth of the rate at which the loss is least")
     else:
         say("  suggested  none: the loss never fell; see the picture, then try a lower --lowest or more --steps")
-    say(f"  picture    {_links.shown(folder / PICTURE) if folder else f'{PICTURE} of run {started.run_id}'}")
-    say(f"  time       {duration(time.perf_counter() - began)} in all")
+    say(f"  picture    {_links.shown(folder / PICTURE) if folder else f'{PICTURE} of run {run.run_id}'}")
+    say(f"  time       {duration(time.perf_counter() - job.began)} in all")
     say("\nNext:")
-    if seen.suggested:
-        more = {setting: f"{seen.suggested:.1e}"}
+    if test.suggested:
+        more = {f"{config.phase}.learning_rate": f"{test.suggested:.1e}"}
         if config.batch_size != FindLr().batch_size:
-            more["batch_size"] = str(config.batch_size)  # not `auto`, which would bring the rate in proportion
+            more["batch_size"] = str(config.batch_size)  # not `auto`, which would scale the rate
         own = [
             field.name for field in dataclasses.fields(FindLr) if field.name in ("phase", "lowest", "highest", "steps")
         ]
         say(f"  {_links.command('finetune', without=own, **more)}")
-    if there:
-        _links.print_links(started)
+    if delivered:
+        _links.print_links(run)
 
 
 if __name__ == "__main__":

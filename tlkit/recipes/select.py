@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
 from tlkit.display import quoted, say
 from tlkit.errors import Unavailable
-from tlkit.recipes import _links, _runs, _steps
+from tlkit.recipes import _decisions, _inputs, _jobs, _links, _networks, _runs
 
 if TYPE_CHECKING:
     from tlkit import data, tracking
@@ -23,127 +23,154 @@ if TYPE_CHECKING:
 
 def run(config: Select) -> list[Ranked]:
     """Rank, print and log the backbones, the best first; see `config.Select` for the settings."""
-    began = _steps.begin()
+    began = _jobs.import_keras()
     from tlkit import runtime, tracking
 
     if config.data.origin == "embedded" and config.backbones == list(SELECT):
         config = dataclasses.replace(config, backbones=["LetterNet"])  # the one that was made for 32 pixels
-    each = list(dict.fromkeys(_alone(config, chosen) for chosen in config.backbones))
-    runtime.prepare(config.seed, each[0].precision)
+    candidates = list(dict.fromkeys(_candidate(config, backbone) for backbone in config.backbones))
+    runtime.prepare(config.seed, candidates[0].precision)
     tracking.open_store(config.experiment)
-    examples = _steps.photos(config.data)
-    _steps.one_label(examples, "select")
-    params = {name: value for name, value in _runs.params(each[0]).items() if not name.startswith("backbone.")}
-    params["backbones"] = ", ".join(_steps.named(one.backbone) for one in each)
-    ranked, absent = [], []
-    with tracking.run(
-        config.experiment, run_name=config.run_name, params=params, tags=_runs.tags("select", "several")
-    ) as parent:
+    examples = _inputs.photos(config)
+    _inputs.require_one_label(examples, "select")
+    tags = _runs.tags("select", "several")
+    with tracking.run(config.experiment, run_name=config.run_name, params=_params(candidates), tags=tags) as parent:
         _runs.log_config(config)
-        for number, one in enumerate(each, 1):
-            say(f"\n{number} of {len(each)}: {_steps.named(one.backbone)}")
-            try:
-                ranked.append(_rank(one, examples))
-            except Unavailable as error:  # its weights are not here and cannot be fetched; the others may be
-                absent.append(str(error))
-                say("left out: its weights are not here and cannot be fetched")
-        if not ranked:
-            raise Unavailable(f"none of the {len(each)} backbones can be had: {absent[0]}")
-        ranked.sort(key=lambda one: -one.accuracy)
+        ranked, unavailable = _rank_all(candidates, examples)
         _log(ranked)
-    _summarize(config, ranked, absent, parent, began)
+    _print_ranking(ranked, unavailable)
+    _print_next(config, ranked[0], parent, began)
     return ranked
 
 
-def _alone(config: Select, chosen: str | Backbone) -> FeatureExtraction:
-    """The settings of one backbone; refuses what cannot be built."""
+def _candidate(config: Select, name: str | Backbone) -> FeatureExtraction:
+    """Give the settings of one backbone.
+
+    Raises:
+        InvalidInput: it cannot be built.
+    """
     from tlkit import backbones
 
-    backbone = Backbone(chosen) if isinstance(chosen, str) else chosen
+    backbone = Backbone(name) if isinstance(name, str) else name
     common = {name: getattr(config, name) for name in ("data", "precision", "seed", "experiment", "features")}
-    one = _steps.complete(FeatureExtraction(backbone=backbone, **common))
-    size, row = one.data.image_size or 0, backbones.row(one.backbone.name)
-    backbones.check(one.backbone.name, (size, size, row.channels), one.backbone.weights, one.backbone.alpha)
-    return one
+    candidate = _decisions.completed(FeatureExtraction(backbone=backbone, **common))
+    backbone, size, row = candidate.backbone, candidate.data.image_size or 0, backbones.row(candidate.backbone.name)
+    backbones.check(backbone.name, (size, size, row.channels), backbone.weights, backbone.alpha)
+    return candidate
+
+
+def _params(candidates: list[FeatureExtraction]) -> dict[str, Any]:
+    """Give the parameters of the ranking's run."""
+    common = _runs.params(candidates[0])
+    names = ", ".join(_networks.title(candidate.backbone) for candidate in candidates)
+    return {name: value for name, value in common.items() if not name.startswith("backbone.")} | {"backbones": names}
+
+
+def _rank_all(candidates: list[FeatureExtraction], examples: data.Examples) -> tuple[list[Ranked], list[str]]:
+    """Score each backbone.
+
+    Returns:
+        The backbones, the best first; and the reasons why the others could not be scored.
+
+    Raises:
+        Unavailable: the weights of none are here.
+    """
+    ranked, unavailable = [], []
+    for number, candidate in enumerate(candidates, 1):
+        say(f"\n{number} of {len(candidates)}: {_networks.title(candidate.backbone)}")
+        try:
+            ranked.append(_rank(candidate, examples))
+        except Unavailable as error:  # the weights of the others may be here
+            unavailable.append(str(error))
+            say("left out: its weights are not here and cannot be downloaded")
+    if not ranked:
+        raise Unavailable(f"none of the {len(candidates)} backbones is available: {unavailable[0]}")
+    ranked.sort(key=lambda backbone: -backbone.accuracy)
+    return ranked, unavailable
 
 
 def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
+    """Score one backbone by probes on its features, and log that as a nested run."""
     from tlkit import backbones, evaluation, features, probes, tracking
 
-    name, began = _steps.named(config.backbone), time.perf_counter()
-    backbone = _steps.backbone(config)
+    began, backbone = time.perf_counter(), _networks.backbone(config)
     network = features.pooled(backbones.classifier(backbone, len(examples.classes)))
-    extractor = _steps.extractor(config, network, "pooled")
-    # The test split stays unseen: what is chosen by it could not be tested by it.
-    splits, seen = _steps.extract(config, examples, extractor, test=False)
-    known = features.Features.joined(seen if splits.test else seen[:1])
-    params = _runs.params(_steps.with_engine(config, extractor))
+    extractor = _networks.extractor(config, network, "pooled")
+    # The test split stays unseen: a choice that was made by it could not be tested on it.
+    splits, parts = _inputs.split_features(config.data, examples, extractor, test=False)
+    joined = features.Features.joined(parts if splits.test else parts[:1])
+    name, params = _networks.title(config.backbone), _decisions.applied(config, [_decisions.engine(extractor)])
     tags = _runs.tags("select", config.backbone.name) | _runs.data_tags(splits)
-    with tracking.run(config.experiment, run_name=name, params=params, tags=tags, nested=True) as started:
-        values, copies = known.array(), known.hashes
-        probe = probes.logistic_regression(values, known.labels, len(splits.classes), groups=copies, seed=config.seed)
-        right = round(float((probe.held_out.argmax(axis=1) == known.labels).sum()))
-        found = evaluation.Ranked(
+    with tracking.run(config.experiment, run_name=name, params=_runs.params(params), tags=tags, nested=True) as tracked:
+        values, labels, hashes = joined.array(), joined.labels, joined.hashes
+        probe = probes.logistic_regression(values, labels, len(splits.classes), groups=hashes, seed=config.seed)
+        right = round(float((probe.held_out.argmax(axis=1) == labels).sum()))
+        ranked = evaluation.Ranked(
             name=name,
             backbone=config.backbone,
-            accuracy=right / len(known),
-            interval=evaluation.wilson(right, len(known)),
-            nearest=probes.nearest_neighbours(values, known.labels, groups=copies, seed=config.seed),
-            logme=probes.logme(values, known.labels),
+            accuracy=right / len(joined),
+            interval=evaluation.wilson(right, len(joined)),
+            nearest=probes.nearest_neighbours(values, labels, groups=hashes, seed=config.seed),
+            logme=probes.logme(values, labels),
             seconds=time.perf_counter() - began,
             parameters=backbone.count_params(),
-            run_id=started.run_id,
+            run_id=tracked.run_id,
         )
-        tracking.log_metrics(_metrics(found))
-    tracking.set_tags(_runs.data_tags(splits))  # of the ranking, the active run now
-    return found
+        tracking.log_metrics(_metrics(ranked))
+    tracking.set_tags(_runs.data_tags(splits))  # of the ranking, which is the active run again
+    return ranked
 
 
-def _metrics(found: Ranked) -> dict[str, float]:
+def _metrics(ranked: Ranked) -> dict[str, float]:
     return {
-        "cross_validated_accuracy": found.accuracy,
-        "cross_validated_accuracy_low": found.interval[0],
-        "cross_validated_accuracy_high": found.interval[1],
-        "nearest_neighbours_accuracy": found.nearest,
-        "logme": found.logme,
-        "seconds": found.seconds,
-        "parameters": found.parameters,
+        "cross_validated_accuracy": ranked.accuracy,
+        "cross_validated_accuracy_low": ranked.interval[0],
+        "cross_validated_accuracy_high": ranked.interval[1],
+        "nearest_neighbours_accuracy": ranked.nearest,
+        "logme": ranked.logme,
+        "seconds": ranked.seconds,
+        "parameters": ranked.parameters,
     }
 
 
 def _log(ranked: list[Ranked]) -> None:
-    """Put the table, its picture and the best one's numbers on the run above all."""
+    """Log the table, its picture and the best one's numbers on the ranking's run."""
     from tlkit import plots, tracking
 
-    columns = {"backbone": [one.name for one in ranked], "run_id": [one.run_id for one in ranked]}
-    numbers = [_metrics(one) for one in ranked]
-    table = columns | {name: [row[name] for row in numbers] for name in numbers[0]}
-    tracking.log_table(table, "ranking.json")
-    names, scores = columns["backbone"], [one.accuracy for one in ranked]
-    tracking.log_figure(plots.ranking(names, scores, [one.interval for one in ranked]), "ranking.png")
-    tracking.log_metrics(_metrics(ranked[0]))
-    tracking.set_tags({"best_backbone": ranked[0].name})
+    names, scores = [row.name for row in ranked], [row.accuracy for row in ranked]
+    numbers = [_metrics(row) for row in ranked]
+    columns: dict[str, list[Any]] = {"backbone": names, "run_id": [row.run_id for row in ranked]}
+    columns |= {name: [metrics[name] for metrics in numbers] for name in numbers[0]}
+    tracking.log_table(columns, "ranking.json")
+    tracking.log_figure(plots.ranking(names, scores, [row.interval for row in ranked]), "ranking.png")
+    tracking.log_metrics(numbers[0])
+    tracking.set_tags({"best_backbone": names[0]})
 
 
-def _summarize(config: Select, ranked: list[Ranked], absent: list[str], parent: tracking.Run, began: float) -> None:
-    from tlkit.progress import duration
-
-    width = max(len("backbone"), *(len(one.name) for one in ranked))
+def _print_ranking(ranked: list[Ranked], unavailable: list[str]) -> None:
+    """Print the table, and which backbones are about as good as the best."""
+    width = max(len("backbone"), *(len(row.name) for row in ranked))
     say(f"\n   {'backbone':<{width}}  accuracy   95 %     5 nearest  LogME  seconds  M params")
-    for place, one in enumerate(ranked, 1):
-        low, high = one.interval
+    for rank, row in enumerate(ranked, 1):
+        low, high = row.interval
         say(
-            f"{place:>2} {one.name:<{width}}  {one.accuracy:>8.3f}  {low:.2f}-{high:.2f}  {one.nearest:>9.3f}"
-            f"  {one.logme:>5.2f}  {one.seconds:>7.1f}  {one.parameters / 1e6:>8.1f}"
+            f"{rank:>2} {row.name:<{width}}  {row.accuracy:>8.3f}  {low:.2f}-{high:.2f}  {row.nearest:>9.3f}"
+            f"  {row.logme:>5.2f}  {row.seconds:>7.1f}  {row.parameters / 1e6:>8.1f}"
         )
-    for line in absent:
-        say(f"not ranked: {line}")
+    for reason in unavailable:
+        say(f"not ranked: {reason}")
+    say("\naccuracy: logistic regression on frozen features, cross-validated on all photos")
+    say("but the test split, with its 95 % interval; seconds: of this run")
     best = ranked[0]
-    close = [one.name for one in ranked[1:] if one.accuracy >= best.interval[0]]
-    say("\naccuracy: logistic regression on frozen features, cross-validated on the photos that")
-    say("are not for the test, with its 95 % interval; seconds: of this run")
+    close = [row.name for row in ranked[1:] if row.accuracy >= best.interval[0]]
     if close:
         say(f"no clear winner: within the interval of {best.name} are also {', '.join(close)}")
+
+
+def _print_next(config: Select, best: Ranked, parent: tracking.Run, began: float) -> None:
+    """Print how long it took, the command that fine-tunes the best backbone, and where to look at the runs."""
+    from tlkit.progress import duration
+
     say(f"time  {duration(time.perf_counter() - began)} in all")
     say("\nNext:")
     say(f"  {_links.recipe('finetune')} {_flags(config, best.backbone)}")
@@ -151,7 +178,7 @@ def _summarize(config: Select, ranked: list[Ranked], absent: list[str], parent: 
 
 
 def _flags(config: Select, backbone: Backbone) -> str:
-    """The flags that fine-tune the backbone in the same way on the same data: all that are not what they are anyway."""
+    """Give the flags that fine-tune the backbone on the same data: all settings that differ from their defaults."""
     from tlkit import backbones
 
     if backbone.weights == backbones.row(backbone.name).pretrained:
@@ -161,9 +188,9 @@ def _flags(config: Select, backbone: Backbone) -> str:
     same = dataclasses.replace(
         default, data=data, backbone=backbone, features=config.features, precision=config.precision, seed=config.seed
     )
-    wanted, before = flatten(same), flatten(default)
-    written = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in wanted.items()}
-    return " ".join(f"--{name} {quoted(written[name])}" for name in wanted if wanted[name] != before[name])
+    values, defaults = flatten(same), flatten(default)
+    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
+    return " ".join(f"--{name} {quoted(texts[name])}" for name in values if values[name] != defaults[name])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train: a network from random weights, on photos, sounds or volumes.
+"""Train a network from random weights, on photos, sounds or volumes.
 
 python -m tlkit.recipes.train --builder.name resnet18 --data.path photos
 """
@@ -9,86 +9,71 @@ import dataclasses
 import difflib
 import math
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
 from tlkit.config import CNN, Augment, Train
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _results, _runs, _steps
+from tlkit.recipes import _decisions, _inputs, _jobs, _networks, _plans, _results, _summary
+from tlkit.recipes._decisions import Decision
 
 if TYPE_CHECKING:
     import keras
 
     from tlkit import data
+    from tlkit.builders.family import Row
 
-FILES = ("folder", "csv", "tfds")  # whose photos have no one size
-SIZE = 64  # height and width in pixels of photos in files, for a network that has no size of its own
-SILENT = 0.01  # least variance of a band of a log-spectrogram
+FILES = ("folder", "csv", "tfds")  # sources whose photos differ in size
+SIZE = 64  # height and width in pixels of photos from files, for a network that has no size of its own
+SILENT = 0.01  # minimum variance of a band of a log-spectrogram
 LARGEST = 1e38  # what float32 can hold
-FRAME = 0.032  # seconds that each column of a spectrogram looks at, the usual compromise for speech
+FRAME = 0.032  # seconds per column of a spectrogram, the usual compromise for speech
 
 
-def run(config: Train, trial: _runs.Trial | None = None) -> _results.Result | _runs.Tried:
+def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _jobs.Tried:
     """Train, score and log a classifier; see `config.Train` for the settings.
 
     Args:
         config: The settings.
-        trial: Where the run is one of a search.
+        trial: If the run is one of a search.
     """
-    began = _steps.begin()
-    from tlkit import runtime, tracking, training
-    from tlkit.training import optimizers
+    job = _jobs.start("train", config, trial, check, resumable=True)
+    from tlkit import training
 
-    config, begun = _runs.resumed("train", config)
-    config = _steps.complete(config)
-    row = _row(config.builder.name)
-    optimizers.check(config.optimizer)
-    runtime.prepare(config.seed, config.precision)
-    tracking.open_store(config.experiment)
-    examples = _steps.listed(config.data)
-    config = _complete(config, examples, row)
-    _steps.check_tta(config)
-    _steps.check_balance(config, examples)
-    size = config.data.image_size
-    channels = row.channels if row and size and config.data.source in FILES else None
-    splits = _steps.splits(config.data, examples, (size, size) if size else None, channels)
-    begun.check(splits)
-    if splits.rate:
-        seconds = splits.train.shape[0] / splits.rate
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, seconds=seconds))
-    building = time.perf_counter()
-    model = build(config, splits)
-    _runs.admit(model, trial)
-    config = _steps.with_batch_size(config, model, splits)
-    _steps.check_updates(config, splits)
-    config = _steps.with_rates(config, model, splits)
-    augment = _steps.changes(config.augment)
-    with _runs.tracked("train", config, splits, trial, begun) as tracked:
+    examples = _inputs.listed(job.config.data)
+    job = job.decided(completion(job.config, examples))
+    _plans.check_tta(job.config, job.config.augment)
+    _inputs.check_balance(job.config, examples)
+    splits = _inputs.splits(job.config.data, examples, _photo_shape(job.config))
+    job.check_data(splits)
+    job = job.decided(_length(splits))
+    model = build(job.config, splits)
+    _networks.admit(model, trial)
+    job = job.decided(_decisions.batch_size(job.config, model, splits))
+    job = job.decided(_decisions.rate(job.config, model, splits))
+    with job.tracked(splits) as tracked:
         history = training.fit_full(
             model,
             splits.train,
             splits.val,
-            _steps.settings(config, config.full, _steps.class_weights(config, splits)),
-            seed=config.seed,
-            augment=augment,
-            until=trial and trial.until,
-            keeping=_runs.keeping(tracked, "full", trial),
-            callbacks=_runs.callbacks(trial),
+            _plans.settings(job.config, job.config.full, _plans.class_weights(job.config, splits)),
+            seed=job.config.seed,
+            augment=_plans.changes(job.config.augment),
+            until=job.until,
+            checkpointing=job.checkpointing(tracked)("full"),
+            callbacks=job.callbacks,
         )
         if trial:
-            return _runs.Tried(model, history, time.perf_counter() - building)
-        predicted = training.predict(model, splits.test or splits.val, _steps.batch_size(config))
-        fit = _results.with_tta(config, model, splits, predicted, _results.trained(history))
-        result = _results.finish("train", config, tracked, model, fit, splits, predicted, config.register)
-    return _results.summarize("train", config, result, tracked, began)
+            return _jobs.Tried(model, history, job.seconds)
+        result = _results.score_training(job, tracked, model, splits, history)
+    return _summary.show(job, tracked, result)
 
 
 def check(config: Train) -> None:
-    """Refuse a network that there is not.
+    """Refuse an unknown network.
 
     Raises:
-        InvalidInput: the message has the nearest name.
+        InvalidInput: the message suggests the nearest name.
     """
     _row(config.builder.name)
 
@@ -102,43 +87,54 @@ def build(config: Train, splits: data.Splits) -> keras.Model:
         returns: a model from (batch, *space, channels) to probabilities (batch, classes)
     """
     import keras
-    from keras import layers
 
     from tlkit import builders
 
-    chosen, shape = config.builder, splits.train.shape
-    inputs = keras.Input(shape, name={"photos": "pixels", "sounds": "samples"}.get(splits.kind, "values"))
-    x = inputs
-    if chosen.spectrogram and splits.rate:
+    inputs = keras.Input(splits.train.shape, name=splits.modality.input)
+    x = _preprocessed(config, splits, inputs)
+    settings = config.builder
+    weights = None if settings.weights == "none" else settings.weights
+    arguments: dict[str, Any] = {"input_tensor": x, "classes": len(splits.classes), "weights": weights}
+    if splits.multi_label:
+        arguments["classifier_activation"] = "sigmoid"
+    if settings.dropout is not None:
+        arguments["dropout"] = settings.dropout
+    if settings.name == "cnn":
+        return builders.cnn(**arguments, padding="same", **{name: getattr(settings, name) for name in CNN})
+    return builders.build(settings.name, **arguments)
+
+
+def _preprocessed(config: Train, splits: data.Splits, inputs: keras.KerasTensor) -> keras.KerasTensor:
+    """Add the preprocessing: a log-spectrogram of sounds, then zero mean and unit variance.
+
+    Raises:
+        InvalidInput: the training data vary too much to be normalized.
+    """
+    import keras
+    from keras import layers
+
+    x, spectrogram = inputs, config.builder.spectrogram
+    if spectrogram and splits.rate:
         frame = max(2, 2 ** round(math.log2(FRAME * splits.rate)))
         x = layers.STFTSpectrogram(
             "log", frame, frame // 2, padding="same", trainable=False, dtype="float32", name="spectrogram"
         )(x)
-    mean, variance = moments(keras.Model(inputs, x) if chosen.spectrogram else None, splits.train)
-    # A band that is silent in training, or a constant channel, is not divided by next to nothing.
-    least = SILENT if chosen.spectrogram else 0.0
+    mean, variance = moments(keras.Model(inputs, x) if spectrogram else None, splits.train)
+    # A band that is silent in training, or a constant channel, is not divided by almost nothing.
+    least = SILENT if spectrogram else 0.0
     variance = [max(value, least) or 1.0 for value in variance]
     if not all(math.isfinite(value) and value < LARGEST for value in variance):
         raise InvalidInput(f"the {splits.kind} have a variance of {max(variance):.3g}: scale them to about -1 to 1")
-    x = layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalization")(x)
-    weights = None if chosen.weights == "none" else chosen.weights
-    given: dict[str, Any] = {"input_tensor": x, "classes": len(splits.classes), "weights": weights}
-    if splits.multi_label:
-        given["classifier_activation"] = "sigmoid"
-    if chosen.dropout is not None:
-        given["dropout"] = chosen.dropout
-    if chosen.name == "cnn":
-        return builders.cnn(**given, padding="same", **{name: getattr(chosen, name) for name in CNN})
-    return builders.build(chosen.name, **given)
+    return layers.Normalization(mean=mean, variance=variance, dtype="float32", name="normalization")(x)
 
 
 def moments(front: keras.Model | None, photos: data.Photos, batch_size: int = 64) -> tuple[list[float], list[float]]:
     """Give the mean and the variance of each channel of all examples, in double precision.
 
     Args:
-        front: What the examples pass first, or None.
+        front: A network that the examples pass first, or None.
         photos: The examples.
-        batch_size: Examples in memory at a time.
+        batch_size: Number of examples in memory at a time.
 
     >>> import numpy as np
     >>> from tlkit.data import Photos
@@ -160,8 +156,12 @@ def moments(front: keras.Model | None, photos: data.Photos, batch_size: int = 64
     return mean.tolist(), variance.tolist()
 
 
-def _row(name: str) -> Any:
-    """The row of a landmark, None for `cnn`; asked first, because it takes no time."""
+def _row(name: str) -> Row | None:
+    """Give the row of a landmark network; None for `cnn`.
+
+    Raises:
+        InvalidInput: there is no such network.
+    """
     from tlkit import builders
 
     if name == "cnn":
@@ -172,52 +172,69 @@ def _row(name: str) -> Any:
     return builders.VARIANTS[name]
 
 
-def _complete(config: Train, examples: data.Examples, row: Any) -> Train:
-    """Fill in what depends on what the data are, so that the stored config says what was done."""
-    photos, sounds = examples.kind == "photos", examples.kind == "sounds"
-    builder, augment, size = config.builder, config.augment, config.data.image_size
+def completion(config: Train, examples: data.Examples) -> list[Decision]:
+    """Decide what depends on the data, so that the stored config says what was done.
+
+    Raises:
+        InvalidInput: a setting does not fit the data.
+    """
+    photos, sounds = examples.modality.resized, examples.modality.sampled
+    row, builder, size = _row(config.builder.name), config.builder, config.data.image_size
     if size and not photos:
         raise InvalidInput(f"data.image_size is {size}; it is for photos, and the data are {examples.kind}")
     if photos and config.data.source in FILES:
         size = size or (row.size if row else SIZE)
     if builder.spectrogram and not sounds:
         raise InvalidInput(f"builder.spectrogram is True; it is for sounds, and the data are {examples.kind}")
-    filled: dict[str, Any] = {
-        name: default for name, default in CNN.items() if row is None and getattr(builder, name) is None
-    }
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, image_size=size),
-        builder=dataclasses.replace(
-            builder,
-            weights=os.path.abspath(builder.weights) if os.path.isfile(builder.weights) else builder.weights,
-            spectrogram=sounds if builder.spectrogram is None else builder.spectrogram,
-            **filled,
-        ),
-        augment=_augment(augment, examples, config.data.source == "embedded"),
-    )
+    decisions = [
+        Decision("data.image_size", size),
+        Decision("builder.spectrogram", sounds if builder.spectrogram is None else builder.spectrogram),
+        Decision("augment", _augment(config.augment, examples, config.data.source == "embedded")),
+    ]
+    if os.path.isfile(builder.weights):
+        decisions.append(Decision("builder.weights", os.path.abspath(builder.weights)))
+    if row is None:
+        unset = [name for name in CNN if getattr(builder, name) is None]
+        decisions += [Decision(f"builder.{name}", CNN[name]) for name in unset]
+    return decisions
+
+
+def _photo_shape(config: Train) -> tuple[int | None, int | None, int | None] | None:
+    """Give the height, width and channels that photos are converted to; None for their own."""
+    row, size = _row(config.builder.name), config.data.image_size
+    if not size:
+        return None
+    return size, size, row.channels if row and config.data.source in FILES else None
+
+
+def _length(splits: data.Splits) -> list[Decision]:
+    """Write down the length of sounds."""
+    return [Decision("data.seconds", splits.train.shape[0] / splits.rate)] if splits.rate else []
 
 
 def _augment(augment: Augment, examples: data.Examples, embedded: bool) -> Augment:
-    """Keep the changes that the data can have; another that was asked for is an error."""
+    """Switch off the changes that examples like these cannot have.
+
+    Raises:
+        InvalidInput: such a change was asked for.
+    """
     space = getattr(examples.contents, "ndim", 2) - 2  # of arrays, (n, *space, channels)
     if isinstance(augment.flip, list) and (not augment.flip or not all(0 <= axis < space for axis in augment.flip)):
         which = f"true, false or some of the axes 0 to {space - 1}" if space > 1 else "true or false"
         raise InvalidInput(f"augment.flip is {augment.flip}; for these {examples.kind} it must be {which}")
-    if examples.kind == "photos":
-        return dataclasses.replace(augment, flip=not embedded if augment.flip is None else augment.flip)
-    possible = ("shift", "contrast", "mixup") if examples.kind == "sounds" else ("flip", "shift", "mixup", "cutmix")
-    none: dict[str, Any] = {}
+    possible = examples.modality.changes
+    flip = examples.modality.mirrored and not embedded if augment.flip is None else augment.flip
+    switched_off: dict[str, Any] = {}
     for field in dataclasses.fields(augment):
         value = getattr(augment, field.name)
         if field.name in possible:
             continue
         if value and value != field.default:
-            some = f"{', '.join(possible[:-1])} and {possible[-1]}"
-            raise InvalidInput(f"augment.{field.name} is {value}; {examples.kind} like these can have {some} only")
+            names = f"{', '.join(possible[:-1])} and {possible[-1]}"
+            raise InvalidInput(f"augment.{field.name} is {value}; {examples.kind} like these can have {names} only")
         if field.name not in ("crop", "policy", "magnitude"):  # their defaults change nothing
-            none[field.name] = type(value)() if value is not None else False
-    return dataclasses.replace(augment, **{"flip": augment.flip or False, **none})
+            switched_off[field.name] = type(value)() if value is not None else False
+    return dataclasses.replace(augment, **{"flip": flip, **switched_off})
 
 
 if __name__ == "__main__":

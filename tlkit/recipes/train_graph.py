@@ -6,56 +6,66 @@ python -m tlkit.recipes.train_graph --config recipes/train_graph/cora.yaml --dat
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import TrainGraph
 from tlkit.display import say
-from tlkit.recipes import _results, _runs, _steps
+from tlkit.recipes import _jobs, _results, _summary
+
+if TYPE_CHECKING:
+    import keras
+
+    from tlkit.data.graph import Graph
 
 
 def run(config: TrainGraph) -> _results.Result:
     """Train, score and log a graph convolutional network; see `config.TrainGraph` for the settings."""
-    began = _steps.begin()
+    job = _jobs.start("train_graph", config)
+    from tlkit import tracking, training
+    from tlkit.data import graph
+
+    loaded = graph.load(config.data.path)
+    say(_summary_of(loaded))
+    model = _network(config, loaded)
+    with job.tracked(loaded) as tracked:
+        settings = training.Settings(**dataclasses.asdict(config.full), schedule="constant", warmup=0.0)
+        history = training.fit_graph(model, loaded, settings, [tracking.epoch_logger()])
+        result = _results.log(job, tracked, model, _results.of_training(job, history), _scored(model, loaded))
+    return _summary.show(job, tracked, result)
+
+
+def _network(config: TrainGraph, graph: Graph) -> keras.Model:
     import keras
 
-    from tlkit import builders, evaluation, runtime, tracking, training
-    from tlkit.data import graph
-    from tlkit.evaluation import predictions
+    from tlkit import builders
 
-    config = _steps.complete(config)
-    runtime.prepare(config.seed, config.precision)
-    tracking.open_store(config.experiment)
-    loaded = graph.load(config.data.path)
-    nodes, features = loaded.features.shape
-    counts = ", ".join(
-        f"{len(part):,} {name}"
-        for part, name in ((loaded.train, "training"), (loaded.val, "validation"), (loaded.test, "test"))
-    )
-    say(
-        f"nodes: {nodes:,}, {counts}; {len(loaded.classes)} classes; {features:,} features; {len(loaded.edges):,} edges"
-    )
-    model = builders.gcn(
-        (None, features),
-        classes=len(loaded.classes),
+    return builders.gcn(
+        (None, graph.features.shape[1]),
+        classes=len(graph.classes),
         units=config.units,
         dropout=config.dropout,
         kernel_regularizer=keras.regularizers.L2(config.l2 / 2) if config.l2 else None,
     )
-    with _runs.tracked("train_graph", config, loaded) as tracked:
-        settings = training.Settings(**dataclasses.asdict(config.full), schedule="constant", warmup=0.0)
-        history = training.fit_graph(model, loaded, settings, [tracking.epoch_logger()])
-        probabilities = model.predict([loaded.features[None], loaded.edges[None]], verbose=0)[0]
-        scores = evaluation.score("test", probabilities[loaded.test], loaded.labels[loaded.test])
-        nodes = [str(node) for node in loaded.test]
-        digests = [f"{loaded.digest[:16]}:{node}" for node in nodes]  # the same node of the same graph
-        told = predictions.table(
-            "test", nodes, digests, loaded.labels[loaded.test], probabilities[loaded.test], loaded.classes
-        )
-        fit = _results.trained(history)
-        result = _results.log_result(
-            "train_graph", config, tracked, model, fit, scores, told, loaded, register=config.register
-        )
-    return _results.summarize("train_graph", config, result, tracked, began)
+
+
+def _scored(model: keras.Model, graph: Graph) -> _results.Scored:
+    """Predict and score the test nodes."""
+    from tlkit import evaluation
+    from tlkit.evaluation import predictions
+
+    probabilities = model.predict([graph.features[None], graph.edges[None]], verbose=0)[0][graph.test]
+    labels, names = graph.labels[graph.test], [str(node) for node in graph.test]
+    digests = [f"{graph.digest[:16]}:{node}" for node in names]  # the same node of the same graph
+    table = predictions.table("test", names, digests, labels, probabilities, graph.classes)
+    return _results.Scored(evaluation.score("test", probabilities, labels), table, graph)
+
+
+def _summary_of(graph: Graph) -> str:
+    nodes, features = graph.features.shape
+    parts = {"training": graph.train, "validation": graph.val, "test": graph.test}
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
+    return f"nodes: {nodes:,}, {sizes}; {len(graph.classes)} classes; {features:,} features; {len(graph.edges):,} edges"
 
 
 if __name__ == "__main__":

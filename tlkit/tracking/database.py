@@ -1,4 +1,4 @@
-"""MLflow's store: opened or created before long work begins, and what it refuses told in one line."""
+"""MLflow's store: opened or created before long work begins, with its refusals in one line."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ ANSWER_SECONDS = 5
 
 
 def open_store(experiment: str | None = None) -> str:
-    """Make sure that the tracking store can be used, before long work starts, and give its URI.
+    """Check that the tracking store can be used, before long work starts, and return its URI.
 
     Args:
-        experiment: The experiment to be written to; None to read only, which creates nothing.
+        experiment: The experiment to write to; None to read only, which creates nothing.
 
     Raises:
         InvalidInput: the experiment was deleted, or there is no store to read.
@@ -45,7 +45,7 @@ def open_store(experiment: str | None = None) -> str:
     if experiment is not None:
         journal.check_room()
     if uri.startswith("sqlite:") and not mlflow.is_tracking_uri_set():
-        # MLflow writes its default with %20 for a blank, and then makes, or may not make, a folder of that name.
+        # MLflow writes its default with %20 for a blank, and then may create a folder of that name.
         uri = re.sub("%(?=[0-9A-Fa-f]{2})|[?]", lambda sign: urllib.parse.quote(sign[0]), urllib.parse.unquote(uri))
         if uri != mlflow.get_tracking_uri():
             os.environ["MLFLOW_TRACKING_URI"] = uri
@@ -57,7 +57,7 @@ def open_store(experiment: str | None = None) -> str:
             _open_database(Path(database), create=experiment is not None)
         if experiment is None or mlflow.active_run():
             mlflow.MlflowClient().search_experiments(max_results=1)
-        elif run_id := given_id("MLFLOW_RUN_ID"):
+        elif run_id := id_in_environment("MLFLOW_RUN_ID"):
             mlflow.get_run(run_id)
         else:
             experiment_id(experiment)
@@ -68,35 +68,35 @@ def open_store(experiment: str | None = None) -> str:
 
 
 def experiment_id(name: str) -> str:
-    """Give the id of the experiment that the environment names, else of this one, which is made if need be."""
+    """Return the id of the experiment that the environment names, else of this one, which is created if it is new."""
     client = mlflow.MlflowClient()
-    given = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if not given and (number := given_id("MLFLOW_EXPERIMENT_ID")):
+    environment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if not environment_name and (number := id_in_environment("MLFLOW_EXPERIMENT_ID")):
         return untrusted.answered(client.get_experiment(number)).experiment_id
-    name = given or name
+    name = environment_name or name
     # Not mlflow.set_experiment: two processes that call it at once can end up in `Default`.
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return untrusted.identifier(client.create_experiment(name), "the new experiment's id", Unavailable)
         except MlflowException as error:
             if isinstance(error.__context__, UnicodeEncodeError):  # artifacts are to be in the working folder
                 raise _not_utf8() from error
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    if found.lifecycle_stage == "deleted":
+    if experiment.lifecycle_stage == "deleted":
         raise InvalidInput(
             f"the MLflow experiment {name!r} was deleted; restore it, or give another "
-            f"{'MLFLOW_EXPERIMENT_NAME' if given else '--experiment'}"
+            f"{'MLFLOW_EXPERIMENT_NAME' if environment_name else '--experiment'}"
         )
-    return untrusted.answered(found).experiment_id
+    return untrusted.answered(experiment).experiment_id
 
 
-def given_id(name: str) -> str | None:
-    """The identifier in a variable of the environment, where there is one."""
-    given = os.environ.get(name)
-    return untrusted.identifier(given, name) if given else None
+def id_in_environment(name: str) -> str | None:
+    """Return the identifier in an environment variable; None where it is not set."""
+    value = os.environ.get(name)
+    return untrusted.identifier(value, name) if value else None
 
 
 @contextlib.contextmanager
@@ -111,12 +111,12 @@ def store_errors() -> Iterator[None]:
 
 
 def refused(error: Exception) -> Unavailable:
-    """Give the error that tells what the store said, without the password in its URI."""
-    first = first_line(error)
+    """Make the error that repeats the store's message, without the password in its URI."""
+    message = first_line(error)
     where = without_password(mlflow.get_tracking_uri())
     if isinstance(error, MlflowException) and error.get_http_status_code() == 401:
-        first = "who are you? Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    return Unavailable(f"the MLflow store {where} refused: {first}")
+        message = "who are you? Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    return Unavailable(f"the MLflow store {where} refused: {message}")
 
 
 def _not_utf8() -> InvalidInput:
@@ -127,7 +127,7 @@ def _not_utf8() -> InvalidInput:
 
 
 def _open_database(path: Path, create: bool) -> None:
-    """Look into MLflow's SQLite file, which MLflow itself would try for minutes, or create it."""
+    """Open or create MLflow's SQLite file: MLflow itself would retry for minutes where it cannot be opened."""
     if not path.exists():
         if not create:
             raise InvalidInput(
@@ -144,7 +144,7 @@ def _open_database(path: Path, create: bool) -> None:
 
 
 def create_database(path: Path) -> None:
-    """Create MLflow's SQLite file whole or not at all, also where several processes begin at once.
+    """Create MLflow's SQLite file whole or not at all, even where several processes begin at once.
 
     MLflow's own creation runs migrations for seconds; two at once, or one killed, leave a file that never opens again.
     """
@@ -194,15 +194,16 @@ def _migrate(path: Path) -> None:
 
 
 def _ask(uri: str) -> None:
-    shown = without_password(uri)
+    """Check that a server answers."""
+    address = without_password(uri)
     try:
         urllib.parse.urlsplit(uri).port  # noqa: B018 (raises where it is no number)
-        urllib.request.urlopen(f"{shown.rstrip('/')}/health", timeout=ANSWER_SECONDS)  # noqa: S310 (http or https)
+        urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=ANSWER_SECONDS)  # noqa: S310 (http or https)
     except urllib.error.HTTPError:
-        return  # it answers; whether it lets us in, the first call tells
+        return  # it answers; the first call shows whether it lets us in
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise Unavailable(
-            f"the MLflow server {shown} does not answer: {reason}; start it, or unset MLFLOW_TRACKING_URI to use "
+            f"the MLflow server {address} does not answer: {reason}; start it, or unset MLFLOW_TRACKING_URI to use "
             "mlflow.db in this folder"
         ) from error

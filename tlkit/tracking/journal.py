@@ -1,7 +1,7 @@
-"""What a run logs, on its way to MLflow: kept in a folder until the store has it, sent in order by a thread.
+"""What a run logs, on its way to MLflow: stored in a folder until the store has it, sent in order by a thread.
 
 A journal is a folder, `mlruns/unsent/NAME`, with a line of JSON for each entry, the files that entries name, and how
-far it is sent; it is deleted when all is. What a process leaves that was killed, or that ended while its server was
+far it is sent; it is deleted when all is. The journal of a process that was killed, or that ended while its server was
 away, is taken up by `resume`: an entry may be sent twice without harm, and a model is found again by its key.
 """
 
@@ -11,11 +11,7 @@ import contextlib
 import errno
 import json
 import logging
-import os
-import re
 import secrets
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,54 +19,34 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import mlflow
 
 from tlkit import atomic, untrusted
-from tlkit.display import shown
 from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
-from tlkit.tracking import journal_files, registry
-from tlkit.tracking.journal_files import Entry, tell
+from tlkit.tracking import journal_files, registry, sending
+from tlkit.tracking.journal_files import FOLDER, ROOM, Entry, check_room, left, tell
+from tlkit.tracking.sending import MOST
 
-# Before mlflow loads; the user's own settings win. With MLflow's, a call to a server that is away takes four minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+__all__ = ["FOLDER", "MOST", "PATIENCE", "ROOM", "Journal", "begin", "check_room", "left", "resume"]
 
-import mlflow
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    LoggedModel,
-    LoggedModelOutput,
-    LoggedModelStatus,
-    Metric,
-    Param,
-    RunTag,
-)
-from mlflow.exceptions import MlflowException
-from mlflow.models import Model
-
-FOLDER = Path("mlruns", "unsent")
-ROOM = 5e6  # bytes of disk that the smallest run takes
 PATIENCE = 5.0  # seconds that a run waits at its end for a store that does not answer
 RATE = 1e6  # bytes a second, of the slowest line for which it waits longer
-TOGETHER = 1.0  # second in which what is logged goes in one call
+TOGETHER = 1.0  # seconds in which entries are collected for one call
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds between attempts, the last again and again
-MOST = {"metrics": 800, "params": 90, "tags": 90}  # that go in one call; MLflow allows 100 of two, and 1000 in all
-REFUSALS = (400, 403, 404, 409, 413, 422)  # of HTTP; 401 may end when a password is set right
+LONGEST_REASON = 300  # letters
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-KEY = "journal"  # tag of a model, by which it is found again
 
 
 class Journal:
     """The journal of one run, in one process.
 
     Args:
-        folder: Of the journal; it exists.
+        folder: Folder of the journal; it exists.
         header: Whose entries they are: `run_id`, `experiment_id`, and the store's `uri` without a password.
-        uri: Of the store, as MLflow takes it.
-        entries: That the journal holds already, by their numbers.
+        uri: URI of the store, as MLflow takes it.
+        entries: Entries that the journal holds already, by their numbers.
         state: How far these are sent.
-        lock: Of the folder, held.
+        lock: Lock of the folder, held.
     """
 
     def __init__(
@@ -82,48 +58,49 @@ class Journal:
         state: dict[str, Any],
         lock: filelock.BaseFileLock,
     ):
-        self.folder, self.header, self.run_id, self.entries = folder, header, header["run_id"], entries
+        self.folder, self.header, self.entries = folder, header, entries
+        self.run_id: str = header["run_id"]
         self.uri, self._lock, self._state = uri, lock, {"next": 0, "refused": [], **state}
         # What was refused before is tried again: its run may have been restored.
         refused = [number for number in self._state["refused"] if number in entries]
         self._state["refused"] = refused
-        self._todo = [*refused, *(number for number in entries if number >= self._state["next"])]
+        self._queue = [*refused, *(number for number in entries if number >= self._state["next"])]
         self._number = max(entries, default=-1) + 1
         self._doubtful = self._number  # entries before this one may have arrived although we do not know of it
         self._changed = threading.Condition()
         self._closed = self._hurry = self._warned = self._waited = False
-        self._failing = ""
+        self._failing = ""  # why the last attempt failed
         self._steps = 0  # that sending has taken
-        self.tables: list[dict[str, str]] = []  # that the run has, as MLflow's tag for them says
-        self.known: set[tuple[str, int]] = set()  # metrics and steps that are not to be logged once more
-        self.adopted = False
+        self.tables: list[dict[str, str]] = []  # tables of the run, as MLflow's tag lists them
+        self.logged_metrics: set[tuple[str, int]] = set()  # names and steps that must not be logged again
+        self.has_model = False  # the run keeps the model that it logged before it was resumed
         self._thread: threading.Thread | None = None
 
     @property
     def model_uri(self) -> str | None:
-        """Of the run's last model, `models:/m-…`, once the store has it."""
+        """URI of the run's last model, `models:/m-…`, once the store has it."""
         return self._state.get("model_uri")
 
     @property
     def registered(self) -> registry.Registered | None:
         """What the model was registered as, once it is."""
-        found = self._state.get("registered")
-        return registry.Registered(**found) if found else None
+        version = self._state.get("registered")
+        return registry.Registered(**version) if version else None
 
     def adopt(self, model_id: str | None) -> None:
-        """Take a model that the run has already for its model."""
+        """Take a model that the run has logged already as its model."""
         if model_id:
-            self._state["model_uri"], self.adopted = f"models:/{model_id}", True
+            self._state["model_uri"], self.has_model = f"models:/{model_id}", True
 
     @property
     def waiting(self) -> int:
-        """How many entries are still to be tried."""
-        return len(self._todo)
+        """Number of entries that are still to be tried."""
+        return len(self._queue)
 
     @property
     def unsent(self) -> int:
-        """How many entries the store does not have: those that wait, and those that it refused."""
-        return len(set(self._todo) | set(self._state["refused"]))
+        """Number of entries that the store does not have: those that wait, and those that it refused."""
+        return len(set(self._queue) | set(self._state["refused"]))
 
     @property
     def reason(self) -> str:
@@ -131,7 +108,7 @@ class Journal:
         return self._failing or self._state.get("why") or "the store is slow"
 
     def add(self, do: str, **values: Any) -> None:
-        """Keep an entry and have it sent; returns at once. Where the disk is full, it is kept in memory alone."""
+        """Store an entry and have it sent; returns at once. Where the disk is full, it is in memory alone."""
         with self._changed:
             entry = {"n": self._number, "do": do, **values}
             try:
@@ -141,33 +118,33 @@ class Journal:
                     tell(f"cannot keep what the run logs in {self.folder}: {error.strerror}; it is only in memory")
                 self._warned = True
             self.entries[self._number] = entry
-            self._todo.append(self._number)
+            self._queue.append(self._number)
             self._number += 1
             self._start()
             self._changed.notify_all()
 
     @contextlib.contextmanager
     def file(self, name: str) -> Iterator[Path]:
-        """Give the path of a new file or folder in the journal, for an entry to name; gone if the block fails."""
-        place = self.folder / "files" / secrets.token_hex(4)
+        """Give the path of a new file or folder in the journal, for an entry to name; deleted if the block fails."""
+        folder = self.folder / "files" / secrets.token_hex(4)
         try:
-            place.mkdir(parents=True)
-            yield place / name
+            folder.mkdir(parents=True)
+            yield folder / name
         except BaseException as error:
-            untrusted.remove(place, self.folder / "files")
+            untrusted.remove(folder, self.folder / "files")
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise Unavailable(f"cannot keep {name} of the run in {self.folder}: {error.strerror}") from error
             raise
 
     def deliver(self, patience: float = PATIENCE) -> bool:
-        """Wait until the store has all entries, as long as it gets on.
+        """Wait until the store has all entries, as long as sending makes progress.
 
         Args:
-            patience: Seconds to wait for the next step; more where files are on their way and nothing has failed, and
+            patience: Seconds to wait for the next step; longer where files are being sent and nothing has failed, and
                 PATIENCE at most where it has.
 
         Returns:
-            Whether it has. If not, sending goes on in the background.
+            Whether the store has all entries. If not, sending goes on in the background.
         """
         with self._changed:
             self._start()
@@ -175,7 +152,7 @@ class Journal:
             if self._waited and self._failing:
                 patience = min(patience, 1.0)  # once is enough
             self._changed.notify_all()
-            while self._todo:
+            while self._queue:
                 now = time.monotonic()
                 if self._steps != steps:
                     steps, until = self._steps, now + patience + (0 if self._failing else self._bytes() / RATE)
@@ -195,7 +172,7 @@ class Journal:
         finally:
             with self._changed:
                 self._closed = True
-                if not self._todo:
+                if not self._queue:
                     self._leave()
                 self._changed.notify_all()
         return not self.unsent
@@ -206,69 +183,65 @@ class Journal:
             self._thread.start()
 
     def _leave(self) -> None:
+        """Delete the journal if the store has all of it, and release its lock."""
         if not self.unsent:
             with contextlib.suppress(OSError):
-                (self.folder / "header.json").unlink()  # it is no journal any more
+                (self.folder / "header.json").unlink()  # without it, the folder is not a journal
             untrusted.remove(self.folder, self.folder.parent)
             self.entries = {}
         journal_files.release(self._lock, self.folder)
 
     def _bytes(self) -> int:
+        """Add up the sizes of the files that wait."""
         size = 0
-        for entry in (self.entries[number] for number in self._todo):
+        for entry in (self.entries[number] for number in self._queue):
             if "file" in entry:
                 with contextlib.suppress(OSError, InvalidInput):
-                    path = self._path(entry)
+                    path = journal_files.entry_path(self.folder, entry)
                     parts = path.rglob("*") if path.is_dir() else [path]
                     size += sum(part.stat().st_size for part in parts if part.is_file())
         return size
 
-    def _path(self, entry: Entry) -> Path:
-        """The file or folder of an entry: inside the journal, also where somebody else has written that."""
-        files = (self.folder / "files").resolve()
-        try:
-            path = (self.folder / entry["file"]).resolve()
-            inside, there = path.is_relative_to(files) and path != files, path.exists()
-        except (OSError, ValueError):  # longer than a path may be, or with a null character
-            inside = False
-        if not inside or any(part.is_symlink() for part in path.rglob("*")):
-            raise InvalidInput(f"an entry's file {shown(entry['file'])[:200]} is not in the journal {self.folder}")
-        if not there:
-            raise InvalidInput(f"the file {path} has gone")
-        return path
-
     def _work(self) -> None:
-        failed = 0
+        """Send entries until the journal is closed and empty."""
+        failures = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._todo or self._closed)
-                if not self._todo:
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                if not self._queue:
                     return
-                if self.entries[self._todo[0]]["do"] in MOST:  # a call for each short epoch would take its share
+                if self.entries[self._queue[0]]["do"] in MOST:  # one call for each short epoch would take its share
                     self._changed.wait_for(lambda: self._hurry or self._closed, TOGETHER)
-                group = self._todo[:1]
+                group = self._queue[:1]
             try:
                 group = self._group()
                 self._attempt(group)
             except Exception as error:
-                why = first_line(error)[:300]
-                if not self._failing:
-                    tell(f"{self._store()} does not take what the run logs ({why}); it goes on and keeps it")
-                self._doubtful, self._failing = max(self._doubtful, group[-1] + 1), why
-                pause = PAUSES[min(failed, len(PAUSES) - 1)]
-                with self._changed:
-                    hurried = self._hurry
-                    self._changed.wait_for(lambda: self._hurry > hurried, PAUSES[0] if hurried else pause)  # noqa: B023
-                failed += 1
+                self._note_failure(error, group)
+                self._pause(failures)
+                failures += 1
             else:
                 if self._failing:
                     tell(f"{self._store()} takes it again")
-                failed, self._failing = 0, ""
+                failures, self._failing = 0, ""
+
+    def _note_failure(self, error: Exception, group: list[int]) -> None:
+        why = first_line(error)[:LONGEST_REASON]
+        if not self._failing:
+            tell(f"{self._store()} does not take what the run logs ({why}); it goes on and keeps it")
+        self._doubtful, self._failing = max(self._doubtful, group[-1] + 1), why
+
+    def _pause(self, failures: int) -> None:
+        """Wait before the next attempt; shorter where somebody waits for it."""
+        pause = PAUSES[min(failures, len(PAUSES) - 1)]
+        with self._changed:
+            hurried = self._hurry
+            self._changed.wait_for(lambda: self._hurry > hurried, PAUSES[0] if hurried else pause)
 
     def _group(self) -> list[int]:
-        """The next entries that go in one call."""
-        room, group = dict(MOST), self._todo[:1]
-        for number in self._todo:
+        """List the next entries that go in one call."""
+        room, group = dict(MOST), self._queue[:1]
+        for number in self._queue:
             entry = self.entries[number]
             size = len(entry.get("values", ()))
             if room.get(entry["do"], -1) < size:
@@ -278,29 +251,34 @@ class Journal:
         return group
 
     def _attempt(self, group: list[int]) -> None:
+        """Send a group; a refused one is sent entry by entry, and what is refused then is noted."""
         why = ""
         try:
             self._send(group)
         except Exception as error:
-            if not _refused(error):
+            if not sending.is_refusal(error):
                 raise
             if len(group) > 1:  # one of them is refused, and must not take the others with it
                 for number in group:
                     self._attempt([number])
                 return
-            why = first_line(error)[:300]
-            if why != self._state.get("why"):  # a run that was deleted refuses all
+            why = first_line(error)[:LONGEST_REASON]
+            if why != self._state.get("why"):  # a deleted run refuses all entries for the same reason
                 tell(f"{self._store()} refused {self.entries[group[0]]['do']} of the run: {why}")
         self._progress()
+        self._note_sent(group, why)
+
+    def _note_sent(self, group: list[int], why: str) -> None:
+        """Take a group off the queue and write how far the journal is sent; `why` it was refused, if it was."""
         with self._changed:
-            self._todo = [number for number in self._todo if number not in group]
+            self._queue = [number for number in self._queue if number not in group]
             refused = [number for number in self._state["refused"] if number not in group] + (group if why else [])
             self._state |= {"next": max(self._state["next"], group[-1] + 1), "refused": refused}
             if why:
                 self._state["why"] = why
-            with contextlib.suppress(OSError), atomic.writing(self.folder / "state.json") as file:
-                file.write(json.dumps(self._state).encode())
-            if self._closed and not self._todo:
+            with contextlib.suppress(OSError):
+                atomic.write_text(self.folder / "state.json", json.dumps(self._state))
+            if self._closed and not self._queue:
                 self._leave()
             self._changed.notify_all()
 
@@ -308,24 +286,11 @@ class Journal:
         entries = [self.entries[number] for number in group]
         client, entry = mlflow.MlflowClient(self.uri), entries[0]
         if entry["do"] in MOST:
-            client.log_batch(
-                self.run_id,
-                metrics=[
-                    Metric(name, value, one["time"], one["step"])
-                    for one in entries
-                    if one["do"] == "metrics"
-                    for name, value in one["values"].items()
-                ],
-                params=[Param(*item) for one in entries if one["do"] == "params" for item in one["values"].items()],
-                tags=[RunTag(*item) for one in entries if one["do"] == "tags" for item in one["values"].items()],
-                synchronous=True,
-            )
+            sending.log_batch(client, self.run_id, entries)
         elif entry["do"] == "inputs":
-            client.log_inputs(self.run_id, [_input(**values) for values in entry["values"]])
+            sending.log_inputs(client, self.run_id, entry)
         elif entry["do"] == "artifact":
-            path = self._path(entry)
-            log = client.log_artifacts if path.is_dir() else client.log_artifact
-            log(self.run_id, str(path), entry["to"] or None)
+            sending.log_artifact(client, self.run_id, journal_files.entry_path(self.folder, entry), entry)
         elif entry["do"] == "model":
             self._send_model(client, entry, group[0] < self._doubtful)
         elif entry["do"] == "register":
@@ -339,48 +304,17 @@ class Journal:
             raise InvalidInput(f"this version of tlkit cannot send {entry['do']!r}")
 
     def _send_model(self, client: mlflow.MlflowClient, entry: Entry, doubtful: bool) -> None:
-        """Log a model, or what is missing of it; `mlflow.models.Model.log` would begin another."""
-        saved = self._path(entry)
-        run, experiment = untrusted.answered(client.get_run(self.run_id)), self.header["experiment_id"]
-        query = f"source_run_id = '{self.run_id}' AND tags.`{KEY}` = '{entry['key']}'"
-        found = client.search_logged_models([experiment], filter_string=query) if doubtful else []
-        made = (
-            found[0]
-            if found
-            else client.create_logged_model(
-                experiment,
-                name=entry["name"],
-                source_run_id=self.run_id,
-                tags={KEY: entry["key"]},
-                params=run.data.params,
-            )
-        )
-        untrusted.answered(made)
+        saved = journal_files.entry_path(self.folder, entry)
+        model = sending.log_model(client, self.header, entry, saved, doubtful, self._progress)
+        self._state["model_uri"] = model.model_uri
         self._progress()
-        if made.status != LoggedModelStatus.READY:
-            with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-                _address(saved, Path(folder) / "model", made, self.run_id)
-                client.log_model_artifacts(made.model_id, f"{folder}/model")
-            self._progress()
-            client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
-        linked = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
-        if made.model_id not in linked:
-            client.log_outputs(self.run_id, [LoggedModelOutput(made.model_id, step=entry["step"])])
-        self._state["model_uri"] = made.model_uri
-        self._progress()
-        scores = [
-            Metric(name, value, one["time"], one["step"], model_id=made.model_id, run_id=self.run_id)
-            for one in self.entries.values()
-            if one["do"] == "metrics" and one["step"] == entry["step"] and one["n"] not in self._state["refused"]
-            for name, value in one["values"].items()
-            if not name.startswith("system/")
-        ]
-        for start in range(0, len(scores), MOST["metrics"]):
-            client.log_batch(self.run_id, scores[start : start + MOST["metrics"]], synchronous=True)
+        entries = [each for number, each in self.entries.items() if number not in self._state["refused"]]
+        sending.log_scores(client, self.run_id, model.model_id, entries, entry["step"])
 
     def _progress(self) -> None:
+        """Note a step, so that whoever waits goes on waiting."""
         with self._changed:
-            if not self._failing:  # else what is tried again would look like getting on
+            if not self._failing:  # else repeated attempts would look like progress
                 self._steps += 1
             self._changed.notify_all()
 
@@ -388,31 +322,11 @@ class Journal:
         return f"the MLflow store {self.header['uri']}"
 
 
-def _address(saved: Path, folder: Path, made: LoggedModel, run_id: str) -> None:
-    """Copy a saved model and write into it which one it is, as MLflow does when it logs one."""
-    shutil.copytree(saved, folder, copy_function=_link, ignore=shutil.ignore_patterns("MLmodel"))
-    model = Model.load(str(saved / "MLmodel"))
-    model.model_id = model.model_uuid = made.model_id
-    model.artifact_path, model.run_id = made.artifact_location, run_id
-    model.save(str(folder / "MLmodel"))
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)  # a copy could be of gigabytes
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _input(context: str, **dataset: str) -> DatasetInput:
-    return DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", context)])
-
-
 def begin(uri: str, run_id: str, experiment_id: str) -> Journal:
     """Begin the journal of a run, in the working folder.
 
     Raises:
-        InvalidInput: an id is none.
+        InvalidInput: an id is not safe.
         Unavailable: the folder cannot be written to.
     """
     for text, what in ((run_id, "the run's id"), (experiment_id, "the experiment's id")):
@@ -425,62 +339,21 @@ def begin(uri: str, run_id: str, experiment_id: str) -> Journal:
         folder.mkdir(parents=True)
         lock = journal_files.lock(folder)
         lock.acquire(timeout=1)
-        with atomic.writing(folder / "header.json") as file:
-            file.write(json.dumps(header).encode())
+        atomic.write_text(folder / "header.json", json.dumps(header))
     except OSError as error:
-        raise _not_writable(folder, error) from error
-    # What these write about a store that is away, or full, the journal says, in a line.
+        raise journal_files.not_writable(folder, error) from error
+    # The journal itself says in one line that a store is away or full; these would write more.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return Journal(folder, header, uri, {}, {}, lock)
 
 
-def check_room(size: float = ROOM) -> None:
-    """Refuse a working folder in which a run could not be kept, before it is begun.
-
-    Args:
-        size: Bytes that the run needs, for its model.
-
-    Raises:
-        Unavailable: the folder cannot be written to, or has less room.
-    """
-    folder = FOLDER.absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1024))
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-    finally:
-        with contextlib.suppress(OSError):  # something is in them
-            folder.rmdir()
-            folder.parent.rmdir()
-    if free < size:
-        raise Unavailable(
-            f"{folder.parent} has {free / 1e6:,.1f} MB of room left, and the run needs {size / 1e6:,.1f} MB: make "
-            "room, or run from a folder on another disk"
-        )
-
-
-def _not_writable(folder: Path, error: OSError) -> Unavailable:
-    advice = "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run from a folder you may write"
-    return Unavailable(f"cannot write to {folder}: {error.strerror}; {advice}")
-
-
-def left(folder: Path = FOLDER) -> list[Path]:
-    """Journals in a folder that no process is at work on, the oldest first; or the folder, if it is one itself."""
-    folder = folder.absolute()
-    found = [path.parent for path in [folder / "header.json", *folder.glob("*/header.json")] if path.is_file()]
-    return sorted((path for path in found if not journal_files.in_use(path)), key=journal_files.modified)
-
-
 def resume(folder: Path) -> Journal | None:
-    """Take up a journal that was left, to be sent by `close`; None where another process has.
+    """Take up a journal that was left, to be sent by `close`; None where another process has taken it up.
 
     Raises:
-        InvalidInput: it is no journal, or of another store than the one that MLflow is set to use: a journal that a
-            stranger made must not choose where to this user's password goes.
+        InvalidInput: it is not a journal, or of another store than the one that MLflow is set to use: a stranger's
+            journal must not decide where this user's password is sent.
     """
     lock = journal_files.lock(folder)
     try:
@@ -496,20 +369,10 @@ def resume(folder: Path) -> Journal | None:
             uri = header["uri"]
             if not uri.startswith("sqlite:///") or not Path(uri.removeprefix("sqlite:///")).is_file():
                 raise InvalidInput(
-                    f"run {header['run_id']} belongs to {uri}: set MLFLOW_TRACKING_URI to that, and again"
+                    f"run {header['run_id']} belongs to {uri}: set MLFLOW_TRACKING_URI to that, and try again"
                 )
         entries = {entry["n"]: entry for entry in journal_files.entries(folder)}
         return Journal(folder, header, uri, entries, journal_files.state(folder), lock)
     except BaseException:
         journal_files.release(lock, folder)
         raise
-
-
-def _refused(error: Exception) -> bool:
-    """Whether a store would refuse the same again: it answers, and what it says is not that we should come later."""
-    if isinstance(error, InvalidInput | KeyError | TypeError | AttributeError):  # an entry that cannot be one
-        return True
-    if isinstance(error, MlflowException):
-        said = re.search(r"failed with error code (\d+)", str(error))  # of a proxy; MLflow makes all of them 500
-        return (int(said[1]) if said else error.get_http_status_code()) in REFUSALS
-    return getattr(getattr(error, "response", None), "status_code", None) in REFUSALS  # of an upload

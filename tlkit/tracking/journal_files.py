@@ -7,7 +7,10 @@ sent, and `files` holds the files that they name. Anybody may have written them:
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,79 +18,102 @@ from typing import Any
 import filelock
 
 from tlkit import untrusted
-from tlkit.display import say
-from tlkit.errors import InvalidInput, first_line
+from tlkit.display import say, shown
+from tlkit.errors import InvalidInput, Unavailable, first_line
 
 Entry = dict[str, Any]
+Check = type | Callable[[Any], bool]
+
+FOLDER = Path("mlruns", "unsent")
+ROOM = 5e6  # bytes of disk that the smallest run takes
 
 
 def header(folder: Path) -> Entry:
     """Read whose entries they are.
 
     Raises:
-        InvalidInput: it is no journal.
+        InvalidInput: it is not a journal.
     """
     with _readable(folder):
-        found = untrusted.read_json(folder / "header.json")
+        values: Entry = untrusted.read_json(folder / "header.json")
         for name in ("run_id", "experiment_id"):
-            untrusted.identifier(found[name], f"{name} in header.json")
-        if not isinstance(found["uri"], str):
+            untrusted.identifier(values[name], f"{name} in header.json")
+        if not isinstance(values["uri"], str):
             raise ValueError("header.json names no store")
-        return found
+        return values
 
 
 def state(folder: Path) -> dict[str, Any]:
     """Read how far the entries are sent; empty where none is.
 
     Raises:
-        InvalidInput: it is no journal.
+        InvalidInput: it is not a journal.
     """
     if not os.path.lexists(folder / "state.json"):
         return {}
     with _readable(folder):
-        found = untrusted.read_json(folder / "state.json")
-        if not _fits(found, STATE) or not {"next", "refused"} <= set(found):
+        values: dict[str, Any] = untrusted.read_json(folder / "state.json")
+        if not _fits(values, STATE) or not {"next", "refused"} <= set(values):
             raise ValueError("state.json does not say how far the entries are sent")
-        if "model_uri" in found:
-            untrusted.identifier(found["model_uri"].removeprefix("models:/"), "the model in state.json")
-        return found
+        if "model_uri" in values:
+            untrusted.identifier(values["model_uri"].removeprefix("models:/"), "the model in state.json")
+        return values
 
 
 def entries(folder: Path) -> list[Entry]:
     """Read a journal's entries, and cut off what a kill in the middle of one has left."""
-    path, found = folder / "journal.jsonl", []
+    path, entries = folder / "journal.jsonl", []
     if not os.path.lexists(path):
         return []
     with _readable(folder):
         *lines, rest = untrusted.read_bytes(path).split(b"\n")
         if rest:
             os.truncate(path, path.stat().st_size - len(rest))
-    odd = 0
+    damaged = 0
     for line in lines:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             entry = untrusted.parse_json(line, path.name)
             if _is_entry(entry):
-                found.append(entry)
+                entries.append(entry)
                 continue
-        odd += 1
-    if odd:
-        tell(f"{path} has {odd} line{'s that are no entries' if odd > 1 else ' that is no entry'}: left out")
-    return found
+        damaged += 1
+    if damaged:
+        tell(f"{path} has {damaged} line{'s that are no entries' if damaged > 1 else ' that is no entry'}: left out")
+    return entries
+
+
+def entry_path(folder: Path, entry: Entry) -> Path:
+    """Return the file or folder that an entry names, which must be inside the journal, whoever has written it.
+
+    Raises:
+        InvalidInput: it is elsewhere, or has gone.
+    """
+    files = (folder / "files").resolve()
+    try:
+        path = (folder / entry["file"]).resolve()
+        inside, exists = path.is_relative_to(files) and path != files, path.exists()
+    except (OSError, ValueError):  # longer than a path may be, or with a null character
+        inside = False
+    if not inside or any(part.is_symlink() for part in path.rglob("*")):
+        raise InvalidInput(f"an entry's file {shown(entry['file'])[:200]} is not in the journal {folder}")
+    if not exists:
+        raise InvalidInput(f"the file {path} has gone")
+    return path
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether it is one that a run of this version has written, or one of a version that knows more of them."""
+    """Tell whether this is an entry of this version of tlkit, or of one that has more kinds of them."""
     if not _fits(entry, {"n": _count, "do": str}) or not {"n", "do"} <= set(entry):
         return False
-    wanted = ENTRIES.get(entry["do"])
-    return wanted is None or (set(entry) >= set(wanted) and _fits(entry, wanted))
+    checks = ENTRIES.get(entry["do"])
+    return checks is None or (set(entry) >= set(checks) and _fits(entry, checks))
 
 
-def _fits(value: Any, wanted: Mapping[Any, Any]) -> bool:
-    """Whether a dictionary has, under each name that there is, what is wanted there: a type, or what tells it."""
+def _fits(value: Any, checks: Mapping[Any, Check]) -> bool:
+    """Tell whether the values of a dictionary pass the checks under their names: a type, or a function."""
     return isinstance(value, dict) and all(
-        isinstance(value[name], kind) if isinstance(kind, type) else kind(value[name])
-        for name, kind in wanted.items()
+        isinstance(value[name], check) if isinstance(check, type) else check(value[name])
+        for name, check in checks.items()
         if name in value
     )
 
@@ -104,43 +130,43 @@ def _identifier(value: Any) -> bool:
     return bool(untrusted.identifier(value, "an entry's key"))
 
 
-def _each(kind: Any) -> Callable[[Any], bool]:
-    """What tells a dictionary, all of whose values are of a kind."""
+def _mapping_of(check: Check) -> Callable[[Any], bool]:
+    """Make the check of a dictionary whose values all pass a check."""
 
-    def holds(value: Any) -> bool:
-        return isinstance(value, dict) and _fits(value, dict.fromkeys(value, kind))
+    def passes(value: Any) -> bool:
+        return isinstance(value, dict) and _fits(value, dict.fromkeys(value, check))
 
-    return holds
-
-
-def _all(kind: Any) -> Callable[[Any], bool]:
-    """What tells a list of things of a kind."""
-
-    def holds(value: Any) -> bool:
-        return isinstance(value, list) and _each(kind)(dict(enumerate(value)))
-
-    return holds
+    return passes
 
 
-STATE: dict[str, Any] = {
+def _list_of(check: Check) -> Callable[[Any], bool]:
+    """Make the check of a list whose values all pass a check."""
+
+    def passes(value: Any) -> bool:
+        return isinstance(value, list) and _mapping_of(check)(dict(enumerate(value)))
+
+    return passes
+
+
+STATE: dict[str, Check] = {
     "next": _count,
-    "refused": _all(_count),
+    "refused": _list_of(_count),
     "model_uri": str,
     "why": str,
-    "registered": lambda value: set(value) == {"name", "version", "alias", "reason"} and _each(str)(value),
+    "registered": lambda value: set(value) == {"name", "version", "alias", "reason"} and _mapping_of(str)(value),
 }
-ENTRIES: dict[str, dict[str, Any]] = {
-    "metrics": {"values": _each(_number), "step": _count, "time": _count},
-    "params": {"values": _each(str)},
-    "tags": {"values": _each(str)},
-    "inputs": {"values": _all(_each(str))},
+ENTRIES: dict[str, dict[str, Check]] = {
+    "metrics": {"values": _mapping_of(_number), "step": _count, "time": _count},
+    "params": {"values": _mapping_of(str)},
+    "tags": {"values": _mapping_of(str)},
+    "inputs": {"values": _list_of(_mapping_of(str))},
     "artifact": {"file": str, "to": str},
     "model": {"file": str, "name": str, "step": _count, "key": _identifier},
     "register": {"name": str},
     "end": {"status": lambda value: value in ("FINISHED", "FAILED", "KILLED"), "time": _count},
     "leave": {},
 }
-"""What each kind of entry has, and of which type."""
+"""The fields of each kind of entry, and their checks."""
 
 
 @contextlib.contextmanager
@@ -149,12 +175,12 @@ def _readable(folder: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise InvalidInput(
-            f"{folder} is no journal of a run: {first_line(error)}; delete it if it is of no use"
+            f"{folder} is not a journal of a run: {first_line(error)}; delete it if it is of no use"
         ) from error
 
 
 def append(path: Path, line: bytes) -> None:
-    """Add a line whole or not at all."""
+    """Append a line whole or not at all."""
     with path.open("ab") as file:
         size = file.tell()
         try:
@@ -166,14 +192,56 @@ def append(path: Path, line: bytes) -> None:
             raise
 
 
+def check_room(size: float = ROOM) -> None:
+    """Refuse a working folder in which a run could not be stored, before it is begun.
+
+    Args:
+        size: Bytes that the run needs, for its model.
+
+    Raises:
+        Unavailable: the folder cannot be written to, or has less room.
+    """
+    folder = FOLDER.absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1024))
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise not_writable(folder, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # something is in them
+            folder.rmdir()
+            folder.parent.rmdir()
+    if free < size:
+        raise Unavailable(
+            f"{folder.parent} has {free / 1e6:,.1f} MB of room left, and the run needs {size / 1e6:,.1f} MB: make "
+            "room, or run from a folder on another disk"
+        )
+
+
+def not_writable(folder: Path, error: OSError) -> Unavailable:
+    """Make the error for a folder that cannot be written to."""
+    advice = "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run from a folder you may write"
+    return Unavailable(f"cannot write to {folder}: {error.strerror}; {advice}")
+
+
+def left(folder: Path = FOLDER) -> list[Path]:
+    """List the journals in a folder that no process works on, the oldest first; or the folder itself, if it is one."""
+    folder = folder.absolute()
+    headers = [folder / "header.json", *folder.glob("*/header.json")]
+    journals = [path.parent for path in headers if path.is_file() and not in_use(path.parent)]
+    return sorted(journals, key=modified)
+
+
 def lock(folder: Path) -> filelock.BaseFileLock:
-    """Make the lock of a journal, for whoever is at work on it."""
-    # Beside the folder, as whoever only looks at the lock makes its file, and this would make the folder anew.
-    return filelock.FileLock(f"{folder}.lock", thread_local=False)  # the thread that sends may be the one to let it go
+    """Make the lock of a journal, for the process that works on it."""
+    # Beside the folder: looking at a lock creates its file, which would create a deleted folder anew.
+    return filelock.FileLock(f"{folder}.lock", thread_local=False)  # the sending thread may release it
 
 
 def release(held: filelock.BaseFileLock, folder: Path) -> None:
-    """Let a lock go, and clean up what the last one leaves."""
+    """Release a lock; where the journal has gone, delete the lock's file and an empty parent folder too."""
     with contextlib.suppress(OSError):
         if not folder.exists():
             Path(held.lock_file).unlink(missing_ok=True)
@@ -183,7 +251,7 @@ def release(held: filelock.BaseFileLock, folder: Path) -> None:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process is at work on a journal, or it has just gone."""
+    """Tell whether a process works on a journal, or it has just gone."""
     held = lock(folder)
     try:
         held.acquire(timeout=0)
@@ -194,7 +262,7 @@ def in_use(folder: Path) -> bool:
 
 
 def modified(folder: Path) -> float:
-    """When a journal was changed last; 0 where it has gone."""
+    """Return when a journal was last changed; 0 where it has gone."""
     try:
         return folder.stat().st_mtime
     except OSError:
@@ -202,6 +270,6 @@ def modified(folder: Path) -> float:
 
 
 def tell(text: str) -> None:
-    """Tell the user something, if there is still somebody to tell."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # of a stderr that is closed
+    """Print something for the user on stderr, unless that is closed."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # what a closed stderr raises
         say(text, error=True)

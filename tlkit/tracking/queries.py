@@ -1,4 +1,4 @@
-"""What is asked of MLflow's store about runs and models."""
+"""Questions to MLflow's store about runs and models."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tlkit.tracking.database import store_errors
 
 
 def run_name(run_id: str) -> str | None:
-    """Give the name of a run; None where the store does not have it, or it was deleted.
+    """Return the name of a run; None where the store does not have it, or it was deleted.
 
     Raises:
-        Unavailable: the store does not answer, or does not let us look.
+        Unavailable: the store does not answer, or refuses to.
     """
     with store_errors():
         try:
@@ -28,25 +28,24 @@ def run_name(run_id: str) -> str | None:
 
 
 def recent_runs(experiment_id: str, count: int) -> list[str]:
-    """Give the ids of the experiment's last finished runs, newest first; comparisons of runs are left out."""
+    """Return the ids of the experiment's last finished runs, newest first, without comparisons of runs."""
     with store_errors():
-        found = mlflow.MlflowClient().search_runs(
+        runs = mlflow.MlflowClient().search_runs(
             [experiment_id],
             "attributes.status = 'FINISHED'",
             order_by=["attributes.start_time DESC"],
             max_results=10 * count,
         )
-    return [untrusted.answered(entry).info.run_id for entry in found if entry.data.tags.get("recipe") != "compare"][
-        :count
-    ]
+    ids = [untrusted.answered(each).info.run_id for each in runs if each.data.tags.get("recipe") != "compare"]
+    return ids[:count]
 
 
 def model_folder(model_uri: str) -> Path | None:
-    """Give the folder of a logged model, `models:/m-…`, where it lies on this machine's disk."""
-    found = mlflow.get_logged_model(model_uri.removeprefix("models:/"))
-    return untrusted.local_path(untrusted.answered(found).artifact_location)
+    """Return the folder of a logged model, `models:/m-…`, where it lies on this machine's disk."""
+    model = mlflow.get_logged_model(model_uri.removeprefix("models:/"))
+    return untrusted.local_path(untrusted.answered(model).artifact_location)
 
 
 def run_folder(run_id: str) -> Path | None:
-    """Give the folder of a run's artifacts where it lies on this machine's disk."""
+    """Return the folder of a run's artifacts where it lies on this machine's disk."""
     return untrusted.local_path(untrusted.answered(mlflow.get_run(run_id)).info.artifact_uri)

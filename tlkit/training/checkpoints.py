@@ -1,4 +1,4 @@
-"""Where training stands, on disk: what a phase needs to go on as if nothing had happened, and which runs can.
+"""Checkpoints: what a phase needs to resume as if nothing had happened, and which runs can be resumed.
 
 A run's checkpoints lie in `mlruns/checkpoints/RUN` of the working folder, one file for each phase, beside the config,
 until the run has finished. They are NumPy's .npz with JSON in it: nothing in them is ever unpickled.
@@ -22,23 +22,23 @@ from tlkit import atomic, untrusted
 from tlkit.errors import InvalidInput
 
 FOLDER = Path("mlruns", "checkpoints")
-SECONDS = 10.0  # between checkpoints on the way, at least
-SHARE = 0.02  # most of the time that goes into writing them
-SPLIT = ("batch_size", "gradient_accumulation_steps")  # settings that memory may have changed on the way
+SECONDS = 10.0  # least time between checkpoints within a phase
+SHARE = 0.02  # maximum share of the time that goes into writing them
+SPLIT = ("batch_size", "gradient_accumulation_steps")  # settings that change if memory runs out
 
 
 class State(NamedTuple):
     """Where a phase stands.
 
     Args:
-        epochs: Of the history, those of the phase before too.
-        before: How many of them are of the phase before.
-        waited: Epochs since the validation loss last fell.
+        epochs: Epochs of the history, those of the phase before included.
+        before: Number of them that belong to the phase before.
+        waited: Number of epochs since the validation loss last fell.
         ended: Whether the phase is over.
-        step: Batches that the network has seen of the epoch under way; 0 between epochs.
-        seconds: That these took.
-        arrays: Values of the model's variables and of the optimizer's (its schedule's place, loss scale and moving
-            average too); the best epoch's weights; within an epoch those of the metrics, and what `generators` gives.
+        step: Number of batches of the current epoch that the network has seen; 0 between epochs.
+        seconds: Time that these batches took.
+        arrays: Values of the variables of the model and of the optimizer (with its step, loss scale and moving
+            average); the best epoch's weights; within an epoch also those of the metrics, and what `generators` gives.
     """
 
     epochs: list[dict[str, Any]]
@@ -54,18 +54,18 @@ def save(path: Path, state: State, settings: Mapping[str, Any], rotate: bool = F
     """Write a checkpoint, all of it or nothing.
 
     Args:
-        path: Of the file.
+        path: File of the checkpoint.
         state: Where the phase stands.
-        settings: Of the phase.
-        rotate: Keep the one before beside it.
+        settings: Settings of the phase.
+        rotate: Keep the previous one beside it.
     """
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    told = {**state._asdict(), "settings": settings, "arrays": {k: len(v) for k, v in state.arrays.items()}}
+    header = {**state._asdict(), "settings": settings, "arrays": {k: len(v) for k, v in state.arrays.items()}}
     arrays: dict[str, Any] = {
         f"{name}_{i}": value for name, values in state.arrays.items() for i, value in enumerate(values)
     }
     with atomic.writing(path) as file:
-        np.savez(file, told=np.array(json.dumps(told)), **arrays)
+        np.savez(file, told=np.array(json.dumps(header)), **arrays)
         if rotate and path.exists():
             path.replace(_previous(path))
 
@@ -81,22 +81,22 @@ def delete(path: Path) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a checkpoint, be it the one before the last."""
+    """Whether there is a checkpoint, or a previous one."""
     return path.exists() or _previous(path).exists()
 
 
 def load(path: Path, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
-    """Read a checkpoint; where it is damaged, the one before.
+    """Read a checkpoint; if it is damaged, the previous one.
 
     Args:
-        path: Of the file.
-        settings: That the phase is to have.
+        path: File of the checkpoint.
+        settings: Settings of the phase.
 
     Returns:
-        Where the phase stands, and the batch that it has, which may be smaller than what was asked for.
+        Where the phase stands, and its batch, which may be smaller than what was asked for.
 
     Raises:
-        InvalidInput: it is damaged, or was begun with other settings.
+        InvalidInput: it is damaged, or was written with other settings.
     """
     try:
         return _load(path, settings)
@@ -112,23 +112,23 @@ def _load(path: Path, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if any(member.compress_type != zipfile.ZIP_STORED for member in file.zip.infolist()):
                 raise ValueError("ours are not compressed, and what is may fill the memory")
-            told = untrusted.parse_json(str(file["told"]), path.name)
-            begun = told.pop("settings")
-            arrays = {name: [file[f"{name}_{i}"] for i in range(n)] for name, n in told.pop("arrays").items()}
-            state = State(**told, arrays=arrays)
-            if not (isinstance(begun, dict) and _is_whole(state, begun)):
+            header = untrusted.parse_json(str(file["told"]), path.name)
+            before = header.pop("settings")
+            arrays = {name: [file[f"{name}_{i}"] for i in range(n)] for name, n in header.pop("arrays").items()}
+            state = State(**header, arrays=arrays)
+            if not (isinstance(before, dict) and _is_whole(state, before)):
                 raise ValueError("something else stands in the place of a number, or an array is missing")
     except Exception as error:  # NumPy's reader raises almost anything on a damaged file; MemoryError is one too
         raise InvalidInput(f"{path} is no checkpoint of a phase, or is damaged: delete it or give another") from error
     wanted = json.loads(json.dumps(dict(settings)))
     for name, value in wanted.items():
-        if name not in SPLIT and value != begun.get(name):
-            raise InvalidInput(f"{path} was begun with {name} {begun.get(name)}, not {value}: give another file")
-    return state, {name: begun[name] for name in SPLIT if name in begun}
+        if name not in SPLIT and value != before.get(name):
+            raise InvalidInput(f"{path} was begun with {name} {before.get(name)}, not {value}: give another file")
+    return state, {name: before[name] for name in SPLIT if name in before}
 
 
 def _is_whole(state: State, settings: Mapping[str, Any]) -> bool:
-    """Whether what was read is of the kinds that `save` writes: a file may be a stranger's."""
+    """Whether what was read has the types that `save` writes: the file may come from a stranger."""
     counts = (state.before, state.waited, state.step, *(settings.get(name, 1) for name in SPLIT))
     return (
         all(type(count) is int and count >= 0 for count in counts)
@@ -155,17 +155,17 @@ def fits(path: Path, state: State, wanted: Mapping[str, list[tuple[int, ...]]]) 
     """Refuse a checkpoint of another model.
 
     Args:
-        path: Of its file.
-        state: What is in it.
+        path: File of the checkpoint.
+        state: What it holds.
         wanted: Shapes of the model's arrays, by their names in `State`.
     """
-    found = {name: [array.shape for array in state.arrays.get(name, [])] for name in wanted}
-    if found != dict(wanted):
+    shapes = {name: [array.shape for array in state.arrays.get(name, [])] for name in wanted}
+    if shapes != dict(wanted):
         raise InvalidInput(f"{path} does not fit this model, or what of it is trained: give another file")
 
 
 def generators() -> list[np.ndarray]:
-    """States of PyTorch's generators, which Keras draws dropout from; on other backends variables have all of it."""
+    """Give the states of PyTorch's generators, from which Keras draws dropout; other backends use variables."""
     if keras.backend.backend() != "torch":
         return []
     import torch
@@ -181,7 +181,7 @@ def seed_generators(key: str) -> None:
 
 
 def set_generators(states: list[np.ndarray]) -> None:
-    """Put PyTorch's generators where they were; other backends gave no states."""
+    """Restore the states of PyTorch's generators; other backends have none."""
     if not states:
         return
     import torch
@@ -192,57 +192,57 @@ def set_generators(states: list[np.ndarray]) -> None:
         torch.cuda.set_rng_state_all(gpus)
 
 
-class Begun(NamedTuple):
-    """A run that was begun and has not finished.
+class Unfinished(NamedTuple):
+    """A run that has started and not finished.
 
     Args:
-        run_id: Of MLflow.
-        folder: Of its checkpoints.
-        told: What it was begun with: its `recipe`, `config` and the `digest` of its data.
+        run_id: Identifier of the MLflow run.
+        folder: Folder of its checkpoints.
+        started_with: Its `recipe`, its settings as `asked` and complete (`config`), and the `digest` of its data.
     """
 
     run_id: str
     folder: Path
-    told: dict[str, Any]
+    started_with: dict[str, Any]
 
 
-def begun(run_id: str, **told: Any) -> Begun:
-    """Make the folder of a run's checkpoints, empty, where another part of the same run left some."""
+def begin(run_id: str, **started_with: Any) -> Unfinished:
+    """Make the folder of a run's checkpoints, and empty it if another part of the same run left some."""
     folder = FOLDER / untrusted.identifier(run_id, "the run's id")
     untrusted.remove(folder, FOLDER)
     folder.mkdir(parents=True)
     with atomic.writing(folder / "run.json") as file:
-        file.write(json.dumps(told).encode())
-    return Begun(run_id, folder, told)
+        file.write(json.dumps(started_with).encode())
+    return Unfinished(run_id, folder, started_with)
 
 
-def unfinished() -> list[Begun]:
-    """Give the runs in the working folder that can be gone on with, the last first; damaged ones are left out."""
-    found = []
-    kinds = {"recipe": str, "asked": dict, "config": dict, "digest": str}
+def unfinished() -> list[Unfinished]:
+    """Give the runs in the working folder that can be resumed, the latest first; damaged ones are left out."""
+    runs = []
+    types = {"recipe": str, "asked": dict, "config": dict, "digest": str}
     for file in FOLDER.glob("*/run.json"):
         with contextlib.suppress(OSError, ValueError):  # InvalidInput is one: the folder is none of ours
             untrusted.identifier(file.parent.name, "the run's id")
-            told = untrusted.read_json(file)
-            whole = isinstance(told, dict) and all(isinstance(told.get(name), kind) for name, kind in kinds.items())
+            start = untrusted.read_json(file)
+            whole = isinstance(start, dict) and all(isinstance(start.get(name), type_) for name, type_ in types.items())
             if whole and not file.parent.is_symlink():
-                found.append((file.stat().st_mtime, Begun(file.parent.name, file.parent, told)))
-    return [one for _, one in sorted(found, key=lambda entry: entry[0], reverse=True)]
+                runs.append((file.stat().st_mtime, Unfinished(file.parent.name, file.parent, start)))
+    return [run for _, run in sorted(runs, key=lambda entry: entry[0], reverse=True)]
 
 
-def finished(run: Begun) -> None:
-    """Delete the checkpoints of a run that has finished, so that it cannot be gone on with."""
+def finish(run: Unfinished) -> None:
+    """Delete the checkpoints of a run that has finished, so that it cannot be resumed."""
     (run.folder / "run.json").unlink(missing_ok=True)  # first: a part of the rest is worse than none
     untrusted.remove(run.folder, FOLDER)
     with contextlib.suppress(OSError):
         FOLDER.rmdir()
 
 
-def hold(run: Begun) -> filelock.BaseFileLock | None:
-    """Keep other processes from going on with a run, until the lock is released or this process ends.
+def hold(run: Unfinished) -> filelock.BaseFileLock | None:
+    """Keep other processes from resuming a run, until the lock is released or this process ends.
 
     Returns:
-        None where another process holds it, or it has finished by now.
+        The lock; None if another process holds it, or the run has finished by now.
     """
     lock = filelock.FileLock(run.folder / "lock")
     try:
@@ -251,15 +251,15 @@ def hold(run: Begun) -> filelock.BaseFileLock | None:
         return None
     if not (run.folder / "run.json").exists():  # it finished while we looked
         lock.release()
-        finished(run)
+        finish(run)
         return None
-    for left in run.folder.glob(".*.part"):  # of a process that was killed while it wrote
-        left.unlink(missing_ok=True)
+    for part in run.folder.glob(".*.part"):  # of a process that was killed while it wrote
+        part.unlink(missing_ok=True)
     return lock
 
 
 def pause(cost: float) -> float:
-    """Give the seconds until the next checkpoint, where the last one took `cost`.
+    """Give the seconds until the next checkpoint if the last one took `cost`.
 
     >>> pause(0.1), pause(1.0)
     (10.0, 50.0)

@@ -130,7 +130,8 @@ def _paired(
 
 def _train(model: keras.Model, batches: Sequence[Any]) -> float:
     # Keras resets the metrics before each, so that this is the batch's own loss and no running mean.
-    return float(np.mean([model.train_on_batch(*batch, return_dict=True)["loss"] for batch in batches]))
+    logs = (model.train_on_batch(x, y, return_dict=True) for x, y in batches)
+    return float(np.mean([log["loss"] for log in logs]))
 
 
 def _smoothed(seen: Sequence[tuple[float, float, float]]) -> list[float]:

@@ -199,7 +199,7 @@ def averages(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     Args:
         optimizer: What `build` makes with `ema_momentum`, once it is built; else there are none.
     """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
     return list(inner._model_variables_moving_average) if inner.use_ema and inner.built else []
 
 

@@ -1,0 +1,109 @@
+"""The library level: a user's own script, without configs and MLflow; the recipe's algorithm in one call."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tlkit import backbones, data, training
+from tlkit.errors import InvalidInput
+from tlkit.features.store import Store
+
+SCRIPT = Path(__file__).parents[1] / "docs" / "start" / "digits.py"
+
+
+@pytest.fixture(scope="module")
+def splits() -> data.Splits:
+    return data.load("embedded", size=(32, 32), channels=1)
+
+
+def classifier(splits: data.Splits) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return backbones.classifier(backbones.build("LetterNet"), len(splits.classes))
+
+
+def test_a_script_of_fifteen_lines_loads_builds_fine_tunes_scores_and_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) <= 15
+    monkeypatch.chdir(tmp_path)
+    result = runpy.run_path(str(SCRIPT))
+    assert result["scores"].accuracy > 0.97
+    saved = keras.saving.load_model(tmp_path / "digits.keras")
+    pixels = result["photos"].read(range(8))
+    np.testing.assert_allclose(saved.predict(pixels, verbose=0), result["model"].predict(pixels, verbose=0), atol=1e-6)
+    assert [path.name for path in tmp_path.iterdir()] == ["digits.keras"]  # no run, no store
+
+
+def test_only_what_is_unfrozen_learns_and_the_head_is_solved_first(splits: data.Splits):
+    model = classifier(splits)
+    before = {weight.path: np.array(weight) for weight in model.weights}
+    history = training.fine_tune(model, splits, unfreeze_from="stage3", epochs=1, learning_rate=1e-4)
+    assert [epoch["phase"] for epoch in history.epochs] == ["head", "full"]
+    assert history.epochs[0]["val_accuracy"] > 0.97  # solved, not begun at random
+    changed = {
+        path.split("/")[0].split("_")[0] for path, old in before.items() if not np.array_equal(old, value(model, path))
+    }
+    assert changed <= {"stage3", "head"}
+    assert "head" in changed
+
+
+def value(model: keras.Model, path: str) -> np.ndarray:
+    return next(np.array(weight) for weight in model.weights if weight.path == path)
+
+
+def test_the_recipe_and_the_library_learn_the_same(
+    splits: data.Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """One algorithm: the recipe decides around it, and calls it."""
+    from tlkit import config
+    from tlkit.recipes import finetune
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    settings = config.Finetune(
+        full=config.Full(epochs=1, unfreeze_from="stage3", stored=False),
+        features=config.Features(store="none"),
+        augment=config.Views(flip=False),
+    )
+    recipe = finetune.run(settings).model
+    model = classifier(splits)
+    model.get_layer("head").set_weights([0 * weight for weight in model.get_layer("head").get_weights()])
+    training.fine_tune(model, splits, unfreeze_from="stage3", epochs=1)
+    pixels = splits.test.read(range(32)) if splits.test else splits.val.read(range(32))
+    np.testing.assert_allclose(recipe.predict(pixels, verbose=0), model.predict(pixels, verbose=0), atol=1e-6)
+
+
+def test_photos_of_another_size_are_refused_before_anything_is_computed(splits: data.Splits):
+    small = data.load("embedded", size=(16, 16), channels=1)
+    with pytest.raises(
+        InvalidInput,
+        match=r"the photos are \(16, 16, 1\), and the model takes \(32, 32, 1\): load them with size=\(32, 32\)",
+    ):
+        training.fine_tune(classifier(splits), small)
+
+
+def test_activations_are_kept_in_a_store_that_is_given(
+    splits: data.Splits, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    store = Store(tmp_path / "store")
+    for _ in range(2):
+        training.fine_tune(classifier(splits), splits, epochs=0, store=store)
+    first, second = [line for line in capsys.readouterr().out.splitlines() if line.startswith("features of")]
+    assert "0 from the store" in first
+    assert " 0 computed" in second
+
+
+def test_the_head_is_solved_on_photos_as_on_their_features(splits: data.Splits):
+    from tlkit import features
+
+    models = classifier(splits), classifier(splits)
+    training.solve_head(models[0], splits.train, splits.val)
+    known = features.Extractor(features.pooled(models[1])).extract(splits.train, splits.val)
+    training.solve_head(models[1], *known)
+    for a, b in zip(models[0].get_layer("head").get_weights(), models[1].get_layer("head").get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,49 @@
+"""What training, prediction and the activation store ask of examples, whatever they are and wherever they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+class ExampleSet(Protocol):
+    """Labelled examples of one shape: photos, changed views of them, or features of a frozen network.
+
+    Any class with these members is one, without inheriting from it.
+    """
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,), int32, positions in the classes; or, where an example may have several, (n, classes), float32."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example: (*space, channels)."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the values that `read` returns."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the modality; see `tlkit.data.modalities`."""
+
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the examples at some positions as a new array, (k, *shape)."""
+
+
+class NamedExamples(ExampleSet, Protocol):
+    """Examples that errors can name and that the activation store can find again by their content."""
+
+    @property
+    def names(self) -> list[str]:
+        """What the user knows each example by, such as the path of its file."""
+
+    @property
+    def hashes(self) -> list[str]:
+        """SHA-256 of what each example is made from, in hexadecimal."""

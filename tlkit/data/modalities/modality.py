@@ -1,0 +1,126 @@
+"""What the rest of tlkit needs to know of a modality: one row, filled in by the modality's own file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tlkit.data.images import Content
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Shape = tuple[int, ...]  # of one example: (*space, channels)
+
+
+class Framing(NamedTuple):
+    """What the caller of `tlkit.data.load` asked of the shape; see there."""
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Files:
+    """How files of a modality become examples.
+
+    Args:
+        suffixes: Of the files, in lower case, with the dot. No two modalities share one.
+        dtype: Of a decoded example.
+        framing: Fields of `Framing` that apply.
+        frame: Takes the contents, their names for errors, and the framing; returns the shape that every example gets,
+            and the sampling rate, or None where there is none.
+        decode: Takes a content, the shape and a name for errors; returns an example of that shape.
+    """
+
+    suffixes: frozenset[str]
+    dtype: np.dtype
+    framing: tuple[str, ...]
+    frame: Callable[[Sequence[Content], Sequence[str], Framing], tuple[Shape, int | None]]
+    decode: Callable[[Content, Shape, str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Requests:
+    """How a served model is asked about examples of a modality.
+
+    Args:
+        column: Of the table in a request.
+        file: The files that a cell may hold, in words.
+        array: The arrays that a cell may hold, in words.
+        decode: Takes a file's bytes or an array of finite numbers, the network's input shape, the sampling rate and a
+            name for errors; returns an example.
+        work: Takes a file's bytes, the network's input shape and a name for errors; returns how many pixels or other
+            values must be decoded, from the header alone.
+    """
+
+    column: str
+    file: str
+    array: str
+    decode: Callable[[bytes | np.ndarray, tuple[int | None, ...], int | None, str], np.ndarray]
+    work: Callable[[bytes, tuple[int | None, ...], str], int]
+
+
+def draw_array(axes: Axes, array: np.ndarray) -> None:
+    """Draw an example of any rank; see `tlkit.plots.draw_array`."""
+    from tlkit import plots
+
+    plots.draw_array(axes, array)
+
+
+def encode_array(array: np.ndarray, rate: int | None = None) -> bytes:
+    """Make an .npy file.
+
+    >>> encode_array(np.zeros(3, np.uint8))[1:6]
+    b'NUMPY'
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A row of `tlkit.data.modalities.MODALITIES`; what is left out does not exist for the modality.
+
+    Args:
+        name: Stored as the tag `kind` of runs and in saved models; also what messages call several examples.
+        singular: What messages call one example.
+        input: Name of the input of a network of its own.
+        files: How files become examples.
+        changes: Fields of `tlkit.config.Augment` that training may use.
+        augment: Changes one example at random; see `tlkit.data.augment`.
+        mirrored: Whether `flip` mirrors left and right only, and is switched on unless the user says otherwise.
+        pretrained: Whether the pretrained backbones take them.
+        sampled: Whether they are sampled in time, at a rate that a saved model must know, and may become spectrograms.
+        predicted: Whether `tlkit.recipes.predict` takes files of them.
+        draw: Draws one example on axes; see `tlkit.plots.mistakes`.
+        example_file: Name of the file with one example that a run keeps, or "" for none.
+        encode: Takes an example and the sampling rate; returns the content of that file, by default an .npy file.
+        requests: How a served model is asked.
+    """
+
+    name: str
+    singular: str
+    input: str | None = None
+    files: Files | None = None
+    changes: tuple[str, ...] = ()
+    augment: Callable[..., np.ndarray] | None = None
+    mirrored: bool = False
+    pretrained: bool = False
+    sampled: bool = False
+    predicted: bool = False
+    draw: Callable[[Axes, np.ndarray], None] = draw_array
+    example_file: str = ""
+    encode: Callable[[np.ndarray, int | None], bytes] = encode_array
+    requests: Requests | None = None
+
+    @property
+    def resized(self) -> bool:
+        """Whether examples can be brought to a height and a width."""
+        return self.files is not None and "size" in self.files.framing

@@ -1,0 +1,75 @@
+"""Sources of labelled photos, sounds and arrays. A source lists examples; none is decoded here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tlkit.data.sources.archives import npz, npz_arrays
+from tlkit.data.sources.datasets import tfds
+from tlkit.data.sources.examples import SPLITS, Examples
+from tlkit.data.sources.folders import folder
+from tlkit.data.sources.tables import Files, csv_file
+from tlkit.errors import InvalidInput
+
+__all__ = [
+    "SPLITS", "Examples", "Files", "csv_file", "embedded", "folder", "load_source", "npz", "npz_arrays", "tfds",
+]  # fmt: skip
+
+
+def load_source(
+    source: str = "embedded",
+    *,
+    path: str | Path | None = None,
+    name: str | None = None,
+    data_dir: str | None = None,
+    separator: str | None = None,
+) -> Examples:
+    """List the examples of a source.
+
+    Args:
+        source: `embedded`, `folder`, `csv`, `npz` or `tfds`; see `embedded`, `folder`, `csv_file`, `npz` and `tfds`.
+        path: The folder for source `folder`, or the file for `csv` and `npz`.
+        name: The data set for source `tfds`.
+        data_dir: The folder in which tensorflow-datasets keeps prepared data.
+        separator: For source `csv`; see `csv_file`.
+
+    Raises:
+        InvalidInput: the source, or what it needs, is missing or cannot be used.
+        Unavailable: the data set of source `tfds` is not prepared yet and there is no network.
+
+    >>> len(load_source("embedded").names)
+    1797
+    """
+    if source == "embedded":
+        return embedded()
+    if path is not None and "\\" in str(path):  # escaped, as in the config of a run
+        path = Files(Path()).find(str(path))
+    if source in (by_path := {"folder": folder, "csv": csv_file, "npz": npz}):
+        if path is None:
+            raise InvalidInput(f"data.path is None: data.source {source} needs it")
+        if source == "csv":
+            return csv_file(path, separator)
+        return by_path[source](path)
+    if source == "tfds":
+        if name is None:
+            raise InvalidInput("data.name is None: data.source tfds needs it, for example tf_flowers")
+        return tfds(name, data_dir)
+    raise InvalidInput(f"data.source is {source!r}: embedded, folder, csv, npz or tfds")
+
+
+def embedded() -> Examples:
+    """List scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, white on black, with values scaled to 0 to 255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    return Examples(
+        names=[f"digit {i:04}" for i in range(len(images))],
+        labels=[int(label) for label in digits.target],
+        classes=[str(label) for label in digits.target_names],
+        splits=[None] * len(images),
+        contents=list(images),
+        notes=[],
+    )

@@ -1,0 +1,284 @@
+"""What is decided where a setting was left open, each decision with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from tlkit import config as configs
+from tlkit.errors import InvalidInput
+from tlkit.recipes import _networks, _plans
+
+if TYPE_CHECKING:
+    import keras
+
+    from tlkit import data
+    from tlkit.features import Extractor
+    from tlkit.training.sources import Pooled, Source
+
+HEAD_EPOCHS = 30  # of a head that is not solved
+SOLVABLE = 10**6  # maximum number of weights of a head that is solved: more takes gigabytes
+Config = TypeVar("Config", bound="configs.Recipe | configs.TrainGraph")
+AnyData = TypeVar("AnyData", bound="configs.Data | configs.Graph")
+
+
+class Decision(NamedTuple):
+    """What is decided for a setting.
+
+    Args:
+        setting: Dotted name of the setting.
+        value: What it is from now on.
+        reason: Why, for people; empty if it only says the same in other words, such as an absolute path.
+        quiet: Do not print it, because what decided it has done so.
+    """
+
+    setting: str
+    value: Any
+    reason: str = ""
+    quiet: bool = False
+
+
+def applied(config: Config, decisions: Sequence[Decision]) -> Config:
+    """Give the settings with what was decided.
+
+    >>> applied(configs.Finetune(), [Decision("head.epochs", 3), Decision("seed", 1)]).head.epochs
+    3
+    """
+    return _replaced(config, {decision.setting: decision.value for decision in decisions})
+
+
+def _replaced(config: Any, values: Mapping[str, Any]) -> Any:
+    own = {name: value for name, value in values.items() if "." not in name}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        group, _, rest = name.partition(".")
+        if rest:
+            groups.setdefault(group, {})[rest] = value
+    inner = {group: _replaced(getattr(config, group), part) for group, part in groups.items()}
+    return dataclasses.replace(config, **own, **inner) if values else config
+
+
+def completed(config: Config) -> Config:
+    """Give the settings with all that `completion` decides."""
+    return applied(config, completion(config))
+
+
+def completion(config: configs.Recipe | configs.TrainGraph) -> list[Decision]:
+    """Decide what depends on other settings or on the machine, so that the stored config says what was done."""
+    from tlkit import runtime
+    from tlkit.tracking import registry
+
+    if name := getattr(config, "register", None):
+        registry.check_name(name)
+    place: configs.Data | configs.Graph = located(config.data)
+    decisions = [Decision("data.path", place.path)]
+    if isinstance(place, configs.Data):
+        decisions.append(Decision("data.source", place.source))
+    if config.precision == "auto":
+        decisions.append(
+            Decision("precision", runtime.best_precision(), f"the best for a {runtime.device()[0].upper()}")
+        )
+    if isinstance(config, configs.FeatureExtraction | configs.Finetune):
+        decisions += _of_backbone(config, embedded=config.data.origin == "embedded")
+    return decisions
+
+
+def located(data: AnyData) -> AnyData:
+    """Give the data's absolute path and source, so that they mean the same from any folder.
+
+    Raises:
+        InvalidInput: there is nothing at the path; raised before weights are downloaded.
+    """
+    if data.path and "\\" in data.path:  # as the config of a run has it
+        from tlkit.data.sources import Files
+
+        data = dataclasses.replace(data, path=str(Files(Path()).find(data.path)))
+    if data.path and not os.path.exists(data.path):
+        raise InvalidInput(f"data.path is {data.path!r}; there is no such file or folder")
+    origin = {"source": data.origin} if isinstance(data, configs.Data) else {}
+    return dataclasses.replace(data, path=data.path and os.path.abspath(data.path), **origin)  # type: ignore[arg-type]
+
+
+def _of_backbone(config: configs.FeatureExtraction | configs.Finetune, embedded: bool) -> list[Decision]:
+    from tlkit import backbones
+
+    name, weights = config.backbone.name, config.backbone.weights
+    if name == "auto":
+        name = "LetterNet" if embedded else "MobileNetV2"
+    row = backbones.row(name)
+    if weights == "pretrained":
+        weights = row.pretrained
+    decisions = [
+        Decision("backbone.weights", os.path.abspath(weights) if os.path.isfile(weights) else weights),
+        Decision("features.store", _networks.store_path(config.features.store)),
+    ]
+    if name != config.backbone.name:
+        reason = (
+            "pretrained for small gray images" if embedded else "small and good; select ranks others on your photos"
+        )
+        decisions.append(Decision("backbone.name", name, reason))
+    if config.data.image_size is None:
+        decisions.append(Decision("data.image_size", row.size, "the size of its pretraining"))
+    if not isinstance(config, configs.Finetune):
+        return decisions
+    if config.full.batch_normalization is None:
+        normalization, reason = ("train", "random") if weights == "none" else ("inference", "pretrained")
+        decisions.append(Decision("full.batch_normalization", normalization, f"as the weights are {reason}"))
+    if isinstance(config.augment.flip, list):
+        raise InvalidInput(f"augment.flip is {config.augment.flip}; for photos it must be true or false")
+    if config.augment.flip is None:
+        reason = "as a mirrored digit is another sign" if embedded else "as a mirrored photo shows the same things"
+        decisions.append(Decision("augment.flip", not embedded, reason))
+    return decisions
+
+
+def head(config: configs.Finetune, model: keras.Model, examples: data.Examples) -> list[Decision]:
+    """Decide how the head is fitted: solved, trained, or both.
+
+    Raises:
+        InvalidInput: it is to be solved, which cannot be; or nothing at all is to be done; or it is solved and not
+            trained, and has settings of its training; or it is solved first, and its learning rate is to be found.
+    """
+    asked, balanced = config.head, config.balance != "none"
+    solved, epochs = asked.solved, asked.epochs
+    reason = ""
+    if solved is None:
+        obstacle = _obstacle(config, model, examples)
+        solved, reason = not obstacle, obstacle or "as each photo has one label and the head is small"
+    elif solved and (examples.multi_label or balanced):
+        why = "a photo may have several labels" if examples.multi_label else f"balance is {config.balance}"
+        raise InvalidInput(f"head.solved is true, but {why}, which logistic regression does not know: leave it out")
+    if epochs is None:
+        epochs = 0 if solved else HEAD_EPOCHS
+    if not (solved or epochs or config.full.epochs):
+        raise InvalidInput("the head is not solved here, and the number of epochs is 0: give --head.epochs")
+    if solved and not epochs:
+        _refuse_unused(asked)
+    if solved and epochs and asked.learning_rate == "auto":
+        raise InvalidInput(
+            "head.learning_rate is 'auto', but the head is solved first, after which the loss falls at no rate: give a "
+            "number, or --head.solved false"
+        )
+    return [Decision("head.solved", solved, reason), Decision("head.epochs", epochs)]
+
+
+def _obstacle(config: configs.Finetune, model: keras.Model, examples: data.Examples) -> str:
+    """Say why the head is not solved; empty if nothing stands against it."""
+    weights = math.prod(model.get_layer("head").kernel.shape)
+    if examples.multi_label:
+        return "as a photo may have several labels"
+    if config.balance != "none":
+        return f"as balance is {config.balance}"
+    if weights > SOLVABLE:
+        return f"as the head has {weights:,} weights, and solving more than {SOLVABLE:,} takes gigabytes"
+    return ""
+
+
+def _refuse_unused(head: configs.Head) -> None:
+    """Refuse settings of the training of a head that is solved and not trained."""
+    defaults = configs.Head()
+    for name in ("learning_rate", "warmup", "patience", "schedule"):
+        if (value := getattr(head, name)) != getattr(defaults, name):
+            raise InvalidInput(
+                f"head.{name} is {value}, but the head is solved and not trained: give --head.epochs {HEAD_EPOCHS} "
+                "or --head.solved false too, or leave it out"
+            )
+
+
+def batch_size(config: configs.Finetune | configs.Train, model: keras.Model, splits: data.Splits) -> list[Decision]:
+    """Find the batch if it is `auto`, and scale learning rates that are numbers in proportion to it.
+
+    Raises:
+        InvalidInput: an epoch has fewer batches than gradients are to be accumulated over.
+    """
+    decisions = _batch_size(config, model, splits) if config.batch_size == "auto" else []
+    _check_updates(applied(config, decisions), splits)
+    return decisions
+
+
+def _batch_size(config: configs.Finetune | configs.Train, model: keras.Model, splits: data.Splits) -> list[Decision]:
+    from tlkit import training
+    from tlkit.training import memory
+
+    logits = training.to_logits(model)
+    logits = memory.remat(logits) if config.remat else logits
+    training.compiled(logits, _plans.settings(config, config.full), _plans.UNKNOWN_RATE, multi_label=splits.multi_label)
+    size = memory.batch_size(
+        logits, splits.train.shape, len(splits.classes), len(splits.train), multi_label=splits.multi_label
+    )
+    examples = size * config.gradient_accumulation_steps
+    decisions = [Decision("batch_size", size, "the largest that fits into memory and leaves enough steps per epoch")]
+    for name in ("head", "full"):
+        phase = getattr(config, name, None)
+        if phase and phase.epochs and phase.learning_rate != "auto":
+            scale = memory.scaled_rate(1.0, examples, config.optimizer)
+            decisions.append(Decision(f"{name}.learning_rate", phase.learning_rate * scale))
+            if rates := getattr(phase, "learning_rates", None):
+                scaled = {stage: rate * scale for stage, rate in rates.items()}
+                decisions.append(Decision(f"{name}.learning_rates", scaled))
+    return decisions
+
+
+def _check_updates(config: configs.Training, splits: data.Splits) -> None:
+    """Refuse gradients that are accumulated over more batches than there are: nothing would ever be learnt."""
+    for name in ("head", "full"):
+        phase = getattr(config, name, None)
+        parts = len(_plans.stages(config)) if name == "full" and isinstance(config, configs.Finetune) else 1
+        epochs = (phase.epochs or 0) // parts if phase else 0  # of the shortest part: each starts a sum of its own
+        batches = epochs * math.ceil(len(splits.train) / _plans.batch_size(config))
+        if 0 < batches < config.gradient_accumulation_steps:
+            raise InvalidInput(
+                f"gradient_accumulation_steps is {config.gradient_accumulation_steps}, but phase {name} has no more "
+                f"than {batches} batches: give {batches} or less"
+            )
+
+
+def source(config: configs.Finetune, model: keras.Model, source: Source, pooled: Pooled | None) -> list[Decision]:
+    """Write down what phase full trains on, and which engine computed what it does not compute itself."""
+    decisions = []
+    if config.full.epochs and len(_plans.stages(config)) == 1:
+        decisions.append(Decision("full.stored", source.network is not model, source.reason, quiet=True))
+    extractor = pooled.extractor if pooled else source.extractor
+    if extractor:
+        decisions.append(engine(extractor))
+    return decisions
+
+
+def engine(extractor: Extractor) -> Decision:
+    """Write down which engine computed features."""
+    return Decision("features.engine", extractor.engine, extractor.found or "as it is fast here", quiet=True)
+
+
+def rates(config: configs.Finetune, model: keras.Model, splits: data.Splits, pooled: Pooled | None) -> list[Decision]:
+    """Find learning rates that are `auto` by range tests, after which the model is as it was."""
+    from tlkit.training import finetuning
+
+    decisions: list[Decision] = []
+    for name, phase in (("head", config.head), ("full", config.full)):
+        if not phase.epochs or phase.learning_rate != "auto" or (name == "head" and pooled is None):
+            continue
+        plan = _plans.finetuning(applied(config, decisions), splits)
+        default = type(phase)().learning_rate
+        rate = finetuning.find_rate(model, splits, plan, name, pooled and pooled.train, default)  # type: ignore[arg-type]
+        decisions.append(Decision(f"{name}.learning_rate", rate, "by a range test", quiet=True))
+    return decisions
+
+
+def rate(config: configs.Train, model: keras.Model, splits: data.Splits) -> list[Decision]:
+    """Find the learning rate of `train` by a range test if it is `auto`; the model is left as it was."""
+    if not config.full.epochs or config.full.learning_rate != "auto":
+        return []
+    from tlkit import training
+    from tlkit.training import finetuning, variables
+
+    before = variables.values(model.variables)
+    settings = _plans.settings(config, config.full, _plans.class_weights(config, splits))
+    augment = _plans.changes(config.augment) or None
+    test = training.range_test_full(model, splits.train, settings, seed=config.seed, augment=augment)
+    variables.assign(model.variables, before)  # the seeds of dropout too
+    chosen = finetuning.chosen_rate("full", test.suggested, configs.Phase().learning_rate)  # type: ignore[arg-type]
+    return [Decision("full.learning_rate", chosen, "by a range test", quiet=True)]

@@ -1,0 +1,126 @@
+"""The examples of a recipe: listed, checked, split, and their features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tlkit import config as configs
+from tlkit.display import called, say
+from tlkit.errors import InvalidInput, Undecodable
+
+if TYPE_CHECKING:
+    from tlkit import data, features
+
+
+def listed(config: configs.Data) -> data.Examples:
+    """List what the source holds; no file is opened yet."""
+    from tlkit import data
+
+    return data.load_source(
+        config.origin, path=config.path, name=config.name, data_dir=config.data_dir, separator=config.separator
+    )
+
+
+def photos(config: configs.Recipe) -> data.Examples:
+    """List the photos for a pretrained backbone.
+
+    Raises:
+        InvalidInput: the data are not photos, or cannot be balanced as the config says.
+    """
+    examples = listed(config.data)
+    if not examples.modality.pretrained:
+        raise InvalidInput(
+            f"data.path is {config.data.path!r}, which holds {examples.kind}; a pretrained backbone takes photos: "
+            f"train a network of your own with {called('train')}"
+        )
+    check_balance(config, examples)
+    return examples
+
+
+def check_balance(config: configs.Recipe, examples: data.Examples) -> None:
+    """Refuse to sample classes equally often if an example may have several labels."""
+    if isinstance(config, configs.Training) and config.balance == "sampling" and examples.multi_label:
+        raise InvalidInput(
+            "balance is 'sampling', but examples that may have several labels cannot be sampled so: give --balance "
+            "weights, or leave it out"
+        )
+
+
+def require_one_label(examples: data.Examples, recipe: str) -> None:
+    """Refuse examples that may have several labels, or none."""
+    if examples.multi_label:
+        raise InvalidInput(f"{recipe} takes one label an example, and these may have several: use finetune")
+
+
+def splits(
+    config: configs.Data,
+    examples: data.Examples,
+    shape: Sequence[int | None] | None = None,
+    check: bool = True,
+    quiet: bool = False,
+) -> data.Splits:
+    """Read, check and split what was listed, and say what there is.
+
+    Args:
+        config: Where the data are, and how they are split.
+        examples: What was listed.
+        shape: Height, width and channels of photos; by default their own.
+        check: Look at every example before training, so that damaged ones are named and set aside.
+        quiet: Say nothing.
+    """
+    from tlkit import data
+
+    height, width, channels = shape or (None, None, None)
+    loaded = data.load(
+        examples,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        val_as_test=config.val_as_test,
+        strict=config.strict,
+        seconds=config.seconds,
+        size=(height, width) if height and width else None,
+        channels=channels,
+        check=check,
+    )
+    if not quiet:
+        say(f"{summary(loaded)}; {' x '.join(map(str, loaded.train.shape))}")
+    return loaded
+
+
+def summary(splits: data.Splits) -> str:
+    """Say how many examples each split has, and how many classes there are."""
+    counts = {"training": splits.train, "validation": splits.val, "test": splits.test}
+    sizes = ", ".join(f"{len(part.labels):,} {name}" for name, part in counts.items() if part)
+    return f"{splits.kind}: {sizes}; {len(splits.classes)} classes"
+
+
+def scored(splits: data.Splits) -> tuple[str, data.Photos]:
+    """Give the split that a model is scored on and its name: the test split if there is one, else validation."""
+    return ("test", splits.test) if splits.test else ("validation", splits.val)
+
+
+def split_features(
+    config: configs.Data, examples: data.Examples, extractor: features.Extractor, test: bool = True
+) -> tuple[data.Splits, list[features.Features]]:
+    """Split the photos and give the features of each split; photos whose features are stored are not decoded.
+
+    Args:
+        config: Where the data are, and how they are split.
+        examples: What was listed.
+        extractor: Computes the features.
+        test: Include the test split.
+    """
+    from tlkit.training import sources
+
+    shape, count = extractor.network.input_shape[1:], 3 if test else 2
+
+    def extract(check: bool) -> tuple[data.Splits, list[features.Features]]:
+        loaded = splits(config, examples, shape, check=check)
+        parts = [part for part in (loaded.train, loaded.val, loaded.test) if part is not None]
+        return loaded, sources.extract(extractor, *parts[:count])
+
+    try:
+        return extract(check=False)
+    except Undecodable:  # all are looked at, so that damaged ones are named and set aside
+        return extract(check=True)

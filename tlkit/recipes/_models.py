@@ -1,0 +1,54 @@
+"""A saved model, loaded again from a file or from MLflow."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlkit.errors import InvalidInput, first_line
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load(model: str) -> tuple[keras.Model, list[str] | None]:
+    """Load a model and, where its file has them, the names of its classes.
+
+    Args:
+        model: A `.keras` file or an MLflow URI.
+
+    Raises:
+        InvalidInput: there is no such model, or Keras cannot load it.
+    """
+    path = _download(model) if model.startswith(("models:/", "runs:/")) else Path(model)
+    if path.is_dir():
+        raise InvalidInput(f"{model!r} is a folder; give a .keras file or an MLflow URI such as models:/m-…")
+    if not path.is_file():
+        raise InvalidInput(f"there is no model {model!r}; give a .keras file or an MLflow URI such as models:/m-…")
+    if not zipfile.is_zipfile(path):
+        raise InvalidInput(f"{model!r} is not a .keras file; give one that a recipe or model.save wrote")
+    from tlkit import labels, layers  # noqa: F401  Keras finds our layers by their registered names
+    from tlkit.backbones import modelfiles
+
+    loaded = modelfiles.load(path, repr(model))
+    try:
+        return loaded, labels.read(path)
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"{model!r}: {first_line(error)}") from error
+
+
+def _download(uri: str) -> Path:
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    from tlkit import tracking
+
+    tracking.open_store()
+    if re.fullmatch(r"runs:/[^/]+/?", uri):
+        uri = f"{uri.rstrip('/')}/model"  # the name that the recipes give
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri)) / "data" / "model.keras"
+    except (MlflowException, OSError) as error:
+        raise InvalidInput(f"MLflow has no model {uri!r}: {first_line(error)}") from error

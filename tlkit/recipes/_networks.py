@@ -1,0 +1,131 @@
+"""The network of a recipe: its backbone and head, what computes its features, and whether there is room for it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING
+
+from tlkit import config as configs
+from tlkit.errors import InvalidInput
+from tlkit.recipes import _plans
+
+if TYPE_CHECKING:
+    import keras
+
+    from tlkit import data, features
+    from tlkit.features import store
+    from tlkit.recipes._jobs import Trial
+
+
+def backbone(config: configs.FeatureExtraction | configs.Finetune) -> keras.Model:
+    """Build the pretrained network at the size that the photos will have."""
+    from tlkit import backbones
+
+    network, row = config.backbone, backbones.row(config.backbone.name)
+    size = config.data.image_size or row.size
+    return backbones.build(network.name, (size, size, row.channels), network.weights, network.alpha)
+
+
+def classifier(config: configs.Finetune, examples: data.Examples) -> keras.Model:
+    """Put a head on the backbone, and make trainable what phase full trains in the end."""
+    from tlkit import backbones
+
+    model = backbones.classifier(
+        backbone(config), len(examples.classes), config.head.dropout, multi_label=examples.multi_label
+    )
+    for stage in _plans.stages(config):
+        backbones.unfreeze(model, None, stage, config.full.batch_normalization or "inference")
+    return model
+
+
+def extractor(
+    config: configs.FeatureExtraction | configs.Finetune, frozen: keras.Model, cut: str, dtype: str = "float32"
+) -> features.Extractor:
+    """Make what computes the outputs of a frozen part of the network, which ends at `cut`."""
+    from tlkit import features
+
+    stored = activation_store(config.features)
+    label = f"{title(config.backbone)} at {config.data.image_size} pixels, {cut}"
+    return features.Extractor(frozen, stored, config.features.engine, config.precision, dtype, label)
+
+
+def activation_store(config: configs.Features) -> store.Store | None:
+    """Open the activation store, if there is to be one."""
+    from tlkit.features.store import GB, Store
+
+    return None if config.store == "none" else Store(config.store, config.limit * GB)
+
+
+def store_path(store: str | None) -> str | None:
+    """Write the folder of the activation store so that it means the same from any folder."""
+    return store if store in (None, "none") else os.path.abspath(os.path.expanduser(store))
+
+
+def title(backbone: configs.Backbone) -> str:
+    """Name a backbone for a person.
+
+    >>> title(configs.Backbone("MobileNet", alpha=0.5))
+    'MobileNet 0.5'
+    """
+    return backbone.name + (f" {backbone.alpha:g}" if backbone.alpha else "")
+
+
+def name(config: configs.Recipe | configs.TrainGraph) -> str:
+    """Name the network of a config."""
+    if isinstance(config, configs.FeatureExtraction | configs.Finetune):
+        return config.backbone.name
+    return config.builder.name if isinstance(config, configs.Train) else "gcn"
+
+
+def check_stages(config: configs.Finetune) -> None:
+    """Refuse stages that the backbone does not have, that come in another order, or that have rates and are frozen.
+
+    Raises:
+        InvalidInput: the message names the stages that there are.
+    """
+    from tlkit import backbones
+
+    known = list(backbones.row(config.backbone.name).stages)
+    stages, rates = [stage for stage in _plans.stages(config) if stage], config.full.learning_rates or {}
+    for setting, names, allowed in (
+        ("full.unfreeze_from", stages, known),
+        ("full.learning_rates", rates, [*known, "head"]),
+    ):
+        for name in names:
+            if name not in allowed:
+                available = ", ".join(allowed) or "none"
+                raise InvalidInput(f"{setting}: stage {name!r} is unknown: {config.backbone.name} has {available}")
+    places = [known.index(stage) for stage in stages]
+    if any(upper <= lower for upper, lower in itertools.pairwise(places)):
+        ordered = ", ".join(sorted(set(stages), key=known.index, reverse=True))
+        raise InvalidInput(f"full.unfreeze_from is {stages}; each is to add lower stages: give [{ordered}]")
+    for name in rates:
+        if places and name != "head" and known.index(name) < places[-1]:
+            raise InvalidInput(
+                f"full.learning_rates has {name}, which is frozen: full.unfreeze_from is {stages[-1]}; leave one out"
+            )
+
+
+def admit(model: keras.Model, trial: Trial | None = None) -> None:
+    """Refuse a network that is larger than a trial's may be or than the disk has room for, before it is trained.
+
+    Raises:
+        InvalidInput: it is larger than a trial's may be.
+        Unavailable: it could not be saved.
+    """
+    from tlkit.tracking import journal
+
+    journal.check_room(journal.ROOM + 4 * model.count_params())
+    if trial is None:
+        return
+    from tlkit import arithmetic
+
+    limits = {"parameters": trial.max_parameters, "multiply_adds": trial.max_multiply_adds}
+    if not any(limits.values()):
+        return
+    totals = arithmetic.totals(arithmetic.describe(model))
+    for quantity, limit in limits.items():
+        size = getattr(totals, quantity)
+        if limit and size and size > limit:
+            raise InvalidInput(f"turned down: {size:,} {quantity.replace('_', '-')}, and max_{quantity} is {limit:,}")

@@ -1,0 +1,79 @@
+"""The note of a run in MLflow: for whoever opens it, what was trained on what, how well it does, how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tlkit.display import code, markdown
+from tlkit.recipes import _networks, _runs
+
+if TYPE_CHECKING:
+    import keras
+
+    from tlkit import data, evaluation
+    from tlkit.data import graph
+    from tlkit.recipes._jobs import Job
+    from tlkit.recipes._results import Fit
+
+PURPOSES = {"train": "training", "val": "validation", "test": "the test"}
+
+
+def note(
+    job: Job[Any],
+    model: keras.Model,
+    fit: Fit,
+    scores: evaluation.Scores,
+    splits: data.Splits | graph.Graph,
+    run_id: str,
+) -> str:
+    """Describe a run for whoever opens it: what was trained on what, how well it does, and how to use it."""
+    from tlkit import plots
+    from tlkit.progress import duration
+
+    kind, (headline, score, (low, high)) = splits.kind, scores.headline
+    name, network = markdown(_runs.dataset_name(job.config.data)), markdown(_networks.name(job.config))
+    counts = {split: count for split, (count, _) in splits.parts.items()}
+    said = ", ".join(f"{counts[split]:,} for {word}" for split, word in PURPOSES.items() if split in counts)
+    chosen = " These examples chose the epoch too, so this flatters." if fit.flatters(scores) else ""
+    classes = ", ".join(markdown(plots.shortened(name, 60)) for name in splits.classes[:20])
+    classes += ", ..." if len(splits.classes) > 20 else ""
+    command = f"python -m tlkit.recipes.predict runs:/{run_id}/model PHOTO.jpg"
+    served = f"mlflow models serve -m runs:/{run_id}/model --env-manager local"
+    loaded = f'model = mlflow.pyfunc.load_model("runs:/{run_id}/model")'
+    use = [command] * splits.modality.predicted + [served] * bool(splits.modality.requests)
+    mistakes = "`worst_mistakes.png` and " if "worst_mistakes.png" in fit.pictures else ""
+    lines = [
+        f"**{network}**, {model.count_params():,} parameters, by `{job.recipe}` on {kind} of **{name}**: "
+        f"{said}; {len(splits.classes)} classes ({classes}).",
+        "",
+        f"**{scores.split.capitalize()} {headline} {score:.3f}** (95 % interval {low:.3f} to {high:.3f}, "
+        f"{scores.photos:,} {kind}), F1 {scores.f1:.3f}, loss {scores.loss:.3f}{_also(scores, splits.classes)}; "
+        f"trained in {duration(fit.seconds)}.{chosen}",
+        "",
+        "To use it:",
+        "",
+        "```",
+        *use,
+        loaded,
+        "```",
+        "",
+        f"Where it is wrong: {mistakes}`predictions.json`. `config.yaml` repeats the run.",
+    ]
+    return "\n".join(lines)
+
+
+def _also(scores: evaluation.Scores, classes: Sequence[str]) -> str:
+    """Say what else is asked of several labels an example, and of two classes, of which the second is the positive."""
+    found = {name.removeprefix(f"{scores.split}_"): value for name, value in scores.metrics().items()}
+    if scores.multi_label:
+        said = {"micro F1": "f1_micro", "labels right": "accuracy", "all labels of an example right": "exact_match"}
+    elif len(classes) == 2:
+        said = {
+            f"{code(classes[1])}: precision": "precision",
+            "recall": "recall",
+            "average precision": "average_precision",
+        }
+    else:
+        said = {}
+    return "".join(f", {text} {found[name]:.3f}" for text, name in said.items() if name in found)

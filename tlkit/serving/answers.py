@@ -1,0 +1,87 @@
+"""Turn the probabilities of one example into labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tlkit.errors import InvalidInput
+from tlkit.evaluation import predictions
+from tlkit.labels import joined
+
+if TYPE_CHECKING:
+    import keras
+
+TOP = 5  # classes that an answer lists
+
+
+class Answer(NamedTuple):
+    """The answer for one example.
+
+    Args:
+        label: Of the most probable class, or, where there may be several, all labels with | between them.
+        probability: Of this label, or of exactly these labels.
+        top: The most probable classes with their probabilities; where there may be several labels, all classes.
+    """
+
+    label: str
+    probability: float
+    top: list[tuple[str, float]]
+
+
+def multi_label(model: keras.Model) -> bool:
+    """Return whether a model may give an example several labels, or none: it ends in two or more sigmoid units.
+
+    So the model file alone tells, even one that plain Keras saved.
+
+    >>> import keras
+    >>> layers = [keras.Input((4,)), keras.layers.Dense(3, activation="sigmoid")]
+    >>> multi_label(keras.Sequential(layers))
+    True
+    """
+    import keras
+
+    last = model.layers[-1]
+    while isinstance(last, keras.Model):
+        last = last.layers[-1]
+    return model.output_shape[-1] > 1 and getattr(last, "activation", None) is keras.activations.sigmoid
+
+
+def ranked(probabilities: np.ndarray, classes: Sequence[str], count: int = TOP) -> list[tuple[str, float]]:
+    """Return the most probable classes of one example, the most probable first.
+
+    Shapes:
+        probabilities: (classes,), or (1,) from a single sigmoid unit for two classes
+
+    Raises:
+        InvalidInput: a probability is not a number.
+
+    >>> ranked(np.array([0.25]), ["cat", "dog"])
+    [('cat', 0.75), ('dog', 0.25)]
+    """
+    if not np.isfinite(probabilities).all():
+        raise InvalidInput("the network's answer is not a number: its weights are too large or damaged, train it again")
+    shares = probabilities if len(probabilities) > 1 else np.array([1 - probabilities[0], probabilities[0]])
+    best = np.argsort(-shares, kind="stable")[:count]
+    return [(classes[index], float(shares[index])) for index in best]
+
+
+def answer(probabilities: np.ndarray, classes: Sequence[str], several: bool = False) -> Answer:
+    """Return the label of one example, its probability, and the most probable classes.
+
+    Args:
+        probabilities: Of the example, shape (classes,).
+        classes: Their names.
+        several: Whether it may have several labels, or none: those with a probability above 0.5.
+
+    >>> answer(np.array([0.9, 0.2, 0.5]), ["cat", "dog", "sofa"], several=True)
+    Answer(label='cat', probability=0.36000000000000004, top=[('cat', 0.9), ('sofa', 0.5), ('dog', 0.2)])
+    """
+    if not several:
+        top = ranked(probabilities, classes)
+        return Answer(*top[0], top)
+    positive = probabilities > 0.5
+    share = float(predictions.of_labels(probabilities[None], positive[None])[0])
+    return Answer(joined(positive.tolist(), classes), share, ranked(probabilities, classes, len(classes)))

@@ -1,0 +1,235 @@
+"""Fine-tuning a classifier: a head on frozen features first, then the network from a stage on.
+
+`fine_tune` does it in one call. Its steps are public too, for whoever wants to look at a decision before the next step,
+as the recipe does: `sources.choose`, `sources.pool`, `find_rate`, `fit_phases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import keras
+
+from tlkit import backbones
+from tlkit.data import Splits
+from tlkit.display import say
+from tlkit.errors import InvalidInput
+from tlkit.features import Extractor, Features
+from tlkit.features.store import Store
+from tlkit.training import checkpoints, finder, sources, variables
+from tlkit.training.full import fit_full, range_test_full
+from tlkit.training.heads import fit_head, range_test_head, solve_head, train_head_briefly
+from tlkit.training.plans import FineTuning
+from tlkit.training.settings import Checkpointing, History, Settings
+from tlkit.training.sources import Pooled, Source
+
+HEAD_RATE, RATE = 3e-3, 3e-4  # those of the recipe
+
+
+def fine_tune(
+    model: keras.Model,
+    splits: Splits,
+    *,
+    epochs: int = 10,
+    unfreeze_from: str | None = None,
+    learning_rate: float | Literal["auto"] = RATE,
+    batch_size: int = 32,
+    augment: Mapping[str, Any] | None = None,
+    store: Store | None = None,
+    seed: int = 0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> History:
+    """Fine-tune a classifier: solve its head on frozen features, then train the backbone from a stage on.
+
+    Where each photo may have several labels the head is trained, as logistic regression does not apply. The frozen
+    stages are computed once and not in each epoch where that saves time.
+
+    Args:
+        model: A classifier of `backbones.classifier` on a backbone of `backbones.build`. Trained in place.
+        splits: The photos, of `data.load`, at the size that the model takes.
+        epochs: Maximum number of epochs after the head; training stops after 5 without a lower validation loss.
+        unfreeze_from: First stage to train, such as `stage4`; by default the whole backbone.
+        learning_rate: Peak learning rate of AdamW, which then falls along a cosine; `auto` finds it by a range test.
+        batch_size: Photos per step.
+        augment: Random changes of the training photos, as `data.batches` takes them, such as `{"flip": True}`.
+        store: Where activations are stored for later runs; by default they are kept in memory.
+        seed: Seeds the order of the photos and the augmentation.
+        callbacks: Keras callbacks.
+
+    Returns:
+        One entry per epoch; the model has the weights of the best one, by validation loss.
+
+    Raises:
+        InvalidInput: the backbone has no such stage, the photos do not fit the model, or the loss became nan or
+            infinite at once.
+        Unavailable: not even a batch of 1 fits into memory.
+
+    >>> from tlkit import data
+    >>> splits = data.load("embedded", size=(32, 32), channels=1)
+    >>> model = backbones.classifier(backbones.build("LetterNet"), len(splits.classes))
+    >>> history = fine_tune(model, splits, epochs=1, unfreeze_from="stage3")
+    full phase: ...
+    >>> history.best["val_accuracy"] > 0.97
+    True
+    """
+    shape = tuple(model.input_shape[1:])
+    if shape != tuple(splits.train.shape):
+        size = f"size={shape[:2]}, channels={shape[2]}"
+        raise InvalidInput(f"the photos are {splits.train.shape}, and the model takes {shape}: load them with {size}")
+    solve = not splits.multi_label
+    plan = FineTuning(
+        head=Settings(0 if solve else 30, HEAD_RATE, batch_size=batch_size),
+        full=Settings(epochs, RATE if learning_rate == "auto" else learning_rate, batch_size=batch_size),
+        solve=solve,
+        stages=(unfreeze_from,),
+        augment=augment,
+        seed=seed,
+    )
+    backbones.unfreeze(model, from_stage=unfreeze_from)
+
+    def extractor(network: keras.Model, cut: str, dtype: str) -> Extractor:
+        return Extractor(network, store, dtype=dtype, label=cut)
+
+    source = sources.choose(model, splits, plan, extractor)
+    pooled = sources.pool(model, splits, extractor)
+    if learning_rate == "auto" and epochs:
+        rate = find_rate(model, splits, plan, "full", pooled.train, RATE)
+        plan = plan._replace(full=plan.full._replace(learning_rate=rate))
+    return fit_phases(model, source, pooled, plan, callbacks=callbacks)
+
+
+def find_rate(
+    model: keras.Model,
+    splits: Splits,
+    plan: FineTuning,
+    phase: Literal["head", "full"],
+    features: Features | None,
+    default: float,
+) -> float:
+    """Find the learning rate of a phase by a range test, and say so; the model is left as it was.
+
+    Returns:
+        The rate; `default` if the loss fell at no rate.
+    """
+    before = variables.values(model.variables)
+    suggested = range_test(model, splits, plan, phase, features).suggested
+    variables.assign(model.variables, before)  # the seeds of dropout too
+    return chosen_rate(phase, suggested, default)
+
+
+def chosen_rate(phase: str, suggested: float | None, default: float) -> float:
+    """Say which learning rate a range test leads to, and give it."""
+    rate = suggested or default
+    reason = "by a range test" if suggested else "the default, as in a range test the loss fell at no rate"
+    say(f"{phase}: learning rate {rate:.2g}, {reason}")
+    return rate
+
+
+def range_test(
+    model: keras.Model,
+    splits: Splits,
+    plan: FineTuning,
+    phase: Literal["head", "full"],
+    features: Features | None,
+    **more: Any,
+) -> finder.RangeTest:
+    """Test the learning rates of a phase, of phase full with a head that has been trained briefly.
+
+    Args:
+        model: The classifier; its head may have other weights afterwards.
+        splits: The photos.
+        plan: How it is fine-tuned.
+        phase: `head` or `full`.
+        features: Pooled features of the training photos, if there is a head to train before.
+        more: See `finder.range_test`.
+    """
+    if features:
+        backbones.freeze(model)
+        if phase == "head":
+            return range_test_head(model, features, plan.head, seed=plan.seed, **more)
+        train_head_briefly(model, features, plan.head, plan.seed)
+    backbones.unfreeze(model, None, plan.stages[-1], plan.batch_normalization)
+    stages = backbones.stages(model)
+    return range_test_full(
+        model, splits.train, plan.full, seed=plan.seed, augment=plan.augment or None, stages=stages, **more
+    )
+
+
+def fit_phases(
+    model: keras.Model,
+    source: Source,
+    pooled: Pooled | None,
+    plan: FineTuning,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    checkpointing: Callable[[str], Checkpointing | None] = lambda phase: None,
+    until: int | None = None,
+) -> History:
+    """Carry out a plan: the head, then the parts of phase full; those that a checkpoint shows to be done are left out.
+
+    Args:
+        model: The classifier.
+        source: What phase full trains on.
+        pooled: What the head learns from; None if there is no such phase.
+        plan: How it is fine-tuned.
+        callbacks: Keras callbacks of every phase.
+        checkpointing: From the name of a phase to where its checkpoint is written.
+        until: Number of epochs of phase full after which it stops for now.
+
+    Returns:
+        One entry per epoch; the model has the weights of the best one.
+    """
+    places = [checkpointing(name) for name, _, _ in plan.phases]
+    # A phase is over if a later one has a checkpoint, which holds all that it learnt.
+    current = max(
+        (number for number, place in enumerate(places) if place and checkpoints.exists(place.path)), default=-1
+    )
+    history = History([])
+    if pooled and current < 0:
+        history = _fit_head(model, pooled, plan, callbacks, checkpointing("head"))
+    for number, (name, stage, settings) in enumerate(plan.phases):
+        if not plan.full.epochs or number < current:
+            continue
+        backbones.unfreeze(model, None, stage, plan.batch_normalization)
+        history = fit_full(
+            source.network,
+            source.train,
+            source.val,
+            settings,
+            seed=plan.seed,
+            augment=source.augment,
+            before=history,
+            stages=backbones.stages(model),
+            until=until,
+            checkpointing=places[number],
+            phase=name,
+            callbacks=callbacks,
+        )
+    return history
+
+
+def _fit_head(
+    model: keras.Model,
+    pooled: Pooled,
+    plan: FineTuning,
+    callbacks: Sequence[keras.callbacks.Callback],
+    checkpointing: Checkpointing | None,
+) -> History:
+    """Solve the head, train it, or both."""
+    history = History([])
+    backbones.freeze(model)
+    if plan.solve:
+        history = solve_head(model, pooled.train, pooled.val, plan.head, seed=plan.seed, callbacks=callbacks)
+    if plan.head.epochs:
+        history = fit_head(
+            model,
+            pooled.train,
+            pooled.val,
+            plan.head,
+            seed=plan.seed,
+            before=history,
+            checkpointing=checkpointing,
+            callbacks=callbacks,
+        )
+    return history

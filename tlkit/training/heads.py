@@ -1,0 +1,155 @@
+"""The head of a classifier, on features of its frozen backbone: solved, trained, or both."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from tlkit import autolog, backbones, features, probes
+from tlkit.data import ExampleSet, NamedExamples, batches
+from tlkit.display import say
+from tlkit.features import Features
+from tlkit.training import batched, finder
+from tlkit.training.batched import Learner
+from tlkit.training.phases import compiled
+from tlkit.training.settings import Checkpointing, History, Settings
+
+BRIEF_STEPS = 15  # of `train_head_briefly`; after 30 the loss hardly falls in a range test of the whole network
+PLAIN = Settings(epochs=0, learning_rate=1e-3)
+
+
+def solve_head(
+    model: keras.Model,
+    train: NamedExamples | Features,
+    val: NamedExamples | Features,
+    settings: Settings = PLAIN,
+    *,
+    seed: int = 0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> History:
+    """Solve the head of a classifier: logistic regression on features of the frozen backbone.
+
+    Fine-tuning that starts from such a head changes good features less (Kumar et al. 2022, arXiv:2202.10054).
+
+    Args:
+        model: A classifier of `backbones.classifier` with one label per example.
+        train: The training photos, or their pooled features (`tlkit.features.Features`) if these are known already.
+        val: The validation photos, or their pooled features.
+        settings: Settings of the loss that is reported.
+        seed: Seeds the cross-validation that chooses the regularization.
+        callbacks: Keras callbacks; they see one epoch.
+
+    Returns:
+        A history of one epoch, without a learning rate.
+
+    Raises:
+        InvalidInput: see `probes.logistic_regression`.
+
+    >>> from tlkit import data
+    >>> splits = data.load("embedded", size=(32, 32), channels=1)
+    >>> model = backbones.classifier(backbones.build("LetterNet"), len(splits.classes))
+    >>> history = solve_head(model, splits.train, splits.val)
+    head: solved by logistic regression, l2 ...; validation loss ..., accuracy ...
+    """
+    began = time.perf_counter()
+    known, scored = pooled_features(model, train, val)
+    logits = head_of(model, known)
+    classes = logits.output.shape[-1]
+    probe = probes.logistic_regression(known.array(), known.labels, classes, groups=known.hashes, seed=seed)
+    backbones.set_head(model, probe.kernel, probe.bias)
+    compiled(logits, settings, settings.learning_rate)
+    scores = {
+        f"{prefix}{name}": float(value)
+        for prefix, part in {"": known, "val_": scored}.items()
+        for name, value in logits.evaluate(batches(part, 256), verbose=0, return_dict=True).items()
+    }
+    outcome = f"validation loss {scores['val_loss']:.4f}, accuracy {scores['val_accuracy']:.4f}"
+    say(f"head: solved by logistic regression, l2 {probe.l2:.2g}; {outcome}")
+    keras.callbacks.CallbackList(list(callbacks), model=logits).on_epoch_end(0, scores)
+    return History([{"epoch": 1, "phase": "head", **scores, "seconds": time.perf_counter() - began}])
+
+
+def fit_head(
+    model: keras.Model,
+    train: Features,
+    val: Features,
+    settings: Settings,
+    *,
+    seed: int = 0,
+    before: History | None = None,
+    checkpointing: Checkpointing | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> History:
+    """Train the head of a classifier on features of the frozen backbone.
+
+    It gives what passing the photos through the frozen backbone in each epoch would give, because nothing below the
+    head is random.
+
+    Args:
+        model: A classifier of `backbones.classifier`.
+        train: The pooled features of the training photos.
+        val: The pooled features of the validation photos.
+        settings: How the head learns.
+        seed: Seeds the order of the examples.
+        before: What `solve_head` returned; the model keeps its weights unless this phase finds better ones.
+        checkpointing: See `fit_full`.
+        callbacks: Keras callbacks.
+
+    Returns:
+        One entry per epoch, that of `before` included; the model has the weights of the best one.
+    """
+    learner = Learner(head_of(model, train), train, settings, seed)
+    return batched.fit(learner, val, "head", before=before, checkpointing=checkpointing, callbacks=callbacks)
+
+
+def range_test_head(
+    model: keras.Model, train: Features, settings: Settings, *, seed: int = 0, **more: Any
+) -> finder.RangeTest:
+    """Test learning rates for `fit_head`; the model is left as it was.
+
+    Args:
+        model: A classifier of `backbones.classifier`.
+        train: The pooled features of the training photos.
+        settings: How the head learns; the learning rate does not matter.
+        seed: Seeds the order of the examples.
+        more: See `finder.range_test`.
+    """
+    return batched.range_test(Learner(head_of(model, train), train, settings, seed), **more)
+
+
+def train_head_briefly(model: keras.Model, train: Features, settings: Settings, seed: int = 0) -> None:
+    """Train a new head for a few steps before the learning rates of the whole network are tested.
+
+    With a good head the loss falls at no rate of the whole network; with a random one its fall says nothing.
+
+    Args:
+        model: A classifier of `backbones.classifier`.
+        train: The pooled features of the training photos.
+        settings: How the head learns.
+        seed: Seeds the order of the examples.
+    """
+    logits = head_of(model, train)
+    compiled(logits, settings, settings.learning_rate, multi_label=train.labels.ndim == 2)
+    examples = batches(train, settings.batch_size, shuffle=True, seed=seed)
+    epochs, steps = math.ceil(BRIEF_STEPS * settings.batch_size / len(train)), None
+    if epochs == 1:
+        steps = min(BRIEF_STEPS, math.ceil(len(train) / settings.batch_size))
+    with autolog.suspended():
+        logits.fit(examples, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=0)
+
+
+def pooled_features(model: keras.Model, *examples: NamedExamples | Features) -> list[Features]:
+    """Give the pooled features of each example set; those that are features already stay as they are."""
+    photos = [part for part in examples if not isinstance(part, Features)]
+    computed = iter(features.Extractor(features.pooled(model)).extract(*photos) if photos else [])
+    return [part if isinstance(part, Features) else next(computed) for part in examples]
+
+
+def head_of(model: keras.Model, examples: ExampleSet) -> keras.Model:
+    """Give the head alone, from pooled features to logits."""
+    inputs = keras.Input(examples.shape)
+    return keras.Model(inputs, model.get_layer("head")(model.get_layer("dropout")(inputs)))

@@ -1,0 +1,68 @@
+"""How a phase of training learns, what happened in it, and where its checkpoint is."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Settings(NamedTuple):
+    """How one phase learns.
+
+    The fields mean what they mean on the command line: see `config.Phase` and `config.Full` for those of a phase, and
+    `config.Training` for those of the whole run. What differs:
+
+    Args:
+        class_weights: Weight of each class in the loss; see `losses.balanced`.
+        balanced: Sample all classes equally often; see `data.batches`.
+        remat: Recompute activations in the backward pass instead of keeping them, in `fit_full`.
+    """
+
+    epochs: int
+    learning_rate: float
+    warmup: float = 0.1
+    patience: int = 5
+    batch_size: int = 32
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.0
+    layer_decay: float = 1.0
+    schedule: str = "cosine"
+    optimizer: str = "adamw"
+    focal_gamma: float = 0.0
+    class_weights: list[float] | None = None
+    balanced: bool = False
+    global_clipnorm: float | None = None
+    gradient_accumulation_steps: int = 1
+    ema_momentum: float | None = None
+    learning_rates: dict[str, float] | None = None
+    remat: bool = False
+
+
+class History(NamedTuple):
+    """What happened in each epoch: Keras' logs, with the global `epoch` (from 1), its `phase` and its `seconds`."""
+
+    epochs: list[dict[str, Any]]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The epoch with the lowest validation loss, whose weights the model has."""
+        return min(self.epochs, key=lambda epoch: (not math.isfinite(epoch["val_loss"]), epoch["val_loss"]))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training in all phases."""
+        return sum(epoch["seconds"] for epoch in self.epochs)
+
+
+class Checkpointing(NamedTuple):
+    """Where a phase writes its checkpoint, and how often.
+
+    Args:
+        path: File of the checkpoint. If it exists, the phase resumes from it instead of starting anew.
+        within_epochs: Also write it within epochs, at most every ten seconds, so that little is lost if the process is
+            killed. A first interrupt then waits for the current step.
+    """
+
+    path: Path
+    within_epochs: bool = False
