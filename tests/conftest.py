@@ -60,6 +60,19 @@ def folder(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that Python runs one by one, for tests of few steps and of other things: compiling takes far longer.
+
+    Not on JAX, which then compiles each operation by itself.
+    """
+    import keras
+    from keras.src.trainers.trainer import Trainer
+
+    if keras.backend.backend() != "jax":
+        monkeypatch.setattr(Trainer, "run_eagerly", property(lambda self: True, lambda self, value: None))
+
+
+@pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Networks with shapes and no values, for what only counts: drawing a thousand million weights takes a minute."""
     import keras

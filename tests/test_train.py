@@ -104,6 +104,7 @@ def test_volumes_leave_a_run(folder: Path, capsys: pytest.CaptureFixture):
     assert '.predict({"array": ["mlruns/' in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_photos_train_a_landmark_that_predict_can_use(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
     argv = ["--data.source", "folder", "--data.path", str(photos), "--builder.name", "lenet_mini", "--full.epochs", "1"]
     assert cli.call(config.Train, train.run, argv) == 0
@@ -182,6 +183,7 @@ def test_a_constant_channel_is_not_divided_by_nothing():
         train.build(config.Train(builder=config.Builder(spectrogram=False)), dataclasses.replace(found, train=huge))
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_signal_is_an_array_and_no_sound(folder: Path, capsys: pytest.CaptureFixture):
     path = write_arrays(folder / "signals.npz", (64,))
     status = cli.call(config.Train, train.run, ["--data.source", "npz", "--data.path", str(path), *TINY])
