@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def main(folder: Path) -> int:
     """Run trials, and return the exit status that says why there are no more."""
     config = cli.from_settings(Tune, untrusted.read_yaml(folder / "search.yaml"))
-    _jobs.import_keras()
+    _jobs.start_keras()
     from tlkit import tuning
 
     trials = folder / "trials"

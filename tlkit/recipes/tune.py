@@ -75,7 +75,7 @@ def _prepare(config: Tune, corners: Sequence[_search.Tuned]) -> None:
     Raises:
         InvalidInput: the recipe does not take some of the settings or the data.
     """
-    _jobs.import_keras()
+    _jobs.start_keras()
     from tlkit import runtime, tracking
     from tlkit.tracking import registry
 
