@@ -33,8 +33,8 @@ def grid_of(call: Call, grids: Sequence[Grid]) -> Grid:
     if any(kind.startswith(("ZeroPadding", "Cropping")) or kind == "Pad" for kind in names):
         return grids[0]
     if any(kind.startswith("UpSampling") for kind in names):
-        seen = _RESAMPLED[getattr(operation, "interpolation", "nearest")]
-        return grids[0].finer([seen] * axes, per_axis("size", operation.size, axes))
+        cells = _RESAMPLED[getattr(operation, "interpolation", "nearest")]
+        return grids[0].finer([cells] * axes, per_axis("size", operation.size, axes))
     size = getattr(operation, "kernel_size", None) or getattr(operation, "pool_size", None)
     if size is None or not hasattr(operation, "strides"):
         return UNKNOWN if names & _LOST else _merge(call, grids)
@@ -55,8 +55,8 @@ def _merge(call: Call, grids: Sequence[Grid]) -> Grid:
         return UNKNOWN
     fields = [grid.field for grid in grids]
     strides = [grid.stride for grid in grids if grid.stride is not None and len(grid.stride) == len(space)]
-    known = [field for field in fields if field is not None and len(field) == len(space)]
+    complete = [field for field in fields if field is not None and len(field) == len(space)]
     return Grid(
-        tuple(map(max, zip(*known, strict=True))) if len(known) == len(fields) else None,
+        tuple(map(max, zip(*complete, strict=True))) if len(complete) == len(fields) else None,
         tuple(map(max, zip(*strides, strict=True))) if strides else None,
     )

@@ -75,9 +75,9 @@ def _check_file(path: str | Path) -> int:
             raise InvalidInput(f"it holds several members {repeated[0]}")
         stored = min(sum(member.compress_size for member in members), Path(path).stat().st_size)
         untrusted.check_expansion(sum(member.file_size for member in members), stored, "it")
-        for wanted in (CONFIG, WEIGHTS):
-            if wanted not in archive.namelist():
-                raise InvalidInput(f"it holds no {wanted}")
+        for name in (CONFIG, WEIGHTS):
+            if name not in archive.namelist():
+                raise InvalidInput(f"it holds no {name}")
         if not isinstance(untrusted.parse_json(untrusted.member(archive, CONFIG, LONGEST_CONFIG), CONFIG), dict):
             raise InvalidInput(f"its {CONFIG} describes no model")
         size = archive.getinfo(WEIGHTS).file_size

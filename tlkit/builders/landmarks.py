@@ -71,8 +71,8 @@ def build(
     """
     family, row = _row(variant, changes)
     if weights == "imagenet" and getattr(row, "application", None) is None:
-        published = [known for known, other in VARIANTS.items() if getattr(other, "application", None)]
-        same = [known for known in published if known.startswith(variant)]
+        published = [name for name, each in VARIANTS.items() if getattr(each, "application", None)]
+        same = [name for name in published if name.startswith(variant)]
         raise InvalidInput(
             f"weights is 'imagenet': keras.applications has no weights for {variant}, but for "
             f"{', '.join(same or published)}; give one of them, {pretrained.HINT}"

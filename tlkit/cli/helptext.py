@@ -113,8 +113,8 @@ def _first(config_class: type) -> list[str]:
     names = list(fields.names(config_class))
     inherited = {name for base in config_class.__mro__[1:] for name in getattr(base, "__dataclass_fields__", {})}
     own = [name for name in names if "." not in name and name not in inherited]
-    wanted = dict.fromkeys([FIRST[0], *own, *FIRST[1:]])
-    return names if len(names) <= SEVERAL else [name for name in wanted if name in names][:SEVERAL]
+    ordered = dict.fromkeys([FIRST[0], *own, *FIRST[1:]])
+    return names if len(names) <= SEVERAL else [name for name in ordered if name in names][:SEVERAL]
 
 
 def _groups(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, Literal
+from typing import Literal
 
 from tlkit.config.fields import require
+
+Origin = Literal["embedded", "folder", "csv", "npz", "tfds"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +84,8 @@ class Data:
         )
 
     @property
-    def origin(self) -> Any:
-        """The source, also where it is `auto`.
+    def origin(self) -> Origin:
+        """The source; for `auto`, the one that path and name stand for.
 
         >>> Data(path="photos").origin, Data(path="photos.csv").origin, Data().origin
         ('folder', 'csv', 'embedded')
@@ -91,7 +93,8 @@ class Data:
         if self.source != "auto":
             return self.source
         if self.path:
-            return {".csv": "csv", ".npz": "npz"}.get(os.path.splitext(self.path)[1].lower(), "folder")
+            suffix = os.path.splitext(self.path)[1].lower()
+            return "csv" if suffix == ".csv" else "npz" if suffix == ".npz" else "folder"
         return "tfds" if self.name else "embedded"
 
 

@@ -124,8 +124,8 @@ class Full(Phase):
         auto = self.learning_rates and self.learning_rate == "auto"
         require(not auto, "full.learning_rate", self.learning_rate, "beside full.learning_rates it must be a number")
         require(self.unfreeze_from != [], "full.unfreeze_from", self.unfreeze_from, "it must name a stage or more")
-        wanted = self.stored and self.unfreeze_from is None
-        require(not wanted, "full.stored", self.stored, "it goes with --full.unfreeze_from, else no stage is frozen")
+        unfrozen = self.stored and self.unfreeze_from is None
+        require(not unfrozen, "full.stored", self.stored, "it goes with --full.unfreeze_from, else no stage is frozen")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -143,24 +144,12 @@ def receptive_fields(
             weights, space, frame = weights[space[0] // 2], space[1:], frame and frame[1:]
         weights = weights / max(float(weights.max()), 1e-30)
         if len(space) == 1:
-            axes.fill_between(np.arange(space[0]), weights, step="mid", color=BLUE, lw=0)
-            axes.set(ylim=(0, 1.05), xlim=(-0.5, space[0] - 0.5))
-            axes.spines[["top", "right"]].set_visible(False)
-            if frame:
-                start, end = frame[0]
-                for edge in (start, end):
-                    axes.axvline(edge - 0.5, color=ORANGE, ls="--", lw=1.2)
-                axes.set_xlim(max(start - (end - start), 0) - 0.5, min(2 * end - start, space[0]) - 0.5)
+            _field_on_axis(axes, weights, frame)
         else:
-            drawn = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1)
-            if frame:
-                (top, bottom), (left, right) = frame
-                corner = (left - 0.5, top - 0.5)
-                axes.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, ec="white", ls="--", lw=1.2))
-                axes.set(xlim=(-0.5, space[1] - 0.5), ylim=(space[0] - 0.5, -0.5))
-        said = "all" if field is None else " × ".join(map(str, dict.fromkeys(field)))
-        said += " > input" if field is not None and frame is None else ""
-        axes.set_title(f"{shown(stage)}\nfield {said}, effective {sizes[stage]:.0f}", fontsize=9, parse_math=False)
+            drawn = _field_in_plane(axes, weights, frame)
+        size = "all" if field is None else " × ".join(map(str, dict.fromkeys(field)))
+        size += " > input" if field is not None and frame is None else ""
+        axes.set_title(f"{shown(stage)}\nfield {size}, effective {sizes[stage]:.0f}", fontsize=9, parse_math=False)
         axes.tick_params(labelsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=len(space) > 1))
@@ -171,6 +160,30 @@ def receptive_fields(
         bar.outline.set_visible(False)
     figure.suptitle(title, parse_math=False)
     return figure
+
+
+def _field_on_axis(axes: Axes, weights: np.ndarray, frame: Sequence[tuple[int, int]] | None) -> None:
+    """Draw the weights of cells on one axis of space, and a line at each end of the field."""
+    length = len(weights)
+    axes.fill_between(np.arange(length), weights, step="mid", color=BLUE, lw=0)
+    axes.set(ylim=(0, 1.05), xlim=(-0.5, length - 0.5))
+    axes.spines[["top", "right"]].set_visible(False)
+    if frame:
+        start, end = frame[0]
+        for edge in (start, end):
+            axes.axvline(edge - 0.5, color=ORANGE, ls="--", lw=1.2)
+        axes.set_xlim(max(start - (end - start), 0) - 0.5, min(2 * end - start, length) - 0.5)
+
+
+def _field_in_plane(axes: Axes, weights: np.ndarray, frame: Sequence[tuple[int, int]] | None) -> AxesImage:
+    """Draw the weights of cells on two axes of space, and a frame around the field."""
+    image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1)
+    if frame:
+        (top, bottom), (left, right) = frame
+        corner = (left - 0.5, top - 0.5)
+        axes.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, ec="white", ls="--", lw=1.2))
+        axes.set(xlim=(-0.5, weights.shape[1] - 0.5), ylim=(weights.shape[0] - 0.5, -0.5))
+    return image
 
 
 def _cells(axes: Axes, values: np.ndarray, rank: int, **colors: Any) -> None:

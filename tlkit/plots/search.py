@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
@@ -62,25 +63,8 @@ def parallel_coordinates(
     axes.plot(*lines[-1].T, color=colors[-1], lw=3.2, label="best", clip_on=False, path_effects=casing)
     axes.scatter(across[[-1] * len(lines)], places[:, -1], c=colors, s=16, zorder=4, clip_on=False)
     for name, scale, x, side in zip(names, scales, across, [-1] * len(columns) + [1], strict=True):
-        axes.vlines(x, scale.foot, 1, color="black", lw=0.8, zorder=3, clip_on=False)
-        if scale.foot:
-            axes.vlines(x, 0, scale.foot, color=GRAY, lw=0.8, ls=":", zorder=3, clip_on=False)
-            bold = "bold" if scale.best_missing else "normal"
-            axes.text(x, -0.025 - 0.03 / tall, "–", ha="center", va="top", fontsize=11, fontweight=bold)
+        _draw_axis(axes, scale, x, side, tall)
         axes.text(x, 1 + 0.2 / tall, name, ha="center", va="bottom", fontsize=8, parse_math=False)
-        for tick in scale.ticks:
-            axes.hlines(tick.place, x, x + 0.05 * side, color="black", lw=0.8, zorder=3, clip_on=False)
-            axes.text(
-                x + 0.09 * side,
-                tick.beside,
-                tick.label,
-                ha="right" if side < 0 else "left",
-                va="center",
-                fontsize=8,
-                fontweight="bold" if tick.best else "normal",
-                parse_math=False,
-                bbox={"fc": "white", "ec": "none", "alpha": 0.85, "pad": 0.5},
-            )
     figure.text(0.5, 1 - 0.08 / height, title, ha="center", va="top", fontsize=12, parse_math=False)
     key = "the darker, the better; thick, with its values in bold: the best"
     key += "; –: does not count" if any(scale.foot for scale in scales) else ""
@@ -163,6 +147,36 @@ class _Scale(NamedTuple):
     ticks: list[_Tick]
     foot: float  # where values begin: above 0, the place of trials in which the setting does not count
     best_missing: bool
+
+
+def _draw_axis(axes: Axes, scale: _Scale, x: float, side: int, tall: float) -> None:
+    """Draw the axis of a setting with its labels.
+
+    Args:
+        axes: What is drawn on.
+        scale: The axis.
+        x: Inches from the left.
+        side: -1 for labels on the left, 1 for labels on the right.
+        tall: Height of the axis in inches.
+    """
+    axes.vlines(x, scale.foot, 1, color="black", lw=0.8, zorder=3, clip_on=False)
+    if scale.foot:
+        axes.vlines(x, 0, scale.foot, color=GRAY, lw=0.8, ls=":", zorder=3, clip_on=False)
+        bold = "bold" if scale.best_missing else "normal"
+        axes.text(x, -0.025 - 0.03 / tall, "–", ha="center", va="top", fontsize=11, fontweight=bold)
+    for tick in scale.ticks:
+        axes.hlines(tick.place, x, x + 0.05 * side, color="black", lw=0.8, zorder=3, clip_on=False)
+        axes.text(
+            x + 0.09 * side,
+            tick.beside,
+            tick.label,
+            ha="right" if side < 0 else "left",
+            va="center",
+            fontsize=8,
+            fontweight="bold" if tick.best else "normal",
+            parse_math=False,
+            bbox={"fc": "white", "ec": "none", "alpha": 0.85, "pad": 0.5},
+        )
 
 
 def _scale(values: Sequence[Any], score: bool = False) -> _Scale:

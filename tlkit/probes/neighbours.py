@@ -38,10 +38,10 @@ def nearest_neighbours(
     from sklearn.neighbors import KNeighborsClassifier
 
     labels = checked(features, labels, groups)
-    taken = np.random.default_rng(seed).permutation(len(labels)) < most
-    x = np.concatenate([part[taken[rows]] for rows, part in finite(features)])
-    labels = labels[taken]
-    fold_of = assign_folds(labels, None if groups is None else list(compress(groups, taken)), folds, seed)
+    sample = np.random.default_rng(seed).permutation(len(labels)) < most
+    x = np.concatenate([part[sample[rows]] for rows, part in finite(features)])
+    labels = labels[sample]
+    fold_of = assign_folds(labels, None if groups is None else list(compress(groups, sample)), folds, seed)
     right = 0
     with autolog.suspended():
         for fold in range(fold_of.max() + 1):

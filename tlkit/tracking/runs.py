@@ -58,10 +58,10 @@ def run(
         else:
             active = _begun(experiment, run_name, tags, nested)
         started = _checked(active, joined is not None)
-    begun: journal.Journal | None = None
+    own_journal: journal.Journal | None = None  # unless an outer block tracks the same run
     try:
         if not any(each.run_id == started.run_id for each in opened()):
-            begun = _begin_journal(started, active)
+            own_journal = _begin_journal(started, active)
         with store_errors():  # at once, while the store answers, so that a refused parameter is reported here
             values = {name: shown(value) for name, value in params.items()}
             if joined:
@@ -74,11 +74,11 @@ def run(
         if opened() and opened()[-1].run_id == started.run_id:
             set_tags({"failure": without_password(f"{type(error).__name__}: {error}")[:5000]})
         killed = isinstance(error, KeyboardInterrupt | SystemExit)
-        _end("KILLED" if killed else "FAILED", begun, joined is not None)
+        _end("KILLED" if killed else "FAILED", own_journal, joined is not None)
         if isinstance(error, STORE_ERRORS):
             raise refused(error) from error
         raise
-    _end("FINISHED", begun, joined is not None)
+    _end("FINISHED", own_journal, joined is not None)
 
 
 def _resumed(run_id: str) -> mlflow.ActiveRun:
@@ -114,12 +114,12 @@ def _checked(active: mlflow.entities.Run, joined: bool) -> Run:
 
 
 def _begin_journal(started: Run, active: mlflow.entities.Run) -> journal.Journal:
-    begun = journal.begin(mlflow.get_tracking_uri(), *started)
-    opened().append(begun)
+    new = journal.begin(mlflow.get_tracking_uri(), *started)
+    opened().append(new)
     with contextlib.suppress(ValueError):  # another program's tag, which is replaced
         tables = untrusted.parse_json(active.data.tags.get(TABLES, "[]"), TABLES)
-        begun.tables = tables if isinstance(tables, list) else []
-    return begun
+        new.tables = tables if isinstance(tables, list) else []
+    return new
 
 
 def _check_params(run: mlflow.entities.Run, params: Mapping[str, str]) -> None:
@@ -134,14 +134,14 @@ def _check_params(run: mlflow.entities.Run, params: Mapping[str, str]) -> None:
             )
 
 
-def _end(status: str, begun: journal.Journal | None, joined: bool) -> None:
+def _end(status: str, own_journal: journal.Journal | None, joined: bool) -> None:
     """Wait for what the run logs, and end it unless it was joined."""
     try:
-        if begun:
-            open_runs.end(begun)
-            begun.add("leave") if joined else begun.add("end", status=status, time=now())
-            if not begun.close():
-                _say_unsent(begun)
+        if own_journal:
+            open_runs.end(own_journal)
+            own_journal.add("leave") if joined else own_journal.add("end", status=status, time=now())
+            if not own_journal.close():
+                _say_unsent(own_journal)
     finally:
         if not joined:
             # MLflow's own active run ends too; the store has been told, or will be by the journal.

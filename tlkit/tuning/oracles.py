@@ -188,22 +188,22 @@ def oracle(
     arguments: dict[str, Any] = {"max_epochs": epochs} if algorithm == "hyperband" else {"max_trials": trials}
     if algorithm == "bayesian" and trials:
         arguments["num_initial_points"] = max(3, trials // 4)  # keras-tuner's 3 times the ranges are often all trials
-    made = _ORACLES[algorithm](
+    oracle = _ORACLES[algorithm](
         objective=objective(metric),
         hyperparameters=register(search_space),
         seed=seed + 1,  # 0 would be drawn at random
         max_consecutive_failed_trials=2**31,  # reaching it would leave keras-tuner's lock held; the chief counts
         **arguments,
     )
-    made.max_trials = trials
-    made.verbose = 0
-    made.file, made.extra = file, dict(extra or {})
+    oracle.max_trials = trials
+    oracle.verbose = 0
+    oracle.file, oracle.extra = file, dict(extra or {})
     if file.exists():
-        made.reload()
-        made.stopped = trials is not None and len(made.end_order) >= trials  # else only a worker's request shows it
+        oracle.reload()
+        oracle.stopped = trials is not None and len(oracle.end_order) >= trials  # else only a worker's request shows it
     else:
-        made.save()
-    return made
+        oracle.save()
+    return oracle
 
 
 def objective(name: str) -> keras_tuner.Objective:
