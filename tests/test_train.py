@@ -104,7 +104,6 @@ def test_volumes_leave_a_run(folder: Path, capsys: pytest.CaptureFixture):
     assert '.predict({"array": ["mlruns/' in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("uncompiled")
 def test_photos_train_a_landmark_that_predict_can_use(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
     argv = ["--data.source", "folder", "--data.path", str(photos), "--builder.name", "lenet_mini", "--full.epochs", "1"]
     assert cli.call(config.Train, train.run, argv) == 0

@@ -333,7 +333,6 @@ def test_hyperband_goes_on_from_the_checkpoint(folder: Path):
     assert (left / "model.keras").exists()
 
 
-@pytest.mark.usefixtures("uncompiled")
 def test_a_trial_begun_again_logs_no_epoch_twice(folder: Path, monkeypatch: pytest.MonkeyPatch):
     client = mlflow.MlflowClient()
     where = client.create_experiment("tlkit")
