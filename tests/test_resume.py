@@ -332,6 +332,7 @@ def test_a_validation_loss_that_is_no_number_is_told(photos: Photos, tmp_path: P
     assert np.isfinite(training.predict(model, photos)).all()
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
@@ -363,6 +364,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_range_test_that_does_not_fit_takes_smaller_batches(photos: Photos, capsys: pytest.CaptureFixture):
     class Small(keras.callbacks.Callback):
         def __init__(self, most: int):
@@ -383,7 +385,7 @@ def test_a_range_test_that_does_not_fit_takes_smaller_batches(photos: Photos, ca
         training.range_test_full(learner(0), photos, settings, callbacks=[Small(0)], steps=4)
 
 
-@pytest.mark.usefixtures("at_each_step")
+@pytest.mark.usefixtures("at_each_step", "uncompiled")
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_a_phase_that_no_longer_fits_goes_on_from_its_checkpoint(accumulated: int, tmp_path: Path):
     """In smaller batches, at the same place and with the same result, not from the beginning."""
