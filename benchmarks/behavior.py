@@ -13,6 +13,7 @@ and a graph run too.
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import json
 import os
@@ -24,6 +25,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
 TIMED = re.compile(r"^system/|seconds|per_second|^environment\.git_commit$|^mlflow\.(log-model|source|user|runName)")
@@ -101,8 +104,9 @@ def photograph(name: str, commands: list[list[str]], data: Path | None) -> dict[
                 _kill_in_training(process)
                 continue
             out, err = process.communicate()
-            if name.endswith("killed"):  # it goes on from wherever it was
-                out = "\n".join(line for line in out.splitlines() if not line.startswith(("full ", "going on")))
+            if name.endswith("killed"):  # how much is left depends on when the last checkpoint was written
+                left = ("head", "full", "going on", "resuming")
+                out = "\n".join(line for line in out.splitlines() if not line.startswith(left))
             done.append({"status": process.returncode, "out": _lines(out, place), "err": _lines(err, place)})
         return {"commands": done, "runs": _runs(place)}
 
@@ -152,9 +156,18 @@ def _run(client: Any, run: Any, place: str) -> dict[str, Any]:
         "metrics": metrics,
         "tags": dict(sorted(tags.items())),
         "artifacts": sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()),
-        "config": _lines(config.read_text(encoding="utf-8"), place) if config.exists() else [],
+        "config": _settings(yaml.safe_load(config.read_text(encoding="utf-8")), place) if config.exists() else {},
         "models": sorted(_weights(path) for path in models),
     }
+
+
+def _settings(nested: dict[str, Any], place: str) -> dict[str, list[str]]:
+    """Give every setting by its dotted name: their order means nothing."""
+    flat = {}
+    for name, value in nested.items():
+        inner = _settings(value, place) if isinstance(value, dict) else None
+        flat |= {f"{name}.{rest}": one for rest, one in inner.items()} if inner else {name: _lines(str(value), place)}
+    return dict(sorted(flat.items()))
 
 
 def _weights(path: Path) -> str:
@@ -175,6 +188,9 @@ def differences(before: Any, after: Any, where: str = "") -> list[str]:
         names = {**before, **after}
         found = [differences(before.get(name), after.get(name), f"{where} / {name}") for name in names]
         return [line for lines in found for line in lines]
+    if isinstance(before, list) and isinstance(after, list) and all(isinstance(one, str) for one in before + after):
+        changes = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
+        return [f"{where}  {line}" for line in changes]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         found = [differences(*pair, f"{where}[{n}]") for n, pair in enumerate(zip(before, after, strict=True))]
         return [line for lines in found for line in lines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import shutil
@@ -34,13 +35,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty tracking store: MLflow takes seconds to create one, so each test gets a copy."""
+    from mlflow.store.db import utils
+
     from tlkit.tracking.database import create_database
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     create_database(path)
-    return path
+    with pytest.MonkeyPatch.context() as patch:
+        # MLflow loads its 67 migrations, only to know the last, whenever it opens a store: half of that time.
+        patch.setattr(utils, "_get_latest_schema_revision", functools.cache(utils._get_latest_schema_revision))
+        yield path
 
 
 @pytest.fixture
@@ -60,16 +66,36 @@ def folder(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture
-def no_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Networks with shapes and no values, for what only counts: drawing a thousand million weights takes a minute."""
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that Python runs one by one, for tests of few steps and of other things: compiling takes far longer.
+
+    Not on JAX, which then compiles each operation by itself.
+    """
     import keras
-    from keras.src.backend.common import global_state
+    from keras.src.trainers.trainer import Trainer
+
+    if keras.backend.backend() != "jax":
+        monkeypatch.setattr(Trainer, "run_eagerly", property(lambda self: True, lambda self, value: None))
+
+
+def draw_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin networks with zeros, where their weights do not matter or come from a file."""
+    import keras
 
     def zeros(self, shape, dtype=None):
         return keras.ops.zeros(shape, dtype or "float32")
 
     monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
     monkeypatch.setattr(keras.initializers.TruncatedNormal, "__call__", zeros)
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Networks with shapes and no values, for what only counts: drawing a thousand million weights takes a minute."""
+    import keras
+    from keras.src.backend.common import global_state
+
+    draw_zeros(monkeypatch)
     with keras.StatelessScope(initialize_variables=False):
         yield
     global_state.set_global_attribute("uninitialized_variables", [])  # else the next such scope would fill them

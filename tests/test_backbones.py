@@ -16,6 +16,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from conftest import draw_zeros
 from keras.src.utils import file_utils
 from PIL import Image
 
@@ -136,6 +137,7 @@ def test_same_as_keras_with_the_same_weights(name, network, tmp_path, monkeypatc
     network.save_weights(path)
     monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: path)
     constructor = getattr(keras.applications, name)
+    draw_zeros(monkeypatch)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that weights for 224 x 224 pixels are loaded
         theirs = constructor(include_top=False, weights="imagenet", input_shape=network.input.shape[1:])

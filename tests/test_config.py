@@ -446,6 +446,8 @@ def test_help_answers_at_once(words: list[str]):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if seconds[-1] < 0.6:
+            break
     assert f"usage: python -m {' '.join(words).removesuffix(' --help')}" in done.stdout
     assert min(seconds) < 0.6
 

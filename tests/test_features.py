@@ -168,12 +168,12 @@ def test_auto_keeps_to_one_engine_and_to_its_own_space(
     extractor.extract(photos(20))
     (found,) = extractor.extract(some_of(photos(60), range(20, 60)))  # none of them known in either space
     close(found[:], expected[20:])
-    assert (made, extractor.engine, extractor.found) == ([chosen], chosen, f"{chosen} it is")
+    assert (made, extractor.engine, extractor.reason) == ([chosen], chosen, f"{chosen} it is")
     (usage,) = Store().usage()
     assert (usage.description["engine"], usage.activations) == (chosen, 60)
     again = Extractor(network, Store(), "auto")
     (found,) = again.extract(photos(60))
-    assert (made, again.engine, again.found, again.computed) == ([chosen], chosen, "", 0)
+    assert (made, again.engine, again.reason, again.computed) == ([chosen], chosen, "", 0)
     close(found[:], expected)
 
 
@@ -758,8 +758,8 @@ def test_activations_are_worth_their_disk_where_they_save_passes_and_fit(
     seconds = features.seconds_each(network)
     assert 1e-4 < seconds < 5e-4  # measured: 0.25 to 0.5 ms, most of it what each call costs
     assert found.saved == pytest.approx(passes * seconds - 100 * (seconds + 256 / 2e8) - passes * 256 / 1e9)
-    assert ("more than the" in found.said) == (free < 1e6)
-    assert ("to save no pass" in found.said) == (passes == 50)
+    assert ("more than the" in found.reason) == (free < 1e6)
+    assert ("to save no pass" in found.reason) == (passes == 50)
 
 
 def test_whether_activations_are_stored_is_decided_by_no_clock(network: keras.Model, monkeypatch: pytest.MonkeyPatch):

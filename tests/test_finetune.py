@@ -55,6 +55,7 @@ class Watch:
         monkeypatch.setattr(phases, "fit", fit)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_stages_are_unfrozen_one_after_the_other(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
     watch = Watch(monkeypatch)
     flags = ("--full.unfreeze_from", "[stage3, stage2]", "--full.epochs", "5", "--full.schedule", "constant")
@@ -67,6 +68,7 @@ def test_stages_are_unfrozen_one_after_the_other(folder: Path, photos: Path, mon
     assert [step for step, _ in metrics("loss")] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_rates_by_stage_reach_the_optimizer(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
     watch = Watch(monkeypatch)
     rates = ("--full.learning_rates", "{stage3: 1e-5, head: 1e-2}", "--full.learning_rate", "1e-3")
@@ -105,6 +107,7 @@ def test_a_rate_that_is_auto_is_found_and_the_network_left_as_it_was(
     assert 0 < float(latest.data.params["full.learning_rate"]) < 10
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_losses_and_batches_are_those_that_were_asked_for(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
     for photo in sorted((photos / "red").iterdir())[10:]:
         photo.unlink()

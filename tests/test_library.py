@@ -107,3 +107,16 @@ def test_the_head_is_solved_on_photos_as_on_their_features(splits: data.Splits):
     training.solve_head(models[1], *known)
     for a, b in zip(models[0].get_layer("head").get_weights(), models[1].get_layer("head").get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("stages", [(None,), ("stage3",), ("stage3", "stage2")])
+def test_views_are_what_epochs_draw_from_however_many_stages_are_unfrozen(splits: data.Splits, stages):
+    from tlkit import features
+    from tlkit.training import activations
+
+    settings = training.Settings(2, 0.1)
+    plan = training.FineTuning(settings, settings, stages=stages, augment={"rotation": 9}, views=3, stored=False)
+    chosen = activations.choose_input(classifier(splits), splits, plan, lambda model, *_: features.Extractor(model))
+    assert isinstance(chosen.train, data.Views)
+    assert len(chosen.train.views) == 3
+    assert chosen.augment is None

@@ -298,7 +298,7 @@ def test_it_is_made_again_from_its_config(name: str, kind: str):
 def test_a_wrong_name_is_one_line_with_the_nearest():
     for given, says in {
         "adamv": r"optimizer is 'adamv'; did you mean 'adam'\? There are adadelta, .*, sgd$",
-        "muon": "optimizer is 'muon', which is not for fine-tuning: Keras' trains kernels of dense layers alone",
+        "muon": "optimizer is 'muon', which is not for fine-tuning: in Keras it trains only kernels of dense layers",
         "ftrl": "optimizer is 'ftrl', which is not for fine-tuning: .* forgets pretrained ones",
         "ScheduleFreeAdamW": "optimizer is 'ScheduleFreeAdamW', which is not for fine-tuning: it evaluates other",
     }.items():

@@ -270,6 +270,7 @@ def test_finetune_learns_from_stored_activations(folder: Path, photos: Path, cap
     assert "it goes with --full.unfreeze_from" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("rotation", [0.0, 20.0])
 def test_tta_scores_the_mean_over_a_photo_and_its_views(folder: Path, rotation: float):
     rng = np.random.default_rng(0)
@@ -350,6 +351,7 @@ def test_another_seed_gives_other_weights(folder: Path, photos: Path):
     assert not np.allclose(*kernels)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_without_a_test_split_the_score_is_called_validation(folder: Path, tmp_path: Path, capsys):
     for split in ("train", "val"):
         write_photos(tmp_path / "photos" / split, {"a": 8, "b": 8})
@@ -429,6 +431,7 @@ def test_an_empty_class(folder: Path, capsys: pytest.CaptureFixture):
     assert "none" in refuse(capsys, 2, "--data.source", "folder", "--data.path", "some")
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_photo_that_is_not_one_is_set_aside_or_an_error(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
     (photos / "red" / "fake.jpg").write_text("this is not a photo", encoding="utf-8")
     assert "fake.jpg" in refuse(capsys, 2, *small(photos), "--data.strict", "true")

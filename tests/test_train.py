@@ -182,6 +182,7 @@ def test_a_constant_channel_is_not_divided_by_nothing():
         train.build(config.Train(builder=config.Builder(spectrogram=False)), dataclasses.replace(found, train=huge))
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_signal_is_an_array_and_no_sound(folder: Path, capsys: pytest.CaptureFixture):
     path = write_arrays(folder / "signals.npz", (64,))
     status = cli.call(config.Train, train.run, ["--data.source", "npz", "--data.path", str(path), *TINY])

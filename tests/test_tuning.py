@@ -147,7 +147,7 @@ def test_a_seed_decides_the_trials(tmp_path, algorithm, space_):
 
 CASES = [
     ("random", SPACE, {}),
-    ("bayesian", space.parse({"rate": {"float": [0.0, 1.0]}, "norm": {"bool": True}}), {"trials": 8}),
+    ("bayesian", space.parse({"rate": {"float": [0.0, 1.0]}, "norm": {"bool": True}}), {"trials": 5}),
     ("grid", SMALL, {"trials": None}),
     ("grid", STEPS, {"trials": None}),
     ("hyperband", SPACE, {"trials": None, "epochs": 9}),

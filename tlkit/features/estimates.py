@@ -30,13 +30,13 @@ class Estimate(NamedTuple):
         worth: Whether it pays.
         size: Bytes of the activations that are not stored yet.
         saved: Seconds that they would save, in all epochs together.
-        said: The reason, for the user.
+        reason: Why, for the user.
     """
 
     worth: bool
     size: int
     saved: float
-    said: str
+    reason: str
 
 
 def estimate(extractor: Extractor, examples: Sequence[NamedExamples], passes: int) -> Estimate:
@@ -60,10 +60,10 @@ def estimate(extractor: Extractor, examples: Sequence[NamedExamples], passes: in
     room = min(store.limit, 0.5 * _free(store.folder)) if store else SHARE * available_memory()
     fewer = passes - missing
     gain = f"save {fewer:,} of {passes:,} passes of a photo" if fewer > 0 else "save no pass of a photo"
-    said = f"{size / 1e6:,.0f} MB more to {gain}"
+    reason = f"{size / 1e6:,.0f} MB more to {gain}"
     if size > room:
-        return Estimate(False, size, saved, f"{said}: more than the {room / GB:.2g} GB available")
-    return Estimate(saved >= WORTH, size, saved, said)
+        return Estimate(False, size, saved, f"{reason}: more than the {room / GB:.2g} GB available")
+    return Estimate(saved >= WORTH, size, saved, reason)
 
 
 def seconds_each(network: keras.Model) -> float:

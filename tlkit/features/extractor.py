@@ -91,7 +91,7 @@ class Extractor:
         computed: Number of features that were computed, not found.
         seconds: Time that computing them took.
         engine: Name of the engine that computed them, or would have.
-        found: The reason why `auto` chose Keras after comparing engines, or "".
+        reason: Why `auto` chose Keras after comparing engines, or "".
 
     Raises:
         InvalidInput: the engine cannot run here.
@@ -109,7 +109,7 @@ class Extractor:
         self.network, self.store, self.label = network, store, label
         self.precision = precision or keras.config.dtype_policy().name
         self.dtype = np.dtype(dtype)
-        self.engine, self.found = engine, ""
+        self.engine, self.reason = engine, ""
         self.computed, self.seconds = 0, 0.0
         self.shape = tuple(network.output.shape[1:])
         self.identity = identity(network)
@@ -166,7 +166,7 @@ class Extractor:
         if len(spaces) > 1 and missing > stored[name]:
             if self._ready is None:
                 sample = inputs.read(np.fromiter(inputs.places.values(), np.int64)[:SAMPLE])
-                self._ready, self.found = engines.choose(self.network, self.precision, sample)
+                self._ready, self.reason = engines.choose(self.network, self.precision, sample)
             name = self._ready.name
         elif missing and (self._ready is None or self._ready.name != name):
             self._ready = engines.make(name, self.network, self.precision, dtype)

@@ -1,1 +1,1 @@
-"""The commands: `python -m tlkit.recipes.<verb>`; imports nothing, else `python -m` warns."""
+"""The commands; `COMMANDS` in `tlkit.__main__` lists them. The YAML files in `recipes/` are settings for them."""

@@ -157,13 +157,13 @@ def _pair(first: RunRow, second: RunRow, predictions: Mapping[str, Predictions |
     from tlkit.evaluation.predictions import FILE, paired
 
     pair = PairRow(first.letter, second.letter, first.run_id, second.run_id)
-    one, other = predictions[first.run_id], predictions[second.run_id]
-    if one is None or other is None:
+    first_predicted, second_predicted = predictions[first.run_id], predictions[second.run_id]
+    if first_predicted is None or second_predicted is None:
         letters = [row.letter for row in (first, second) if predictions[row.run_id] is None]
         return pair._replace(verdict=f"not tested: {' and '.join(letters)} logged no {FILE}")
-    if reason := _obstacle(one, other):
+    if reason := _obstacle(first_predicted, second_predicted):
         return pair._replace(verdict=f"not tested: {reason}")
-    return pair._replace(**paired(one, other)._asdict())
+    return pair._replace(**paired(first_predicted, second_predicted)._asdict())
 
 
 def _obstacle(first: Predictions, second: Predictions) -> str:

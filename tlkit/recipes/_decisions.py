@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tlkit import data
     from tlkit.features import Extractor
-    from tlkit.training.sources import Pooled, Source
+    from tlkit.training.activations import FullInput, PooledFeatures
 
 HEAD_EPOCHS = 30  # of a head that is not solved
 SOLVABLE = 10**6  # maximum number of weights of a head that is solved: more takes gigabytes
@@ -32,8 +32,8 @@ class Decision(NamedTuple):
     Args:
         setting: Dotted name of the setting.
         value: What it is from now on.
-        reason: Why, for people; empty if it only says the same in other words, such as an absolute path.
-        quiet: Do not print it, because what decided it has done so.
+        reason: Why, for people; empty if there is nothing to print, as for a path that becomes absolute.
+        quiet: Already printed by the code that decided it.
     """
 
     setting: str
@@ -63,11 +63,11 @@ def _replaced(config: Any, values: Mapping[str, Any]) -> Any:
 
 
 def completed(config: Config) -> Config:
-    """Give the settings with all that `completion` decides."""
-    return applied(config, completion(config))
+    """Give the settings with all that `fill_in` decides."""
+    return applied(config, fill_in(config))
 
 
-def completion(config: configs.Recipe | configs.TrainGraph) -> list[Decision]:
+def fill_in(config: configs.Recipe | configs.TrainGraph) -> list[Decision]:
     """Decide what depends on other settings or on the machine, so that the stored config says what was done."""
     from tlkit import runtime
     from tlkit.tracking import registry
@@ -136,7 +136,7 @@ def _of_backbone(config: configs.FeatureExtraction | configs.Finetune, embedded:
     return decisions
 
 
-def head(config: configs.Finetune, model: keras.Model, examples: data.Examples) -> list[Decision]:
+def decide_head(config: configs.Finetune, model: keras.Model, examples: data.Examples) -> list[Decision]:
     """Decide how the head is fitted: solved, trained, or both.
 
     Raises:
@@ -189,8 +189,10 @@ def _refuse_unused(head: configs.Head) -> None:
             )
 
 
-def batch_size(config: configs.Finetune | configs.Train, model: keras.Model, splits: data.Splits) -> list[Decision]:
-    """Find the batch if it is `auto`, and scale learning rates that are numbers in proportion to it.
+def find_batch_size(
+    config: configs.Finetune | configs.Train, model: keras.Model, splits: data.Splits
+) -> list[Decision]:
+    """Find the batch size if it is `auto`, and scale the learning rates that are numbers to it.
 
     Raises:
         InvalidInput: an epoch has fewer batches than gradients are to be accumulated over.
@@ -201,7 +203,7 @@ def batch_size(config: configs.Finetune | configs.Train, model: keras.Model, spl
 
 
 def _batch_size(config: configs.Finetune | configs.Train, model: keras.Model, splits: data.Splits) -> list[Decision]:
-    from tlkit import training
+    from tlkit import runtime, training
     from tlkit.training import memory
 
     logits = training.to_logits(model)
@@ -211,12 +213,17 @@ def _batch_size(config: configs.Finetune | configs.Train, model: keras.Model, sp
         logits, splits.train.shape, len(splits.classes), len(splits.train), multi_label=splits.multi_label
     )
     examples = size * config.gradient_accumulation_steps
-    decisions = [Decision("batch_size", size, "the largest that fits into memory and leaves enough steps per epoch")]
+    if runtime.device()[0] == "cpu":
+        reason = "as larger batches are no faster on a CPU" if size == memory.BATCH_SIZE else "what fits into memory"
+    else:
+        reason = "the largest that fits into memory and leaves enough steps per epoch"
+    decisions = [Decision("batch_size", size, reason)]
     for name in ("head", "full"):
         phase = getattr(config, name, None)
         if phase and phase.epochs and phase.learning_rate != "auto":
             scale = memory.scaled_rate(1.0, examples, config.optimizer)
-            decisions.append(Decision(f"{name}.learning_rate", phase.learning_rate * scale))
+            reason = f"scaled for a batch of {examples}" if scale != 1 else ""
+            decisions.append(Decision(f"{name}.learning_rate", phase.learning_rate * scale, reason))
             if rates := getattr(phase, "learning_rates", None):
                 scaled = {stage: rate * scale for stage, rate in rates.items()}
                 decisions.append(Decision(f"{name}.learning_rates", scaled))
@@ -229,7 +236,7 @@ def _check_updates(config: configs.Training, splits: data.Splits) -> None:
         phase = getattr(config, name, None)
         parts = len(_plans.stages(config)) if name == "full" and isinstance(config, configs.Finetune) else 1
         epochs = (phase.epochs or 0) // parts if phase else 0  # of the shortest part: each starts a sum of its own
-        batches = epochs * math.ceil(len(splits.train) / _plans.batch_size(config))
+        batches = epochs * math.ceil(len(splits.train) / _plans.batch_size_or_default(config))
         if 0 < batches < config.gradient_accumulation_steps:
             raise InvalidInput(
                 f"gradient_accumulation_steps is {config.gradient_accumulation_steps}, but phase {name} has no more "
@@ -237,23 +244,32 @@ def _check_updates(config: configs.Training, splits: data.Splits) -> None:
             )
 
 
-def source(config: configs.Finetune, model: keras.Model, source: Source, pooled: Pooled | None) -> list[Decision]:
+def record_input(
+    config: configs.Finetune, model: keras.Model, full_input: FullInput, pooled: PooledFeatures | None
+) -> list[Decision]:
     """Write down what phase full trains on, and which engine computed what it does not compute itself."""
     decisions = []
-    if config.full.epochs and len(_plans.stages(config)) == 1:
-        decisions.append(Decision("full.stored", source.network is not model, source.reason, quiet=True))
-    extractor = pooled.extractor if pooled else source.extractor
+    if config.full.epochs:
+        decisions.append(Decision("full.stored", full_input.network is not model, full_input.reason, quiet=True))
+    extractor = pooled.extractor if pooled else full_input.extractor
     if extractor:
-        decisions.append(engine(extractor))
+        decisions.append(record_engine(extractor))
     return decisions
 
 
-def engine(extractor: Extractor) -> Decision:
+def record_engine(extractor: Extractor) -> Decision:
     """Write down which engine computed features."""
-    return Decision("features.engine", extractor.engine, extractor.found or "as it is fast here", quiet=True)
+    return Decision(
+        "features.engine",
+        extractor.engine,
+        extractor.reason or "it agrees with Keras, or computed the stored features",
+        quiet=True,
+    )
 
 
-def rates(config: configs.Finetune, model: keras.Model, splits: data.Splits, pooled: Pooled | None) -> list[Decision]:
+def find_rates(
+    config: configs.Finetune, model: keras.Model, splits: data.Splits, pooled: PooledFeatures | None
+) -> list[Decision]:
     """Find learning rates that are `auto` by range tests, after which the model is as it was."""
     from tlkit.training import finetuning
 
@@ -268,7 +284,7 @@ def rates(config: configs.Finetune, model: keras.Model, splits: data.Splits, poo
     return decisions
 
 
-def rate(config: configs.Train, model: keras.Model, splits: data.Splits) -> list[Decision]:
+def find_rate(config: configs.Train, model: keras.Model, splits: data.Splits) -> list[Decision]:
     """Find the learning rate of `train` by a range test if it is `auto`; the model is left as it was."""
     if not config.full.epochs or config.full.learning_rate != "auto":
         return []

@@ -111,14 +111,14 @@ def split_features(
         extractor: Computes the features.
         test: Include the test split.
     """
-    from tlkit.training import sources
+    from tlkit.training import activations
 
     shape, count = extractor.network.input_shape[1:], 3 if test else 2
 
     def extract(check: bool) -> tuple[data.Splits, list[features.Features]]:
         loaded = splits(config, examples, shape, check=check)
         parts = [part for part in (loaded.train, loaded.val, loaded.test) if part is not None]
-        return loaded, sources.extract(extractor, *parts[:count])
+        return loaded, activations.extract(extractor, *parts[:count])
 
     try:
         return extract(check=False)

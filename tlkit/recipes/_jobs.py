@@ -68,7 +68,7 @@ class Tried(NamedTuple):
     Args:
         model: The classifier, from raw values to probabilities.
         history: What happened in each epoch.
-        seconds: Time for building and training it, activations of frozen layers included.
+        seconds: Time from listing the data to the end of training.
     """
 
     model: keras.Model
@@ -83,7 +83,7 @@ class Job(Generic[Config]):
     Args:
         recipe: Name of the recipe.
         config: The settings: as they were asked for, with what has been decided since.
-        asked: The settings as the user gave them, by their dotted names; never changed.
+        asked: The settings as the user gave them, nested; of a resumed run, as it was started. Never changed.
         trial: If the run is one of a search.
         interrupted: The interrupted run that is resumed, if there is one.
         resumable: Whether it can be resumed if it is interrupted.
@@ -102,8 +102,8 @@ class Job(Generic[Config]):
     began: float = dataclasses.field(default_factory=time.perf_counter)
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def decided(self, decisions: Sequence[Decision]) -> Job[Config]:
-        """Add decisions to the settings, and print those that have a reason."""
+    def with_decisions(self, decisions: Sequence[Decision]) -> Job[Config]:
+        """Give the job with decisions added to its settings, and print those that have a reason to print."""
         for setting, value, reason, quiet in decisions:
             if reason and not quiet:
                 say(f"{setting}: {str(value).lower() if isinstance(value, bool) else value}, {reason}")
@@ -121,7 +121,7 @@ class Job(Generic[Config]):
 
     @property
     def seconds(self) -> float:
-        """Seconds since it began, the import of Keras aside."""
+        """Seconds since it began, without the import of Keras."""
         return time.perf_counter() - self.began - self.timings.get("imports", 0.0)
 
     def check_data(self, splits: data.Splits) -> None:
@@ -140,7 +140,7 @@ class Job(Generic[Config]):
         return self.trial.until if self.trial else None
 
     def checkpointing(self, run: tracking.Run) -> Callable[[str], training.Checkpointing | None]:
-        """Give what tells from a phase's name where its checkpoint is written."""
+        """Give a function from the name of a phase to where its checkpoint is written."""
         return lambda phase: _runs.checkpointing(run, phase, self.trial)
 
     def tracked(self, splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[tracking.Run]:
@@ -155,7 +155,7 @@ def start(
     check: Callable[[Config], None] | None = None,
     resumable: bool = False,
 ) -> Job[Config]:
-    """Import Keras, complete the settings, check them, and open the MLflow store.
+    """Import Keras, take the settings of a resumed run, fill in the rest, check, seed, and open the MLflow store.
 
     Args:
         recipe: Name of the recipe.
@@ -167,7 +167,7 @@ def start(
     Raises:
         InvalidInput: a setting cannot be used, or there is no such run to resume.
     """
-    began = import_keras()
+    began = start_keras()
     from tlkit import runtime, tracking
 
     imports = time.perf_counter() - began
@@ -175,7 +175,7 @@ def start(
     if resumable:
         config, asked, interrupted = _resume.find(recipe, config)  # type: ignore[type-var]
     job = Job(recipe, config, asked, trial, interrupted, resumable, began=began, timings={"imports": imports})
-    job = job.decided(_decisions.completion(config))
+    job = job.with_decisions(_decisions.fill_in(config))
     if check:
         check(job.config)
     if isinstance(job.config, configs.Training):
@@ -187,8 +187,8 @@ def start(
     return job
 
 
-def import_keras() -> float:
-    """Import Keras without what TensorFlow's C++ parts write about themselves; give the time before."""
+def start_keras() -> float:
+    """Import Keras without TensorFlow's start-up lines, and return when the import began."""
     began = time.perf_counter()
     if "keras" not in sys.modules:
         with _native_stderr_held(), _no_garbage_collection():

@@ -75,9 +75,9 @@ def probe(
         accuracies = []
         for draw in range(draws):
             rng = np.random.default_rng((seed, shot, draw))
-            chosen = [rng.choice(np.flatnonzero(labels == label), shot, replace=False) for label in np.unique(labels)]
+            labelled = [rng.choice(np.flatnonzero(labels == label), shot, replace=False) for label in np.unique(labels)]
             train = np.zeros(len(labels), bool)
-            train[np.concatenate(chosen)] = True
+            train[np.concatenate(labelled)] = True
             classifier = LogisticRegression(C=10, max_iter=1000).fit(directions[train], labels[train])
             accuracies.append(classifier.score(directions[~train], labels[~train]))
         scores.append((float(np.mean(accuracies)), float(np.std(accuracies))))

@@ -107,7 +107,7 @@ def _plan(config: Preview, splits: data.Splits) -> Plan:
 
     return Plan(
         splits.train,
-        _plans.batch_size(config),
+        _plans.batch_size_or_default(config),
         shuffle=True,
         seed=config.seed,
         augment=_plans.changes(config.augment),

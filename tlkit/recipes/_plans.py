@@ -43,7 +43,7 @@ def settings(
         learning_rate=UNKNOWN_RATE if phase.learning_rate == "auto" else phase.learning_rate,
         warmup=phase.warmup,
         patience=phase.patience,
-        batch_size=batch_size(config),
+        batch_size=batch_size_or_default(config),
         label_smoothing=config.label_smoothing,
         weight_decay=config.weight_decay,
         layer_decay=phase.layer_decay if isinstance(phase, configs.Full) else 1.0,
@@ -66,7 +66,7 @@ def stages(config: configs.Finetune) -> list[str | None]:
     return list(first) if isinstance(first, list) else [first]
 
 
-def batch_size(config: configs.Training) -> int:
+def batch_size_or_default(config: configs.Training) -> int:
     """Give the batch; 32 while it is still to be found."""
     return 32 if config.batch_size == "auto" else config.batch_size
 

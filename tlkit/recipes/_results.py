@@ -110,7 +110,7 @@ def score_training(
     """Predict the test split, else the validation split, score that and log it."""
     from tlkit import training
 
-    predicted = training.predict(model, splits.test or splits.val, _plans.batch_size(job.config))
+    predicted = training.predict(model, splits.test or splits.val, _plans.batch_size_or_default(job.config))
     fit = of_training(job, history)
     if job.config.tta:
         _score_views(job, model, splits, predicted, fit)
@@ -125,7 +125,7 @@ def _score_views(job: Job[Any], model: keras.Model, splits: data.Splits, predict
 
     config, (split, part) = job.config, _inputs.scored(splits)
     views = data.changed(part, _plans.changes(config.augment), config.tta, config.seed)
-    predictions = [training.predict(model, view, _plans.batch_size(config)) for view in views]
+    predictions = [training.predict(model, view, _plans.batch_size_or_default(config)) for view in views]
     scores = evaluation.score(split, np.mean([predicted, *predictions], axis=0), part.labels).metrics()
     fit.metrics.update({f"{name}_tta": value for name, value in scores.items()})
     description = "its mirror image" if isinstance(views[0], data.Mirrored) else f"{len(views)} views of it"
@@ -206,7 +206,7 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
         }
     )  # all at step 0, not at an epoch, so that MLflow compares runs by them as bars
     tracking.log_table(scored.predictions, predictions.FILE)
-    _log_classes(fit, scored)
+    _log_pictures(fit, scored)
     example = scored.example
     if example is not None:
         tracking.log_text(json.dumps(serving.serving_example(example, splits.kind)), "example_request.json")
@@ -227,7 +227,7 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     return Result(model, fit, scores, run.run_id, str(saved / "data" / "model.keras"), splits.kind)
 
 
-def _log_classes(fit: Fit, scored: Scored) -> None:
+def _log_pictures(fit: Fit, scored: Scored) -> None:
     """Log the table of class scores and all pictures."""
     from tlkit import evaluation, plots, tracking
 

@@ -20,8 +20,9 @@ from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _decisions, _links, _networks
 
 if TYPE_CHECKING:
-    from keras_tuner import Oracle
     from keras_tuner.src.engine.trial import Trial
+
+    from tlkit import tuning
 
 Tuned: TypeAlias = Finetune | Train
 RECIPES: dict[str, type[Tuned]] = {"finetune": Finetune, "train": Train}
@@ -44,7 +45,7 @@ class Search(NamedTuple):
     config: Tune
     space: spaces.Space
     folder: Path
-    oracle: Oracle
+    oracle: tuning.ResumableOracle
 
     def trial_folder(self, trial: Trial) -> Path:
         """Folder in which a trial leaves its settings, model and results."""
@@ -132,14 +133,15 @@ def recipe_config(config: Tune, settings: Mapping[str, Any]) -> Tuned:
     }
     if config.recipe == "train":
         del common["features"]
-    made: Tuned = cli.from_settings(RECIPES[config.recipe], spaces.merged(common, settings))
-    return made
+    recipe_settings: Tuned = cli.from_settings(RECIPES[config.recipe], spaces.merged(common, settings))
+    return recipe_settings
 
 
 def stored_config(config: Tune, trial_folder: Path) -> Tuned:
     """Read the recipe's config that a trial has left in its folder."""
-    made: Tuned = cli.from_settings(RECIPES[config.recipe], untrusted.read_yaml(trial_folder / "config.yaml"))
-    return made
+    stored = untrusted.read_yaml(trial_folder / "config.yaml")
+    recipe_settings: Tuned = cli.from_settings(RECIPES[config.recipe], stored)
+    return recipe_settings
 
 
 def sharing(config: Tune) -> float:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tlkit import atomic, untrusted
 from tlkit import config as configs
-from tlkit import untrusted
 from tlkit.config import space as spaces
 from tlkit.recipes import _inputs, _jobs, _links, _networks, _results, _runs, _search, _search_trials
 
@@ -215,8 +215,6 @@ def _write_recipe(search: Search, winner: _Winner, best: Best, count: int) -> No
         best: What is known of it.
         count: Number of trials that have a score.
     """
-    from tlkit import tuning
-
     path, config = Path(best.recipe), _repeatable(search, winner)
     values, defaults = configs.flatten(config), configs.flatten(type(config)())
     changed = spaces.nested({name: value for name, value in values.items() if value != defaults[name]})
@@ -231,7 +229,7 @@ def _write_recipe(search: Search, winner: _Winner, best: Best, count: int) -> No
     command = f"python -m tlkit.recipes.{search.config.recipe} --config {_links.shown(path)}"
     comments = [command, "", *textwrap.wrap(expected, 118)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    tuning.write(path, "".join(f"# {line}".rstrip() + "\n" for line in comments) + _runs.as_yaml(changed))
+    atomic.write_text(path, "".join(f"# {line}".rstrip() + "\n" for line in comments) + _runs.as_yaml(changed))
 
 
 def _repeatable(search: Search, winner: _Winner) -> _search.Tuned:

@@ -50,19 +50,19 @@ def address(config: Tune) -> Address:
         InvalidInput: they contradict each other or the settings.
     """
     host, port = os.environ.get("KERASTUNER_ORACLE_IP", ""), os.environ.get("KERASTUNER_ORACLE_PORT", "0")
-    found = Address(os.environ.get("KERASTUNER_TUNER_ID", "chief"), host, int(port) if port.isdigit() else 0)
+    process = Address(os.environ.get("KERASTUNER_TUNER_ID", "chief"), host, int(port) if port.isdigit() else 0)
     if not port.isdigit() or (host and port == "0"):
         raise InvalidInput(f"KERASTUNER_ORACLE_PORT is {port!r}; it must be the number of a port")
     if not host and config.workers == 0:
         raise InvalidInput(
             "workers is 0: KERASTUNER_ORACLE_IP must then say where workers on other machines find the search"
         )
-    if found.is_worker and not (host and found.port):
+    if process.is_worker and not (host and process.port):
         raise InvalidInput(
-            f"KERASTUNER_TUNER_ID is {found.name!r}, a worker: KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT must "
+            f"KERASTUNER_TUNER_ID is {process.name!r}, a worker: KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT must "
             "say where its chief is"
         )
-    return found
+    return process
 
 
 def starter(config: Tune, folder: Path, host: str, port: int) -> Callable[[str], tuning.Process]:
@@ -137,17 +137,17 @@ def work_elsewhere(config: Tune, folder: Path, chief: Address) -> None:
     say(f"{chief.name} works for the chief at {place}; it writes to {_links.shown(folder / 'workers')}")
     start = starter(config, folder, chief.host, chief.port)
     processes: list[tuning.Process] = []
-    deaths, wanted = 0, max(config.workers, 1)
+    deaths, running = 0, max(config.workers, 1)
     try:
-        while wanted or processes:
+        while running or processes:
             for process in [process for process in processes if process.running.poll() is not None]:
                 processes.remove(process)
                 status = _exit_status(process, folder, place)
-                wanted -= status == 0
+                running -= status == 0  # the search has ended: no other worker takes its place
                 deaths = 0 if status in (0, tuning.MORE) else deaths + 1
                 if deaths == DEATHS:
                     raise Unavailable(f"workers died three times in a row: see {process.log}")
-            while len(processes) < wanted:
+            while len(processes) < running:
                 processes.append(start(f"{chief.name}-{uuid.uuid4().hex[:8]}"))
             time.sleep(0.2)
     finally:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlkit import cli, untrusted
+from tlkit import atomic, cli, untrusted
 from tlkit.config import Tune
 from tlkit.config import space as spaces
 from tlkit.errors import InvalidInput, Unavailable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def main(folder: Path) -> int:
     """Run trials, and return the exit status that says why there are no more."""
     config = cli.from_settings(Tune, untrusted.read_yaml(folder / "search.yaml"))
-    _jobs.import_keras()
+    _jobs.start_keras()
     from tlkit import tuning
 
     trials = folder / "trials"
@@ -87,7 +87,7 @@ def run_trial(config: Tune, trials: Path, trial: Trial, oracle: Oracle) -> dict[
         "work": sum(execution.seconds for execution in executions),
         "seconds": time.perf_counter() - began,
     }
-    tuning.write(folder / "result.json", json.dumps(result))
+    atomic.write_text(folder / "result.json", json.dumps(result))
     return {objective: score}
 
 

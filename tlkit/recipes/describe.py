@@ -24,7 +24,7 @@ WIDEST = 120  # columns of the table
 def run(config: Describe) -> list[arithmetic.Row]:
     """Print and return what each layer does and costs, and save pictures if a folder is given."""
     _network_pictures.check_files(config)
-    _jobs.import_keras()
+    _jobs.start_keras()
     from tlkit import anatomy
 
     network = _described_network.load(config)

@@ -31,7 +31,7 @@ def run(config: FeatureExtraction) -> _results.Result:
     extractor = _networks.extractor(job.config, features.pooled(model), "pooled")
     with job.timing("features"):
         splits, parts = _inputs.split_features(job.config.data, examples, extractor)
-    job = job.decided([_decisions.engine(extractor)])
+    job = job.with_decisions([_decisions.record_engine(extractor)])
     with job.tracked(splits) as tracked:
         fit, predicted = _solve(job, model, splits, parts)
         result = _results.score(job, tracked, model, fit, splits, predicted)

@@ -33,13 +33,13 @@ def run(config: FindLr) -> finder.RangeTest:
     job = _jobs.start("find_lr", config, check=check)
     examples = _inputs.photos(job.config)
     model = _networks.classifier(job.config, examples)
-    job = job.decided(_decisions.head(job.config, model, examples))
+    job = job.with_decisions(_decisions.decide_head(job.config, model, examples))
     if job.config.phase == "head" and job.config.head.solved:
         raise InvalidInput(
             "the head is solved, after which the loss falls at no rate: give --head.solved false, or --phase full"
         )
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
-    job = job.decided(_decisions.batch_size(job.config, model, splits))
+    job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
     with job.tracked(splits) as tracked:
         with job.timing("test"):
             test = _test(job.config, model, splits)
@@ -67,11 +67,11 @@ def _test(config: FindLr, model: keras.Model, splits: data.Splits) -> finder.Ran
 
     from tlkit import features
     from tlkit.progress import Progress
-    from tlkit.training import finetuning, sources
+    from tlkit.training import activations, finetuning
 
     known = None
     if config.head.epochs or config.head.solved:
-        (known,) = sources.extract(_networks.extractor(config, features.pooled(model), "pooled"), splits.train)
+        (known,) = activations.extract(_networks.extractor(config, features.pooled(model), "pooled"), splits.train)
     with Progress("learning rates", config.steps, "steps") as progress:
         advance = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: progress.advance())
         return finetuning.range_test(

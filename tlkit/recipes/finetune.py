@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
     from tlkit import data
-    from tlkit.training.sources import Pooled, Source
+    from tlkit.training.activations import FullInput, PooledFeatures
 
 
 def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result | _jobs.Tried:
@@ -25,7 +25,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
 
     Args:
         config: The settings.
-        trial: If the run is one of a search.
+        trial: What limits the run if it is one trial of a search.
     """
     job = _jobs.start("finetune", config, trial, check, resumable=True)
     from tlkit.training import finetuning
@@ -33,19 +33,19 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
     _check_hyperband(job)
     examples = _inputs.photos(job.config)
     model = _networks.classifier(job.config, examples)
-    job = job.decided(_decisions.head(job.config, model, examples))
+    job = job.with_decisions(_decisions.decide_head(job.config, model, examples))
     _networks.admit(model, trial)
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
     job.check_data(splits)
-    job = job.decided(_decisions.batch_size(job.config, model, splits))
+    job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
     with job.timing("features"):
-        source, pooled = _learn_from(job, model, splits)
-    job = job.decided(_decisions.source(job.config, model, source, pooled))
-    job = job.decided(_decisions.rates(job.config, model, splits, pooled))
+        full_input, pooled = _prepare_inputs(job, model, splits)
+    job = job.with_decisions(_decisions.record_input(job.config, model, full_input, pooled))
+    job = job.with_decisions(_decisions.find_rates(job.config, model, splits, pooled))
     with job.tracked(splits) as tracked:
         history = finetuning.fit_phases(
             model,
-            source,
+            full_input,
             pooled,
             _plans.finetuning(job.config, splits),
             callbacks=job.callbacks,
@@ -62,11 +62,11 @@ def check(config: Finetune) -> None:
     """Refuse settings that contradict each other.
 
     Raises:
-        InvalidInput: stored activations are asked for of photos that each epoch changes anew or of several stages; or
-            there are more parts of phase full than epochs; or stages are unknown, in another order, or frozen and have
-            learning rates.
+        InvalidInput: stored activations are wanted, but each epoch changes the photos or there are several stages; or
+            there are more stages than epochs; or stages are unknown, in another order, or frozen and have learning
+            rates.
     """
-    from tlkit.training import sources
+    from tlkit.training import activations
 
     stages = _plans.stages(config)
     if len(stages) > 1 and config.full.stored:
@@ -80,7 +80,11 @@ def check(config: Finetune) -> None:
         )
     _plans.check_tta(config, config.augment)
     _networks.check_stages(config)
-    if config.full.stored and _plans.changes(config.augment) not in ({}, sources.FLIPS) and not config.augment.views:
+    if (
+        config.full.stored
+        and _plans.changes(config.augment) not in ({}, activations.FLIPS)
+        and not config.augment.views
+    ):
         raise InvalidInput(
             "full.stored is true, but each epoch changes the photos anew: give --augment.views, such as 8, or switch "
             "off all of --augment but the flip"
@@ -96,18 +100,20 @@ def _check_hyperband(job: _jobs.Job[Finetune]) -> None:
         )
 
 
-def _learn_from(job: _jobs.Job[Finetune], model: keras.Model, splits: data.Splits) -> tuple[Source, Pooled | None]:
-    """Choose what phase full trains on, and compute the features for the head; a resumed trial has its head already."""
-    from tlkit.training import sources
+def _prepare_inputs(
+    job: _jobs.Job[Finetune], model: keras.Model, splits: data.Splits
+) -> tuple[FullInput, PooledFeatures | None]:
+    """Prepare what both phases learn from; a trial that resumes has its head already."""
+    from tlkit.training import activations
 
     config, trial = job.config, job.trial
-    plan, extractor = _plans.finetuning(config, splits), functools.partial(_networks.extractor, config)
-    source = sources.Source(model, splits.train, splits.val, plan.augment)
-    if config.full.epochs and len(plan.stages) == 1:
-        runs = trial.runs if trial else 1.0
-        source = sources.choose(model, splits, plan, extractor, runs=runs, resuming=job.interrupted is not None)
+    plan, make_extractor = _plans.finetuning(config, splits), functools.partial(_networks.extractor, config)
+    full_input = activations.FullInput(model, splits.train, splits.val)
+    if config.full.epochs:
+        runs, resuming = trial.runs if trial else 1.0, job.interrupted is not None
+        full_input = activations.choose_input(model, splits, plan, make_extractor, runs=runs, resuming=resuming)
     needs_head = (config.head.epochs or config.head.solved) and not (trial and trial.resumes)
-    return source, sources.pool(model, splits, extractor) if needs_head else None
+    return full_input, activations.pool(model, splits, make_extractor) if needs_head else None
 
 
 if __name__ == "__main__":

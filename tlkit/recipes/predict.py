@@ -38,7 +38,7 @@ def run(config: Predict) -> list[list[tuple[str, float]]]:
     missing = [photo for photo in config.photos if not Path(photo).is_file()]
     if missing:
         raise InvalidInput(f"there is no photo {missing[0]!r}; give the path of an image file")
-    _jobs.import_keras()
+    _jobs.start_keras()
     from tlkit import serving
 
     model, classes = load(config.model)

@@ -44,7 +44,7 @@ def run(config: Pretrain) -> keras.Model:
         InvalidInput: one of the two files exists, the output folder cannot be made or written to, or the fonts lack the
             alphabet.
     """
-    began = _jobs.import_keras()
+    began = _jobs.start_keras()
     weights, card = (Path(config.output, name) for name in ("letternet.weights.h5", "letternet.md"))
     _require_new(weights, card)
     from tlkit import runtime, tracking

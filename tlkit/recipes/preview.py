@@ -25,7 +25,7 @@ def run(config: Preview) -> Path:
         Path of the picture.
     """
     check(config)
-    _jobs.import_keras()
+    _jobs.start_keras()
     from tlkit import plots
 
     config = _decisions.completed(config)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def run(config: Select) -> list[Ranked]:
     """Rank, print and log the backbones, the best first; see `config.Select` for the settings."""
-    began = _jobs.import_keras()
+    began = _jobs.start_keras()
     from tlkit import runtime, tracking
 
     if config.data.origin == "embedded" and config.backbones == list(SELECT):
@@ -99,7 +99,7 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     # The test split stays unseen: a choice that was made by it could not be tested on it.
     splits, parts = _inputs.split_features(config.data, examples, extractor, test=False)
     joined = features.Features.joined(parts if splits.test else parts[:1])
-    name, params = _networks.title(config.backbone), _decisions.applied(config, [_decisions.engine(extractor)])
+    name, params = _networks.title(config.backbone), _decisions.applied(config, [_decisions.record_engine(extractor)])
     tags = _runs.tags("select", config.backbone.name) | _runs.data_tags(splits)
     with tracking.run(config.experiment, run_name=name, params=_runs.params(params), tags=tags, nested=True) as tracked:
         values, labels, hashes = joined.array(), joined.labels, joined.hashes

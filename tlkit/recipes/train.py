@@ -35,22 +35,22 @@ def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _j
 
     Args:
         config: The settings.
-        trial: If the run is one of a search.
+        trial: What limits the run if it is one trial of a search.
     """
     job = _jobs.start("train", config, trial, check, resumable=True)
     from tlkit import training
 
     examples = _inputs.listed(job.config.data)
-    job = job.decided(completion(job.config, examples))
+    job = job.with_decisions(completion(job.config, examples))
     _plans.check_tta(job.config, job.config.augment)
     _inputs.check_balance(job.config, examples)
     splits = _inputs.splits(job.config.data, examples, _photo_shape(job.config))
     job.check_data(splits)
-    job = job.decided(_length(splits))
+    job = job.with_decisions(_length(splits))
     model = build(job.config, splits)
     _networks.admit(model, trial)
-    job = job.decided(_decisions.batch_size(job.config, model, splits))
-    job = job.decided(_decisions.rate(job.config, model, splits))
+    job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
+    job = job.with_decisions(_decisions.find_rate(job.config, model, splits))
     with job.tracked(splits) as tracked:
         history = training.fit_full(
             model,

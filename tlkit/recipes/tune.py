@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlkit import cli
+from tlkit import atomic, cli
 from tlkit import config as configs
 from tlkit.config import Tune
 from tlkit.display import say
@@ -27,7 +27,7 @@ from tlkit.recipes import (
     _search_summary,
     _search_trials,
     _search_workers,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from tlkit import tracking
@@ -49,10 +49,8 @@ def run(config: Tune) -> _search_results.Best | None:
     with _search.locked(folder):
         state = _search.load_state(config, folder)
         _prepare(config, corners)
-        from tlkit import tuning
-
         search = _search.open_search(config, space, folder, state, epochs=corners[0].full.epochs)
-        tuning.write(folder / "search.yaml", _runs.as_yaml(config))  # workers read it
+        atomic.write_text(folder / "search.yaml", _runs.as_yaml(config))  # workers read it
         if state.best:
             say(f"the search in {_links.shown(folder)} has ended")
             best = _search_results.Best(**state.best)
@@ -77,7 +75,7 @@ def _prepare(config: Tune, corners: Sequence[_search.Tuned]) -> None:
     Raises:
         InvalidInput: the recipe does not take some of the settings or the data.
     """
-    _jobs.import_keras()
+    _jobs.start_keras()
     from tlkit import runtime, tracking
     from tlkit.tracking import registry
 

@@ -12,7 +12,7 @@ from tlkit.data import ExampleSet, Views, batches, readable_errors
 from tlkit.display import say
 from tlkit.errors import Unavailable
 from tlkit.training import checkpoints, finder, memory, phases, variables
-from tlkit.training.phases import Interrupted, Phase, compiled
+from tlkit.training.phases import Phase, ResumePoint, compiled
 from tlkit.training.settings import Checkpointing, History, Settings
 
 
@@ -80,7 +80,7 @@ def fit(
                 before=before,
                 until=until,
                 checkpointing=checkpointing,
-                interrupted=state and Interrupted(state, batch.get("batch_size", size) // size),
+                interrupted=state and ResumePoint(state, batch.get("batch_size", size) // size),
             )
         except Exception as error:
             learner = learner._replace(settings=_smaller(learner.settings, phase, error))

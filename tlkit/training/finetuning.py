@@ -1,7 +1,7 @@
 """Fine-tuning a classifier: a head on frozen features first, then the network from a stage on.
 
 `fine_tune` does it in one call. Its steps are public too, for whoever wants to look at a decision before the next step,
-as the recipe does: `sources.choose`, `sources.pool`, `find_rate`, `fit_phases`.
+as the recipe does: `activations.choose_input`, `activations.pool`, `find_rate`, `fit_phases`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.features import Extractor, Features
 from tlkit.features.store import Store
-from tlkit.training import checkpoints, finder, sources, variables
+from tlkit.training import activations, checkpoints, finder, variables
+from tlkit.training.activations import FullInput, PooledFeatures
 from tlkit.training.full import fit_full, range_test_full
 from tlkit.training.heads import fit_head, range_test_head, solve_head, train_head_briefly
 from tlkit.training.plans import FineTuning
 from tlkit.training.settings import Checkpointing, History, Settings
-from tlkit.training.sources import Pooled, Source
 
-HEAD_RATE, RATE = 3e-3, 3e-4  # those of the recipe
+HEAD_RATE, RATE = 3e-3, 3e-4  # defaults of the recipe too
 
 
 def fine_tune(
@@ -42,8 +42,8 @@ def fine_tune(
 ) -> History:
     """Fine-tune a classifier: solve its head on frozen features, then train the backbone from a stage on.
 
-    Where each photo may have several labels the head is trained, as logistic regression does not apply. The frozen
-    stages are computed once and not in each epoch where that saves time.
+    If a photo may have several labels, the head is trained, as logistic regression does not apply. If it saves time,
+    the activations of the frozen stages are computed once instead of in every epoch.
 
     Args:
         model: A classifier of `backbones.classifier` on a backbone of `backbones.build`. Trained in place.
@@ -91,12 +91,12 @@ def fine_tune(
     def extractor(network: keras.Model, cut: str, dtype: str) -> Extractor:
         return Extractor(network, store, dtype=dtype, label=cut)
 
-    source = sources.choose(model, splits, plan, extractor)
-    pooled = sources.pool(model, splits, extractor)
+    full_input = activations.choose_input(model, splits, plan, extractor)
+    pooled = activations.pool(model, splits, extractor)
     if learning_rate == "auto" and epochs:
         rate = find_rate(model, splits, plan, "full", pooled.train, RATE)
         plan = plan._replace(full=plan.full._replace(learning_rate=rate))
-    return fit_phases(model, source, pooled, plan, callbacks=callbacks)
+    return fit_phases(model, full_input, pooled, plan, callbacks=callbacks)
 
 
 def find_rate(
@@ -107,7 +107,7 @@ def find_rate(
     features: Features | None,
     default: float,
 ) -> float:
-    """Find the learning rate of a phase by a range test, and say so; the model is left as it was.
+    """Find the learning rate of a phase by a range test, and say so; the model's weights are left as they were.
 
     Returns:
         The rate; `default` if the loss fell at no rate.
@@ -141,7 +141,8 @@ def range_test(
         splits: The photos.
         plan: How it is fine-tuned.
         phase: `head` or `full`.
-        features: Pooled features of the training photos, if there is a head to train before.
+        features: Pooled features of the training photos. Phase `head` needs them; phase `full` trains the head briefly
+            on them first, unless they are None.
         more: See `finder.range_test`.
     """
     if features:
@@ -158,19 +159,19 @@ def range_test(
 
 def fit_phases(
     model: keras.Model,
-    source: Source,
-    pooled: Pooled | None,
+    full_input: FullInput,
+    pooled: PooledFeatures | None,
     plan: FineTuning,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     checkpointing: Callable[[str], Checkpointing | None] = lambda phase: None,
     until: int | None = None,
 ) -> History:
-    """Carry out a plan: the head, then the parts of phase full; those that a checkpoint shows to be done are left out.
+    """Carry out a plan: the head, then the parts of phase full; what the checkpoints show to be done is skipped.
 
     Args:
         model: The classifier.
-        source: What phase full trains on.
+        full_input: What phase full trains, the classifier or its upper layers, which are the same; and on what.
         pooled: What the head learns from; None if there is no such phase.
         plan: How it is fine-tuned.
         callbacks: Keras callbacks of every phase.
@@ -180,29 +181,29 @@ def fit_phases(
     Returns:
         One entry per epoch; the model has the weights of the best one.
     """
-    places = [checkpointing(name) for name, _, _ in plan.phases]
+    files = [checkpointing(name) for name, _, _ in plan.full_parts]
     # A phase is over if a later one has a checkpoint, which holds all that it learnt.
-    current = max(
-        (number for number, place in enumerate(places) if place and checkpoints.exists(place.path)), default=-1
+    resumed_part = max(
+        (number for number, file in enumerate(files) if file and checkpoints.exists(file.path)), default=-1
     )
     history = History([])
-    if pooled and current < 0:
+    if pooled and resumed_part < 0:
         history = _fit_head(model, pooled, plan, callbacks, checkpointing("head"))
-    for number, (name, stage, settings) in enumerate(plan.phases):
-        if not plan.full.epochs or number < current:
+    for number, (name, stage, settings) in enumerate(plan.full_parts):
+        if not plan.full.epochs or number < resumed_part:
             continue
         backbones.unfreeze(model, None, stage, plan.batch_normalization)
         history = fit_full(
-            source.network,
-            source.train,
-            source.val,
+            full_input.network,
+            full_input.train,
+            full_input.val,
             settings,
             seed=plan.seed,
-            augment=source.augment,
+            augment=full_input.augment,
             before=history,
             stages=backbones.stages(model),
             until=until,
-            checkpointing=places[number],
+            checkpointing=files[number],
             phase=name,
             callbacks=callbacks,
         )
@@ -211,7 +212,7 @@ def fit_phases(
 
 def _fit_head(
     model: keras.Model,
-    pooled: Pooled,
+    pooled: PooledFeatures,
     plan: FineTuning,
     callbacks: Sequence[keras.callbacks.Callback],
     checkpointing: Checkpointing | None,

@@ -1,4 +1,4 @@
-"""Whatever is trainable of a network, trained on the examples themselves."""
+"""Train whatever is trainable of a network, on examples or on stored activations; and predict."""
 
 from __future__ import annotations
 

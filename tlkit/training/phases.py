@@ -52,7 +52,7 @@ class Phase(NamedTuple):
     seed: int = 0
 
 
-class Interrupted(NamedTuple):
+class ResumePoint(NamedTuple):
     """Where a phase was interrupted.
 
     Args:
@@ -123,7 +123,7 @@ def fit(
     before: History | None = None,
     until: int | None = None,
     checkpointing: Checkpointing | None = None,
-    interrupted: Interrupted | None = None,
+    interrupted: ResumePoint | None = None,
 ) -> History:
     """Train a phase, or what is left of it.
 

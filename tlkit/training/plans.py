@@ -35,11 +35,11 @@ class FineTuning(NamedTuple):
     seed: int = 0
 
     @property
-    def phases(self) -> list[tuple[str, str | None, Settings]]:
+    def full_parts(self) -> list[tuple[str, str | None, Settings]]:
         """The parts of phase full: name, first stage to train, settings. Epochs that do not divide go to the last.
 
         >>> plan = FineTuning(Settings(0, 0.1), Settings(5, 0.1), stages=["stage4", "stage2"])
-        >>> [(name, stage, settings.epochs) for name, stage, settings in plan.phases]
+        >>> [(name, stage, settings.epochs) for name, stage, settings in plan.full_parts]
         [('full1', 'stage4', 2), ('full2', 'stage2', 3)]
         """
         count, epochs = len(self.stages), self.full.epochs

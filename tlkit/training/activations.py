@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import keras
 
 from tlkit import backbones, features
-from tlkit.data import ExampleSet, Mirrored, NamedExamples, Splits, View, Views
+from tlkit.data import ExampleSet, Mirrored, NamedExamples, Photos, Splits, View, Views
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.features import Extractor, Features
@@ -21,7 +21,7 @@ MakeExtractor = Callable[[keras.Model, str, str], Extractor]
 """From a frozen network, where it ends and the dtype of what is stored, to what computes its activations."""
 
 
-class Source(NamedTuple):
+class FullInput(NamedTuple):
     """What phase full trains, and on what.
 
     Args:
@@ -41,7 +41,7 @@ class Source(NamedTuple):
     reason: str = ""
 
 
-class Pooled(NamedTuple):
+class PooledFeatures(NamedTuple):
     """Pooled features of the training and validation photos, for the head, and what computed them."""
 
     train: Features
@@ -49,7 +49,7 @@ class Pooled(NamedTuple):
     extractor: Extractor
 
 
-def choose(
+def choose_input(
     model: keras.Model,
     splits: Splits,
     plan: FineTuning,
@@ -57,8 +57,10 @@ def choose(
     *,
     runs: float = 1.0,
     resuming: bool = False,
-) -> Source:
-    """Choose what phase full trains on, say why, and compute the activations that are to be stored.
+) -> FullInput:
+    """Choose what phase full trains on: photos or stored activations, which are computed here; say why.
+
+    Several stages, which are unfrozen one after the other, always train on photos.
 
     Args:
         model: The classifier, trainable from the lowest stage that the plan unfreezes.
@@ -72,17 +74,10 @@ def choose(
         InvalidInput: stored activations are asked for, and the backbone cannot be cut below the stage.
         Unavailable: a resumed run was trained on stored activations, for which there is no room now.
     """
-    changes, stage = plan.augment or {}, plan.stages[0]
-    versions: list[NamedExamples] = [
-        splits.train
-    ]  # of the photos, all that epochs draw from; none if each makes new ones
-    if plan.views:
-        versions = [View(splits.train, changes, plan.seed, number) for number in range(plan.views)]
-    elif changes:
-        versions = [splits.train, Mirrored(splits.train)] if changes == FLIPS else []
+    stage, versions = plan.stages[0], _versions(splits.train, plan)
     train = Views(versions) if plan.views else splits.train
-    photos = Source(model, train, splits.val, None if plan.views else plan.augment or None)
-    if stage is None or plan.stored is False:
+    photos = FullInput(model, train, splits.val, None if plan.views else plan.augment or None)
+    if stage is None or len(plan.stages) > 1 or plan.stored is False:
         return photos
     if not versions:
         return _photos(photos, "as each epoch changes the photos anew (--augment.views 4 makes four of each, once)")
@@ -97,8 +92,8 @@ def choose(
         passes = round(runs * plan.full.epochs * (len(splits.train) + len(splits.val)))
         gain = features.estimate(extractor, [*versions, splits.val], passes)
         if not gain.worth:
-            return _photos(photos, gain.said)
-        reason = gain.said
+            return _photos(photos, gain.reason)
+        reason = gain.reason
         say(f"full phase: from stored activations of the frozen stages, {reason}")
     try:
         *stored, val = extract(extractor, *versions, splits.val)
@@ -106,19 +101,29 @@ def choose(
         if resuming and plan.stored:  # its checkpoints are of the upper stages alone
             raise
         return _photos(photos, str(error))
-    return Source(upper, Views(stored) if len(stored) > 1 else stored[0], val, None, extractor, reason)
+    return FullInput(upper, Views(stored) if len(stored) > 1 else stored[0], val, None, extractor, reason)
 
 
-def _photos(source: Source, reason: str) -> Source:
+def _versions(photos: Photos, plan: FineTuning) -> list[NamedExamples]:
+    """List all versions of the photos that epochs draw from; none if each epoch makes new ones."""
+    changes = plan.augment or {}
+    if plan.views:
+        return [View(photos, changes, plan.seed, number) for number in range(plan.views)]
+    if not changes:
+        return [photos]
+    return [photos, Mirrored(photos)] if changes == FLIPS else []
+
+
+def _photos(photos: FullInput, reason: str) -> FullInput:
     say(f"full phase: through the frozen stages, {reason}")
-    return source._replace(reason=reason)
+    return photos._replace(reason=reason)
 
 
-def pool(model: keras.Model, splits: Splits, make_extractor: MakeExtractor) -> Pooled:
+def pool(model: keras.Model, splits: Splits, make_extractor: MakeExtractor) -> PooledFeatures:
     """Compute the pooled features of the training and validation photos, or read them from the store."""
     extractor = make_extractor(features.pooled(model), "pooled", "float32")
     train, val = extract(extractor, splits.train, splits.val)
-    return Pooled(train, val, extractor)
+    return PooledFeatures(train, val, extractor)
 
 
 def extract(extractor: Extractor, *examples: NamedExamples) -> list[Features]:
@@ -128,7 +133,7 @@ def extract(extractor: Extractor, *examples: NamedExamples) -> list[Features]:
     computed = f"{extractor.computed:,} computed"
     if extractor.computed:
         rate = extractor.computed / max(extractor.seconds, 1e-9)
-        note = f"; {extractor.found}" if extractor.found else ""
+        note = f"; {extractor.reason}" if extractor.reason else ""
         computed += f" by {extractor.engine} in {duration(extractor.seconds)}, {rate:,.0f} a second{note}"
     stored = f"{count - extractor.computed:,} from the store, " if extractor.store else ""
     say(f"features of {count:,} photos ({extractor.label}): {stored}{computed}")
