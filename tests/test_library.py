@@ -21,6 +21,11 @@ def splits() -> data.Splits:
     return data.load("embedded", size=(32, 32), channels=1)
 
 
+def two_classes(photos: Path) -> data.Splits:
+    """Sixty photos, where how well the network learns does not matter."""
+    return data.load("folder", path=photos, size=(32, 32), channels=1)
+
+
 def classifier(splits: data.Splits) -> keras.Model:
     keras.utils.set_random_seed(0)
     return backbones.classifier(backbones.build("LetterNet"), len(splits.classes))
@@ -56,15 +61,12 @@ def value(model: keras.Model, path: str) -> np.ndarray:
     return next(np.array(weight) for weight in model.weights if weight.path == path)
 
 
-def test_the_recipe_and_the_library_learn_the_same(
-    splits: data.Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.mark.usefixtures("folder")
+def test_the_recipe_and_the_library_learn_the_same(splits: data.Splits):
     """One algorithm: the recipe decides around it, and calls it."""
     from tlkit import config
     from tlkit.recipes import finetune
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     settings = config.Finetune(
         full=config.Full(epochs=1, unfreeze_from="stage3", stored=False),
         features=config.Features(store="none"),
@@ -87,10 +89,8 @@ def test_photos_of_another_size_are_refused_before_anything_is_computed(splits: 
         training.fine_tune(classifier(splits), small)
 
 
-def test_activations_are_kept_in_a_store_that_is_given(
-    splits: data.Splits, tmp_path: Path, capsys: pytest.CaptureFixture
-):
-    store = Store(tmp_path / "store")
+def test_activations_are_kept_in_a_store_that_is_given(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    store, splits = Store(tmp_path / "store"), two_classes(photos)
     for _ in range(2):
         training.fine_tune(classifier(splits), splits, epochs=0, store=store)
     first, second = [line for line in capsys.readouterr().out.splitlines() if line.startswith("features of")]
@@ -98,9 +98,10 @@ def test_activations_are_kept_in_a_store_that_is_given(
     assert " 0 computed" in second
 
 
-def test_the_head_is_solved_on_photos_as_on_their_features(splits: data.Splits):
+def test_the_head_is_solved_on_photos_as_on_their_features(photos: Path):
     from tlkit import features
 
+    splits = two_classes(photos)
     models = classifier(splits), classifier(splits)
     training.solve_head(models[0], splits.train, splits.val)
     known = features.Extractor(features.pooled(models[1])).extract(splits.train, splits.val)
