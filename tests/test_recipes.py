@@ -437,6 +437,8 @@ def test_a_photo_that_is_not_one_is_set_aside_or_an_error(folder: Path, photos: 
     assert "fake.jpg" in refuse(capsys, 2, *small(photos), "--data.strict", "true")
     assert tune(*small(photos), "--head.epochs", "0") == 0
     assert "fake.jpg" in capsys.readouterr().err
+    logged = mlflow.artifacts.load_text(f"runs:/{one_run().info.run_id}/set_aside.txt")
+    assert logged == "red/fake.jpg: not a JPEG, PNG, GIF, BMP, WebP or TIFF image\n"
 
 
 @pytest.mark.parametrize(

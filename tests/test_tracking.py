@@ -266,7 +266,7 @@ def test_an_identifier_of_the_environment_is_checked_too(folder: Path, monkeypat
 
 @pytest.mark.parametrize("strange", ["/etc", "..", "a/b", ""])
 def test_no_path_is_made_of_what_is_no_identifier(folder: Path, strange: str):
-    for make in (checkpoints.begun, lambda text: journal.begin("sqlite:///x", text, "1")):
+    for make in (checkpoints.begin, lambda text: journal.begin("sqlite:///x", text, "1")):
         with pytest.raises(InvalidInput, match="the run's id is"):
             make(strange)
     assert not (folder / "mlruns").exists()

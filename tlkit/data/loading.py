@@ -19,6 +19,7 @@ from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
 from tlkit.untrusted import available_memory
 
+NAMED = 10  # damaged examples that are printed; a run logs all
 TOGETHER = 16  # examples that a thread opens at a time
 SHARE = 0.4  # of the available memory, to fill with decoded examples or their features at most
 
@@ -193,7 +194,10 @@ def _open(examples: Examples, shape: Shape, check: bool, strict: bool, memory: i
             set_aside += [problem for _, problem in looks if problem]
             progress.advance(len(looks))
     if set_aside:
-        _warn(f"{examples.kind} set aside, because they cannot be decoded ({len(set_aside)}):", *set_aside[:10])
+        more = [f"and {len(set_aside) - NAMED:,} more"] if len(set_aside) > NAMED else []
+        _warn(
+            f"{examples.kind} set aside, because they cannot be decoded ({len(set_aside)}):", *set_aside[:NAMED], *more
+        )
     return _Opened(contents if values is None else values, hashes, set_aside)
 
 

@@ -135,10 +135,12 @@ def data_tags(splits: data.Splits | graph.Graph) -> dict[str, str]:
 
 
 def log_data(config: configs.Data | configs.Graph, splits: data.Splits | graph.Graph) -> None:
-    """Log which example was in which split."""
+    """Log which example was in which split, and which ones were set aside."""
     from tlkit import tracking
 
     tracking.log_inputs(datasets(config, splits))
+    if set_aside := getattr(splits, "set_aside", None):
+        tracking.log_text("\n".join(set_aside) + "\n", "set_aside.txt")
     with tracking.artifact("split_manifest.csv") as manifest:
         splits.write_manifest(manifest)
 

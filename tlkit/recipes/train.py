@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tlkit import data
     from tlkit.builders.family import Row
 
-FILES = ("folder", "csv", "tfds")  # sources whose photos differ in size
 SIZE = 64  # height and width in pixels of photos from files, for a network that has no size of its own
 SILENT = 0.01  # minimum variance of a band of a log-spectrogram
 LARGEST = 1e38  # what float32 can hold
@@ -41,10 +40,10 @@ def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _j
     from tlkit import training
 
     examples = _inputs.listed(job.config.data)
-    job = job.with_decisions(completion(job.config, examples))
+    job = job.with_decisions(fill_in(job.config, examples))
     _plans.check_tta(job.config, job.config.augment)
     _inputs.check_balance(job.config, examples)
-    splits = _inputs.splits(job.config.data, examples, _photo_shape(job.config))
+    splits = _inputs.splits(job.config.data, examples, _photo_shape(job.config, examples))
     job.check_data(splits)
     job = job.with_decisions(_length(splits))
     model = build(job.config, splits)
@@ -172,7 +171,7 @@ def _row(name: str) -> Row | None:
     return builders.VARIANTS[name]
 
 
-def completion(config: Train, examples: data.Examples) -> list[Decision]:
+def fill_in(config: Train, examples: data.Examples) -> list[Decision]:
     """Decide what depends on the data, so that the stored config says what was done.
 
     Raises:
@@ -182,7 +181,7 @@ def completion(config: Train, examples: data.Examples) -> list[Decision]:
     row, builder, size = _row(config.builder.name), config.builder, config.data.image_size
     if size and not photos:
         raise InvalidInput(f"data.image_size is {size}; it is for photos, and the data are {examples.kind}")
-    if photos and config.data.source in FILES:
+    if photos and examples.encoded:
         size = size or (row.size if row else SIZE)
     if builder.spectrogram and not sounds:
         raise InvalidInput(f"builder.spectrogram is True; it is for sounds, and the data are {examples.kind}")
@@ -199,12 +198,12 @@ def completion(config: Train, examples: data.Examples) -> list[Decision]:
     return decisions
 
 
-def _photo_shape(config: Train) -> tuple[int | None, int | None, int | None] | None:
+def _photo_shape(config: Train, examples: data.Examples) -> tuple[int | None, int | None, int | None] | None:
     """Give the height, width and channels that photos are converted to; None for their own."""
     row, size = _row(config.builder.name), config.data.image_size
     if not size:
         return None
-    return size, size, row.channels if row and config.data.source in FILES else None
+    return size, size, row.channels if row and examples.encoded else None
 
 
 def _length(splits: data.Splits) -> list[Decision]:

@@ -29,7 +29,7 @@ _EXHAUSTED = (
     "can't allocate memory",  # PyTorch, on a CPU
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
-NOTHING_FITS = "not even a batch of 1 fits into memory: train smaller photos, fewer stages or with --remat"
+NOTHING_FITS = "not even a batch of 1 fits into memory: use smaller photos, train fewer stages, or give --remat true"
 COPIES = 3.0  # memory of a step on a CPU, in sizes of all activations: 0.9 measured on TensorFlow, 2.8 on PyTorch
 
 

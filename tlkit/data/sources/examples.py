@@ -41,6 +41,11 @@ class Examples(NamedTuple):
         """Whether an example may have several labels, or none."""
         return self.separator is not None
 
+    @property
+    def encoded(self) -> bool:
+        """Whether the contents are files still to be decoded, so that photos may differ in size."""
+        return len(self.contents) > 0 and not isinstance(self.contents[0], np.ndarray)
+
 
 def shown_names(names: list[str], what: str, notes: list[str]) -> list[str]:
     """Escape control characters and bytes that are not UTF-8 in names, and add a note where that changes one.
