@@ -164,6 +164,7 @@ def test_a_single_unit_learns_two_classes(photos: Photos):
     assert training.fit_head(model, *seen(model, photos, ones), settings).best["val_accuracy"] == 1.0
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_augmentation_reaches_training_and_never_validation(photos: Photos):
     seen = list(batches(photos, 8, augment={"brightness": 0.9}, labels=False))
     plain = photos.read(range(40))
@@ -188,6 +189,7 @@ def test_the_layer_decay_reaches_the_settings_of_its_phase_alone():
     assert [_plans.settings(made, phase).layer_decay for phase in (made.head, made.full)] == [1.0, 0.5]
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_the_layer_decay_reaches_the_optimizer(photos: Photos):
     """The first step of Adam is the rate itself, wherever the gradient is far from zero."""
     model = classifier()
@@ -280,6 +282,7 @@ def test_a_checkpoint_keeps_the_best_epoch_and_the_patience(photos: Photos, tmp_
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_checkpoint_that_does_not_fit_is_one_line(photos: Photos, tmp_path: Path):
     path = tmp_path / "phase.ckpt"
     settings = training.Settings(epochs=2, learning_rate=0.01, batch_size=40)
@@ -319,6 +322,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(photos: Photos, tmp_path: Pa
         fit(learner(0), photos, settings, until=0)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_no_half_written_checkpoint_takes_the_place_of_a_whole_one(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
