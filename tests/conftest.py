@@ -6,8 +6,10 @@ import functools
 import gc
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before NumPy is imported: each worker of pytest has a core, and threads that wait for one another on it take it up.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,16 +43,25 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty tracking store: MLflow takes seconds to create one, so each test gets a copy."""
+    import sqlalchemy
     from mlflow.store.db import utils
 
     from tlkit.tracking.database import create_database
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     create_database(path)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _leave_to_the_system)
     with pytest.MonkeyPatch.context() as patch:
         # MLflow loads its 67 migrations, only to know the last, whenever it opens a store: half of that time.
         patch.setattr(utils, "_get_latest_schema_revision", functools.cache(utils._get_latest_schema_revision))
         yield path
+    sqlalchemy.event.remove(sqlalchemy.Engine, "connect", _leave_to_the_system)
+
+
+def _leave_to_the_system(connection: Any, _: Any) -> None:
+    """Let SQLite not wait for the disk: what a killed process wrote is there all the same."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF").close()
 
 
 @pytest.fixture
