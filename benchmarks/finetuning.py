@@ -131,7 +131,7 @@ class Job(NamedTuple):
         network: Of `NETWORKS`.
         seed: Of the run, and of the photos that are drawn.
         changes: From the recipe's defaults, by dotted names.
-        photos: Labelled ones of each class; None for all.
+        photos: Labeled ones of each class; None for all.
     """
 
     part: str

@@ -13,7 +13,7 @@ from tlkit.recipes import pretrain
 def main() -> None:
     """Print accuracy on scikit-learn's handwritten digits; see `tlkit.recipes.pretrain.probe` for the measure."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--draws", type=int, default=20, help="random choices of the labelled digits")
+    parser.add_argument("--draws", type=int, default=20, help="random choices of the labeled digits")
     parser.add_argument("--weights", default="letters", help="a file of weights, by default the packaged ones")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")
     options = parser.parse_args()

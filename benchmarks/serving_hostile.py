@@ -50,7 +50,7 @@ def scans(side: int, repeated: int) -> bytes:
 
 
 def flat(side: int, mode: str = "RGB") -> Image.Image:
-    """Make a photo of one colour, which files hold in few bytes."""
+    """Make a photo of one color, which files hold in few bytes."""
     return Image.new("RGB", (side, side), (90, 120, 60)).convert(mode)
 
 

@@ -117,7 +117,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def write_photos(root: Path, counts: dict[str, int], side: int = 40) -> Path:
-    """Write `counts` = {class folder: photos}: each class has its own colour, each photo its own noise."""
+    """Write `counts` = {class folder: photos}: each class has its own color, each photo its own noise."""
     rng = np.random.default_rng(0)
     for index, (name, count) in enumerate(counts.items()):
         (root / name).mkdir(parents=True)

@@ -534,7 +534,7 @@ def test_wrong_arguments_of_the_pattern_are_one_line(keywords: dict, says: str):
 
 
 def test_a_graph_network_learns_from_edges_alone():
-    """Two cliques, one labelled node each: the features say nothing, the edges all."""
+    """Two cliques, one labeled node each: the features say nothing, the edges all."""
     keras.utils.set_random_seed(0)
     nodes = 12
     edges = [(i, j) for i in range(nodes) for j in range(i) if (i < 6) == (j < 6)]

@@ -105,7 +105,7 @@ def test_a_table_of_large_numbers_fits(folder: Path, monkeypatch, out):
         size=999_400_000_000_000,
         used=-1e300,
         damaged=[],
-        twice=0,
+        duplicates=0,
         files=1,
     )
     monkeypatch.setattr(Store, "usage", lambda self, verify=False: [usage, usage._replace(used=1e300)])

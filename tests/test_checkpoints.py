@@ -57,14 +57,14 @@ def test_a_whole_one_is_read(tmp_path: Path):
 )
 def test_what_cannot_be_a_phases_state_is_refused_in_one_line(tmp_path: Path, changed: dict[str, Any]):
     path = written(tmp_path / "full.npz", **changed)
-    with pytest.raises(InvalidInput, match=r"^\S*full.npz is no checkpoint of a phase, or is damaged: delete it"):
+    with pytest.raises(InvalidInput, match=r"^\S*full.npz is not a checkpoint of a phase, or is damaged: delete it"):
         checkpoints.load(path, {"batch_size": 32})
 
 
 @pytest.mark.parametrize("told", ["[" * 100_000, "[" * 500 + "]" * 500, '{"epochs": 1e400'])
 def test_nested_settings_of_a_checkpoint_are_refused_too(tmp_path: Path, told: str):
     np.savez(tmp_path / "full.npz", told=np.array(told))
-    with pytest.raises(InvalidInput, match="is no checkpoint of a phase"):
+    with pytest.raises(InvalidInput, match="is not a checkpoint of a phase"):
         checkpoints.load(tmp_path / "full.npz", {})
 
 
@@ -74,7 +74,7 @@ def test_a_compressed_checkpoint_is_refused_before_it_is_read(tmp_path: Path):
         arrays = {name: file[name] for name in file.files}
     np.savez_compressed(bomb, **{**arrays, "last_0": np.zeros(10**7)})
     assert bomb.stat().st_size < 10**5
-    with pytest.raises(InvalidInput, match="is no checkpoint of a phase"):
+    with pytest.raises(InvalidInput, match="is not a checkpoint of a phase"):
         checkpoints.load(bomb, {"batch_size": 32})
 
 

@@ -47,7 +47,7 @@ def exif(orientation):
 
 
 def with_alpha(mode):
-    """The gradient with its left half transparent, over a colour that must not show."""
+    """The gradient with its left half transparent, over a color that must not show."""
     image = Image.fromarray(RED_TO_BLUE).convert("RGBA")
     image.paste((1, 2, 3, 0), (0, 0, WIDTH // 2, HEIGHT))
     return image.convert(mode) if mode != "RGBA" else image
@@ -130,7 +130,7 @@ def test_a_transparent_colour_becomes_white():
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
 def test_the_first_frame_of_an_animation_counts(kind):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert (decode(data) == (255, 0, 0)).all()

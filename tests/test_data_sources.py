@@ -16,9 +16,9 @@ from tlkit.data.sources import datasets, load_source
 from tlkit.errors import InvalidInput, Unavailable
 
 
-def photo(path, colour="red"):
+def photo(path, color="red"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), colour).save(path, "PNG")
+    Image.new("RGB", (8, 8), color).save(path, "PNG")
     return path
 
 
@@ -52,7 +52,9 @@ def test_a_folder_of_classes(tmp_path):
     assert examples.names == ["roses/b.JPG", "roses/deep/er/a.webp", "éclair 日本/c.tiff"]
     assert examples.labels == [0, 0, 1]
     assert examples.splits == [None] * 3
-    assert examples.notes == ["files left out, not being photos in a class folder (2): readme.md, roses/notes.txt"]
+    assert examples.notes == [
+        "files ignored because they are not photos in a class folder (2): readme.md, roses/notes.txt"
+    ]
 
 
 def test_a_folder_of_splits(tmp_path):

@@ -142,5 +142,5 @@ def test_contradicting_labels_copies_and_gaps_are_named():
         "photos with several labels (1): 0 (a) = 1 (b)",
         "val has no photo of a: its score says nothing about them",
         "test has no photo of a: its score says nothing about them",
-        "exact copies of photos in the same split, which counts them each time: 1",
+        "exact copies of photos within one split (each copy counts): 1",
     ]

@@ -213,7 +213,7 @@ def test_the_gradient_of_one_convolution_is_its_kernel():
     field = anatomy.effective_fields(model, anatomy.stages(model), noise)["stem"]
     expected = np.zeros((9, 7))
     kernel = keras.ops.convert_to_numpy(layer.kernel)
-    expected[3:6, 2:5] = np.abs(kernel.sum(axis=3)).sum(axis=2)  # the centre is cell (4, 3)
+    expected[3:6, 2:5] = np.abs(kernel.sum(axis=3)).sum(axis=2)  # the center is cell (4, 3)
     np.testing.assert_allclose(field, expected, rtol=1e-5)
 
 

@@ -156,7 +156,7 @@ def test_an_engine_that_gives_other_numbers_is_not_chosen(
     stand_in(monkeypatch, change)
     engine, found = engines.choose(network, FLOAT, pixels)
     assert engine.name == "keras"
-    assert found.startswith("openvino returns other values, ")
+    assert found.startswith("openvino's outputs differ from Keras' by ")
 
 
 def test_outputs_that_are_zero_agree(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch):
@@ -212,7 +212,7 @@ class NoCore:
         ("importlib.util.find_spec", None, FLOAT, "it is not installed (pip install openvino)"),
         ("keras.backend.backend", "jax", FLOAT, "it reads networks from Keras' tensorflow backend, and this one is j"),
         ("tlkit.runtime.device", ("gpu", (9, 0)), FLOAT, "it is for CPUs, and Keras computes on a GPU here"),
-        (None, None, "mixed_float16", "it has no mixed_float16"),
+        (None, None, "mixed_float16", "it does not support mixed_float16"),
         ("tlkit.features.engines._core", NoCore(), "mixed_bfloat16", "this processor has no bfloat16"),
     ],
 )

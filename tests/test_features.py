@@ -550,7 +550,7 @@ def test_a_damaged_segment_is_computed_again_and_named(network: keras.Model, cac
     assert again.missing(photos(10)) == 10
     (found,) = again.extract(photos(10))
     assert again.computed == 10
-    assert capsys.readouterr().err.startswith(f"damaged and not used: {segment} (")
+    assert capsys.readouterr().err.startswith(f"ignored because damaged: {segment} (")
     close(found[:], predicted(network, photos(10)))
     (found,) = engine(network, Store()).extract(photos(10))
     close(found[:], predicted(network, photos(10)))
@@ -627,7 +627,7 @@ def test_many_segments_and_turns(
     assert extractor.computed == 150
     assert len(found.segments) == 5
     (usage,) = Store().usage(verify=True)
-    assert (usage.activations, usage.twice, usage.damaged) == (150, 0, [])
+    assert (usage.activations, usage.duplicates, usage.damaged) == (150, 0, [])
 
 
 def test_a_segment_is_worth_some_seconds_of_work(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
@@ -651,7 +651,7 @@ def test_what_another_process_writes_meanwhile_is_taken_over(network: keras.Mode
     (found,) = extractor.extract(photos(60))
     assert extractor.computed == 20
     close(found[:], predicted(network, photos(60)))
-    assert Store().usage()[0].twice == 0
+    assert Store().usage()[0].duplicates == 0
 
 
 EXTRACT = """
@@ -724,7 +724,7 @@ def test_two_processes_at_once_one_of_them_killed_compute_nothing_twice(tmp_path
             child.communicate()
     assert children[survivor].returncode == 0, errors.decode()
     (usage,) = Store(cache).usage(verify=True)
-    assert (usage.activations, usage.twice, usage.damaged) == (400, 0, [])
+    assert (usage.activations, usage.duplicates, usage.damaged) == (400, 0, [])
     assert not list(cache.glob("*/.*.part"))
     segments = list(cache.glob("*/*.npy"))
     stored = {key.tobytes().hex() for path in segments for key in np.load(path)["keys"][0]}
@@ -758,8 +758,8 @@ def test_activations_are_worth_their_disk_where_they_save_passes_and_fit(
     seconds = features.seconds_each(network)
     assert 1e-4 < seconds < 5e-4  # measured: 0.25 to 0.5 ms, most of it what each call costs
     assert found.saved == pytest.approx(passes * seconds - 100 * (seconds + 256 / 2e8) - passes * 256 / 1e9)
-    assert ("more than the" in found.reason) == (free < 1e6)
-    assert ("to save no pass" in found.reason) == (passes == 50)
+    assert ("but only" in found.reason) == (free < 1e6)
+    assert ("save no forward pass" in found.reason) == (passes == 50)
 
 
 def test_whether_activations_are_stored_is_decided_by_no_clock(network: keras.Model, monkeypatch: pytest.MonkeyPatch):

@@ -193,7 +193,8 @@ def test_a_run_that_goes_on_sends_first_what_its_killed_part_left(folder: Path, 
 
 def test_a_next_run_says_that_something_is_left(folder: Path, killed: str, capsys: pytest.CaptureFixture):
     tracking.open_store("trial")
-    assert "mlruns/unsent holds what 1 runs could not send: python -m tlkit.recipes.sync" in capsys.readouterr().err
+    message = "1 run has unsent entries in mlruns/unsent: send them with python -m tlkit.recipes.sync"
+    assert message in capsys.readouterr().err
 
 
 def test_a_journal_at_work_is_left_alone(folder: Path):
@@ -395,7 +396,7 @@ def test_lines_and_entries_that_cannot_be_are_left_out(folder: Path, killed: str
     with pytest.raises(Unavailable, match="could not be"):
         sync.run(config.Sync())
     said = capsys.readouterr().err
-    assert "has 2 lines that are no entries: left out" in said
+    assert "journal.jsonl: 2 damaged lines left out" in said
     assert "cannot send 'dance'" in said
     assert history(killed, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert mlflow.get_run(killed).info.status == "KILLED"
@@ -428,7 +429,7 @@ def test_entries_of_the_wrong_type_are_left_out_and_told_in_one_line(folder: Pat
             file.write(json.dumps({"n": number, **entry} if isinstance(entry, dict) else entry) + "\n")
         file.write('{"n": 200, "do": "tags", "values":' + "[" * 100_000 + "\n")
     sync.run(config.Sync())
-    assert f"has {len(WRONG) + 1} lines that are no entries: left out" in capsys.readouterr().err
+    assert f"journal.jsonl: {len(WRONG) + 1} damaged lines left out" in capsys.readouterr().err
     assert history(killed, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert mlflow.get_run(killed).info.status == "KILLED"
 

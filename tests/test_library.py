@@ -121,3 +121,4 @@ def test_views_are_what_epochs_draw_from_however_many_stages_are_unfrozen(splits
     assert isinstance(chosen.train, data.Views)
     assert len(chosen.train.views) == 3
     assert chosen.augment is None
+    assert not chosen.uses_stored

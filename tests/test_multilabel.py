@@ -175,7 +175,7 @@ def test_labels_that_a_split_lacks_and_copies_with_other_labels_are_named():
         "train has no photo of c: they cannot be learned",
         "val has no photo of b: its score says nothing about them",
         "test has no photo of a: its score says nothing about them",
-        "exact copies of photos in the same split, which counts them each time: 1",
+        "exact copies of photos within one split (each copy counts): 1",
     ]
     for name in ("train", "val", "test"):
         none = there * (np.array(given) != name)[:, None]

@@ -119,7 +119,7 @@ def test_pairs_are_joined_by_content_in_any_order():
 def test_copies_of_a_file_are_joined_by_their_labels_then_their_order():
     first, second = made("aaa", "xyx", "xxy"), made("aaa", "xxy", "xxx")
     assert predictions.same_examples(first, second)
-    assert predictions.paired(first, second)[:3] == (3, 0, 1)  # of the two labelled x, one each; y is wrong in both
+    assert predictions.paired(first, second)[:3] == (3, 0, 1)  # of the two labeled x, one each; y is wrong in both
 
 
 @pytest.mark.parametrize(

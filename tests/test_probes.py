@@ -17,7 +17,7 @@ from tlkit.errors import InvalidInput
 
 
 def blobs(n: int = 300, features: int = 8, classes: int = 3, spread: float = 1.0, seed: int = 0):
-    """Examples around one centre for each class, on scales and offsets that differ between features."""
+    """Examples around one center for each class, on scales and offsets that differ between features."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     x = rng.normal(size=(classes, features))[labels] + spread * rng.normal(size=(n, features))

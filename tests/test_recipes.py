@@ -260,7 +260,7 @@ def test_finetune_learns_from_stored_activations(folder: Path, photos: Path, cap
     assert losses["true"] == pytest.approx(losses["false"], rel=2e-3)
     assert tune(*small(photos), *stage, *turned, "--augment.views", "2", "--full.stored", "true") == 0
     assert tune(*argv) == 0
-    assert "full phase: " in capsys.readouterr().out  # what was decided, and why
+    assert "phase full " in capsys.readouterr().out  # what was decided, and why
     assert tune(*small(photos), *stage, "--full.stored", "true") == 0  # each photo as it is, and mirrored
     assert "features of 94 photos (" in capsys.readouterr().out
     assert tune(*small(photos), *stage, "--augment.views", "2") == 2
@@ -362,7 +362,7 @@ def test_without_a_test_split_the_score_is_called_validation(folder: Path, tmp_p
     assert tune(*small(tmp_path / "photos")) == 0
     out = capsys.readouterr().out
     assert "validation accuracy" in out
-    assert "it chose the epoch, so it is not a test score" in out
+    assert "these examples also chose the epoch, so this is not a test score" in out
     assert "test accuracy" not in out
     run = one_run()
     assert not [name for name in run.data.metrics if name.startswith("test_")]

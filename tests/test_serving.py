@@ -308,7 +308,7 @@ def test_sounds(tmp_path: Path):
     longer = np.concatenate([sounds.decode(wav, 400), sound])
     check(served.predict([{"sound": longer}]), wanted)
     for wrong, message in (
-        (sounds.encode(sound, 16000), "row 0 has 16,000 samples a second; the network learnt from 8,000"),
+        (sounds.encode(sound, 16000), "row 0 has 16,000 samples a second; the network learned from 8,000"),
         (PNG, "row 0: not a WAV, FLAC or OGG file"),
         (1000 * sound, r"row 0 is an array of shape \(300, 1\) with values from -5"),
         (np.zeros((300, 2)), r"row 0 is an array of shape \(300, 2\)"),

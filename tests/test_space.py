@@ -503,11 +503,14 @@ def test_a_wrong_range_is_refused_in_one_line(given_range: str, says: str):
             "builder: {filters: [{int: [16, 64]}, 32]}\na: {bool: true}",
             "space.builder.filters is [{int: [16, 64]}, 32]: a list cannot hold ranges; write one range, with repeat",
         ),
-        ("a: {bool: true}\na.b: 3", "space.a is {bool: true}: a.b cannot stand beside it; give one of the two"),
-        ("a: 3\na.b: {bool: true}", "space.a is 3: a.b cannot stand beside it; give one of the two"),
+        (
+            "a: {bool: true}\na.b: 3",
+            "space.a is {bool: true}: it cannot be given together with a.b; give one of the two",
+        ),
+        ("a: 3\na.b: {bool: true}", "space.a is 3: it cannot be given together with a.b; give one of the two"),
         (
             "a: {bool: true, repeat: [1, 2]}\na.count: 3",
-            "space.a is {bool: true, repeat: [1, 2]}: a.count cannot stand beside it; give one of the two",
+            "space.a is {bool: true, repeat: [1, 2]}: it cannot be given together with a.count; give one of the two",
         ),
         ("a: {b: {bool: true}}\na.b: 3", "space.a.b is {bool: true}: it is given twice, nested and by its dotted name"),
         ("a: {1: {bool: true}}", "space.a.1 is {bool: true}: its name must be words of letters, digits and _"),

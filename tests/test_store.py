@@ -109,7 +109,7 @@ def test_what_is_written_is_mapped_again_bit_for_bit(dtype: str, shape: tuple[in
         assert not segment.values.flags.writeable
         assert segment.keys.shape == (len(segment.values), KEY)
     (usage,) = Store(tmp_path).usage(verify=True)
-    assert (usage.activations, usage.damaged, usage.twice, usage.files) == (9, [], 0, 4)
+    assert (usage.activations, usage.damaged, usage.duplicates, usage.files) == (9, [], 0, 4)
 
 
 def test_numpy_alone_reads_a_segment(space: Space):
@@ -401,7 +401,7 @@ def test_a_damaged_segment_is_named_and_not_used(space: Space, capsys, damage: C
         fresh.refresh()
         assert fresh.verify(keys_of(2)) == 0
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"damaged and not used: {path} (")
+        assert line.startswith(f"ignored because damaged: {path} (")
         assert line.endswith(f"prune --store {space.store.folder} deletes it)")
         later_process()
     assert space.store.usage(verify=True)[0].damaged == [path]
@@ -520,8 +520,8 @@ def test_activations_that_are_there_twice_are_counted_and_do_no_harm(space: Spac
     put(space, 1, 2, 3)
     put(space, 2, 3, 4)
     (usage,) = space.store.usage(verify=True)
-    assert (usage.activations, usage.twice) == (6, 2)
-    assert space.store.usage()[0].twice == 0  # not looked for
+    assert (usage.activations, usage.duplicates) == (6, 2)
+    assert space.store.usage()[0].duplicates == 0  # not looked for
     assert np.array_equal(read(space.refresh(), 4, 3, 2, 1), values_of(4, 3, 2, 1))
 
 
@@ -873,7 +873,7 @@ def test_processes_that_write_at_once_lose_nothing(space: Space):
     for process in [child(code, space.store.folder) for _ in range(2)]:
         done(process)
     (usage,) = space.store.usage(verify=True)
-    assert (usage.activations, usage.twice, usage.damaged, usage.files) == (60, 0, [], 16)
+    assert (usage.activations, usage.duplicates, usage.damaged, usage.files) == (60, 0, [], 16)
 
 
 @posix

@@ -315,7 +315,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(photos: Photos, tmp_path: Pa
         np.savez(tmp_path / f"strange{number}.npz", told=np.array(json.dumps({**told, **changed})), **held)
     strangers = [f"strange{number}.npz" for number in range(len(strange))]
     for name in ("other.npz", "array.npy", "pickled.npy", "half", "empty", ".", *strangers):
-        with pytest.raises(InvalidInput, match="is no checkpoint of a phase, or is damaged") as caught:
+        with pytest.raises(InvalidInput, match="is not a checkpoint of a phase, or is damaged") as caught:
             fit(learner(0), photos, settings, checkpointing=training.Checkpointing(tmp_path / name))
         assert "\n" not in str(caught.value)
     with pytest.raises(InvalidInput, match="until is 0: 1 or more epochs"):

@@ -90,7 +90,7 @@ def trials(folder: Path) -> dict[str, tuple]:
 
 @pytest.mark.slow
 def test_a_search_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture):
-    # On 8 x 8 pixels two parts with batch normalization have 4 * 9 * 4 + ... parameters: some are turned down.
+    # On 8 x 8 pixels two parts with batch normalization have 4 * 9 * 4 + ... parameters: some are rejected.
     assert call(folder, "--max_parameters", "150", "--executions", "2") == 0
     out = capsys.readouterr().out
     (parent,) = searches()
@@ -108,7 +108,7 @@ def test_a_search_from_the_command_line(folder: Path, capsys: pytest.CaptureFixt
         assert {"best_val_accuracy", "best_val_loss", "best_epoch", "training_seconds"} <= set(run.data.metrics)
         assert not any(name.startswith("test_") for name in run.data.metrics)
     for run in failed:
-        assert re.fullmatch(r"turned down: \d+ parameters, and max_parameters is 150", run.data.tags["failure"])
+        assert re.fullmatch(r"rejected: \d+ parameters, and max_parameters is 150", run.data.tags["failure"])
 
     best = max(finished, key=lambda run: (run.data.metrics["best_val_accuracy"], -int(run.data.tags["trial"])))
     assert {name: parent.data.params[name] for name in names} == best.data.params
@@ -349,10 +349,11 @@ def test_a_trial_begun_again_logs_no_epoch_twice(folder: Path, monkeypatch: pyte
 def test_reasons_of_failures(folder: Path):
     one = trial("7", "")
     _worker.failed(folder, one, InvalidInput("the network has no stage9"))
-    assert _search_trials.failure(folder.parent, SimpleNamespace(trial_id="x", message="killed")) == "killed"
+    assert _search_trials.record_failure(folder.parent, SimpleNamespace(trial_id="x", message="killed")) == "killed"
     (folder / "trials").mkdir()
     (folder / "7").rename(folder / "trials" / "7")
-    assert _search_trials.failure(folder, SimpleNamespace(trial_id="7", message=None)) == "the network has no stage9"
+    failed = SimpleNamespace(trial_id="7", message=None)
+    assert _search_trials.record_failure(folder, failed) == failed.message == "the network has no stage9"
     _worker.failed(folder, one, MemoryError("9 GB"))
     assert (folder / "7" / "failure.txt").read_text(encoding="utf-8") == "MemoryError: 9 GB"
     assert "MemoryError" in (folder / "7" / "log.txt").read_text(encoding="utf-8")

@@ -430,7 +430,7 @@ def test_a_killed_worker_gives_its_trial_back(tmp_path):
 
     tuning.supervise(made, {}, start, 1, lambda trial, _: told.append(trial))
     assert [trial.status for trial in told] == ["FAILED"]
-    assert told[0].message == "its process was killed (SIGKILL), often for want of memory"
+    assert told[0].message == "its process was killed (SIGKILL), often for lack of memory"
     assert made._run_times["0"] == tuning.LIVES
 
 

@@ -1,4 +1,4 @@
-"""tlkit: take a pretrained Keras network and a folder of labelled examples to a tracked, usable classifier."""
+"""tlkit: take a pretrained Keras network and a folder of labeled examples to a tracked, usable classifier."""
 
 from __future__ import annotations
 

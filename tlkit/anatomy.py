@@ -85,9 +85,9 @@ def feature_maps(model: keras.Model, ends: Sequence[Stage], x: np.ndarray) -> di
 
 
 def effective_fields(model: keras.Model, ends: Sequence[Stage], xs: np.ndarray) -> dict[str, np.ndarray]:
-    """Measure how much each input cell weighs in the centre of each stage's output (Luo et al. 2016, arXiv:1701.04128).
+    """Measure how much each input cell weighs in the center of each stage's output (Luo et al. 2016, arXiv:1701.04128).
 
-    It is the absolute gradient of the centre, summed over its channels, by the input, summed over the input's channels;
+    It is the absolute gradient of the center, summed over its channels, by the input, summed over the input's channels;
     the mean over all examples.
 
     Args:
@@ -103,10 +103,10 @@ def effective_fields(model: keras.Model, ends: Sequence[Stage], xs: np.ndarray) 
     """
     fields = {}
     for stage in ends:
-        centre = tuple(size // 2 for size in stage.grid)
+        center = tuple(size // 2 for size in stage.grid)
         if stage.tokens:
-            centre = (stage.tokens - math.prod(stage.grid) + int(np.ravel_multi_index(centre, stage.grid)),)
-        gradient = _gradient(_value_at(_probe(model, [stage]), centre))
+            center = (stage.tokens - math.prod(stage.grid) + int(np.ravel_multi_index(center, stage.grid)),)
+        gradient = _gradient(_value_at(_probe(model, [stage]), center))
         weights = [np.abs(gradient(x[None].astype(np.float32))[0]).sum(axis=-1) for x in xs]
         fields[stage.name] = np.mean(weights, axis=0)
     return fields

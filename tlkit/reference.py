@@ -191,7 +191,7 @@ def graph_conv(
 def _cells(
     x: np.ndarray, window: tuple[int, ...], stride: Sizes, padding: str | Sizes, dilation: Sizes, fill: float
 ) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-    """Yield every offset into the window with what stands there, for all windows: (batch, *output space, channels)."""
+    """Yield every offset into the window with the cells there, for all windows: (batch, *output space, channels)."""
     space = x.shape[1:-1]
     axes = len(space)
     stride = _per_axis("stride", stride, axes, least=1)

@@ -42,7 +42,7 @@ def grid_of(call: Call, grids: Sequence[Grid]) -> Grid:
     strides = per_axis("stride", operation.strides or size, axes)
     dilation = per_axis("dilation", getattr(operation, "dilation_rate", 1), axes)
     if "BaseConvTranspose" in names:
-        # Of the window's cells, one in `stride` falls on a cell of the input.
+        # One in `stride` of the window's cells falls on a cell of the input.
         span = [-(-(d * (k - 1) + 1) // s) for k, s, d in zip(size, strides, dilation, strict=True)]
         return grids[0].finer(span, strides)
     return grids[0].window(size, strides, dilation)

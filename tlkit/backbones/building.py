@@ -27,7 +27,7 @@ def build(
 ) -> keras.Model:
     """Build a backbone, from raw pixels to its feature map.
 
-    One flat functional model called `backbone`, whose layers have Keras' own names. In front of them stand the input
+    One flat functional model called `backbone`, whose layers have Keras' own names. Before them come the input
     `pixels` and the preprocessing. Weights files hold the same arrays with and without the preprocessing. The model's
     attribute `backbone_name` is the name it was built by, so that `stages`, `unfreeze` and `split` know its stages; a
     saved, copied or cloned model has it no more.

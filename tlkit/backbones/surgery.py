@@ -65,7 +65,7 @@ def freeze(model: keras.Model) -> None:
 
     Args:
         model: One of `classifier`, `build` or `tlkit.builders`, new or loaded from a file, or one that holds it at any
-            depth, such as behind layers of augmentation.
+            depth, such as after layers of augmentation.
 
     Raises:
         InvalidInput: the model holds no backbone, several, or one without a head that is not called `backbone`.
@@ -166,7 +166,7 @@ def split(
 ) -> tuple[keras.Model, keras.Model]:
     """Cut a model of `classifier` in front of a stage, to train the upper part on the outputs of the lower part.
 
-    The layers are shared: what the upper model learns, the whole one has learnt. The lower part runs in inference mode,
+    The layers are shared: what the upper model learns, the whole model has too. The lower part runs in inference mode,
     without the randomness of training (EfficientNet's stochastic depth).
 
     Args:
@@ -191,7 +191,7 @@ def split(
     if backbone not in [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)][:1]:
         raise InvalidInput(
             f"model {model.name!r} cannot be cut: split takes one of tlkit.backbones.classifier, whose first layer is "
-            "the backbone; give the one inside, and what stands in front of it to your data"
+            "the backbone; give the one inside, and apply what comes before it to your data"
         )
     ends = _ends(model, backbone, name)
     below = _below(ends, from_stage)

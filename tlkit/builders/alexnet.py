@@ -21,13 +21,13 @@ class Variant(NamedTuple):
     Args:
         filters: Of the five convolutions.
         groups: Of the second, fourth and fifth convolution: as many halves did not see each other.
-        dense: Units of the two layers in front of the head.
+        dense: Units of the two layers before the head.
         parameters: Trainable, at `size` and for `classes`.
         local_response_normalization: Whether it follows the first two convolutions.
         size: Length of every axis.
         channels: Of the input.
         classes: Of the paper's data.
-        dropout: Share dropped in front of both dense layers.
+        dropout: Share dropped before both dense layers.
     """
 
     filters: tuple[int, int, int, int, int]

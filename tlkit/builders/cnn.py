@@ -55,8 +55,8 @@ def cnn(
         activation: Of the convolutions and the dense layers.
         pool: `max`, `average` or None, at the end of each part.
         pool_size: Length of the pool's windows, which do not overlap.
-        dense: Units of the dense layers behind a flatten; none, `()`, gives global average pooling.
-        dropout: Share dropped behind each dense layer, or behind the pooling.
+        dense: Units of the dense layers after a flatten; none, `()`, gives global average pooling.
+        dropout: Share dropped after each dense layer, or after the pooling.
         include_top: Whether the network ends with dense layers and head; else with its features.
         pooling: Without top: `avg` or `max` over all positions, or None for the feature map.
         weights: None or `none` for random ones, or the path of a `.weights.h5` file of the same model.

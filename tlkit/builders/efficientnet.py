@@ -16,7 +16,7 @@ from tlkit.layers import conv_norm, depthwise_conv, end, global_pool, rank, stoc
 
 
 class Blocks(NamedTuple):
-    """A line of table 1: so many inverted bottlenecks with so many filters; the first has the stride."""
+    """A line of table 1: `repeats` inverted bottlenecks, of which the first has the stride."""
 
     stage: str
     repeats: int
@@ -51,7 +51,7 @@ class Variant(NamedTuple):
         width: Factor of all filters.
         depth: Factor of all repeats.
         size: Length of every axis.
-        dropout: Share dropped in front of the head.
+        dropout: Share dropped before the head.
         parameters: Trainable, for `classes`.
         application: The same network in keras.applications.
         drop_path: Share of the last block's branch that is dropped in training; it grows linearly from the first.

@@ -34,7 +34,7 @@ class Variant(NamedTuple):
         size: Length of every axis.
         channels: Of the input.
         classes: Of the paper's data.
-        dropout: Share dropped in front of the head.
+        dropout: Share dropped before the head.
     """
 
     stem: tuple[int, int, int]
@@ -71,7 +71,7 @@ AUXILIARY = {"auxiliary1": "stage2_a", "auxiliary2": "stage2_d"}  # the modules 
 
 
 def features(x: KerasTensor, variant: Variant) -> KerasTensor:
-    """Stack what stands before the first inception module (`stem`) and the modules (`stage1` and so on)."""
+    """Stack what comes before the first inception module (`stem`) and the modules (`stage1` and so on)."""
     first, second, third = variant.stem
     x = conv(x, first, 7, 2, activation="relu", name="stem_conv1")
     x = pool(x, "max", 3, 2, padding="same", name="stem_pool1")

@@ -17,11 +17,11 @@ class Variant(NamedTuple):
         depths: Convolutions in each of the five parts between the pools.
         parameters: Trainable, at `size` and for `classes`.
         filters: Of the convolutions of each part.
-        dense: Units of the two layers in front of the head.
+        dense: Units of the two layers before the head.
         size: Length of every axis.
         channels: Of the input.
         classes: Of the paper's data.
-        dropout: Share dropped behind both dense layers.
+        dropout: Share dropped after both dense layers.
         application: The same network in keras.applications.
     """
 

@@ -29,7 +29,7 @@ class Variant(NamedTuple):
         size: Length of every axis.
         channels: Of the input.
         classes: Of the paper's data.
-        dropout: Share dropped behind the embedding and both parts of each block.
+        dropout: Share dropped after the embedding and after both parts of each block.
     """
 
     depth: int

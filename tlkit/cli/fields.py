@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-Hint: TypeAlias = Any  # what stands in an annotation: a class, a union, a Literal, list[int] ...
+Hint: TypeAlias = Any  # what an annotation can be: a class, a union, a Literal, list[int] ...
 
 
 @functools.cache

@@ -55,7 +55,7 @@ def unknown(config_class: type, name: str, others: Sequence[str] = ()) -> str:
 
 
 def stray(config_class: type, word: str, usage: str) -> str:
-    """Say what to do about a word that stands without a name, or, where there is a usage line, is one too many."""
+    """Say what to do about a word without a name, or, if there is a usage line, about one word too many."""
     if usage:
         return f"'{shown(word)}' is one word too many: {usage}"
     names = fields.names(config_class)

@@ -104,7 +104,7 @@ def convert(kind: Hint, value: object, name: str) -> Any:
             return result
     message = f"{name}: expected {expected(kind)}, got {written(value)}"
     if str in options and isinstance(parsed, bool | int | float):
-        message += "; text that reads like a number, yes or no stands in quotes"
+        message += "; quote text that reads like a number, yes or no"
     raise WrongSetting(name, message)
 
 

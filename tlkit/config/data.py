@@ -13,7 +13,7 @@ Origin = Literal["embedded", "folder", "csv", "npz", "tfds"]
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Labelled photos, sounds (.wav, .flac, .ogg) or arrays, and how they are split.
+    """Labeled photos, sounds (.wav, .flac, .ogg) or arrays, and how they are split.
 
     Args:
         source: `embedded` is scikit-learn's 1,797 handwritten digits; `folder` has one folder for each class, with or

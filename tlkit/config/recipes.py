@@ -166,7 +166,7 @@ class Pretrain(Logged):
         weight_decay: Decoupled weight decay, multiplied by the learning rate.
         label_smoothing: Share of the label that is spread over all classes.
         alphabet: Draw only these letters; by default all that the fonts have.
-        draws: Number of random choices of labelled digits over which the probe is averaged.
+        draws: Number of random choices of labeled digits over which the probe is averaged.
         output: Folder for the weights and their card.
     """
 

@@ -28,7 +28,7 @@ class FindLr(Finetune):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.resume is None, "resume", self.resume, "a range test is not gone on with: leave it out")
+        require(self.resume is None, "resume", self.resume, "a range test cannot be resumed: leave it out")
         require(0 < self.lowest < self.highest, "lowest", self.lowest, f"it must be above 0 and below {self.highest}")
         require(self.highest < float("inf"), "highest", self.highest, "it must be finite")
         require(self.steps >= 10, "steps", self.steps, "it must be 10 or more")
@@ -50,7 +50,7 @@ class Preview(Finetune):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.resume is None, "resume", self.resume, "a picture is not gone on with: leave it out")
+        require(self.resume is None, "resume", self.resume, "a preview cannot be resumed: leave it out")
         for name in ("photos", "views"):
             require(1 <= getattr(self, name) <= 50, name, getattr(self, name), "it must be from 1 to 50")
         require(bool(self.output), "output", self.output, "it must be the path of a file")

@@ -1,4 +1,4 @@
-"""Labelled photos, sounds and arrays: where they come from, how they are split, and the batches a network sees.
+"""Labeled photos, sounds and arrays: where they come from, how they are split, and the batches a network sees.
 
 >>> splits = load("embedded", size=(32, 32), channels=1)
 >>> splits.train.read([0, 1]).shape

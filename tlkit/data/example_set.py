@@ -9,7 +9,7 @@ import numpy as np
 
 
 class ExampleSet(Protocol):
-    """Labelled examples of one shape: photos, changed views of them, or features of a frozen network.
+    """Labeled examples of one shape: photos, changed views of them, or features of a frozen network.
 
     Any class with these members is one, without inheriting from it.
     """
@@ -20,11 +20,11 @@ class ExampleSet(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example: (*space, channels)."""
+        """Shape of one example: (*space, channels)."""
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the values that `read` returns."""
+        """Dtype of the values that `read` returns."""
 
     @property
     def kind(self) -> str:

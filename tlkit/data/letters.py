@@ -287,7 +287,7 @@ def _scan(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for pixels in (8, 16, SIZE):
         rows = side == pixels
         block = SIZE // pixels
-        # A cell counts its black points, from 0 to 16: the procedure behind the embedded digits.
+        # A cell counts its black points, from 0 to 16, as in the making of the embedded digits.
         bitmap = ink[rows] > 0.5 if pixels == 8 else ink[rows]
         cells = bitmap.reshape(-1, pixels, block, pixels, block).mean((2, 4), dtype="float32")
         enlarge = _enlarge(pixels).astype("float32")

@@ -1,4 +1,4 @@
-"""Labelled examples of one split, in memory or decoded again at each read; and the splits of a run."""
+"""Labeled examples of one split, in memory or decoded again at each read; and the splits of a run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Photos:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the values that `read` returns: uint8 for photos, float32 for sounds, either for arrays."""
+        """Dtype of the values that `read` returns: uint8 for photos, float32 for sounds, either for arrays."""
         return self.stored.dtype if isinstance(self.stored, np.ndarray) else file_format(self.modality).dtype
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Batches of examples for Keras: shuffled, augmented, prepared ahead, and the same in every run with the same seed.
 
-Examples are called photos here, whatever their modality.
+In this module, photos are examples of any modality.
 """
 
 from __future__ import annotations

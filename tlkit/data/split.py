@@ -120,7 +120,7 @@ def divide(
     )
     present = {str(split) for split in source_splits if split}
     if present not in (set(), {"train"}, {"train", "val"}, {"train", "test"}, {"train", "val", "test"}):
-        raise InvalidInput(f"the data has only the splits {few(sorted(present))}: give train too, or no splits")
+        raise InvalidInput(f"the data have only the splits {few(sorted(present))}: give train too, or no splits")
     if val_as_test and present != {"train", "val"}:
         raise InvalidInput(
             f"data.val_as_test is True, and the given splits are {few(sorted(present)) or 'none'}: "
@@ -173,7 +173,7 @@ def _contradictions(hashes: Sequence[str], labels: Sequence[str], names: Sequenc
 def _copies(splits: Sequence[str | None], hashes: Sequence[str], kind: str) -> list[str]:
     used = [(split, h) for split, h in zip(splits, hashes, strict=True) if split]
     copies = len(used) - len(set(used))
-    return [f"exact copies of {kind} in the same split, which counts them each time: {copies}"] if copies else []
+    return [f"exact copies of {kind} within one split (each copy counts): {copies}"] if copies else []
 
 
 def _gaps(splits: Sequence[str | None], labels: Labels, classes: Sequence[str], kind: str) -> list[str]:

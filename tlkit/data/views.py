@@ -37,22 +37,22 @@ class View:
 
     @property
     def names(self) -> list[str]:
-        """Of the photos."""
+        """Names of the photos."""
         return self.photos.names
 
     @property
     def labels(self) -> np.ndarray:
-        """Of the photos: (n,), int32, or (n, classes), float32."""
+        """Labels of the photos: (n,), int32, or (n, classes), float32."""
         return self.photos.labels
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of each photo."""
+        """Shape of each photo."""
         return self.photos.shape
 
     @property
     def dtype(self) -> np.dtype:
-        """Of each photo."""
+        """Dtype of each photo."""
         return self.photos.dtype
 
     @property
@@ -127,17 +127,17 @@ class Views:
 
     @property
     def labels(self) -> np.ndarray:
-        """Of the photos: (n,), int32, or (n, classes), float32."""
+        """Labels of the photos: (n,), int32, or (n, classes), float32."""
         return self.views[0].labels
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of each photo."""
+        """Shape of each photo."""
         return self.views[0].shape
 
     @property
     def dtype(self) -> np.dtype:
-        """Of each photo."""
+        """Dtype of each photo."""
         return self.views[0].dtype
 
     @property

@@ -89,7 +89,7 @@ def unavailable(precision: str) -> str:
     if runtime.device()[0] != "cpu":
         return "it is for CPUs, and Keras computes on a GPU here"
     if precision not in PRECISIONS:
-        return f"it has no {precision}"
+        return f"it does not support {precision}"
     if precision != "mixed_bfloat16":
         return ""
     try:
@@ -140,7 +140,7 @@ def choose(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[En
     with np.errstate(all="ignore"):  # values that are not finite become nan, which agrees with nothing
         distance = float(np.max(np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(b, axis=1), 1e-300)))
     if not distance <= AGREE[precision]:
-        return ours, f"openvino returns other values, {distance:.1%} apart"
+        return ours, f"openvino's outputs differ from Keras' by {distance:.1%}"
     return theirs, ""
 
 

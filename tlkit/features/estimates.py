@@ -52,17 +52,17 @@ def estimate(extractor: Extractor, examples: Sequence[NamedExamples], passes: in
     """
     missing, store = extractor.missing(*examples), extractor.store
     if not missing:
-        return Estimate(True, 0, 0.0, "which are there already")
+        return Estimate(True, 0, 0.0, "all of them are stored already")
     each = extractor.bytes_each
     size = missing * each
     seconds = seconds_each(extractor.network)
     saved = passes * seconds - missing * (seconds + each / WRITE) - passes * each / READ
     room = min(store.limit, 0.5 * _free(store.folder)) if store else SHARE * available_memory()
     fewer = passes - missing
-    gain = f"save {fewer:,} of {passes:,} passes of a photo" if fewer > 0 else "save no pass of a photo"
-    reason = f"{size / 1e6:,.0f} MB more to {gain}"
+    gain = f"save {fewer:,} of {passes:,} forward passes" if fewer > 0 else "save no forward pass"
+    reason = f"storing {size / 1e6:,.0f} MB more would {gain}"
     if size > room:
-        return Estimate(False, size, saved, f"{reason}: more than the {room / GB:.2g} GB available")
+        return Estimate(False, size, saved, f"{reason}, but only {room / GB:.2g} GB are available")
     return Estimate(saved >= WORTH, size, saved, reason)
 
 

@@ -71,7 +71,7 @@ def segment_files(folder: Path) -> dict[Path, os.stat_result]:
 
 
 def unfinished_files(folder: Path) -> dict[Path, os.stat_result]:
-    """List the files in a space's folder that were not written to their end."""
+    """List the files in a space's folder that were not written completely."""
     return {folder / name: status for name, status in _files(folder).items() if _UNFINISHED.fullmatch(name)}
 
 

@@ -150,7 +150,7 @@ class Space:
             path, reason = next(iter(damaged.items()))
             more = f" and {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
             say(
-                f"damaged and not used: {path} ({reason}){more}; missing activations are computed again "
+                f"ignored because damaged: {path} ({reason}){more}; missing activations are computed again "
                 f"({called('cache')} prune --store {shlex.quote(str(self.store.folder))} deletes it)",
                 error=True,
             )

@@ -45,7 +45,7 @@ class Usage(NamedTuple):
         used: Time of the last read or write, in seconds since 1970.
         damaged: Files that do not match their name, cannot be read, or hold values that are not finite. Where
             space.json is damaged, all files are: nothing tells what they belong to.
-        twice: Number of repeated activations; 0 unless all files were verified.
+        duplicates: Number of activations stored more than once; 0 unless all files were verified.
         files: Number of files.
     """
 
@@ -56,7 +56,7 @@ class Usage(NamedTuple):
     size: int
     used: float
     damaged: list[Path]
-    twice: int
+    duplicates: int
     files: int
 
 
@@ -216,6 +216,6 @@ def _usage(folder: Path, progress: Progress | None = None) -> Usage:
         size=sum(status.st_size for status in segments.values()),
         used=max(used, default=0.0),
         damaged=damaged,
-        twice=count - len(seen) if progress else 0,
+        duplicates=count - len(seen) if progress else 0,
         files=len(segments) + 1,
     )

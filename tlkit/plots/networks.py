@@ -121,7 +121,7 @@ def receptive_fields(
     sizes: Mapping[str, float],
     title: str = "",
 ) -> Figure:
-    """Draw how much each input cell weighs in the centre of each stage, with its receptive field as a frame.
+    """Draw how much each input cell weighs in the center of each stage, with its receptive field as a frame.
 
     On three axes of space, the middle slice along the first is drawn.
 
@@ -198,7 +198,7 @@ def _cells(axes: Axes, values: np.ndarray, rank: int, **colors: Any) -> None:
 
 
 def _frame(seen: np.ndarray, field: Sequence[int]) -> list[tuple[int, int]] | None:
-    """First cell and the one behind the last of a field, along each axis, put where the cells that are seen lie.
+    """Give the first cell of a field and the one after its last, along each axis, around the cells that are seen.
 
     None where it goes beyond both borders of every axis.
     """

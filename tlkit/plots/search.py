@@ -89,7 +89,7 @@ class Importance(Protocol):
 
 
 class Importances(Protocol):
-    """How much the scores depend on each setting, the most important first, and the R² of the model behind it."""
+    """How much the scores depend on each setting, the most important first; and the R² of the model that says so."""
 
     @property
     def settings(self) -> Sequence[Importance]:
@@ -253,7 +253,7 @@ def _side_by_side(places: np.ndarray) -> np.ndarray:
 def _spread(names: Sequence[str], scales: Sequence[_Scale], least: float) -> tuple[np.ndarray, float, float]:
     """Compute the inches of each axis from the left, and width and height, so that names and labels have room.
 
-    Names are centred above their axes; labels are left of them, those of the last right of it.
+    Names are centered above their axes; labels are left of them, those of the last right of it.
     """
     heads = np.array([_longest([name]) for name in names])
     labels = np.array([_longest([tick.label for tick in scale.ticks]) + 0.15 for scale in scales])

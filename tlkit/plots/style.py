@@ -1,4 +1,4 @@
-"""Colours, spelling of names and numbers, and saving, for all figures."""
+"""Colors, spelling of names and numbers, and saving, for all figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tlkit.display import shown
 
-BLUE, ORANGE, GRAY = "#0072b2", "#d55e00", "0.45"  # told apart by colour-blind readers too (Okabe and Ito)
+BLUE, ORANGE, GRAY = "#0072b2", "#d55e00", "0.45"  # told apart by color-blind readers too (Okabe and Ito)
 
 
 def save(figure: Figure, to: str | os.PathLike[str] | IO[bytes], **options: Any) -> None:

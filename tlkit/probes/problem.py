@@ -17,7 +17,7 @@ ABSENT = -50.0  # bias of a class without examples: its probability is 0 in floa
 class Problem(NamedTuple):
     """The losses of all folds added up, so that one pass over the features serves them all.
 
-    Weights have the shape (folds, classes, features + 1) and act on centred and scaled features; the last are biases.
+    Weights have the shape (folds, classes, features + 1) and act on centered and scaled features; the last are biases.
     """
 
     features: Features
@@ -103,7 +103,7 @@ def _one_thread(small: bool) -> contextlib.AbstractContextManager[object]:
 
 
 def unfold(weights: np.ndarray, mean: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Turn weights for centred and scaled features into weights and biases for the features themselves."""
+    """Turn weights for centered and scaled features into weights and biases for the features themselves."""
     kernel = weights[..., :-1] / scale
     return kernel, weights[..., -1] - kernel @ mean
 
@@ -116,7 +116,7 @@ def examples_learned(labels: np.ndarray, fold_of: np.ndarray, classes: int) -> n
 
 
 def standardized(features: Features, mean: np.ndarray, scale: float) -> tuple[Features, np.ndarray, float]:
-    """Return a centred and scaled copy of small features, or large ones as they are; with the mean and scale left."""
+    """Return a centered and scaled copy of small features, or large ones as they are; with the mean and scale left."""
     if len(features) * len(mean) * 4 > KEEP:
         return features, mean, scale
     copy = np.empty(features.shape, np.float32)

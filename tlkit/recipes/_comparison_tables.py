@@ -77,7 +77,7 @@ def _score_name(rows: Sequence[RunRow]) -> str:
 
 
 def _mark(row: RunRow) -> str:
-    """Give the sign behind a score that is not on the test examples."""
+    """Give the sign that marks a score that is not on the test examples."""
     if row.split != "validation":
         return ""
     return "*" if row.chose_epoch else "v"

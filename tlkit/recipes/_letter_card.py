@@ -74,14 +74,14 @@ black, one channel. Output: a feature map of 128 channels. `tlkit.backbones.lett
 {len(set(glyphs.fonts))} fonts: {", ".join(sorted(set(glyphs.fonts)))}.
 There is no digit among them, nor any letter drawn as a digit; no photo and nobody's handwriting was used.
 
-The fonts come with matplotlib: DejaVu (Bitstream Vera and Arev licences), STIX (STIX Fonts licence) and Computer
-Modern (BaKoMa licence). All three allow use without charge; the weights hold no font and no outline.
+The fonts come with matplotlib: DejaVu (Bitstream Vera and Arev licenses), STIX (STIX Fonts license) and Computer
+Modern (BaKoMa license). All three allow use without charge; the weights hold no font and no outline.
 
 ## What it is worth
 
 Accuracy on scikit-learn's handwritten digits of a logistic regression on the features, averaged over all positions
-and scaled to unit length. It learns from so many labelled photos of each digit, all others are the test; mean ±
-standard deviation over {config.draws} choices of the labelled ones. For raw pixels and random weights see
+and scaled to unit length. Each column gives the number of labeled photos per digit; all others are the test set.
+Mean ± standard deviation over {config.draws} choices of the labeled ones. For raw pixels and random weights see
 `python benchmarks/letternet_probe.py`.
 
 {chr(10).join(_letter_probe.table({"LetterNet": measured.scores}))}

@@ -1,4 +1,4 @@
-"""What LetterNet's features are worth: a probe that learns handwritten digits from a few labelled photos."""
+"""What LetterNet's features are worth: a probe that learns handwritten digits from a few labeled photos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-SHOTS = (1, 5, 10, 50)  # labelled photos of each digit that the probe learns from
+SHOTS = (1, 5, 10, 50)  # labeled photos of each digit that the probe learns from
 
 Score = tuple[float, float]
 """Accuracy of the probe over its draws: mean and standard deviation."""
@@ -43,15 +43,15 @@ def pooled(network: keras.Model, photos: np.ndarray) -> np.ndarray:
 def probe(
     features: np.ndarray, labels: np.ndarray, draws: int = 20, shots: Sequence[int] = SHOTS, seed: int = 0
 ) -> list[Score]:
-    """Fit a logistic regression on a few labelled photos of each class and score it on all others.
+    """Fit a logistic regression on a few labeled photos of each class and score it on all others.
 
     Each photo's features are scaled to unit length, which needs no other photo; nothing is tuned.
 
     Args:
         features: Features of each photo.
         labels: The class of each photo.
-        draws: Number of random choices of the labelled photos; they are the same for every network.
-        shots: Numbers of labelled photos of each class.
+        draws: Number of random choices of the labeled photos; they are the same for every network.
+        shots: Numbers of labeled photos of each class.
         seed: Random seed of the choices.
 
     Returns:
@@ -75,9 +75,9 @@ def probe(
         accuracies = []
         for draw in range(draws):
             rng = np.random.default_rng((seed, shot, draw))
-            labelled = [rng.choice(np.flatnonzero(labels == label), shot, replace=False) for label in np.unique(labels)]
+            labeled = [rng.choice(np.flatnonzero(labels == label), shot, replace=False) for label in np.unique(labels)]
             train = np.zeros(len(labels), bool)
-            train[np.concatenate(labelled)] = True
+            train[np.concatenate(labeled)] = True
             classifier = LogisticRegression(C=10, max_iter=1000).fit(directions[train], labels[train])
             accuracies.append(classifier.score(directions[~train], labels[~train]))
         scores.append((float(np.mean(accuracies)), float(np.std(accuracies))))
@@ -89,7 +89,7 @@ def table(rows: dict[str, list[Score]], shots: Sequence[int] = SHOTS) -> list[st
 
     Args:
         rows: Scores by the name of the network.
-        shots: Numbers of labelled photos of each class.
+        shots: Numbers of labeled photos of each class.
 
     >>> print("\\n".join(table({"LetterNet": [(0.9, 0.01)]}, shots=[5])))
     | labels a digit | 5 |

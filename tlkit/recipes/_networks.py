@@ -128,4 +128,4 @@ def admit(model: keras.Model, trial: Trial | None = None) -> None:
     for quantity, limit in limits.items():
         size = getattr(totals, quantity)
         if limit and size and size > limit:
-            raise InvalidInput(f"turned down: {size:,} {quantity.replace('_', '-')}, and max_{quantity} is {limit:,}")
+            raise InvalidInput(f"rejected: {size:,} {quantity.replace('_', '-')}, and max_{quantity} is {limit:,}")

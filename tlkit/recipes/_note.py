@@ -35,7 +35,7 @@ def note(
     name, network = markdown(_runs.dataset_name(job.config.data)), markdown(_networks.name(job.config))
     counts = {split: count for split, (count, _) in splits.parts.items()}
     said = ", ".join(f"{counts[split]:,} for {word}" for split, word in PURPOSES.items() if split in counts)
-    chosen = " These examples chose the epoch too, so this flatters." if fit.flatters(scores) else ""
+    chosen = " These examples also chose the epoch, so this is optimistic." if fit.is_optimistic(scores) else ""
     classes = ", ".join(markdown(plots.shortened(name, 60)) for name in splits.classes[:20])
     classes += ", ..." if len(splits.classes) > 20 else ""
     command = f"python -m tlkit.recipes.predict runs:/{run_id}/model PHOTO.jpg"

@@ -43,8 +43,8 @@ class Fit(NamedTuple):
         """Seconds of training, all parts."""
         return sum(self.parts.values())
 
-    def flatters(self, scores: evaluation.Scores) -> bool:
-        """Whether the scored examples chose the weights too."""
+    def is_optimistic(self, scores: evaluation.Scores) -> bool:
+        """Whether the scored examples also chose the weights."""
         return scores.split == "validation" and self.chosen_by_val
 
 
@@ -98,7 +98,7 @@ def of_solving(probe: probes.Probe, nearest: float, parts: dict[str, float], lea
         lines=[
             f"l2    {row.l2:.2g}, the best of {len(probe.tried)} strengths by cross-validation on {learned_from}:"
             f" accuracy {row.accuracy:.3f}",
-            f"5 nearest neighbours, nothing learnt: accuracy {nearest:.3f} (cross-validated)",
+            f"5 nearest neighbours, without training: accuracy {nearest:.3f} (cross-validated)",
         ],
         chosen_by_val=False,
     )
@@ -118,7 +118,7 @@ def score_training(
 
 
 def _score_views(job: Job[Any], model: keras.Model, splits: data.Splits, predicted: np.ndarray, fit: Fit) -> None:
-    """Add the score of the mean over changed views of each example, and what is `predicted` of itself."""
+    """Add the score of the mean prediction over each example and changed views of it."""
     import numpy as np
 
     from tlkit import data, evaluation, training
@@ -192,7 +192,7 @@ def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
 
 
 def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: Scored) -> Result:
-    """Log scores, predictions, pictures and the model, once each, and wait until the store has them."""
+    """Log everything, save the model, register it if asked, and wait until the store has it all."""
     from tlkit import serving, tracking
     from tlkit.evaluation import predictions
 

@@ -192,7 +192,7 @@ def _log_trials(search: Search, ranked: list[Trial]) -> None:
         search.config.objective: [trial.score for trial in trials],
         **_columns(search, trials),
         "failure": [
-            _search_trials.failure(search.folder, trial) if trial.status == "FAILED" else "" for trial in trials
+            _search_trials.record_failure(search.folder, trial) if trial.status == "FAILED" else "" for trial in trials
         ],
     }
     if search.config.algorithm == "hyperband":

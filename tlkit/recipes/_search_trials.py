@@ -85,13 +85,17 @@ def end_runs(search: Search, parent: tracking.Run) -> None:
             trial = search.oracle.trials.get(trial_id)
             status = statuses.get(trial.status, "KILLED") if trial else "KILLED"
             if status == "FAILED":
-                client.set_tag(run_id, "failure", failure(search.folder, trial))
+                client.set_tag(run_id, "failure", record_failure(search.folder, trial))
             if client.get_run(run_id).info.status != status:
                 client.set_terminated(run_id, status)
 
 
-def failure(folder: Path, trial: Trial) -> str:
-    """Say why a trial failed: what the chief noticed, else what its worker has left in the trial's folder."""
+def record_failure(folder: Path, trial: Trial) -> str:
+    """Record as the trial's message why it failed: what the chief noticed, else what its worker left in its folder.
+
+    Returns:
+        The message.
+    """
     file = folder / "trials" / trial.trial_id / "failure.txt"
     trial.message = trial.message or (file.read_text(encoding="utf-8") if file.exists() else "no reason is known")
     return trial.message
@@ -103,7 +107,7 @@ class Reporter:
     Attributes:
         seconds: How long the trials of this process took, once they have ended.
         work: Seconds of building and training, summed over these trials.
-        last_failure: Why the last one that failed did so.
+        last_failure: Why the most recent failed trial failed.
     """
 
     def __init__(self, search: Search):
@@ -135,7 +139,7 @@ class Reporter:
         tracking.log_metrics(metrics, step=ended)
 
     def finish(self) -> None:
-        """Take the time that the trials took."""
+        """Record how long the trials took."""
         self.seconds = time.perf_counter() - self.began
 
     def _completed(self, trial: Trial, best: Trial) -> str:
@@ -151,7 +155,7 @@ class Reporter:
 
         from tlkit import tracking, tuning
 
-        self.last_failure = failure(self.search.folder, trial)
+        self.last_failure = record_failure(self.search.folder, trial)
         if run_id := trial.hyperparameters.values.get(tuning.RUN_ID):
             with contextlib.suppress(*tracking.STORE_ERRORS):  # `end_runs` tries again
                 mlflow.MlflowClient().set_terminated(run_id, "FAILED")

@@ -25,7 +25,7 @@ DEATHS = 3  # workers that die in a row end this process
 
 
 class Address(NamedTuple):
-    """Which part this process has in a search, and where the chief is.
+    """This process's role in a search, and the chief's address.
 
     Args:
         name: Name of this process.

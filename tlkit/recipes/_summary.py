@@ -43,8 +43,8 @@ def _print_scores(job: Job[Any], result: Result) -> None:
     method = "bootstrap " if scores.multi_label else ""
     spread = f"95 % {method}interval {low:.3f} to {high:.3f}, {scores.photos} {result.kind}"
     say(f"  {scores.split} {headline:<8}  {score:.4f}  ({spread})")
-    if result.fit.flatters(scores):
-        say("                     it chose the epoch, so it is not a test score")
+    if result.fit.is_optimistic(scores):
+        say("                     these examples also chose the epoch, so this is not a test score")
     if scores.auc is not None:
         say(f"  {scores.split} AUC       {scores.auc:.4f}")
     if scores.multi_label:
@@ -94,7 +94,7 @@ def _print_next(run: tracking.Run, result: Result, delivered: bool) -> None:
     if delivered:
         _links.print_links(run)
     else:
-        say(f"  {_links.recipe('sync')}      # once the store takes what is left")
+        say(f"  {_links.recipe('sync')}      # once the store is reachable")
 
 
 def _inputs(model: keras.Model) -> str:

@@ -77,10 +77,10 @@ def _report_damage(store: Store, usages: list[Usage], option: str) -> None:
             say(f"damaged, of {plain(usage.label, WIDTH - 12)}:")
         for path in usage.damaged:
             say(f"  {shown(path.relative_to(store.folder))}")
-    twice = sum(usage.twice for usage in usages)
-    if twice:
+    duplicates = sum(usage.duplicates for usage in usages)
+    if duplicates:
         total = sum(usage.activations for usage in usages)
-        _fill(f"{twice:,} of {total:,} activations are stored twice, which does no harm")
+        _fill(f"{duplicates:,} of {total:,} activations are stored twice, which does no harm")
     if damaged:
         raise Unavailable(
             f"{damaged:,} of {files:,} files in {store.folder} are damaged; delete them by "

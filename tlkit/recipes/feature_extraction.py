@@ -47,7 +47,7 @@ def _solve(
 
     config, (train, val, *test) = job.config, parts
     with job.timing("solving"):
-        # No epoch is chosen, so if there is a test split the validation photos can be learnt from.
+        # No epoch is chosen, so if there is a test split the validation photos can be learned from.
         known, scored = (Features.joined([train, val]), test[0]) if test else (train, val)
         values, seed = known.array(), config.seed
         probe = probes.logistic_regression(values, known.labels, len(splits.classes), groups=known.hashes, seed=seed)

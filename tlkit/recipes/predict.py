@@ -27,7 +27,7 @@ BATCH = 32  # photos in memory at a time
 def run(config: Predict) -> list[list[tuple[str, float]]]:
     """Print and return, for each photo, the labels with the highest probabilities.
 
-    Of a multi-label model, all labels whose probability is above 0.5 are among them.
+    For a multi-label model, these include all labels with a probability above 0.5.
 
     Returns:
         For each photo, its labels with their probabilities, the highest first.

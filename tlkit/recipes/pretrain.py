@@ -76,7 +76,7 @@ def run(config: Pretrain) -> keras.Model:
 def with_head(network: keras.Model, classes: int) -> keras.Model:
     """Put a cosine classifier on a headless network: logits are scaled cosines of the features and the classes.
 
-    Only the direction of the features counts, which makes them compact: a few labelled examples of a new class then
+    Only the direction of the features counts, which makes them compact: a few labeled examples of a new class then
     show where it lies (Gidaris and Komodakis 2018, arXiv:1804.09458).
 
     Shapes:

@@ -63,7 +63,8 @@ def open_store(experiment: str | None = None) -> str:
             experiment_id(experiment)
     if experiment is not None and (left := journal.left()):
         where = os.path.relpath(left[0].parent)
-        say(f"{where} holds what {len(left)} runs could not send: {called('sync')}", error=True)
+        runs = "1 run has" if len(left) == 1 else f"{len(left)} runs have"
+        say(f"{runs} unsent entries in {where}: send them with {called('sync')}", error=True)
     return uri
 
 
@@ -115,7 +116,7 @@ def refused(error: Exception) -> Unavailable:
     message = first_line(error)
     where = without_password(mlflow.get_tracking_uri())
     if isinstance(error, MlflowException) and error.get_http_status_code() == 401:
-        message = "who are you? Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        message = "authentication required: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     return Unavailable(f"the MLflow store {where} refused: {message}")
 
 

@@ -222,13 +222,13 @@ class Journal:
                 failures += 1
             else:
                 if self._failing:
-                    tell(f"{self._store()} takes it again")
+                    tell(f"{self._store()} is accepting entries again")
                 failures, self._failing = 0, ""
 
     def _note_failure(self, error: Exception, group: list[int]) -> None:
         why = first_line(error)[:LONGEST_REASON]
         if not self._failing:
-            tell(f"{self._store()} does not take what the run logs ({why}); it goes on and keeps it")
+            tell(f"{self._store()} is not accepting entries ({why}); the run continues and keeps its log on disk")
         self._doubtful, self._failing = max(self._doubtful, group[-1] + 1), why
 
     def _pause(self, failures: int) -> None:

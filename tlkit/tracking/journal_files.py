@@ -78,7 +78,7 @@ def entries(folder: Path) -> list[Entry]:
                 continue
         damaged += 1
     if damaged:
-        tell(f"{path} has {damaged} line{'s that are no entries' if damaged > 1 else ' that is no entry'}: left out")
+        tell(f"{path}: {damaged} damaged line{'s' if damaged > 1 else ''} left out")
     return entries
 
 
@@ -86,7 +86,7 @@ def entry_path(folder: Path, entry: Entry) -> Path:
     """Return the file or folder that an entry names, which must be inside the journal, whoever has written it.
 
     Raises:
-        InvalidInput: it is elsewhere, or has gone.
+        InvalidInput: it is elsewhere, or missing.
     """
     files = (folder / "files").resolve()
     try:
@@ -97,7 +97,7 @@ def entry_path(folder: Path, entry: Entry) -> Path:
     if not inside or any(part.is_symlink() for part in path.rglob("*")):
         raise InvalidInput(f"an entry's file {shown(entry['file'])[:200]} is not in the journal {folder}")
     if not exists:
-        raise InvalidInput(f"the file {path} has gone")
+        raise InvalidInput(f"the file {path} is missing")
     return path
 
 

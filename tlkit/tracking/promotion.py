@@ -115,7 +115,7 @@ def _different_task(
     if our_kind and their_kind and our_kind != their_kind:
         return f"it takes {markdown(our_kind)}, the champion {markdown(their_kind)}"
     if ours and theirs and not _classes(ours) & _classes(theirs):
-        return "it tells other classes apart"
+        return "it has other classes"
     return None
 
 

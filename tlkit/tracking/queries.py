@@ -1,4 +1,4 @@
-"""Questions to MLflow's store about runs and models."""
+"""Queries to MLflow's store about runs and models."""
 
 from __future__ import annotations
 

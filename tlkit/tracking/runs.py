@@ -42,8 +42,9 @@ def run(
     parameters and tags, and ends where it was begun; `nested` begins a new run below it. A block that fails ends the
     run FAILED with its reason in the tag `failure`, one that is interrupted KILLED.
 
-    What the block logs by this package's functions is stored on disk and sent in the background: a store that is slow
-    or goes away stops nothing. At the end the run waits for it, for seconds; `journal_of` tells whether all arrived.
+    What the block logs by this package's functions is stored on disk and sent in the background. A store that is slow
+    or unreachable does not stop the block. At the end the run waits a few seconds for it; `journal_of` tells whether
+    everything arrived.
 
     Raises:
         InvalidInput: the experiment was deleted, or the active run has other values of these parameters.
@@ -152,7 +153,7 @@ def _end(status: str, own_journal: journal.Journal | None, joined: bool) -> None
 def _say_unsent(left: journal.Journal) -> None:
     where = os.path.relpath(left.folder)
     then = (
-        f"once it takes them, {called('sync')} sends them"
+        f"once the store accepts them, {called('sync')} sends them"
         if left.waiting
         else f"{called('sync')} tries again; delete the folder if they are of no use"
     )

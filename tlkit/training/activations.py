@@ -15,7 +15,7 @@ from tlkit.features import Extractor, Features
 from tlkit.progress import duration
 from tlkit.training.plans import FineTuning
 
-FLIPS = {"flip": True}  # alone, each photo has two versions, and not new ones in each epoch
+FLIPS = {"flip": True}  # alone, gives each photo just two versions, the same in every epoch
 
 MakeExtractor = Callable[[keras.Model, str, str], Extractor]
 """From a frozen network, where it ends and the dtype of what is stored, to what computes its activations."""
@@ -39,6 +39,11 @@ class FullInput(NamedTuple):
     augment: Mapping[str, Any] | None = None
     extractor: Extractor | None = None
     reason: str = ""
+
+    @property
+    def uses_stored(self) -> bool:
+        """Whether phase full trains on stored activations."""
+        return self.extractor is not None
 
 
 class PooledFeatures(NamedTuple):
@@ -80,7 +85,7 @@ def choose_input(
     if stage is None or len(plan.stages) > 1 or plan.stored is False:
         return photos
     if not versions:
-        return _photos(photos, "as each epoch changes the photos anew (--augment.views 4 makes four of each, once)")
+        return _photos(photos, "each epoch changes the photos anew (--augment.views 4 makes four of each, once)")
     try:
         lower, upper = backbones.split(model, from_stage=stage)
     except InvalidInput as error:
@@ -94,7 +99,7 @@ def choose_input(
         if not gain.worth:
             return _photos(photos, gain.reason)
         reason = gain.reason
-        say(f"full phase: from stored activations of the frozen stages, {reason}")
+        say(f"phase full trains on stored activations of the frozen stages: {reason}")
     try:
         *stored, val = extract(extractor, *versions, splits.val)
     except Unavailable as error:
@@ -115,7 +120,7 @@ def _versions(photos: Photos, plan: FineTuning) -> list[NamedExamples]:
 
 
 def _photos(photos: FullInput, reason: str) -> FullInput:
-    say(f"full phase: through the frozen stages, {reason}")
+    say(f"phase full computes the frozen stages in every epoch: {reason}")
     return photos._replace(reason=reason)
 
 

@@ -26,7 +26,7 @@ Logs = dict[str, Any]
 
 
 class Diverged(Exception):
-    """The loss is nan or infinite."""
+    """Raised when the loss is nan or infinite."""
 
 
 class Guard(keras.callbacks.Callback):

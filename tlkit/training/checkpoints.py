@@ -117,9 +117,11 @@ def _load(path: Path, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any
             arrays = {name: [file[f"{name}_{i}"] for i in range(n)] for name, n in header.pop("arrays").items()}
             state = State(**header, arrays=arrays)
             if not (isinstance(before, dict) and _is_whole(state, before)):
-                raise ValueError("something else stands in the place of a number, or an array is missing")
+                raise ValueError("a value is not the number that it should be, or an array is missing")
     except Exception as error:  # NumPy's reader raises almost anything on a damaged file; MemoryError is one too
-        raise InvalidInput(f"{path} is no checkpoint of a phase, or is damaged: delete it or give another") from error
+        raise InvalidInput(
+            f"{path} is not a checkpoint of a phase, or is damaged: delete it or give another"
+        ) from error
     wanted = json.loads(json.dumps(dict(settings)))
     for name, value in wanted.items():
         if name not in SPLIT and value != before.get(name):

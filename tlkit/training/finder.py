@@ -14,7 +14,7 @@ from tlkit.errors import InvalidInput
 from tlkit.training import variables
 
 SMOOTHING = 0.9  # of the moving average; fastai's 0.98 is for losses that are not compared batch by batch
-EXPLODED = 4.0  # the test ends where the smoothed loss exceeds its minimum so many times, as in fastai
+EXPLODED = 4.0  # the test ends when the smoothed loss exceeds its minimum by this factor, as in fastai
 LEAST = 0.1  # the minimum counts as no less than this share of the first loss: 4 times almost 0 is no explosion
 TOGETHER = 10  # batches that are in memory at a time
 LEAST_FALL = 0.01  # share of itself by which the smoothed loss must fall for a suggestion
@@ -64,9 +64,9 @@ def range_test(
 ) -> RangeTest:
     """Train for some steps while the learning rate grows exponentially, and watch the loss (arXiv:1506.01186).
 
-    The losses of batches differ more among each other than a pretrained network's loss falls. Therefore each loss is
-    compared with that of the same batch, with the same dropout, at the beginning: this doubles the steps, and makes a
-    fall of a few percent visible. The test ends early if a loss is not finite, or if the smoothed loss exceeds four
+    Losses vary more between batches than a pretrained network's loss falls. Therefore each loss is compared with that
+    of the same batch, with the same dropout, at the beginning: this doubles the steps, and makes a fall of a few
+    percent visible. The test ends early if a loss is not finite, or if the smoothed loss exceeds four
     times its minimum; a minimum below a tenth of the first loss counts as that tenth. Afterwards the model is exactly
     as before: weights, statistics, optimizer, metrics and random generators.
 

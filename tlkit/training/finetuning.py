@@ -69,7 +69,7 @@ def fine_tune(
     >>> splits = data.load("embedded", size=(32, 32), channels=1)
     >>> model = backbones.classifier(backbones.build("LetterNet"), len(splits.classes))
     >>> history = fine_tune(model, splits, epochs=1, unfreeze_from="stage3")
-    full phase: ...
+    phase full trains on stored activations ...
     >>> history.best["val_accuracy"] > 0.97
     True
     """
@@ -171,7 +171,7 @@ def fit_phases(
 
     Args:
         model: The classifier.
-        full_input: What phase full trains, the classifier or its upper layers, which are the same; and on what.
+        full_input: What phase full trains (the classifier, or its upper part, which shares its layers), and on what.
         pooled: What the head learns from; None if there is no such phase.
         plan: How it is fine-tuned.
         callbacks: Keras callbacks of every phase.
@@ -182,7 +182,7 @@ def fit_phases(
         One entry per epoch; the model has the weights of the best one.
     """
     files = [checkpointing(name) for name, _, _ in plan.full_parts]
-    # A phase is over if a later one has a checkpoint, which holds all that it learnt.
+    # A phase is over if a later one has a checkpoint, which holds all that it learned.
     resumed_part = max(
         (number for number, file in enumerate(files) if file and checkpoints.exists(file.path)), default=-1
     )

@@ -30,7 +30,7 @@ def fit_full(
     phase: str = "full",
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> History:
-    """Train whatever is trainable of a classifier on the examples themselves.
+    """Train whatever is trainable of a classifier, on examples or on stored activations of them.
 
     If a batch does not fit into memory it is halved, and twice as many batches make a step; training then resumes from
     the last checkpoint, if there is one.
@@ -110,7 +110,7 @@ def predict(model: keras.Model, examples: ExampleSet, batch_size: int = 32) -> n
 
 
 def to_logits(model: keras.Model) -> keras.Model:
-    """Leave out what a classifier has behind its head; the layers are shared."""
+    """Return the model up to its logits, without the activation after the head; the layers are shared."""
     whole = model.layers[-1].name != "head"
     return keras.Model(model.input, model.get_layer("head").output) if whole else model
 

@@ -56,15 +56,17 @@ def solve_head(
     head: solved by logistic regression, l2 ...; validation loss ..., accuracy ...
     """
     began = time.perf_counter()
-    known, scored = pooled_features(model, train, val)
-    logits = head_of(model, known)
+    train_features, val_features = pooled_features(model, train, val)
+    logits = head_of(model, train_features)
     classes = logits.output.shape[-1]
-    probe = probes.logistic_regression(known.array(), known.labels, classes, groups=known.hashes, seed=seed)
+    probe = probes.logistic_regression(
+        train_features.array(), train_features.labels, classes, groups=train_features.hashes, seed=seed
+    )
     backbones.set_head(model, probe.kernel, probe.bias)
     compiled(logits, settings, settings.learning_rate)
     scores = {
         f"{prefix}{name}": float(value)
-        for prefix, part in {"": known, "val_": scored}.items()
+        for prefix, part in {"": train_features, "val_": val_features}.items()
         for name, value in logits.evaluate(batches(part, 256), verbose=0, return_dict=True).items()
     }
     outcome = f"validation loss {scores['val_loss']:.4f}, accuracy {scores['val_accuracy']:.4f}"

@@ -12,7 +12,7 @@ from tlkit import arithmetic
 from tlkit.training.variables import Tensor
 
 WIDTHS = {"bfloat16": 2, "float16": 2, "float64": 8, "int64": 8, "uint8": 1, "bool": 1}  # bytes; others have 4
-MOST_PARTS = 64  # segments of equal size that are tried at most
+MOST_PARTS = 64  # maximum number of segments of equal size to try
 
 
 def remat(model: keras.Model) -> keras.Model:
@@ -122,7 +122,7 @@ def _cuts(inside: Sequence[int], kept: Sequence[int]) -> list[int]:
 
     Args:
         inside: Bytes of the activations of each node.
-        kept: Bytes that a cut in front of each node, and behind the last, keeps.
+        kept: Bytes that a cut before each node, and after the last, keeps.
 
     Returns:
         Places of nodes, from 0 to their number.
@@ -142,10 +142,10 @@ def _cuts(inside: Sequence[int], kept: Sequence[int]) -> list[int]:
 
 
 def _cheapest(ends: Sequence[int], kept: Sequence[int], most: int) -> tuple[int, list[int]]:
-    """Choose the cuts that keep the fewest bytes among those with segments of at most so many bytes.
+    """Choose the cuts that keep the fewest bytes, with segments of at most `most` bytes.
 
     Args:
-        ends: Bytes of all activations in front of each cut.
+        ends: Bytes of all activations before each cut.
         kept: Bytes that each cut keeps.
         most: Maximum number of bytes of a segment.
 

@@ -181,7 +181,7 @@ class _LocalWorkers:
                 raise Unavailable(f"workers die at once ({_cause(status)}): see {process.log}")
 
     def fill(self, workers: int) -> None:
-        """Start workers until there are so many."""
+        """Start workers until this many run."""
         while len(self.processes) < workers:
             name = f"worker{self.started}-{secrets.token_hex(4)}"  # unique among all chiefs and restarts
             self.started += 1
@@ -200,7 +200,7 @@ def _give_back_silent(
 
 
 def stop(processes: Sequence[Process], seconds: float = 5.0) -> None:
-    """End processes: ask them to end, and kill those that have not after so many seconds."""
+    """Ask processes to end; kill those still running after `seconds`."""
     for process in processes:
         process.running.terminate()
     end = time.monotonic() + seconds
@@ -216,7 +216,7 @@ def _cause(status: int) -> str:
     if status < 0:
         with contextlib.suppress(ValueError):
             name = signal.Signals(-status).name
-            return f"its process was killed ({name})" + (", often for want of memory" if name == "SIGKILL" else "")
+            return f"its process was killed ({name})" + (", often for lack of memory" if name == "SIGKILL" else "")
     return f"its process ended with status {status}"
 
 

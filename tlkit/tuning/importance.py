@@ -13,7 +13,7 @@ from tlkit.errors import InvalidInput
 
 FEWEST = 5  # trials: with fewer, a fold would learn from three or less, and no tree can tell a setting from chance
 FOLDS, TREES = 5, 50
-REPETITIONS, SHUFFLES = 5, 4  # other folds and forests each time, and in each so many shuffles of every setting
+REPETITIONS, SHUFFLES = 5, 4  # of the folds and forests; of every setting, in each of these
 LEARNED = 500  # trials at most that one tree learns from: keeps a search of thousands to seconds
 
 

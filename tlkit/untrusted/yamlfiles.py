@@ -94,7 +94,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> tuple[str, yaml.M
     if "another document" in problem:
         problem = "a second document begins; there may be one"
     elif mark and re.match(r" *\t", "".join(text.splitlines()[mark.line : mark.line + 1])):
-        problem = "a tab stands at its beginning; YAML is indented by blanks"
+        problem = "it begins with a tab; YAML is indented by blanks"
     return problem, mark
 
 
@@ -108,7 +108,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
 
 
 def yaml_line(text: str, name: str) -> int:
-    """Find the line of YAML on which a setting with a dotted name stands, or else the group that it belongs to.
+    """Find the line of YAML with the setting of a dotted name, or else the group that it belongs to.
 
     >>> yaml_line("seed: 1\\nfull:\\n  epochs: 3", "full.epochs")
     3

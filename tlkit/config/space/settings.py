@@ -148,6 +148,6 @@ def named(settings: Mapping[str, Any]) -> dict[str, Any]:
         plain = all(part.isidentifier() for part in name.split("."))
         require(plain, name, value, "its name must be words of letters, digits and _, with dots between them")
         inner = next((other for other in names if other.startswith(f"{name}.")), None)
-        require(inner is None, name, value, f"{inner} cannot stand beside it; give one of the two")
+        require(inner is None, name, value, f"it cannot be given together with {inner}; give one of the two")
         require(names.count(name) == 1, name, value, "it is given twice, nested and by its dotted name")
     return dict(leaves)

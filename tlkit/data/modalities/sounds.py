@@ -43,7 +43,7 @@ def _requested(content: bytes | np.ndarray, shape: tuple[int | None, ...], rate:
     if not isinstance(content, np.ndarray):
         sound, actual = sounds.decode(content, samples, name), sounds.rate(content)
         if actual != rate:
-            raise InvalidInput(f"{name} has {actual:,} samples a second; the network learnt from {rate:,}")
+            raise InvalidInput(f"{name} has {actual:,} samples a second; the network learned from {rate:,}")
         return sound
     if content.ndim not in (1, 2) or content.size != len(content) or abs(content).max() > 1:
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""Sources of labelled photos, sounds and arrays. A source lists examples; none is decoded here."""
+"""Sources of labeled photos, sounds and arrays. A source lists examples; none is decoded here."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _images(where: str, images: np.ndarray) -> np.ndarray:
         raise InvalidInput(f"{where} is {images.dtype} {images.shape}: 3 axes of space and {CHANNELS} channels at most")
     if images.dtype != np.uint8 or images.ndim == 3:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
-            # Of booleans, True is white.
+            # In booleans, True is white.
             images = (
                 images * np.uint8(255) if kind == "b" and images.ndim > 3 else images.astype(np.float32, copy=False)
             )

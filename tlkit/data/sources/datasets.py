@@ -26,7 +26,7 @@ def tfds(name: str, data_dir: str | None = None) -> Examples:
         data_dir: Folder of prepared data sets; by default that of tensorflow-datasets.
 
     Raises:
-        InvalidInput: there is no such data set, it has no labelled photos, or a package is missing.
+        InvalidInput: there is no such data set, it has no labeled photos, or a package is missing.
         Unavailable: the data set is not prepared in `data_dir` and cannot be downloaded.
     """
     try:

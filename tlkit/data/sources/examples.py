@@ -1,4 +1,4 @@
-"""Labelled examples as a source lists them, before any is decoded."""
+"""Labeled examples as a source lists them, before any is decoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 
 class Examples(NamedTuple):
-    """Labelled examples that are listed and not decoded yet."""
+    """Labeled examples that are listed and not decoded yet."""
 
     names: list[str]  # what the user knows each by, such as its path below the folder; as `display.shown` writes it
     labels: list[int] | np.ndarray  # positions in `classes`; or, with several labels, (n, classes), zeros and ones

@@ -67,8 +67,8 @@ def _folder(root: Path) -> Examples:
         contents += examples
     notes = []
     if others:
-        left_out = few([f.relative_to(root).as_posix() for f in others])
-        notes.append(f"files left out, not being {kind} in a class folder ({len(others)}): {left_out}")
+        ignored = few([f.relative_to(root).as_posix() for f in others])
+        notes.append(f"files ignored because they are not {kind} in a class folder ({len(others)}): {ignored}")
     classes = shown_names(classes, "classes", notes)
     return Examples(shown_names(names, kind, notes), labels, classes, splits, contents, notes, kind)
 
