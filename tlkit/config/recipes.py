@@ -136,7 +136,7 @@ class TrainGraph(Registers, Run):
         l2: Penalty of the first layer: half of this times the sum of its squared weights, as Kipf and Welling have it.
     """
 
-    data: Graph = dataclasses.field(kw_only=True)
+    data: Graph
     units: list[int] = dataclasses.field(default_factory=lambda: [16])
     dropout: float = 0.5
     full: Steady = dataclasses.field(default_factory=Steady)

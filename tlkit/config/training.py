@@ -128,7 +128,7 @@ class Full(Phase):
         require(not unfrozen, "full.stored", self.stored, "it goes with --full.unfreeze_from, else no stage is frozen")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Logged:
     """Settings of every command that makes MLflow runs of its own.
 
@@ -139,7 +139,7 @@ class Logged:
     experiment: str = "tlkit"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(Logged):
     """Settings of every recipe that trains.
 
@@ -171,7 +171,7 @@ class Recipe(Run):
     data: Data = dataclasses.field(default_factory=Data)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Registers:
     """Settings of every recipe that may register its model.
 
@@ -191,7 +191,7 @@ class Frozen(Recipe):
         features: How activations of frozen layers are computed and stored.
     """
 
-    features: Features = dataclasses.field(default_factory=Features)
+    features: Features = dataclasses.field(default_factory=Features, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)

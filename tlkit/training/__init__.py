@@ -1,10 +1,6 @@
 """Training a classifier: a head on the features of a frozen backbone, then the whole network, slowly.
 
->>> from tlkit import backbones, data
->>> splits = data.load("embedded", size=(32, 32), channels=1)
->>> model = backbones.classifier(backbones.build("LetterNet"), len(splits.classes))
->>> history = fine_tune(model, splits, epochs=1)
-features of 1,518 photos ...
+`fine_tune` does it in one call; `fit_head`, `fit_full` and `solve_head` are its parts.
 """
 
 from tlkit.training.finetuning import fine_tune
