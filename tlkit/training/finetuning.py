@@ -69,7 +69,7 @@ def fine_tune(
     >>> splits = data.load("embedded", size=(32, 32), channels=1)
     >>> model = backbones.classifier(backbones.build("LetterNet"), len(splits.classes))
     >>> history = fine_tune(model, splits, epochs=1, unfreeze_from="stage3")
-    phase full trains on stored activations ...
+    phase full ...frozen stages...
     >>> history.best["val_accuracy"] > 0.97
     True
     """
