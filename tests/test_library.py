@@ -122,3 +122,10 @@ def test_views_are_what_epochs_draw_from_however_many_stages_are_unfrozen(splits
     assert len(chosen.train.views) == 3
     assert chosen.augment is None
     assert not chosen.uses_stored
+
+
+def test_a_rate_that_is_auto_is_found_first(photos: Path, capsys: pytest.CaptureFixture):
+    splits = two_classes(photos)
+    history = training.fine_tune(classifier(splits), splits, epochs=1, learning_rate="auto")
+    assert "full: learning rate " in capsys.readouterr().out
+    assert history.epochs[-1]["phase"] == "full"

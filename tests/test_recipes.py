@@ -650,6 +650,7 @@ def test_a_run_goes_to_a_real_server(folder: Path, photos: Path, monkeypatch: py
         server.wait()
 
 
+@pytest.mark.slow  # CI runs `make demo` too
 def test_the_program_itself_in_an_empty_folder(tmp_path: Path):
     """The main job as a user types it: MLflow's default store, exit status 0, and the printed predict command works."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
