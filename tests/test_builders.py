@@ -46,6 +46,7 @@ def test_every_family_has_a_mini_variant():
         assert set(family.variants) & set(MINI)
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("name", MINI)
 def test_a_step_forward_and_backward_is_finite_at_any_rank(name: str, rank: int):
