@@ -1,4 +1,4 @@
-"""Every row of the table, and what the rows share. `-m slow` goes over all of them, the default over each preprocessing and kind of network."""
+"""Every row of the table, and what the rows share: `-m slow` all of them, the default one of each kind of network."""
 
 import json
 import os
