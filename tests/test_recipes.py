@@ -219,6 +219,7 @@ def test_feature_extraction_leaves_a_model_that_says_what_the_solver_says(folder
     assert "regularization.png" in artifacts(run)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_features_are_computed_once_and_photos_that_are_added_alone(folder: Path, photos: Path, capsys):
     def computed(*argv: str) -> str:
         assert extract(photos, "--features.engine", "keras", *argv) == 0
@@ -384,6 +385,7 @@ def test_half_precision_keeps_logits_and_loss_in_float32(folder: Path, photos: P
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_run_that_fails_in_training_ends_failed(folder: Path, monkeypatch: pytest.MonkeyPatch):
     given = {}
 
@@ -553,6 +555,7 @@ def test_a_loss_that_becomes_nan_is_one_line(folder: Path, photos: Path, capsys:
     assert one_run().info.status == "FAILED"
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_how_the_head_is_found_is_decided_and_written_down(
     folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):

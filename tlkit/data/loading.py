@@ -1,4 +1,4 @@
-"""Load labelled photos, sounds or arrays: each is opened once before training, checked, hashed and put into a split."""
+"""Load labeled photos, sounds or arrays: each is opened once before training, checked, hashed and put into a split."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def load(
     check: bool = True,
     memory: int | None = None,
 ) -> Splits:
-    """Load, check and split labelled photos, sounds or arrays.
+    """Load, check and split labeled photos, sounds or arrays.
 
     A folder with one folder of photos per class is loaded by
 

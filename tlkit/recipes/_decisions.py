@@ -231,7 +231,7 @@ def _batch_size(config: configs.Finetune | configs.Train, model: keras.Model, sp
 
 
 def _check_updates(config: configs.Training, splits: data.Splits) -> None:
-    """Refuse gradients that are accumulated over more batches than there are: nothing would ever be learnt."""
+    """Refuse gradients that are accumulated over more batches than there are: nothing would ever be learned."""
     for name in ("head", "full"):
         phase = getattr(config, name, None)
         parts = len(_plans.stages(config)) if name == "full" and isinstance(config, configs.Finetune) else 1
@@ -244,13 +244,11 @@ def _check_updates(config: configs.Training, splits: data.Splits) -> None:
             )
 
 
-def record_input(
-    config: configs.Finetune, model: keras.Model, full_input: FullInput, pooled: PooledFeatures | None
-) -> list[Decision]:
+def record_input(config: configs.Finetune, full_input: FullInput, pooled: PooledFeatures | None) -> list[Decision]:
     """Write down what phase full trains on, and which engine computed what it does not compute itself."""
     decisions = []
     if config.full.epochs:
-        decisions.append(Decision("full.stored", full_input.network is not model, full_input.reason, quiet=True))
+        decisions.append(Decision("full.stored", full_input.uses_stored, full_input.reason, quiet=True))
     extractor = pooled.extractor if pooled else full_input.extractor
     if extractor:
         decisions.append(record_engine(extractor))

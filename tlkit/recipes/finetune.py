@@ -40,7 +40,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
     job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
     with job.timing("features"):
         full_input, pooled = _prepare_inputs(job, model, splits)
-    job = job.with_decisions(_decisions.record_input(job.config, model, full_input, pooled))
+    job = job.with_decisions(_decisions.record_input(job.config, full_input, pooled))
     job = job.with_decisions(_decisions.find_rates(job.config, model, splits, pooled))
     with job.tracked(splits) as tracked:
         history = finetuning.fit_phases(
