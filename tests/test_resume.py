@@ -576,7 +576,7 @@ def test_ten_runs_that_are_killed_at_random_points_end_alike(tmp_path: Path):
         if again.returncode:  # else it was done before
             done = recipe(folder, "--resume", "auto")
             assert done.returncode == 0, done.stderr
-            assert "going on with run" in done.stdout
+            assert "resuming run" in done.stdout
         found = result(folder)
         assert found[0] == metrics
         assert all(np.array_equal(a, b) for a, b in zip(found[1], weights, strict=True))
