@@ -126,3 +126,17 @@ def test_views_are_what_epochs_draw_from_however_many_stages_are_unfrozen(splits
     assert len(chosen.train.views) == 3
     assert chosen.augment is None
     assert not chosen.uses_stored
+
+
+def test_the_defaults_are_those_of_the_recipe():
+    from inspect import signature
+
+    from tlkit import config
+    from tlkit.training import finetuning
+
+    defaults = {name: each.default for name, each in signature(training.fine_tune).parameters.items()}
+    recipe = config.Finetune()
+    assert (defaults["epochs"], defaults["learning_rate"]) == (recipe.full.epochs, recipe.full.learning_rate)
+    assert (defaults["batch_size"], defaults["seed"]) == (recipe.batch_size, recipe.seed)
+    assert recipe.full.patience == recipe.head.patience == finetuning.PATIENCE
+    assert recipe.head.learning_rate == finetuning.HEAD_RATE

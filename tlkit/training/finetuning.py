@@ -24,7 +24,7 @@ from tlkit.training.heads import fit_head, range_test_head, solve_head, train_he
 from tlkit.training.plans import FineTuning
 from tlkit.training.settings import Checkpointing, History, Settings
 
-HEAD_RATE, RATE = 3e-3, 3e-4  # defaults of the recipe too
+HEAD_RATE, RATE, PATIENCE = 3e-3, 3e-4, 10  # the defaults of the recipe
 
 
 def fine_tune(
@@ -48,7 +48,7 @@ def fine_tune(
     Args:
         model: A classifier of `backbones.classifier` on a backbone of `backbones.build`. Trained in place.
         splits: The photos, of `data.load`, at the size that the model takes.
-        epochs: Maximum number of epochs after the head; training stops after 5 without a lower validation loss.
+        epochs: Maximum number of epochs after the head; training stops after 10 without a lower validation loss.
         unfreeze_from: First stage to train, such as `stage4`; by default the whole backbone.
         learning_rate: Peak learning rate of AdamW, which then falls along a cosine; `auto` finds it by a range test.
         batch_size: Photos per step.
@@ -79,8 +79,10 @@ def fine_tune(
         raise InvalidInput(f"the photos are {splits.train.shape}, and the model takes {shape}: load them with {size}")
     solve = not splits.multi_label
     plan = FineTuning(
-        head=Settings(0 if solve else 30, HEAD_RATE, batch_size=batch_size),
-        full=Settings(epochs, RATE if learning_rate == "auto" else learning_rate, batch_size=batch_size),
+        head=Settings(0 if solve else 30, HEAD_RATE, patience=PATIENCE, batch_size=batch_size),
+        full=Settings(
+            epochs, RATE if learning_rate == "auto" else learning_rate, patience=PATIENCE, batch_size=batch_size
+        ),
         solve=solve,
         stages=(unfreeze_from,),
         augment=augment,
