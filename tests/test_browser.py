@@ -32,7 +32,7 @@ FINETUNE = ["--head.epochs", "1", "--full.epochs", "2", "--full.unfreeze_from", 
 RUNS = {
     "linear": ("feature_extraction", ["--seed", "0"]),
     "linear_other_seed": ("feature_extraction", ["--seed", "1"]),
-    "gentle": ("finetune", [*FINETUNE, "--full.learning_rate", "1e-4"]),
+    "gentle": ("finetune", [*FINETUNE, "--full.learning_rate", "1e-4", "--head.solved", "false"]),
     "fierce": ("finetune", [*FINETUNE, "--full.learning_rate", "1e-3"]),
 }
 

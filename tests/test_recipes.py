@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -616,7 +617,7 @@ def test_a_run_that_is_terminated_ends_killed_within_seconds(folder: Path):
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *command], **quiet) as process:
         for line in process.stdout:
-            if line.startswith("full"):
+            if re.match(r"full +\d+/", line):
                 break
         process.send_signal(signal.SIGTERM)
         process.stdout.read()
