@@ -140,3 +140,15 @@ def test_the_defaults_are_those_of_the_recipe():
     assert (defaults["batch_size"], defaults["seed"]) == (recipe.batch_size, recipe.seed)
     assert recipe.full.patience == recipe.head.patience == finetuning.PATIENCE
     assert recipe.head.learning_rate == finetuning.HEAD_RATE
+
+
+@pytest.mark.parametrize(("suggested", "rate", "reason"), [(0.2, 0.2, "by a range"), (None, 0.1, "the default, as")])
+def test_the_reason_of_a_rate_is_that_which_is_printed(suggested, rate, reason, capsys: pytest.CaptureFixture):
+    from tlkit.training import finder, finetuning
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    test = finder.RangeTest(rates=[0.1], losses=[1.0], smoothed=[1.0], suggested=suggested)
+    found = finetuning.choose_rate(model, "full", 0.1, lambda: test)
+    assert found.value == rate
+    assert found.reason.startswith(reason)
+    assert capsys.readouterr().out == f"full: learning rate {rate}, {found.reason}\n"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from tlkit import config as configs
 from tlkit.errors import InvalidInput
@@ -218,11 +219,11 @@ def _batch_size(config: configs.Finetune | configs.Train, model: keras.Model, sp
     else:
         reason = "the largest that fits into memory and leaves enough steps per epoch"
     decisions = [Decision("batch_size", size, reason)]
+    scale = memory.scaled_rate(1.0, examples, config.optimizer)
+    reason = f"scaled for a batch of {examples}" if scale != 1 else ""
     for name in ("head", "full"):
         phase = getattr(config, name, None)
         if phase and phase.epochs and phase.learning_rate != "auto":
-            scale = memory.scaled_rate(1.0, examples, config.optimizer)
-            reason = f"scaled for a batch of {examples}" if scale != 1 else ""
             decisions.append(Decision(f"{name}.learning_rate", phase.learning_rate * scale, reason))
             if rates := getattr(phase, "learning_rates", None):
                 scaled = {stage: rate * scale for stage, rate in rates.items()}
@@ -272,13 +273,14 @@ def find_rates(
     from tlkit.training import finetuning
 
     decisions: list[Decision] = []
-    for name, phase in (("head", config.head), ("full", config.full)):
+    phases: dict[Literal["head", "full"], configs.Phase] = {"head": config.head, "full": config.full}
+    for name, phase in phases.items():
         if not phase.epochs or phase.learning_rate != "auto" or (name == "head" and pooled is None):
             continue
         plan = _plans.finetuning(applied(config, decisions), splits)
-        default = type(phase)().learning_rate
-        rate = finetuning.find_rate(model, splits, plan, name, pooled and pooled.train, default)  # type: ignore[arg-type]
-        decisions.append(Decision(f"{name}.learning_rate", rate, "by a range test", quiet=True))
+        default: Any = type(phase)().learning_rate  # a number
+        rate = finetuning.find_rate(model, splits, plan, name, pooled and pooled.train, default)
+        decisions.append(Decision(f"{name}.learning_rate", rate.value, rate.reason, quiet=True))
     return decisions
 
 
@@ -287,12 +289,17 @@ def find_rate(config: configs.Train, model: keras.Model, splits: data.Splits) ->
     if not config.full.epochs or config.full.learning_rate != "auto":
         return []
     from tlkit import training
-    from tlkit.training import finetuning, variables
+    from tlkit.training import finetuning
 
-    before = variables.values(model.variables)
     settings = _plans.settings(config, config.full, _plans.class_weights(config, splits))
-    augment = _plans.changes(config.augment) or None
-    test = training.range_test_full(model, splits.train, settings, seed=config.seed, augment=augment)
-    variables.assign(model.variables, before)  # the seeds of dropout too
-    chosen = finetuning.chosen_rate("full", test.suggested, configs.Phase().learning_rate)  # type: ignore[arg-type]
-    return [Decision("full.learning_rate", chosen, "by a range test", quiet=True)]
+    test = functools.partial(
+        training.range_test_full,
+        model,
+        splits.train,
+        settings,
+        seed=config.seed,
+        augment=_plans.changes(config.augment) or None,
+    )
+    default: Any = configs.Phase().learning_rate  # a number
+    rate = finetuning.choose_rate(model, "full", default, test)
+    return [Decision("full.learning_rate", rate.value, rate.reason, quiet=True)]

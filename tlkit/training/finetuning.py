@@ -7,7 +7,7 @@ as the recipe does: `activations.choose_input`, `activations.pool`, `find_rate`,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import keras
 
@@ -97,8 +97,15 @@ def fine_tune(
     pooled = activations.pool(model, splits, extractor)
     if learning_rate == "auto" and epochs:
         rate = find_rate(model, splits, plan, "full", pooled.train, RATE)
-        plan = plan._replace(full=plan.full._replace(learning_rate=rate))
+        plan = plan._replace(full=plan.full._replace(learning_rate=rate.value))
     return fit_phases(model, full_input, pooled, plan, callbacks=callbacks)
+
+
+class Rate(NamedTuple):
+    """A learning rate that was found, and why it was chosen, for people."""
+
+    value: float
+    reason: str
 
 
 def find_rate(
@@ -108,23 +115,28 @@ def find_rate(
     phase: Literal["head", "full"],
     features: Features | None,
     default: float,
-) -> float:
-    """Find the learning rate of a phase by a range test, and say so; the model's weights are left as they were.
+) -> Rate:
+    """Find the learning rate of a phase of fine-tuning by a range test; see `choose_rate`."""
+    return choose_rate(model, phase, default, lambda: range_test(model, splits, plan, phase, features))
 
-    Returns:
-        The rate; `default` if the loss fell at no rate.
+
+def choose_rate(model: keras.Model, phase: str, default: float, test: Callable[[], finder.RangeTest]) -> Rate:
+    """Choose the learning rate of a phase by a range test, and say so; the model's weights are left as they were.
+
+    Args:
+        model: What is tested.
+        phase: Name of the phase.
+        default: The rate if the loss falls at none.
+        test: Runs the range test.
     """
     before = variables.values(model.variables)
-    suggested = range_test(model, splits, plan, phase, features).suggested
+    suggested = test().suggested
     variables.assign(model.variables, before)  # the seeds of dropout too
-    return chosen_rate(phase, suggested, default)
-
-
-def chosen_rate(phase: str, suggested: float | None, default: float) -> float:
-    """Say which learning rate a range test leads to, and give it."""
-    rate = suggested or default
-    reason = "by a range test" if suggested else "the default, as in a range test the loss fell at no rate"
-    say(f"{phase}: learning rate {rate:.2g}, {reason}")
+    if suggested:
+        rate = Rate(suggested, "by a range test")
+    else:
+        rate = Rate(default, "the default, as in a range test the loss fell at no rate")
+    say(f"{phase}: learning rate {rate.value:.2g}, {rate.reason}")
     return rate
 
 
