@@ -34,8 +34,8 @@ def classifier(config: configs.Finetune, examples: data.Examples) -> keras.Model
     model = backbones.classifier(
         backbone(config), len(examples.classes), config.head.dropout, multi_label=examples.multi_label
     )
-    for stage in _plans.stages(config):
-        backbones.unfreeze(model, None, stage, config.full.batch_normalization or "inference")
+    lowest = _plans.stages(config)[-1]
+    backbones.unfreeze(model, None, lowest, config.full.batch_normalization or "inference")
     return model
 
 

@@ -36,8 +36,7 @@ def callbacks(trial: Trial | None) -> list[Any]:
     return [tracking.epoch_logger(prefix, trial.logged_epochs)]
 
 
-@contextlib.contextmanager
-def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> Iterator[tracking.Run]:
+def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[tracking.Run]:
     """Track the block as an MLflow run that begins with its config, decisions, split manifest and environment.
 
     A trial joins the active run, and adds no more than its config and what differs between trials.
@@ -48,13 +47,10 @@ def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> Iterator[tracki
     """
     described = {**tags(job.recipe, _networks.name(job.config)), **data_tags(splits)}
     if job.trial:
-        begin = _trial(job, job.trial, described)
-    elif job.interrupted:
-        begin = _resumed(job, job.interrupted, described)
-    else:
-        begin = _new(job, splits, described)
-    with begin as run:
-        yield run
+        return _trial(job, job.trial, described)
+    if job.interrupted:
+        return _resumed(job, job.interrupted, described)
+    return _new(job, splits, described)
 
 
 @contextlib.contextmanager

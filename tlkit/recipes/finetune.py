@@ -108,10 +108,8 @@ def _prepare_inputs(
 
     config, trial = job.config, job.trial
     plan, make_extractor = _plans.finetuning(config, splits), functools.partial(_networks.extractor, config)
-    full_input = activations.FullInput(model, splits.train, splits.val)
-    if config.full.epochs:
-        runs, resuming = trial.runs if trial else 1.0, job.interrupted is not None
-        full_input = activations.choose_input(model, splits, plan, make_extractor, runs=runs, resuming=resuming)
+    runs, resuming = trial.runs if trial else 1.0, job.interrupted is not None
+    full_input = activations.choose_input(model, splits, plan, make_extractor, runs=runs, resuming=resuming)
     needs_head = (config.head.epochs or config.head.solved) and not (trial and trial.resumes)
     return full_input, activations.pool(model, splits, make_extractor) if needs_head else None
 

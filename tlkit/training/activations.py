@@ -82,7 +82,7 @@ def choose_input(
     stage, versions = plan.stages[0], _versions(splits.train, plan)
     train = Views(versions) if plan.views else splits.train
     photos = FullInput(model, train, splits.val, None if plan.views else plan.augment or None)
-    if stage is None or len(plan.stages) > 1 or plan.stored is False:
+    if not plan.full.epochs or stage is None or len(plan.stages) > 1 or plan.stored is False:
         return photos
     if not versions:
         return _photos(photos, "each epoch changes the photos anew (--augment.views 4 makes four of each, once)")
