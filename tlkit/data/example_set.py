@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from tlkit.data.modalities import Reading
+
 
 class ExampleSet(Protocol):
     """Labeled examples of one shape: photos, changed views of them, or features of a frozen network.
@@ -47,3 +49,11 @@ class NamedExamples(ExampleSet, Protocol):
     @property
     def hashes(self) -> list[str]:
         """SHA-256 of what each example is made from, in hexadecimal."""
+
+    @property
+    def groups(self) -> list[str]:
+        """What a cross-validation must not divide: the group of each example, or its hash where there are no groups."""
+
+    @property
+    def reading(self) -> Reading:
+        """How files became the examples."""

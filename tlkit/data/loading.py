@@ -10,7 +10,7 @@ import numpy as np
 
 from tlkit.data import modalities
 from tlkit.data.images import Content
-from tlkit.data.modalities import Framing, Shape
+from tlkit.data.modalities import Framing, Reading, Shape
 from tlkit.data.photos import Photos, Splits, decoding_threads, file_format, label_array
 from tlkit.data.sources import Examples, load_source
 from tlkit.data.split import content_hash, divide
@@ -96,7 +96,8 @@ def load(
     else:
         examples = load_source(source, path=path, name=name, data_dir=data_dir, separator=separator)
     shape, rate = _shape(examples, Framing(size, channels, seconds))
-    stored, hashes, set_aside = _open(examples, shape, check, strict, memory)
+    reading = Reading()
+    stored, hashes, set_aside = _open(examples, shape, reading, check, strict, memory)
     good = [i for i, hash_ in enumerate(hashes) if hash_]
     if not good:
         raise InvalidInput(f"none of the {len(hashes)} {examples.kind} can be decoded: {few(set_aside, 3)}")
@@ -126,6 +127,8 @@ def load(
             stored=stored,
             rows=np.array(rows, int),
             kind=examples.kind,
+            reading=reading,
+            given_groups=[examples.groups[i] for i in rows] if examples.groups else None,
         )
 
     return Splits(
@@ -138,6 +141,7 @@ def load(
         kind=examples.kind,
         rate=rate,
         separator=examples.separator,
+        left_out=examples.left_out,
     )
 
 
@@ -157,7 +161,7 @@ def _shape(examples: Examples, framing: Framing) -> tuple[Shape, int | None]:
     return file_format(modality).frame(contents, examples.names, framing)
 
 
-def _open(examples: Examples, shape: Shape, check: bool, strict: bool, memory: int | None) -> _Opened:
+def _open(examples: Examples, shape: Shape, reading: Reading, check: bool, strict: bool, memory: int | None) -> _Opened:
     """Hash every example and, if `check`, decode it; values are kept where they all fit into memory."""
     contents = examples.contents
     if isinstance(contents, np.ndarray):
@@ -173,7 +177,7 @@ def _open(examples: Examples, shape: Shape, check: bool, strict: bool, memory: i
         try:
             if isinstance(content, Path):
                 content = content.read_bytes()
-            value = form.decode(content, shape, name) if check else None
+            value = form.decode(content, shape, name, reading) if check else None
         except (OSError, InvalidInput) as error:
             problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
             if strict:  # raised here, in its thread, so that no further file is opened

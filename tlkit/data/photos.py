@@ -8,7 +8,7 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +18,7 @@ import numpy as np
 from tlkit.data import modalities
 from tlkit.data.example_set import NamedExamples
 from tlkit.data.images import Content
-from tlkit.data.modalities import Files, Modality
+from tlkit.data.modalities import Files, Modality, Reading
 from tlkit.data.split import content_hash, named
 from tlkit.errors import InvalidInput, Undecodable
 
@@ -37,6 +37,8 @@ class Photos:
     stored: np.ndarray | list[Content]  # values (n or more, *shape), or contents to decode
     rows: np.ndarray  # (n,), int: the row of each in `stored`
     kind: str = "photos"  # name of the modality
+    reading: Reading = dataclasses.field(default_factory=Reading)  # how `read` decodes
+    given_groups: list[str] | None = None  # the group of each, such as its patient, where the data have groups
 
     def __len__(self) -> int:
         return len(self.names)
@@ -45,6 +47,11 @@ class Photos:
     def modality(self) -> Modality:
         """The row of the modality."""
         return modalities.row(self.kind)
+
+    @property
+    def groups(self) -> list[str]:
+        """What a cross-validation must not divide: the group of each example, or its hash where there are no groups."""
+        return self.given_groups or self.hashes
 
     @property
     def dtype(self) -> np.dtype:
@@ -73,7 +80,7 @@ class Photos:
                     content = content.read_bytes()
                     if content_hash(content) != self.hashes[index]:  # its features are stored under this hash
                         raise InvalidInput(f"{name} has changed since it was listed: start again")
-                values[place] = decode(content, self.shape, name)
+                values[place] = decode(content, self.shape, name, self.reading)
             except InvalidInput as error:
                 raise Undecodable(str(error)) from error
 
@@ -129,6 +136,12 @@ class Splits:
     kind: str = "photos"  # name of the modality
     rate: int | None = None  # of sounds: samples per second
     separator: str | None = None  # between the labels of one example in the manifest, where it may have several
+    left_out: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)  # see `Examples`
+
+    @property
+    def reading(self) -> Reading:
+        """How the examples are decoded, as a model that learned from them must decode others."""
+        return self.train.reading
 
     @property
     def modality(self) -> Modality:

@@ -14,6 +14,7 @@ import numpy as np
 from tlkit.data import modalities
 from tlkit.data.augmentation import without_mixing
 from tlkit.data.example_set import ExampleSet, NamedExamples
+from tlkit.data.modalities import Reading
 from tlkit.errors import InvalidInput
 
 AUGMENTATION = 2  # raise it when the same view begins to hold other values: stored features are found by it
@@ -59,6 +60,16 @@ class View:
     def kind(self) -> str:
         """Name of the modality of the photos."""
         return self.photos.kind
+
+    @property
+    def groups(self) -> list[str]:
+        """What a cross-validation must not divide: those of the photos."""
+        return self.photos.groups
+
+    @property
+    def reading(self) -> Reading:
+        """How files became the photos."""
+        return self.photos.reading
 
     @property
     def _changes(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Features:
 
     labels: np.ndarray  # of the examples
     hashes: list[str]  # of the examples
+    groups: list[str]  # of the examples; see `tlkit.data.NamedExamples`
     segments: list[Segment]
     part: np.ndarray  # (n,): the segment of each
     row: np.ndarray  # (n,): the row of each in its segment
@@ -61,6 +62,7 @@ class Features:
             first,
             labels=np.concatenate([part.labels for part in parts]),
             hashes=[hash_ for part in parts for hash_ in part.hashes],
+            groups=[group for part in parts for group in part.groups],
             part=np.concatenate([part.part for part in parts]),
             row=np.concatenate([part.row for part in parts]),
         )

@@ -139,6 +139,7 @@ class Extractor:
             Features(
                 labels=examples.labels,
                 hashes=examples.hashes,
+                groups=examples.groups,
                 segments=space.segments,
                 part=part[start : start + len(examples)],
                 row=row[start : start + len(examples)],
@@ -189,6 +190,7 @@ class Extractor:
             "kind": examples.kind,
             "pixels": list(examples.shape),
             "decoder": f"{images.DECODER}, pillow {metadata.version('pillow')}",
+            **examples.reading.changed,
         }
         return self.store.space(description, self.label).refresh() if self.store else Space(description)
 

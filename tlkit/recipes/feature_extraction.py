@@ -50,13 +50,13 @@ def _solve(
         # No epoch is chosen, so if there is a test split the validation photos can be learned from.
         known, scored = (Features.joined([train, val]), test[0]) if test else (train, val)
         values, seed = known.array(), config.seed
-        probe = probes.logistic_regression(values, known.labels, len(splits.classes), groups=known.hashes, seed=seed)
+        probe = probes.logistic_regression(values, known.labels, len(splits.classes), groups=known.groups, seed=seed)
         backbones.set_head(model, probe.kernel, probe.bias)
         if config.precision == "float32":
             predicted = probe.probabilities(scored.array())
         else:  # engines round differently: the score is to be that of the saved model
             predicted = training.predict(model, splits.test or splits.val)
-        nearest = probes.nearest_neighbours(values, known.labels, groups=known.hashes, seed=seed)
+        nearest = probes.nearest_neighbours(values, known.labels, groups=known.groups, seed=seed)
     seconds = {part: job.timings[part] for part in ("features", "solving")}
     return _results.of_solving(probe, nearest, seconds, f"{len(known):,} photos"), predicted
 

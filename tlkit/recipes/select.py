@@ -102,15 +102,15 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     name, params = _networks.title(config.backbone), _decisions.applied(config, [_decisions.record_engine(extractor)])
     tags = _runs.tags("select", config.backbone.name) | _runs.data_tags(splits)
     with tracking.run(config.experiment, run_name=name, params=_runs.params(params), tags=tags, nested=True) as tracked:
-        values, labels, hashes = joined.array(), joined.labels, joined.hashes
-        probe = probes.logistic_regression(values, labels, len(splits.classes), groups=hashes, seed=config.seed)
+        values, labels, groups = joined.array(), joined.labels, joined.groups
+        probe = probes.logistic_regression(values, labels, len(splits.classes), groups=groups, seed=config.seed)
         right = round(float((probe.held_out.argmax(axis=1) == labels).sum()))
         ranked = evaluation.Ranked(
             name=name,
             backbone=config.backbone,
             accuracy=right / len(joined),
             interval=evaluation.wilson(right, len(joined)),
-            nearest=probes.nearest_neighbours(values, labels, groups=hashes, seed=config.seed),
+            nearest=probes.nearest_neighbours(values, labels, groups=groups, seed=config.seed),
             logme=probes.logme(values, labels),
             seconds=time.perf_counter() - began,
             parameters=backbone.count_params(),

@@ -6,13 +6,13 @@ import numpy as np
 
 from tlkit.data.modalities.arrays import ARRAYS
 from tlkit.data.modalities.features import FEATURES
-from tlkit.data.modalities.modality import Files, Framing, Modality, Requests, Shape
+from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape
 from tlkit.data.modalities.nodes import NODES
 from tlkit.data.modalities.photos import PHOTOS
 from tlkit.data.modalities.sounds import SOUNDS
 from tlkit.errors import InvalidInput
 
-__all__ = ["MODALITIES", "Files", "Framing", "Modality", "Requests", "Shape", "of_arrays", "of_files", "row"]
+__all__ = ["MODALITIES", "Files", "Framing", "Modality", "Reading", "Requests", "Shape", "of_arrays", "of_files", "row"]
 
 MODALITIES: dict[str, Modality] = {each.name: each for each in (PHOTOS, SOUNDS, ARRAYS, NODES, FEATURES)}
 """The rows by their stored names. Files without a known suffix are taken for the first row."""

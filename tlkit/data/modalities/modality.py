@@ -25,6 +25,27 @@ class Framing(NamedTuple):
     seconds: float | None = None
 
 
+class Reading(NamedTuple):
+    """How a file becomes an example, beside its shape; part of the activation store's key, and saved with a model.
+
+    Args:
+        resize: Of photos: `squash` brings the whole photo to the size; see `tlkit.data.images.decode`.
+        white: Of photos with more than 8 bits: the value that is white; None for the largest that the file can hold.
+    """
+
+    resize: str = "squash"
+    white: float | None = None
+
+    @property
+    def changed(self) -> dict[str, str | float]:
+        """What differs from the default, by name.
+
+        >>> Reading(white=4095).changed
+        {'white': 4095}
+        """
+        return {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
+
+
 @dataclass(frozen=True)
 class Files:
     """How files of a modality become examples.
@@ -35,14 +56,14 @@ class Files:
         framing: Fields of `Framing` that apply.
         frame: Takes the contents, their names for errors, and the framing; returns the shape that every example gets,
             and the sampling rate, or None where there is none.
-        decode: Takes a content, the shape and a name for errors; returns an example of that shape.
+        decode: Takes a content, the shape, a name for errors and the reading; returns an example of that shape.
     """
 
     suffixes: frozenset[str]
     dtype: np.dtype
     framing: tuple[str, ...]
     frame: Callable[[Sequence[Content], Sequence[str], Framing], tuple[Shape, int | None]]
-    decode: Callable[[Content, Shape, str], np.ndarray]
+    decode: Callable[[Content, Shape, str, Reading], np.ndarray]
 
 
 @dataclass(frozen=True)

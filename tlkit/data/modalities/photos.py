@@ -12,7 +12,7 @@ from PIL import Image
 from tlkit.data import images
 from tlkit.data.augmentation import augment
 from tlkit.data.images import Content
-from tlkit.data.modalities.modality import Files, Framing, Modality, Requests, Shape
+from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape
 from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def _frame(contents: Sequence[Content], names: Sequence[str], framing: Framing) 
     return (*framing.size, framing.channels or 3), None
 
 
-def _decode(content: Content, shape: Shape, name: str) -> np.ndarray:
+def _decode(content: Content, shape: Shape, name: str, reading: Reading) -> np.ndarray:
     return images.decode(content, (shape[0], shape[1]), shape[2], name)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from tlkit.data import sounds
 from tlkit.data.augmentation import augment_sound
 from tlkit.data.images import Content
-from tlkit.data.modalities.modality import Files, Framing, Modality, Requests, Shape
+from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape
 from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def _frame(contents: Sequence[Content], names: Sequence[str], framing: Framing) 
     return (samples, 1), rate
 
 
-def _decode(content: Content, shape: Shape, name: str) -> np.ndarray:
+def _decode(content: Content, shape: Shape, name: str, reading: Reading) -> np.ndarray:
     return sounds.decode(content, shape[0], name)  # type: ignore[arg-type]  # files or bytes
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,10 @@ class Examples(NamedTuple):
     notes: list[str]  # what the user should know, one line each
     kind: str = "photos"  # name of the modality
     separator: str | None = None  # between the labels of one example, where it may have several or none
+    groups: list[str] | None = None  # the group of each, such as its patient: one group is never divided between splits
+    left_out: Mapping[str, list[str]] = MappingProxyType(
+        {}
+    )  # names of files and rows that are not among the examples, by the reason
 
     @property
     def modality(self) -> Modality:
