@@ -86,7 +86,7 @@ def test_an_example_is_drawn_written_and_read_back_by_a_server(name: str):
 @pytest.mark.parametrize("row", modalities.of_files(), ids=lambda row: row.name)
 def test_a_written_example_is_decoded_as_a_file(row: Modality):
     values = example(row.name)
-    decoded = row.files.decode(row.encode(values, 8000), values.shape, "a file")
+    decoded = row.files.decode(row.encode(values, 8000), values.shape, "a file", modalities.Reading())
     assert (decoded.shape, decoded.dtype) == (values.shape, row.files.dtype)
     np.testing.assert_allclose(decoded, values, atol=2**-15 if row.sampled else 0)
 

@@ -31,10 +31,8 @@ class Examples(NamedTuple):
     notes: list[str]  # what the user should know, one line each
     kind: str = "photos"  # name of the modality
     separator: str | None = None  # between the labels of one example, where it may have several or none
-    groups: list[str] | None = None  # the group of each, such as its patient: one group is never divided between splits
-    left_out: Mapping[str, list[str]] = MappingProxyType(
-        {}
-    )  # names of files and rows that are not among the examples, by the reason
+    groups: list[str] | None = None  # of each, such as its patient: no split divides a group
+    left_out: Mapping[str, list[str]] = MappingProxyType({})  # files and rows that are not used, by the reason
 
     @property
     def modality(self) -> Modality:
