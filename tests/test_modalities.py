@@ -94,7 +94,7 @@ def test_a_written_example_is_decoded_as_a_file(row: Modality):
 # A new modality: curves, in text files of one number a line.
 
 
-def read_curve(content: Content, shape: tuple[int, ...], name: str) -> np.ndarray:
+def read_curve(content: Content, shape: tuple[int, ...], name: str, reading: modalities.Reading) -> np.ndarray:
     text = content.read_bytes() if isinstance(content, Path) else content
     try:
         values = np.array([float(line) for line in bytes(text).split()], np.float32)
@@ -112,7 +112,11 @@ def lift(curve: np.ndarray, rng: np.random.Generator, *, brightness: float = 0.0
 
 
 def requested(content: bytes | np.ndarray, shape: tuple[int | None, ...], rate: int | None, name: str) -> np.ndarray:
-    return content if isinstance(content, np.ndarray) else read_curve(content, (shape[0] or 0, 1), name)
+    return (
+        content
+        if isinstance(content, np.ndarray)
+        else read_curve(content, (shape[0] or 0, 1), name, modalities.Reading())
+    )
 
 
 CURVES = Modality(
