@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -271,3 +272,43 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+class Properties(NamedTuple):
+    """What the header of a photo says, or the shape of pixels.
+
+    Args:
+        height: In pixels, of the upright photo.
+        width: Likewise.
+        channels: `gray`, `RGB`, `palette` or another name of what a pixel holds.
+        bits: Of a channel.
+        format: Such as `JPEG`; `pixels` where there is no file.
+    """
+
+    height: int
+    width: int
+    channels: str
+    bits: int
+    format: str
+
+
+def properties(content: Content, name: str | None = None) -> Properties:
+    """Read a photo's size, channels, bits and format without decoding it.
+
+    Raises:
+        InvalidInput: as for `decode`, where it follows from the header.
+
+    >>> properties(np.zeros((6, 8, 3), np.uint8))
+    Properties(height=6, width=8, channels='RGB', bits=8, format='pixels')
+    """
+    try:
+        image, *_ = _open(content)
+    except Exception as error:  # as in `decode`
+        raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
+    mode = image.mode
+    deep = any("16" in str(tile) for tile in getattr(image, "tile", None) or [])  # Pillow makes 16-bit RGB RGB
+    bits = 1 if mode == "1" else 32 if mode in ("I", "F") and not deep else 16 if deep or "16" in mode else 8
+    channels = {"1": "gray", "L": "gray", "I": "gray", "F": "gray", "LA": "gray and alpha", "P": "palette"}
+    kind = "gray" if mode.startswith("I;") else channels.get(mode, mode)
+    size = image.size if _orientation(image) in (5, 6, 7, 8) else image.size[::-1]  # these lie on their side
+    return Properties(*size, kind, bits, image.format or "pixels")
