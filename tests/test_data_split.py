@@ -74,7 +74,7 @@ THIRDS = [["train", "val", "test"][i // 2 % 3] for i in range(90)]
 
 
 def test_all_three_given_stay_as_they_are():
-    assert divided(HASHES[:90], THIRDS, LABELS) == (THIRDS, [])
+    assert divided(HASHES[:90], THIRDS, LABELS) == (THIRDS, [], HASHES[:90])
 
 
 def test_without_a_given_val_it_is_taken_out_of_train():
@@ -89,7 +89,7 @@ def test_without_a_given_val_it_is_taken_out_of_train():
 def test_without_a_given_test_there_is_none():
     found = divided(HASHES[:90], ["val" if s == "test" else s for s in THIRDS], LABELS)
     assert set(found.splits) == {"train", "val"}
-    assert found.warnings == ["there is no test split: scores are those of val, by which training picks its epoch"]
+    assert found.warnings == ["there is no test split: scores are those of val"]
 
 
 def test_val_as_test():
@@ -114,8 +114,12 @@ def test_train_alone_counts_as_nothing_given():
         (None, {"val_fraction": 0.0}, "data.val_fraction is 0.0"),
         (None, {"test_fraction": 1.0}, "below 1"),
         (None, {"val_fraction": 0.5, "test_fraction": 0.5}, "below 1"),
-        (["val", "train", "val", "train"], {}, "no photo of a is left to train on"),
-        (None, {"val_fraction": 1e-9, "test_fraction": 1e-9}, "no photo falls into val: add photos, raise data.val_f"),
+        (["val", "train", "val", "train"], {}, "only val has photos of a: move some of them to train"),
+        (
+            None,
+            {"val_fraction": 1e-9, "test_fraction": 1e-9},
+            "no photo falls into val, whose share is 1e-09: raise data.val_f",
+        ),
     ],
 )
 def test_splits_that_cannot_be_used(given_splits, settings, words):
@@ -129,9 +133,9 @@ def test_leaks_are_taken_out_and_named():
     found = divided(hashes, given_splits, [0, 1, 0, 1, 0, 1, 0, 1, 0])
     assert found.splits == [None, None, "train", "train", None, "val", "test", "val", "test"]
     assert found.warnings[:3] == [
-        "photos taken out of train, because test has them too (1): 0",
-        "photos taken out of train, because val has them too (1): 1",
-        "photos taken out of val, because test has them too (1): 4",
+        "photos taken out of train, because test has them too (1 of 4): 0",
+        "photos taken out of train, because val has them too (1 of 4): 1",
+        "photos taken out of val, because test has them too (1 of 3): 4",
     ]
 
 

@@ -39,6 +39,7 @@ class Photos:
     kind: str = "photos"  # name of the modality
     reading: Reading = dataclasses.field(default_factory=Reading)  # how `read` decodes
     given_groups: list[str] | None = None  # the group of each, such as its patient, where the data have groups
+    units: list[str] | None = None  # of each, with all that must stay together; see `tlkit.data.units`
 
     def __len__(self) -> int:
         return len(self.names)
@@ -50,8 +51,8 @@ class Photos:
 
     @property
     def groups(self) -> list[str]:
-        """What a cross-validation must not divide: the group of each example, or its hash where there are no groups."""
-        return self.given_groups or self.hashes
+        """What a cross-validation must not divide: the unit of each example, its group, or else its hash."""
+        return self.units or self.given_groups or self.hashes
 
     @property
     def dtype(self) -> np.dtype:
