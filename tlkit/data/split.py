@@ -191,14 +191,15 @@ def _remove_leaks(divided: Divided) -> list[str]:
         grouped = [i for i in leaked if better in of_group[groups[i]] and better not in of_hash[hashes[i]]]
         others = sorted({*leaked} - {*copies, *grouped})
         which = sorted({groups[i] for i in grouped})
+        many = f"; {len(which)} group{'s' if len(which) != 1 else ''}"
         out = f"{kind} taken out of {lesser}, because {better} has"
-        for what, places, shown in (
-            ("them too", copies, [divided.names[i] for i in copies]),
-            (f"others of their {len(which)} groups", grouped, which),
-            ("others that they are kept together with", others, [divided.names[i] for i in others]),
+        for what, places, more, shown in (
+            ("them too", copies, "", [divided.names[i] for i in copies]),
+            ("others of their groups", grouped, many, which),
+            ("others that they are kept together with", others, "", [divided.names[i] for i in others]),
         ):
             if places:
-                warnings.append(f"{out} {what} ({len(places):,} of {total[lesser]:,}): {few(shown)}")
+                warnings.append(f"{out} {what} ({len(places):,} of {total[lesser]:,}{more}): {few(shown)}")
         for i in leaked:
             splits[i] = None
     return warnings
