@@ -2,8 +2,8 @@
 
 For each folder (one folder per class, with or without a folder `train` above them) the table has the share of the
 changed labels that is among as many suspects as labels were changed, mean and range over the draws: by
-`tlkit.inspection.suspicion`; by the probe and by the neighbours alone; and by cleanlab's scores of the same probe, where
-cleanlab is installed. Photos whose label was wrong before count as mistakes of every method.
+`tlkit.inspection.suspicion`; by the probe and by the neighbours alone; and, where cleanlab is installed, by its scores of
+the same probe. Photos whose label was wrong before count as mistakes of every method.
 
 python benchmarks/suspects.py --data flowers/train pets/train
 """
@@ -59,9 +59,7 @@ def extracted(folder: str, alpha: float) -> tuple[np.ndarray, np.ndarray, list[s
     return joined[:], joined.labels.astype(int), joined.groups
 
 
-def found(
-    features: np.ndarray, labels: np.ndarray, groups: list[str], share: float, seed: int
-) -> dict[str, float]:
+def found(features: np.ndarray, labels: np.ndarray, groups: list[str], share: float, seed: int) -> dict[str, float]:
     """Change labels, and give the share of these that each method ranks among the first as many."""
     rng, classes = np.random.default_rng(seed), int(labels.max()) + 1
     changed = rng.choice(len(labels), round(share * len(labels)), replace=False)
@@ -94,7 +92,11 @@ def cleanlab_scores() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray
             labels, held_out, method=method, adjust_pred_probs=adjusted
         )
 
-    kinds = {"self_confidence": (False, True), "normalized_margin": (False, True), "confidence_weighted_entropy": (False,)}
+    kinds = {
+        "self_confidence": (False, True),
+        "normalized_margin": (False, True),
+        "confidence_weighted_entropy": (False,),
+    }
     return {
         f"cleanlab {method}{', adjusted' if adjusted else ''}": score(method, adjusted)
         for method, ways in kinds.items()

@@ -306,7 +306,7 @@ def properties(content: Content, name: str | None = None) -> Properties:
     except Exception as error:  # as in `decode`
         raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
     mode = image.mode
-    deep = any("16" in str(tile) for tile in getattr(image, "tile", None) or [])  # Pillow makes 16-bit RGB RGB
+    deep = ";16" in str([tile[3] for tile in getattr(image, "tile", None) or []])  # Pillow calls 16-bit RGB RGB too
     bits = 1 if mode == "1" else 32 if mode in ("I", "F") and not deep else 16 if deep or "16" in mode else 8
     channels = {"1": "gray", "L": "gray", "I": "gray", "F": "gray", "LA": "gray and alpha", "P": "palette"}
     kind = "gray" if mode.startswith("I;") else channels.get(mode, mode)

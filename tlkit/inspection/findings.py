@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tlkit.data import Examples, Splits
+from tlkit.data.sources.class_names import nearly_equal
 from tlkit.data.split import named
 from tlkit.inspection.survey import Seen
+from tlkit.inspection.suspects import LEAST, neighbours, outliers, suspicion
+from tlkit.probes import Features
 
 SPLITS = ("train", "val", "test")
 SHARE = 0.01  # of the scored examples that may have a near copy in train before that counts as falsifying
@@ -157,8 +160,8 @@ class Findings:
 
         That is: a content in several splits of the source; a group in several splits of the source; a content with
         different labels; more than 1 % of the scored examples having a near copy in train; more than 1 % of all being
-        near copies with different labels; a class that the scored split does not have; and names of classes that differ
-        in case and blanks alone. What is doubtful but leaves a score what it is does not count: suspected labels,
+        near copies with different labels; a class that the scored split does not have; and names of classes that are
+        nearly equal. What is doubtful but leaves a score what it is does not count: suspected labels,
         outliers, blank and damaged examples, copies within one split.
         """
         kind, lines = self.kind, []
@@ -175,11 +178,17 @@ class Findings:
             lines.append(f"{share} have a near copy in train: {self._such(copied[0])}")
         if len(self.near_contradictions) > SHARE * len(self.names):
             pair = self.near_contradictions[0]
-            lines.append(f"{len(self.near_contradictions):,} pairs of near copies have different labels: {self._such(pair[:2])}")
-        lacking = [name for name, count in zip(self.classes, self.counts.get(self.scored, []), strict=False) if not count]
+            lines.append(
+                f"{len(self.near_contradictions):,} pairs of near copies have different labels: {self._such(pair[:2])}"
+            )
+        lacking = [
+            name for name, count in zip(self.classes, self.counts.get(self.scored, []), strict=False) if not count
+        ]
         if lacking:
-            lines.append(f"{self.scored} has nothing of {len(lacking)} of {len(self.classes)} classes, such as {lacking[0]}")
-        lines += [f"classes whose names differ in case and blanks alone: {' and '.join(map(repr, names))}" for names in self.near_names]
+            lines.append(
+                f"{self.scored} has nothing of {len(lacking)} of {len(self.classes)} classes, such as {lacking[0]}"
+            )
+        lines += nearly_equal(self.classes)
         return lines
 
     @property
@@ -191,14 +200,6 @@ class Findings:
                 if self.splits[here] == self.scored and self.splits[there] == "train":
                     found.setdefault(here, there)
         return list(found.items())
-
-    @property
-    def near_names(self) -> list[list[str]]:
-        """Names of classes that differ in case and blanks alone."""
-        alike = defaultdict(list)
-        for name in self.classes:
-            alike["".join(name.casefold().split())].append(name)
-        return [names for names in alike.values() if len(names) > 1]
 
     def _such(self, places: Sequence[int]) -> str:
         labels = self.label_names
@@ -271,7 +272,7 @@ class Findings:
         return {name: (float(c.min()), float(np.median(c)), float(c.max())) for name, c in columns.items()}
 
 
-def of_splits(splits: Splits, title: str) -> Findings:
+def of_splits(splits: Splits, title: str = "") -> Findings:
     """Give what is known as soon as data are loaded: nothing more is opened or computed."""
     parts = {name: part for name in SPLITS if (part := getattr(splits, name)) is not None}
     where: list[str | None] = [name for name, part in parts.items() for _ in range(len(part))]
@@ -290,13 +291,24 @@ def of_splits(splits: Splits, title: str) -> Findings:
     )
 
 
-def of_examples(examples: Examples, splits: Splits, seen: list[Seen], title: str) -> Findings:
-    """Give what is known after every file was looked at."""
+def of_examples(
+    examples: Examples, splits: Splits, seen: list[Seen], title: str, places: Sequence[int] | None = None
+) -> Findings:
+    """Give what is known after every file was looked at.
+
+    Args:
+        examples: What a source lists.
+        splits: What was loaded of it.
+        seen: What each example is.
+        title: Name of the data.
+        places: The positions of the examples that were loaded; by default all.
+    """
+    places = range(len(examples.names)) if places is None else places
     where: list[str | None] = [None] * len(examples.names)
     for name in SPLITS:
         if (part := getattr(splits, name)) is not None:
             for row in part.rows:
-                where[int(row)] = name
+                where[places[int(row)]] = name
     return Findings(
         title=title,
         kind=examples.kind,
@@ -311,3 +323,33 @@ def of_examples(examples: Examples, splits: Splits, seen: list[Seen], title: str
         left_out=splits.left_out,
         notes=list(splits.warnings),
     )
+
+
+def by_features(
+    findings: Findings, features: Features, groups: Sequence[str], places: Sequence[int] | np.ndarray, seed: int = 0
+) -> Findings:
+    """Add suspected labels and outliers, by features of a pretrained network.
+
+    Args:
+        findings: What was found before.
+        features: Shape (examples, features).
+        groups: The group of each: no example has a say on others of its group.
+        places: The position of each in the findings.
+        seed: Decides the folds of a probe.
+    """
+    skipped = list(findings.skipped)
+    if len(features) < LEAST:
+        skipped.append(
+            f"suspected labels and outliers: {len(features)} {findings.kind} are too few, {LEAST} are needed"
+        )
+        return dataclasses.replace(findings, skipped=skipped)
+    near, suspects = neighbours(features, groups, seed=seed), list[Suspect]()
+    if findings.labels.ndim == 2:
+        skipped.append(f"suspected labels: the {findings.kind} may have several each")
+    else:
+        labels = findings.labels[places]
+        doubt = suspicion(features, labels, len(findings.classes), groups=groups, near=near, seed=seed)
+        for i in doubt.listed(labels):
+            suspects.append(Suspect(int(places[i]), findings.classes[doubt.likely[i]], float(doubt.probability[i])))
+    far = [int(places[i]) for i in outliers(near.distance)]
+    return dataclasses.replace(findings, suspects=suspects, outliers=far, skipped=skipped)

@@ -89,7 +89,7 @@ def page(findings: Findings, picture: Picture) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">"
         f"<title>{title}: inspection</title><style>{STYLE}</style></head><body><main>\n{body}\n</main></body></html>\n"
     )
@@ -136,7 +136,9 @@ def _classes(findings: Findings) -> str:
         sums = [sum(column) for column in counts.values()]
         each = "".join(f'<td class="n">{number:,}</td>' for number in (*sums, sum(sums)))
         cells.append(f'<tr class="sum"><td>all</td>{each}<td class="bar"></td></tr>')
-    table = f'<div class="scroll"><table><tr><th>class</th>{heads}<th class="bar"></th></tr>{"".join(cells)}</table></div>'
+    table = (
+        f'<div class="scroll"><table><tr><th>class</th>{heads}<th class="bar"></th></tr>{"".join(cells)}</table></div>'
+    )
     return _section("Classes", "", table)
 
 
@@ -155,7 +157,11 @@ def _samples(findings: Findings, picture: Picture) -> str:
 def _image(picture: Picture, place: int, name: str) -> str:
     source = picture(place)
     text = escaped(name)
-    return f'<img src="{source}" alt="{text}" title="{text}" loading="lazy">' if source else '<span class="none">no picture</span>'
+    return (
+        f'<img src="{source}" alt="{text}" title="{text}" loading="lazy">'
+        if source
+        else '<span class="none">no picture</span>'
+    )
 
 
 def _figure(picture: Picture, places: Sequence[int], findings: Findings, caption: str) -> str:
@@ -180,7 +186,9 @@ def _forms(findings: Findings) -> str:
     rows = []
     for axis, values in findings.sizes().items():
         number = "{:.2f}" if axis == "aspect ratio" else "{:,.0f}"
-        rows.append(f"<tr><td>{axis}</td>{''.join(f'<td class=n>{number.format(value)}</td>' for value in values)}</tr>")
+        rows.append(
+            f"<tr><td>{axis}</td>{''.join(f'<td class=n>{number.format(value)}</td>' for value in values)}</tr>"
+        )
     sizes = '<table><tr><th></th><th class="n">least</th><th class="n">median</th><th class="n">most</th></tr>'
     sizes = f'<div class="scroll">{sizes}{"".join(rows)}</table></div>' if rows else ""
     formats = _list(f"{form}: {count:,}" for form, count in list(findings.formats.items())[:LISTED])
@@ -190,18 +198,24 @@ def _forms(findings: Findings) -> str:
 def _copies(findings: Findings, picture: Picture) -> str:
     parts = []
     if groups := findings.copies:
-        counts = f"{sum(len(group) - 1 for group in groups):,} are there more than once, {len(findings.leaks):,} of them in "
+        counts = (
+            f"{sum(len(group) - 1 for group in groups):,} are there more than once, {len(findings.leaks):,} of them in "
+        )
         counts += f"several splits, {len(findings.contradictions):,} with different labels. The latter two come first."
         odd = {id(group) for group in (*findings.leaks, *findings.contradictions)}
         groups = sorted(groups, key=lambda group: id(group) not in odd)
         figures = [
-            _figure(picture, group[:1], findings, "<br>".join(_of(findings, place) for place in group[:6]) + _rest(group))
+            _figure(
+                picture, group[:1], findings, "<br>".join(_of(findings, place) for place in group[:6]) + _rest(group)
+            )
             for group in groups[:MOST]
         ]
         parts.append(_section("Exact copies", counts, _grid(figures, len(groups))))
     if pairs := findings.near:
         across, odd = len(findings.near_across), len(findings.near_contradictions)
-        counts = f"{len(pairs):,} pairs, {across:,} across splits, {odd:,} with different labels. The latter two come first."
+        counts = (
+            f"{len(pairs):,} pairs, {across:,} across splits, {odd:,} with different labels. The latter two come first."
+        )
         special = {*findings.near_across, *findings.near_contradictions}
         pairs = sorted(pairs, key=lambda pair: (pair not in special, -pair.alike))
         figures = [

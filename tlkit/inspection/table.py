@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections import defaultdict
 from pathlib import Path
 
 from tlkit.data import Examples
@@ -25,7 +24,7 @@ def reasons(findings: Findings) -> dict[int, str]:
     splits the one that is not in test, or else the one in train. Suspected labels and outliers are kept: a person has
     to look at them.
     """
-    found = {place: f"cannot be decoded" for place in findings.damaged}
+    found = dict.fromkeys(findings.damaged, "cannot be decoded")
     for place in findings.blank:
         found.setdefault(place, "blank")
     odd = {place for group in findings.contradictions for place in group}

@@ -81,7 +81,9 @@ def report(findings: Findings) -> list[str]:
         import textwrap
 
         for each in falsifying:
-            lines += textwrap.wrap(shown(each), WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
+            lines += textwrap.wrap(
+                shown(each), WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False
+            )
     else:
         lines.append("Nothing was found that would falsify a score.")
     return [part for each in lines for part in each.split("\n")]
@@ -124,7 +126,10 @@ def _copies(findings: Findings) -> list[str]:
     names, lines = findings.names, []
     if groups := findings.copies:
         count = sum(len(group) - 1 for group in groups)
-        parts = [f"{len(findings.leaks):,} in several splits", f"{len(findings.contradictions):,} with different labels"]
+        parts = [
+            f"{len(findings.leaks):,} in several splits",
+            f"{len(findings.contradictions):,} with different labels",
+        ]
         some = " = ".join(names[place] for place in groups[0][:3])
         lines.append(line("exact copies", f"{count:,} more than once ({', '.join(parts)}), such as {shown(some)}"))
     else:
@@ -142,7 +147,9 @@ def _doubtful(findings: Findings) -> list[str]:
     labels, lines = findings.label_names, []
     if groups := findings.placeholders:
         most = groups[0]
-        lines.append(line("placeholders", f"{len(groups):,}; {shown(findings.names[most[0]])} is there {len(most):,} times"))
+        lines.append(
+            line("placeholders", f"{len(groups):,}; {shown(findings.names[most[0]])} is there {len(most):,} times")
+        )
     if findings.blank:
         lines.append(line("blank", f"{len(findings.blank):,}: {_few([findings.names[p] for p in findings.blank])}"))
     if findings.suspects:

@@ -91,15 +91,19 @@ def splits(
         check=check,
     )
     if not quiet:
-        say(f"{summary(loaded)}; {' x '.join(map(str, loaded.train.shape))}")
+        say(summary(loaded))
     return loaded
 
 
 def summary(splits: data.Splits) -> str:
-    """Say how many examples each split has, of how many groups if there are any, and how many classes there are."""
+    """Say what the data are: the classes, how many examples each split has, of how many groups, and what is left out."""
+    from tlkit import inspection
+
     counts = {"training": splits.train, "validation": splits.val, "test": splits.test}
     sizes = ", ".join(f"{len(part.labels):,} {name}{_groups(part)}" for name, part in counts.items() if part)
-    return f"{splits.kind}: {sizes}; {len(splits.classes)} classes"
+    classes, *left_out = inspection.brief(inspection.of_splits(splits))
+    shape = " x ".join(map(str, splits.train.shape))
+    return "\n".join([classes, f"{splits.kind}: {sizes}; {shape}", *left_out])
 
 
 def _groups(part: data.Photos) -> str:

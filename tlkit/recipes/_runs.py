@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import config as configs
 from tlkit import untrusted
 from tlkit.display import shown
-from tlkit.recipes import _networks, _resume
+from tlkit.recipes import _inspection, _networks, _resume
 
 if TYPE_CHECKING:
     import filelock
@@ -92,6 +92,8 @@ def _new(job: Job[Any], splits: data.Splits | graph.Graph, described: dict[str, 
         log_config(config)
         log_decisions(job)
         log_data(config.data, splits)
+        if isinstance(config, configs.Recipe):
+            _inspection.log(splits, dataset_name(config.data))
         if job.resumable:
             started_with = {"asked": job.asked, "config": dataclasses.asdict(config), "digest": splits.digest}
             unfinished = checkpoints.begin(run.run_id, recipe=job.recipe, **started_with)

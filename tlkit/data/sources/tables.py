@@ -21,6 +21,9 @@ from tlkit.labels import SEPARATOR
 MANIFEST = ["hash", "path", "label", "split"]
 """The header of the manifest of a run, whose labels are names of classes, whatever they look like."""
 
+REVIEWED = ["leave_out", "suspect"]
+"""The last columns of a table that `inspect --write` wrote; its labels are names of classes too."""
+
 
 class Files:
     """Find files in a folder by names that may be written with escapes, as in a manifest."""
@@ -89,8 +92,9 @@ def csv_file(
     The table is a CSV file in UTF-8, with commas, semicolons or tabs, or a Parquet file. Columns may be written in any
     case, and have other names that are usual (see `columns.OTHER_NAMES`). Paths are relative to the folder of the
     table, and may be written with escapes as in `Examples.names`, or with backslashes between folders. Either every row
-    names a split, with a word as in `split_word`, or there is no such column. Other columns are ignored. Rows that
-    cannot be used, or have no label, are left out and named.
+    names a split, with a word as in `split_word`, or there is no such column. A row with anything in a column
+    `leave_out` is left out. Other columns are ignored. Rows that cannot be used, or have no label, are left out and
+    named.
 
     Args:
         path: Of the table.
@@ -150,7 +154,8 @@ def csv_file(
 
 
 def _rows(path: str | Path, table: Table, columns: Columns, separator: str | None, strict: bool) -> _Rows:
-    files, literal = Files(Path(path).parent), table.header == MANIFEST
+    files, literal = Files(Path(path).parent), table.header == MANIFEST or table.header[-2:] == REVIEWED
+    reviewed = table.header.index(REVIEWED[0]) if REVIEWED[0] in table.header else None
     used: list[_Row] = []
     left_out: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
@@ -167,6 +172,9 @@ def _rows(path: str | Path, table: Table, columns: Columns, separator: str | Non
         name, split = cells[columns.path].strip(), None if columns.split is None else cells[columns.split].strip()
         if split and (named := columns.split_of(split)):
             splits.setdefault(split, named)
+        if reviewed is not None and (why := cells[reviewed].strip()):
+            left_out.setdefault(f"column {REVIEWED[0]}", []).append(shown(f"{where}: {cut(name, 100)}, {cut(why, 60)}"))
+            continue
         try:
             used.append(_row(where, files, cells, columns, separator, literal))
         except _Unusable as problem:
@@ -176,7 +184,7 @@ def _rows(path: str | Path, table: Table, columns: Columns, separator: str | Non
             if none in row.labels:
                 leave_out(row.where, row.name, _Unusable("no label", f"the label is {none!r}", f"label is {none!r}"))
         used = [row for row in used if none not in row.labels]
-    unusable = {reason: names for reason, names in left_out.items() if reason != "no label"}
+    unusable = {reason: names for reason, names in left_out.items() if reason in _ADVICE}
     count, total = (sum(map(len, rows.values())) for rows in (unusable, left_out))
     if 2 * count > (total := total + len(used)):
         most = max(unusable, key=lambda reason: len(unusable[reason]))

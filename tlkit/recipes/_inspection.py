@@ -1,0 +1,111 @@
+"""What was found in the data of a recipe: all of it for `inspect`, and the cheap part of it for every training."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from tlkit import config as configs
+from tlkit.errors import InvalidInput, Unavailable, first_line
+from tlkit.recipes import _inputs, _networks
+
+if TYPE_CHECKING:
+    from tlkit import data, features, inspection
+    from tlkit.inspection.pictures import Picture
+
+PAGE = "inspection.html"
+BY_FEATURES = "suspected labels and outliers"
+
+
+def inspect(
+    config: configs.Inspect, examples: data.Examples, title: str
+) -> tuple[inspection.Findings, data.Splits, Picture]:
+    """Look at every example, split those that can be decoded, and look for near copies, wrong labels and outliers.
+
+    Returns:
+        What was found, the splits, and what draws an example.
+    """
+    import numpy as np
+
+    from tlkit import inspection
+    from tlkit.inspection import pictures
+
+    seen = inspection.survey(examples)
+    good = [place for place, each in enumerate(seen) if not each.problem]
+    if not good:
+        raise InvalidInput(f"none of the {len(seen):,} {examples.kind} can be decoded: {seen[0].problem}")
+    size, channels = _shape(config, examples)
+    splits = _inputs.splits(
+        config.data, _selected(examples, good), (size, size, channels) if size else None, check=False, quiet=True
+    )
+    findings = inspection.of_examples(examples, splits, seen, title, good)
+    extracted, skipped = _features(config, examples, splits)
+    if extracted is not None:
+        parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
+        places = np.array(good)[np.concatenate([part.rows for part in parts])]
+        findings = inspection.by_features(findings, extracted.array(), extracted.groups, places, config.seed)
+    if skipped:
+        findings = dataclasses.replace(findings, skipped=[*findings.skipped, skipped])
+    shape = splits.train.shape
+    return findings, splits, pictures.of_examples(examples, [each.size for each in seen], shape, splits.reading)
+
+
+def _selected(examples: data.Examples, places: list[int]) -> data.Examples:
+    """Give some of the examples."""
+    import numpy as np
+
+    if len(places) == len(examples.names):
+        return examples
+
+    def some(values: list) -> list:
+        return [values[place] for place in places]
+
+    labels, contents = examples.labels, examples.contents
+    return examples._replace(
+        names=some(examples.names),
+        labels=labels[places] if isinstance(labels, np.ndarray) else some(labels),
+        splits=some(examples.splits),
+        contents=contents[places] if isinstance(contents, np.ndarray) else some(contents),
+        groups=examples.groups and some(examples.groups),
+    )
+
+
+def _shape(config: configs.Inspect, examples: data.Examples) -> tuple[int | None, int | None]:
+    """Give the side and the channels that photos get, as the network takes them."""
+    from tlkit import backbones
+
+    if not examples.modality.resized:
+        return None, None
+    row = backbones.row(config.backbone.name) if config.backbone.name != "none" else None
+    return config.data.image_size or (row.size if row else 64), row.channels if row else 3
+
+
+def _features(
+    config: configs.Inspect, examples: data.Examples, splits: data.Splits
+) -> tuple[features.Features | None, str]:
+    """Compute the features of all examples, or say why there are none."""
+    if config.backbone.name == "none":
+        return None, f"{BY_FEATURES}: backbone.name is none"
+    if not examples.modality.pretrained:
+        return None, f"{BY_FEATURES}: they need a pretrained backbone, and there is none for {examples.kind}"
+    from tlkit import backbones
+    from tlkit import features as features_
+    from tlkit.training import activations
+
+    try:
+        network = features_.pooled(backbones.classifier(_networks.backbone(config), len(examples.classes)))
+    except Unavailable as error:
+        return None, f"{BY_FEATURES}: {first_line(error)}"
+    extractor = _networks.extractor(config, network, "pooled")
+    parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
+    return features_.Features.joined(activations.extract(extractor, *parts)), ""
+
+
+def log(splits: data.Splits, title: str) -> None:
+    """Log the page of what is known as soon as the data are loaded."""
+    from tlkit import inspection, tracking
+    from tlkit.inspection import pictures
+
+    findings = inspection.of_splits(splits, title)
+    parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
+    tracking.log_text(inspection.page(findings, pictures.of_photos(parts)), PAGE)
