@@ -50,12 +50,12 @@ def load_source(
     >>> len(load_source("embedded").names)
     1797
     """
+    if group is not None and source not in ("folder", "csv"):
+        raise InvalidInput(f"data.group is {group!r}: it goes with data.source folder or csv")
     if source == "embedded":
         return embedded()
     if path is not None and "\\" in str(path):  # escaped, as in the config of a run
         path = Files(Path()).find(str(path))
-    if group is not None and source not in ("folder", "csv"):
-        raise InvalidInput(f"data.group is {group!r}: it goes with data.source folder or csv")
     if source in ("folder", "csv", "npz"):
         if path is None:
             raise InvalidInput(f"data.path is None: data.source {source} needs it")

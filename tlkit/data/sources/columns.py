@@ -117,8 +117,10 @@ def _plain(name: str) -> str:
 
 
 def _only(where: str, header: Sequence[str], role: str, found: Sequence[int]) -> int | None:
+    names = [header[i] for i in found]
+    if len(found) > 1 and len(set(names)) == 1:
+        raise InvalidInput(f"{where}: {len(found)} columns {names[0]!r}: keep one")
     if len(found) > 1:
-        names = [header[i] for i in found]
         raise InvalidInput(
             f"{where}: each of the columns {few(names)} may be {role}: say which with "
             f"--data.columns '{{{role}: {names[0]}}}'"
