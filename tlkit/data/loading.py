@@ -102,23 +102,29 @@ def load(
     if not good:
         raise InvalidInput(f"none of the {len(hashes)} {examples.kind} can be decoded: {few(set_aside, 3)}")
     labels = label_array(examples.labels)
-    division = divide(
-        [hashes[i] for i in good],
-        labels[good],
-        [examples.names[i] for i in good],
-        [examples.splits[i] for i in good],
-        examples.classes,
-        kind=examples.kind,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        val_as_test=val_as_test,
-        separator=examples.separator,
-    )
-    warnings = examples.notes + division.warnings
-    _warn(*warnings)
+    _warn(*examples.notes)
+    try:
+        division = divide(
+            [hashes[i] for i in good],
+            labels[good],
+            [examples.names[i] for i in good],
+            [examples.splits[i] for i in good],
+            examples.classes,
+            kind=examples.kind,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            val_as_test=val_as_test,
+            separator=examples.separator,
+            groups=[examples.groups[i] for i in good] if examples.groups else None,
+        )
+    except InvalidInput as error:
+        _warn(*getattr(error, "__notes__", []))
+        raise
+    _warn(*division.warnings)
 
     def photos(split: str) -> Photos:
-        rows = [i for i, s in zip(good, division.splits, strict=True) if s == split]
+        here = [place for place, name in enumerate(division.splits) if name == split]
+        rows = [good[place] for place in here]
         return Photos(
             names=[examples.names[i] for i in rows],
             hashes=[hashes[i] for i in rows],
@@ -129,6 +135,7 @@ def load(
             kind=examples.kind,
             reading=reading,
             given_groups=[examples.groups[i] for i in rows] if examples.groups else None,
+            units=[division.groups[place] for place in here],
         )
 
     return Splits(
@@ -137,7 +144,7 @@ def load(
         val=photos("val"),
         test=photos("test") if "test" in division.splits else None,
         set_aside=set_aside,
-        warnings=warnings,
+        warnings=examples.notes + division.warnings,
         kind=examples.kind,
         rate=rate,
         separator=examples.separator,
