@@ -2,8 +2,8 @@
 
 For each folder (one folder per class, with or without a folder `train` above them) the table has the share of the
 changed labels that is among as many suspects as labels were changed, mean and range over the draws: by
-`tlkit.inspection.suspicion`; by the probe and by the neighbours alone; and, where cleanlab is installed, by its scores of
-the same probe. Photos whose label was wrong before count as mistakes of every method.
+`tlkit.inspection.suspicion`; by the probe and by the neighbours alone; and, where cleanlab is installed, by its scores
+of the same probe. Photos whose label was wrong before count as mistakes of every method.
 
 python benchmarks/suspects.py --data flowers/train pets/train
 """

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlkit.data import Examples, Splits
+from tlkit.data import Examples, Splits, modalities
 from tlkit.data.sources.class_names import nearly_equal
 from tlkit.data.split import named
 from tlkit.inspection.survey import Seen
@@ -166,11 +166,11 @@ class Findings:
         """
         kind, lines = self.kind, []
         if self.leaks:
-            lines.append(f"{len(self.leaks):,} {kind} are in several splits: {self._such(self.leaks[0])}")
+            lines.append(f"{self._count(self.leaks)} in several splits: {self._such(self.leaks[0])}")
         if groups := self.divided_groups:
-            lines.append(f"{len(groups):,} groups are in several splits, such as {groups[0]}")
+            lines.append(f"groups in several splits ({len(groups):,}), such as {groups[0]}")
         if odd := self.contradictions:
-            lines.append(f"{len(odd):,} {kind} have copies with other labels: {self._such(odd[0])}")
+            lines.append(f"{self._count(odd)} there with several labels: {self._such(odd[0])}")
         scored = [place for place, split in enumerate(self.splits) if split == self.scored]
         copied = self.copied
         if len(copied) > SHARE * len(scored):
@@ -202,8 +202,18 @@ class Findings:
         return list(found.items())
 
     def _such(self, places: Sequence[int]) -> str:
+        """Name two of them, of different labels or splits if there are such."""
+        first, *others = places
         labels = self.label_names
-        return " and ".join(f"{self.names[place]} ({labels[place]})" for place in places[:2])
+
+        def unlike(place: int) -> tuple[bool, bool]:
+            return labels[place] == labels[first], self.given[place] == self.given[first]
+
+        return " and ".join(f"{self.names[place]} ({labels[place]})" for place in (first, min(others, key=unlike)))
+
+    def _count(self, groups: Sequence[object]) -> str:
+        one = modalities.row(self.kind).singular
+        return f"1 {one} is" if len(groups) == 1 else f"{len(groups):,} {self.kind} are"
 
     def metrics(self) -> dict[str, float]:
         """Count what was found, by the names that MLflow shows."""
@@ -328,7 +338,7 @@ def of_examples(
 def by_features(
     findings: Findings, features: Features, groups: Sequence[str], places: Sequence[int] | np.ndarray, seed: int = 0
 ) -> Findings:
-    """Add suspected labels and outliers, by features of a pretrained network.
+    """Add suspected labels and outliers, by features of a pretrained network; not those that are blank or contradict.
 
     Args:
         findings: What was found before.
@@ -343,6 +353,7 @@ def by_features(
             f"suspected labels and outliers: {len(features)} {findings.kind} are too few, {LEAST} are needed"
         )
         return dataclasses.replace(findings, skipped=skipped)
+    known = {*findings.blank, *(place for group in findings.contradictions for place in group)}
     near, suspects = neighbours(features, groups, seed=seed), list[Suspect]()
     if findings.labels.ndim == 2:
         skipped.append(f"suspected labels: the {findings.kind} may have several each")
@@ -350,6 +361,8 @@ def by_features(
         labels = findings.labels[places]
         doubt = suspicion(features, labels, len(findings.classes), groups=groups, near=near, seed=seed)
         for i in doubt.listed(labels):
+            if places[i] in known:
+                continue
             suspects.append(Suspect(int(places[i]), findings.classes[doubt.likely[i]], float(doubt.probability[i])))
-    far = [int(places[i]) for i in outliers(near.distance)]
+    far = [int(places[i]) for i in outliers(near.distance) if places[i] not in known]
     return dataclasses.replace(findings, suspects=suspects, outliers=far, skipped=skipped)

@@ -30,13 +30,15 @@ h1{font-size:1.6rem;line-height:1.25;margin:0 0 .25rem;overflow-wrap:anywhere}
 h2{font-size:1.15rem;margin:2.25rem 0 .5rem}
 p{margin:.25rem 0 .75rem;max-width:48rem}
 .soft,figcaption,th{color:var(--soft)}
-.verdict{border-radius:.5rem;padding:.75rem 1rem;margin:1rem 0;background:var(--goodcard);border-left:.3rem solid var(--good)}
+.verdict{border-radius:.5rem;padding:.75rem 1rem;margin:1rem 0;
+background:var(--goodcard);border-left:.3rem solid var(--good)}
 .verdict.bad{background:var(--badcard);border-color:var(--bad)}
 .verdict ul,.plain{margin:.25rem 0;padding-left:1.2rem}
 li,td,figcaption{overflow-wrap:anywhere}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .75rem .25rem 0;text-align:left;border-bottom:1px solid var(--line);font-weight:400;vertical-align:top}
+th,td{padding:.25rem .75rem .25rem 0;text-align:left;border-bottom:1px solid var(--line);font-weight:400;
+vertical-align:top}
 td.n,th.n{text-align:right;white-space:nowrap}
 td.name{min-width:6rem;max-width:20rem}
 tr.sum td{font-weight:600}
@@ -50,7 +52,8 @@ figure img,figure .none{width:100%;height:8rem;object-fit:contain;min-width:0;fl
 figure .none{display:flex;align-items:center;justify-content:center;color:var(--soft)}
 figcaption{margin-top:.35rem}
 figcaption b{color:var(--ink);font-weight:600}
-.row{display:grid;grid-template-columns:10rem 1fr;gap:.75rem;align-items:center;border-bottom:1px solid var(--line);padding:.4rem 0}
+.row{display:grid;grid-template-columns:10rem 1fr;gap:.75rem;align-items:center;padding:.4rem 0;
+border-bottom:1px solid var(--line)}
 .row div:last-child{display:flex;gap:.4rem;flex-wrap:wrap}
 .row img{height:5rem;max-width:8rem;border-radius:.25rem}
 @media(max-width:40rem){.row{grid-template-columns:1fr;gap:.25rem}.grid{grid-template-columns:repeat(2,1fr)}
@@ -66,7 +69,8 @@ def page(findings: Findings, picture: Picture) -> str:
         picture: Draws the example at a position.
 
     >>> import numpy as np
-    >>> some = Findings("a <b>", "photos", ["x", "y"], ["1", "2"], np.array([0, 1]), ["train", "test"], [None] * 2, ["", ""])
+    >>> labels, splits = np.array([0, 1]), ["train", "test"]
+    >>> some = Findings("a <b>", "photos", ["x", "y"], ["1", "2"], labels, splits, [None] * 2, ["", ""])
     >>> "a &lt;b&gt;" in page(some, lambda index: "")
     True
     """
@@ -198,30 +202,23 @@ def _forms(findings: Findings) -> str:
 def _copies(findings: Findings, picture: Picture) -> str:
     parts = []
     if groups := findings.copies:
-        counts = (
-            f"{sum(len(group) - 1 for group in groups):,} are there more than once, {len(findings.leaks):,} of them in "
-        )
-        counts += f"several splits, {len(findings.contradictions):,} with different labels. The latter two come first."
-        odd = {id(group) for group in (*findings.leaks, *findings.contradictions)}
-        groups = sorted(groups, key=lambda group: id(group) not in odd)
-        figures = [
-            _figure(
-                picture, group[:1], findings, "<br>".join(_of(findings, place) for place in group[:6]) + _rest(group)
-            )
-            for group in groups[:MOST]
-        ]
+        leaks, odd = len(findings.leaks), len(findings.contradictions)
+        counts = f"{sum(len(group) - 1 for group in groups):,} more than once; {leaks:,} of them in several splits, "
+        counts += f"{odd:,} with different labels, which come first."
+        first = {group[0] for group in (*findings.leaks, *findings.contradictions)}
+        figures = []
+        for group in sorted(groups, key=lambda group: group[0] not in first)[:MOST]:
+            caption = "<br>".join(_of(findings, place) for place in group[:6]) + _rest(group)
+            figures.append(_figure(picture, group[:1], findings, caption))
         parts.append(_section("Exact copies", counts, _grid(figures, len(groups))))
     if pairs := findings.near:
         across, odd = len(findings.near_across), len(findings.near_contradictions)
-        counts = (
-            f"{len(pairs):,} pairs, {across:,} across splits, {odd:,} with different labels. The latter two come first."
-        )
+        counts = f"{len(pairs):,} pairs; {across:,} across splits, {odd:,} with different labels, which come first."
         special = {*findings.near_across, *findings.near_contradictions}
-        pairs = sorted(pairs, key=lambda pair: (pair not in special, -pair.alike))
-        figures = [
-            _figure(picture, pair[:2], findings, "<br>".join(_of(findings, place) for place in pair[:2]))
-            for pair in pairs[:PAIRS]
-        ]
+        figures = []
+        for pair in sorted(pairs, key=lambda pair: (pair not in special, -pair.alike))[:PAIRS]:
+            caption = "<br>".join(_of(findings, place) for place in pair[:2])
+            figures.append(_figure(picture, pair[:2], findings, caption))
         parts.append(_section("Near copies", counts, _grid(figures, len(pairs), "pairs")))
     return "\n".join(parts)
 
@@ -239,9 +236,9 @@ def _suspects(findings: Findings, picture: Picture) -> str:
         where = f"{findings.splits[place] or 'not used'}: {escaped(shortened(findings.names[place], 60))}"
         figures.append(_figure(picture, [place], findings, f"{given}<br>likelier <b>{escaped(likely)}</b><br>{where}"))
     words = (
-        "A probe and the nearest neighbours, neither of which knew the label, find it improbable. Look at them: some are "
-        "right and merely unusual. Of the test split, leave out only what is plainly wrong, since without what is hard "
-        "a score flatters."
+        "A probe and the nearest neighbours, neither of which knew the label, find it improbable. Look at them: some "
+        "are right and merely unusual. Of the test split, leave out only what is plainly wrong, since without what is "
+        "hard a score flatters."
     )
     return _section("Labels that may be wrong", words, _grid(figures, len(findings.suspects)))
 

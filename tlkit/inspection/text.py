@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tlkit.display import shown
+from tlkit.display import short, shown
 from tlkit.inspection.findings import Findings
 
 WIDTH = 80
@@ -31,7 +31,10 @@ def class_counts(counts: Sequence[tuple[str, int]], most: int = WIDTH) -> str:
     >>> class_counts([(f"person {n}", 200 - n) for n in range(100)], most=48)
     'person 0 200, person 1 199, … 97 more … person 99 101'
     """
-    ordered = [f"{shortened(name, 30)} {count:,}" for name, count in sorted(counts, key=lambda each: -each[1])]
+    counts = sorted(counts, key=lambda each: -each[1])
+    ordered = [f"{shortened(name, 30)} {count:,}" for name, count in counts]
+    if len(", ".join(ordered)) > most:
+        ordered = [f"{shortened(name, 16)} {count:,}" for name, count in counts]
     if len(", ".join(ordered)) <= most or len(ordered) < 4:
         return ", ".join(ordered)
     first, last = ordered[:1], ordered[-1]
@@ -72,7 +75,7 @@ def report(findings: Findings) -> list[str]:
         problems = [findings.seen[place].problem for place in findings.damaged] if findings.seen else []
         lines.append(line("damaged", f"{len(problems):,} that cannot be decoded: {_few(problems, 60)}"))
     lines += [*_copies(findings), *_doubtful(findings)]
-    lines += [line("note", shown(note)) for note in findings.notes]
+    lines += [line("note", short(shown(note), 180)) for note in findings.notes]
     lines += [line("not done", shown(skipped)) for skipped in findings.skipped]
     falsifying = findings.falsifying()
     lines.append("")
@@ -135,7 +138,8 @@ def _copies(findings: Findings) -> list[str]:
     else:
         lines.append(line("exact copies", "none"))
     if findings.near:
-        pairs = f"{len(findings.near):,} pairs, {len(findings.near_across):,} across splits, {len(findings.near_contradictions):,} with different labels"
+        across, odd = len(findings.near_across), len(findings.near_contradictions)
+        pairs = f"{len(findings.near):,} pairs, {across:,} across splits, {odd:,} with different labels"
         first, second, _ = findings.near[0]
         lines.append(line("near copies", f"{pairs}, such as {shown(names[first])} and {shown(names[second])}"))
     elif not any(skipped.startswith("near copies") for skipped in findings.skipped):

@@ -126,7 +126,7 @@ def splits(
 
 
 def summary(splits: data.Splits) -> str:
-    """Say what the data are: the classes, how many examples each split has, of how many groups, and what is left out."""
+    """Say what the data are: the classes, the examples and groups of each split, and what is left out."""
     from tlkit import inspection
 
     counts = {"training": splits.train, "validation": splits.val, "test": splits.test}

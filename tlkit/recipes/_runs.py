@@ -82,6 +82,7 @@ def _resumed(job: Job[Any], interrupted: _resume.Interrupted, described: dict[st
 @contextlib.contextmanager
 def _new(job: Job[Any], splits: data.Splits | graph.Graph, described: dict[str, str]) -> Iterator[tracking.Run]:
     from tlkit import tracking
+    from tlkit.data import graph
     from tlkit.training import checkpoints
 
     config = job.config
@@ -92,7 +93,7 @@ def _new(job: Job[Any], splits: data.Splits | graph.Graph, described: dict[str, 
         log_config(config)
         log_decisions(job)
         log_data(config.data, splits)
-        if isinstance(config, configs.Recipe):
+        if not isinstance(splits, graph.Graph):
             _inspection.log(splits, dataset_name(config.data))
         if job.resumable:
             started_with = {"asked": job.asked, "config": dataclasses.asdict(config), "digest": splits.digest}
