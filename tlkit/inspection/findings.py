@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlkit.data import Examples, Splits, modalities
+from tlkit.data import Examples, Photos, Splits, modalities
 from tlkit.data.sources.class_names import nearly_equal
 from tlkit.data.split import named
+from tlkit.inspection import near_copies
 from tlkit.inspection.survey import Seen
 from tlkit.inspection.suspects import LEAST, neighbours, outliers, suspicion
 from tlkit.probes import Features
 
 SPLITS = ("train", "val", "test")
 SHARE = 0.01  # of the scored examples that may have a near copy in train before that counts as falsifying
+COMPARED = (96, 96, 3)  # shape at which photos are compared for near copies
+MOST_COMPARED = 200_000
 PLACEHOLDER = 3  # copies of one content from which on it is taken for a placeholder
 
 
@@ -333,6 +336,35 @@ def of_examples(
         left_out=splits.left_out,
         notes=list(splits.warnings),
     )
+
+
+def with_near_copies(findings: Findings, photos: Photos, places: Sequence[int] | np.ndarray) -> Findings:
+    """Add near copies, in any split; exact copies are not among them.
+
+    Args:
+        findings: What was found before, of examples that were looked at.
+        photos: The examples.
+        places: The position of each in the findings.
+    """
+    shapes = [seen.size for seen in findings.seen or [] if seen.size]
+    reason = ""
+    if not photos.modality.resized:
+        reason = f"near copies are looked for among photos, and the data are {findings.kind}"
+    elif shapes and np.median([min(shape[:2]) for shape in shapes]) < near_copies.SIDE:
+        reason = f"near copies are looked for from {near_copies.SIDE} pixels on, and most of these photos are smaller"
+    elif len(photos) > MOST_COMPARED:
+        reason = (
+            f"near copies are looked for among {MOST_COMPARED:,} photos at most"
+        )
+    if reason:
+        return dataclasses.replace(findings, skipped=[*findings.skipped, reason])
+    small = dataclasses.replace(photos, shape=COMPARED) if isinstance(photos.stored, list) else photos
+    pairs = [
+        Pair(int(places[pair.first]), int(places[pair.second]), pair.correlation)
+        for pair in near_copies.within(small)
+        if photos.hashes[pair.first] != photos.hashes[pair.second]
+    ]
+    return dataclasses.replace(findings, near=sorted(pairs, key=lambda pair: -pair.alike))
 
 
 def by_features(

@@ -39,15 +39,32 @@ def inspect(
         config.data, _selected(examples, good), (size, size, channels) if size else None, check=False, quiet=True
     )
     findings = inspection.of_examples(examples, splits, seen, title, good)
+    used = _joined(splits)
+    places = np.array(good)[used.rows]
+    findings = inspection.with_near_copies(findings, used, places)
     extracted, skipped = _features(config, examples, splits)
     if extracted is not None:
-        parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
-        places = np.array(good)[np.concatenate([part.rows for part in parts])]
         findings = inspection.by_features(findings, extracted.array(), extracted.groups, places, config.seed)
     if skipped:
         findings = dataclasses.replace(findings, skipped=[*findings.skipped, skipped])
     shape = splits.train.shape
     return findings, splits, pictures.of_examples(examples, [each.size for each in seen], shape, splits.reading)
+
+
+def _joined(splits: data.Splits) -> data.Photos:
+    """Give the examples of all splits."""
+    import numpy as np
+
+    parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
+    return dataclasses.replace(
+        parts[0],
+        names=[name for part in parts for name in part.names],
+        hashes=[hash_ for part in parts for hash_ in part.hashes],
+        labels=np.concatenate([part.labels for part in parts]),
+        rows=np.concatenate([part.rows for part in parts]),
+        given_groups=None,
+        units=None,
+    )
 
 
 def _selected(examples: data.Examples, places: list[int]) -> data.Examples:
