@@ -32,6 +32,9 @@ class Data:
         strict: Stop at a photo or sound that cannot be decoded instead of setting it aside.
         separator: For CSV files whose examples may have several labels or none: the character between labels, such as
             `|`. In a NumPy file such labels are a matrix of zeros and ones with a column for each class.
+        near_copies: What is done about crops, re-encodings, bursts, mirrored and resized versions of one photo: `warn`
+            says how many scored photos have one among the others and scores those that have none too; `together` keeps
+            near copies in one split, for which every photo is decoded.
     """
 
     source: Literal["auto", "embedded", "folder", "csv", "npz", "tfds"] = "auto"
@@ -45,6 +48,7 @@ class Data:
     val_as_test: bool = False
     strict: bool = False
     separator: str | None = None
+    near_copies: Literal["warn", "together"] = "warn"
 
     def __post_init__(self) -> None:
         source = self.origin
