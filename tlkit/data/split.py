@@ -222,7 +222,8 @@ def _keep_each_class(divided: Divided) -> list[str]:
     for i in free:
         if labels[i] not in learned:
             largest[labels[i]] = max(largest.get(labels[i], ""), hashes[i])
-    taken = [i for i in free if hashes[i] in set(largest.values())]
+    units = set(largest.values())
+    taken = [i for i in free if hashes[i] in units]
     for i in taken:
         splits[i] = "train"
     if not taken:
