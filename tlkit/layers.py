@@ -269,8 +269,8 @@ class LayerScale(layers.Layer):
         returns: the same
 
     >>> layer = LayerScale(0.5)
-    >>> float(layer(keras.ops.ones((1, 2, 3)))[0, 0, 0]), layer.count_params()
-    (0.5, 3)
+    >>> keras.ops.convert_to_numpy(layer(keras.ops.ones((1, 2, 3))))[0, 0].tolist(), layer.count_params()
+    ([0.5, 0.5, 0.5], 3)
     """
 
     def __init__(self, initial: float = 1e-6, **kwargs: Any):
