@@ -59,8 +59,8 @@ def load(
 
     after which `splits.classes` are the names of the classes, and `splits.train`, `splits.val` and `splits.test` are
     `Photos`: labels, names, and `read`, which returns pixels. `splits.test` is None where the source has a train and a
-    val split only. Which example falls into which split depends on its content alone. Examples that cannot be decoded
-    are set aside and named on stderr, as are all other warnings.
+    val split only. Which example falls into which split depends on its content alone, or on the name of its group where
+    the source has groups. Examples that cannot be decoded are set aside and named on stderr, as are all other warnings.
 
     Args:
         source: `embedded`, `folder`, `csv`, `npz` or `tfds`, or what `tlkit.data.load_source` returned for one of them.
