@@ -119,7 +119,7 @@ def test_train_alone_counts_as_nothing_given():
         (None, {"val_fraction": 0.0}, "data.val_fraction is 0.0"),
         (None, {"test_fraction": 1.0}, "below 1"),
         (None, {"val_fraction": 0.5, "test_fraction": 0.5}, "below 1"),
-        (["val", "train", "val", "train"], {}, "only val has photos of a: move some of them to train"),
+        (["val", "train", "val", "train"], {}, "photos of a are in val only: move some to train"),
         (
             None,
             {"val_fraction": 1e-9, "test_fraction": 1e-9},
@@ -356,11 +356,11 @@ SAME = [*HASHES[:6], *HASHES[:6]]
          "all 6 training photos of them are in val or test too: take these out of val or test"),
         ([*SAME, *HASHES[6:8]], [0, 1] * 6 + [0, 0], ["train"] * 6 + ["test"] * 6 + ["train", "val"],
          "no photo of b is left to train on: all 3 training photos of it are in test too: take these out of test"),
-        (SAME, [0, 1] * 6, ["val"] * 6 + ["test"] * 5 + ["train"], "only val and test has photos of a: move some"),
-        ([*HASHES[:4]], [0, 0, 1, 1], ["train", "val", "test", "test"], "only test has photos of b: move some of them"),
+        (SAME, [0, 1] * 6, ["val"] * 6 + ["test"] * 5 + ["train"], "photos of a are in val and test only: move some"),
+        ([*HASHES[:4]], [0, 0, 1, 1], ["train", "val", "test", "test"], "photos of b are in test only: move some"),
         (HASHES[:2], [0, 0], None, "no photo of b is left to train on, and none for the other splits: add photos that"),
         ([*HASHES[6:8], *HASHES[:2], *HASHES[:2]], [0, 1] * 3, ["train"] * 2 + ["val"] * 2 + ["test"] * 2,
-         "no photo is left in val: all 2 of it are in test too: take these out of test"),
+         "no photo is left in val: all 2 are in test too: take these out of test"),
         (HASHES[:2], [0, 1], None, "no photo falls into val: 2 photos are too few: add some, or give the splits"),
     ],
 )  # fmt: skip

@@ -133,6 +133,13 @@ def test_one_large_group_among_single_examples_fills_a_fold():
     assert np.bincount(probes.features.assign_folds(labels, groups, 5, seed=0)).tolist() == [80] * 5
 
 
+def test_many_classes_of_few_examples_are_labels_to_nearest_neighbours():
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    assert (
+        0 <= probes.nearest_neighbours(x, np.arange(60) // 2) < 0.3
+    )  # and no warning of scikit-learn, which is an error
+
+
 def test_copies_in_other_folds_would_flatter():
     rng = np.random.default_rng(0)
     x = np.repeat(rng.normal(size=(60, 40)), 2, axis=0).astype(np.float32)

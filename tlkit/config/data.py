@@ -39,6 +39,9 @@ class Data:
             `{path: image, label: diagnosis, split: set, group: patient}`.
         group: What no split and no fold divides, such as the photos of one patient: `parent` for the folder that holds
             a file, or a regular expression on its path with one group in parentheses, such as `(patient\\d+)_`.
+        near_copies: What is done about crops, re-encodings, bursts, mirrored and resized versions of one photo: `warn`
+            says how many scored photos have one among the others and scores those that have none too; `together` keeps
+            near copies in one split, for which every photo is decoded.
     """
 
     source: Literal["auto", "embedded", "folder", "csv", "npz", "tfds"] = "auto"
@@ -54,6 +57,7 @@ class Data:
     separator: str | None = None
     columns: dict[str, str] | None = None
     group: str | None = None
+    near_copies: Literal["warn", "together"] = "warn"
 
     def __post_init__(self) -> None:
         source = self.origin

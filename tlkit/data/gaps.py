@@ -113,7 +113,7 @@ def _not_learned(divided: Divided, lacking: Sequence[str]) -> str:
     if elsewhere:
         where = _listed({divided.given[i] for name in elsewhere for i in places[name]}, "and")
         causes.append(
-            f"only {where} has {kind} of {few(elsewhere)}: move some of them to train, or take them out of the data"
+            f"{kind} of {few(elsewhere)} are in {where} only: move some to train, or take them all out of the data"
         )
     if unseen:
         causes.append(
@@ -128,7 +128,7 @@ def _empty(divided: Divided, split: str) -> str:
     one, kind = divided.one, divided.kind
     given = [i for i, name in enumerate(divided.given) if name == split]
     if given and all(divided.splits[i] is None for i in given):
-        return f"no {one} is left in {split}: all {len(given):,} of it {_leak(divided, given)}"
+        return f"no {one} is left in {split}: all {len(given):,} {_leak(divided, given)}"
     share = divided.shares[split] if split in divided.shares else 1 - sum(divided.shares.values())
     if share >= USUAL:
         count, units = len(set(divided.units.names)), "groups" if divided.groups else kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +51,7 @@ def load(
     strict: bool = False,
     check: bool = True,
     memory: int | None = None,
+    together: Callable[[Photos], Iterable[tuple[int, int]]] | None = None,
 ) -> Splits:
     """Load, check and split labeled photos, sounds or arrays.
 
@@ -60,8 +61,8 @@ def load(
 
     after which `splits.classes` are the names of the classes, and `splits.train`, `splits.val` and `splits.test` are
     `Photos`: labels, names, and `read`, which returns pixels. `splits.test` is None where the source has a train and a
-    val split only. Which example falls into which split depends on its content alone. Examples that cannot be decoded
-    are set aside and named on stderr, as are all other warnings.
+    val split only. Which example falls into which split depends on its content alone, or on the name of its group where
+    the source has groups. Examples that cannot be decoded are set aside and named on stderr, as are all other warnings.
 
     Args:
         source: `embedded`, `folder`, `csv`, `npz` or `tfds`, or what `tlkit.data.load_source` returned for one of them.
@@ -84,6 +85,7 @@ def load(
             cannot be decoded; for features, which may be in the activation store already.
         memory: Maximum bytes of decoded examples in memory; beyond it, examples are decoded again in every epoch. By
             default 40 % of the available memory.
+        together: Finds pairs of examples that must be in one split, by their positions, such as near copies.
 
     Returns:
         The examples of each split, with the names of the classes.
@@ -119,6 +121,25 @@ def load(
         raise InvalidInput(f"none of the {len(hashes)} {examples.kind} can be decoded: {few(set_aside, 3)}")
     labels = label_array(examples.labels)
     _warn(*examples.notes)
+
+    def photos(rows: list[int], units: list[str] | None = None) -> Photos:
+        return Photos(
+            names=[examples.names[i] for i in rows],
+            hashes=[hashes[i] for i in rows],
+            labels=labels[rows],
+            shape=shape,
+            stored=stored,
+            rows=np.array(rows, int),
+            kind=examples.kind,
+            reading=reading,
+            given_groups=[examples.groups[i] for i in rows] if examples.groups else None,
+            units=units,
+        )
+
+    pairs = list(together(photos(good))) if together else []
+    joined = [f"{examples.names[good[i]]} ~ {examples.names[good[j]]}" for i, j in pairs]
+    notes = [f"near copies that are kept in one split ({len(pairs):,} pairs): {few(joined)}"] if pairs else []
+    _warn(*notes)
     try:
         division = divide(
             [hashes[i] for i in good],
@@ -132,35 +153,24 @@ def load(
             val_as_test=val_as_test,
             separator=examples.separator,
             groups=[examples.groups[i] for i in good] if examples.groups else None,
+            together=pairs,
         )
     except InvalidInput as error:
         _warn(*getattr(error, "__notes__", []))
         raise
     _warn(*division.warnings)
 
-    def photos(split: str) -> Photos:
+    def part(split: str) -> Photos:
         here = [place for place, name in enumerate(division.splits) if name == split]
-        rows = [good[place] for place in here]
-        return Photos(
-            names=[examples.names[i] for i in rows],
-            hashes=[hashes[i] for i in rows],
-            labels=labels[rows],
-            shape=shape,
-            stored=stored,
-            rows=np.array(rows, int),
-            kind=examples.kind,
-            reading=reading,
-            given_groups=[examples.groups[i] for i in rows] if examples.groups else None,
-            units=[division.groups[place] for place in here],
-        )
+        return photos([good[place] for place in here], [division.groups[place] for place in here])
 
     return Splits(
         classes=examples.classes,
-        train=photos("train"),
-        val=photos("val"),
-        test=photos("test") if "test" in division.splits else None,
+        train=part("train"),
+        val=part("val"),
+        test=part("test") if "test" in division.splits else None,
         set_aside=set_aside,
-        warnings=examples.notes + division.warnings,
+        warnings=examples.notes + notes + division.warnings,
         kind=examples.kind,
         rate=rate,
         separator=examples.separator,

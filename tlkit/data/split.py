@@ -217,12 +217,13 @@ def _keep_each_class(divided: Divided) -> list[str]:
     """Take something of each class into train that has nothing there; see `divide`. Return a warning."""
     splits, labels, hashes = divided.splits, divided.labels.tolist(), divided.units.hashes
     learned = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
-    free = [i for i, split in enumerate(splits) if split in divided.shares and divided.given[i] == "train"]
+    free = [i for i, split in enumerate(splits) if split in divided.shares]
     largest: dict[int, str] = {}
     for i in free:
         if labels[i] not in learned:
             largest[labels[i]] = max(largest.get(labels[i], ""), hashes[i])
-    taken = [i for i in free if hashes[i] in set(largest.values())]
+    units = set(largest.values())
+    taken = [i for i in free if hashes[i] in units]
     for i in taken:
         splits[i] = "train"
     if not taken:

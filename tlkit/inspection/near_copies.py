@@ -118,7 +118,7 @@ def fingerprints(thumbnails: np.ndarray) -> np.ndarray:
         len(thumbnails), _SMALL, SIDE // _SMALL, _SMALL, SIDE // _SMALL, 3
     )
     values = small.mean(axis=(2, 4))
-    gray = values @ np.float32([0.299, 0.587, 0.114])
+    gray = values @ np.array([0.299, 0.587, 0.114], np.float32)
     down, right = np.gradient(gray, axis=(1, 2))
     strength = np.hypot(right, down)
     turn = np.arctan2(down, right) * (_BINS / (2 * np.pi))

@@ -119,10 +119,17 @@ def splits(
         size=(height, width) if height and width else None,
         channels=channels,
         check=check,
+        together=_near_copies if config.near_copies == "together" else None,
     )
     if not quiet:
         say(summary(loaded))
     return loaded
+
+
+def _near_copies(photos: data.Photos) -> list[tuple[int, int]]:
+    from tlkit.inspection import near_copies
+
+    return [(first, second) for first, second, _ in near_copies.within(photos)]
 
 
 def summary(splits: data.Splits) -> str:
