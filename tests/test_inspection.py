@@ -15,7 +15,7 @@ from PIL import Image
 
 from tlkit import cli, config, data, inspection
 from tlkit.data import Photos, Splits
-from tlkit.inspection import Findings, Pair, Suspect, pictures, survey
+from tlkit.inspection import Findings, Pair, Seen, Suspect, pictures
 from tlkit.inspection.table import reasons
 from tlkit.inspection.text import WIDTH
 from tlkit.recipes import inspect
@@ -55,7 +55,7 @@ def findings(**more: object) -> Findings:
     names = ["train/a/1", "train/b/2", "test/a/3", "test/b/4"]
     splits: list = ["train", "train", "test", "test"]
     found = Findings("set", "photos", ["a", "b"], names, np.array([0, 1, 0, 1]), splits, splits, list("wxyz"))
-    return dataclasses.replace(found, **more)  # type: ignore[arg-type]
+    return dataclasses.replace(found, compared=2, **more)  # type: ignore[arg-type]
 
 
 def run(path: Path, *argv: str) -> int:
@@ -183,6 +183,7 @@ def test_few_near_copies_do_not_falsify_a_score():
         splits,
         names,
         near=[Pair(0, 200, 1), Pair(2, 202, 1)],
+        compared=200,
     )
     assert found.exit_status == 0
     assert dataclasses.replace(found, near=[Pair(2 * n, 200 + 2 * n, 1) for n in range(3)]).exit_status == 3
@@ -238,7 +239,7 @@ def test_every_file_is_looked_at_once_whatever_it_is(tmp_path: Path):
     assert seen["deep.png"].form == "PNG, gray, 16 bits"
 
 
-def listed(path: Path) -> tuple[list[str], list[survey.Seen]]:
+def listed(path: Path) -> tuple[list[str], list[Seen]]:
     examples = data.load_source("folder", path=path)
     return examples.names, inspection.survey(examples)
 
@@ -338,3 +339,39 @@ def test_what_is_known_of_loaded_data_costs_no_file():
     ]
     page = inspection.page(found, pictures.of_photos([photos, others]))
     assert page.count("data:image/jpeg") == 6 + 4  # six of the cats, all dogs
+
+
+def near_photos() -> tuple[Findings, Photos]:
+    """Photos of which the last two are brighter and mirrored versions of the first two."""
+    rng = np.random.default_rng(0)
+    pixels = np.stack(
+        [np.asarray(Image.fromarray(each).resize((64, 64))) for each in rng.integers(0, 256, (10, 8, 8, 3), np.uint8)]
+    )
+    pixels[8] = (pixels[0] * 0.9 + 20).astype(np.uint8)
+    pixels[9] = pixels[1][:, ::-1]
+    photos = Photos.of(pixels, np.arange(10) % 2)
+    splits: list = ["train"] * 6 + ["test"] * 4
+    seen = [Seen(hash_, (64, 64), "PNG", 50.0) for hash_ in photos.hashes]
+    return Findings(
+        "set", "photos", ["a", "b"], photos.names, photos.labels, splits, splits, photos.hashes, None, seen
+    ), photos
+
+
+@pytest.mark.parametrize("most", [100, 5])
+def test_near_copies_are_found_in_all_of_few_and_in_some_of_many(most: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inspection.findings, "MOST_COMPARED", most)
+    found, photos = near_photos()
+    found = inspection.with_near_copies(found, photos, range(10))
+    assert {frozenset(pair[:2]) for pair in found.near} == {frozenset((0, 8)), frozenset((1, 9))}
+    assert found.compared == 4
+    assert "2 of 4 photos of test have a near copy in train" in found.falsifying()[0]
+    assert bool(found.skipped) == (most == 5)
+
+
+def test_small_photos_are_not_compared():
+    found, photos = near_photos()
+    found = dataclasses.replace(found, seen=[Seen(size=(32, 64))] * 10)
+    found = inspection.with_near_copies(found, photos, range(10))
+    assert not found.near
+    assert "from 48 pixels on" in found.skipped[0]
+    assert "near_copies" not in found.metrics()

@@ -21,7 +21,8 @@ from tlkit.probes import Features
 SPLITS = ("train", "val", "test")
 SHARE = 0.01  # of the scored examples that may have a near copy in train before that counts as falsifying
 COMPARED = (96, 96, 3)  # shape at which photos are compared for near copies
-MOST_COMPARED = 200_000
+MOST_COMPARED = 10_000  # photos of which all near copies are looked for: it takes 4 ms of a core for each, and more
+DRAWN = 2_000  # scored photos of which they are looked for where there are more
 PLACEHOLDER = 3  # copies of one content from which on it is taken for a placeholder
 
 
@@ -59,6 +60,7 @@ class Findings:
         left_out: Files and rows that are no examples, by the reason.
         notes: What the source and the split say, one line each.
         near: Near copies.
+        compared: Number of scored examples among whose near copies in train all were looked for.
         suspects: Examples whose label may be wrong, the most suspect first.
         outliers: Positions of examples that are like no others, the farthest first.
         skipped: What was not looked for, and why, one line each.
@@ -77,6 +79,7 @@ class Findings:
     left_out: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     near: list[Pair] = dataclasses.field(default_factory=list)
+    compared: int = 0
     suspects: list[Suspect] = dataclasses.field(default_factory=list)
     outliers: list[int] = dataclasses.field(default_factory=list)
     skipped: list[str] = dataclasses.field(default_factory=list)
@@ -174,10 +177,9 @@ class Findings:
             lines.append(f"groups in several splits ({len(groups):,}), such as {groups[0]}")
         if odd := self.contradictions:
             lines.append(f"{self._count(odd)} there with several labels: {self._such(odd[0])}")
-        scored = [place for place, split in enumerate(self.splits) if split == self.scored]
         copied = self.copied
-        if len(copied) > SHARE * len(scored):
-            share = f"{len(copied):,} of {len(scored):,} {kind} of {self.scored}"
+        if len(copied) > SHARE * self.compared:
+            share = f"{len(copied):,} of {self.compared:,} {kind} of {self.scored}"
             lines.append(f"{share} have a near copy in train: {self._such(copied[0])}")
         if len(self.near_contradictions) > SHARE * len(self.names):
             pair = self.near_contradictions[0]
@@ -231,7 +233,7 @@ class Findings:
         }
         if self.seen is not None:
             values |= {"damaged": len(self.damaged), "blank": len(self.blank)}
-        if not any(line.startswith("near copies") for line in self.skipped):
+        if self.compared:
             values |= {"near_copies": len(self.near), "scored_with_near_copy_in_train": len(self.copied)}
         if not any(line.startswith("suspected") for line in self.skipped):
             values |= {"suspects": len(self.suspects), "outliers": len(self.outliers)}
@@ -289,6 +291,7 @@ def of_splits(splits: Splits, title: str = "") -> Findings:
     """Give what is known as soon as data are loaded: nothing more is opened or computed."""
     parts = {name: part for name in SPLITS if (part := getattr(splits, name)) is not None}
     where: list[str | None] = [name for name, part in parts.items() for _ in range(len(part))]
+    others = sum(len(part) for part in list(parts.values())[:-1])  # before the scored ones
     left_out = dict(splits.left_out) | ({"cannot be decoded": splits.set_aside} if splits.set_aside else {})
     return Findings(
         title=title,
@@ -301,6 +304,8 @@ def of_splits(splits: Splits, title: str = "") -> Findings:
         hashes=[hash_ for part in parts.values() for hash_ in part.hashes],
         left_out=left_out,
         notes=list(splits.warnings),
+        near=[Pair(others + first, second, alike) for first, second, alike in splits.near_copies],
+        compared=len(list(parts.values())[-1]) if splits.near_copies else 0,
     )
 
 
@@ -338,13 +343,14 @@ def of_examples(
     )
 
 
-def with_near_copies(findings: Findings, photos: Photos, places: Sequence[int] | np.ndarray) -> Findings:
+def with_near_copies(findings: Findings, photos: Photos, places: Sequence[int] | np.ndarray, seed: int = 0) -> Findings:
     """Add near copies, in any split; exact copies are not among them.
 
     Args:
         findings: What was found before, of examples that were looked at.
         photos: The examples.
         places: The position of each in the findings.
+        seed: Decides which scored examples are compared where there are many.
     """
     shapes = [seen.size for seen in findings.seen or [] if seen.size]
     reason = ""
@@ -352,19 +358,44 @@ def with_near_copies(findings: Findings, photos: Photos, places: Sequence[int] |
         reason = f"near copies are looked for among photos, and the data are {findings.kind}"
     elif shapes and np.median([min(shape[:2]) for shape in shapes]) < near_copies.SIDE:
         reason = f"near copies are looked for from {near_copies.SIDE} pixels on, and most of these photos are smaller"
-    elif len(photos) > MOST_COMPARED:
-        reason = (
-            f"near copies are looked for among {MOST_COMPARED:,} photos at most"
-        )
     if reason:
         return dataclasses.replace(findings, skipped=[*findings.skipped, reason])
     small = dataclasses.replace(photos, shape=COMPARED) if isinstance(photos.stored, list) else photos
-    pairs = [
-        Pair(int(places[pair.first]), int(places[pair.second]), pair.correlation)
-        for pair in near_copies.within(small)
-        if photos.hashes[pair.first] != photos.hashes[pair.second]
-    ]
-    return dataclasses.replace(findings, near=sorted(pairs, key=lambda pair: -pair.alike))
+    where = np.array([findings.splits[place] or "" for place in places])
+    scored, train, skipped = np.flatnonzero(where == findings.scored), np.flatnonzero(where == "train"), []
+    if len(photos) <= MOST_COMPARED:
+        found = [(first, second, alike) for first, second, alike in near_copies.within(small)]
+    else:
+        scored = np.sort(np.random.default_rng(seed).permutation(scored)[:DRAWN])
+        pairs = near_copies.across(_rows(small, scored), _rows(small, train))
+        found = [(int(scored[first]), int(train[second]), alike) for first, second, alike in pairs]
+        skipped = [
+            f"near copies of all: of more than {MOST_COMPARED:,} {findings.kind}, those that {len(scored):,} of "
+            f"{findings.scored} have in train are looked for"
+        ]
+    return dataclasses.replace(
+        findings,
+        near=[
+            Pair(int(places[first]), int(places[second]), alike)
+            for first, second, alike in sorted(found, key=lambda pair: -pair[2])
+            if photos.hashes[first] != photos.hashes[second]
+        ],
+        compared=len(scored),
+        skipped=[*findings.skipped, *skipped],
+    )
+
+
+def _rows(photos: Photos, places: np.ndarray) -> Photos:
+    """Give some of the photos."""
+    return dataclasses.replace(
+        photos,
+        names=[photos.names[place] for place in places],
+        hashes=[photos.hashes[place] for place in places],
+        labels=photos.labels[places],
+        rows=photos.rows[places],
+        given_groups=None,
+        units=None,
+    )
 
 
 def by_features(

@@ -142,7 +142,7 @@ def _copies(findings: Findings) -> list[str]:
         pairs = f"{len(findings.near):,} pairs, {across:,} across splits, {odd:,} with different labels"
         first, second, _ = findings.near[0]
         lines.append(line("near copies", f"{pairs}, such as {shown(names[first])} and {shown(names[second])}"))
-    elif not any(skipped.startswith("near copies") for skipped in findings.skipped):
+    elif findings.compared:
         lines.append(line("near copies", "none"))
     return lines
 

@@ -41,7 +41,7 @@ def inspect(
     findings = inspection.of_examples(examples, splits, seen, title, good)
     used = _joined(splits)
     places = np.array(good)[used.rows]
-    findings = inspection.with_near_copies(findings, used, places)
+    findings = inspection.with_near_copies(findings, used, places, config.seed)
     extracted, skipped = _features(config, examples, splits)
     if extracted is not None:
         findings = inspection.by_features(findings, extracted.array(), extracted.groups, places, config.seed)
