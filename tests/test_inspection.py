@@ -293,6 +293,14 @@ def test_copies_of_an_example_do_not_speak_for_it():
     assert apart[wrong].mean() < together[wrong].mean() / 2
 
 
+def test_of_many_examples_some_are_learned_from_and_all_are_judged(monkeypatch: pytest.MonkeyPatch):
+    features, labels, wrong = changed_labels(each=80)
+    monkeypatch.setattr(inspection.suspects, "LEARNED", 200)
+    groups = (np.arange(len(labels)) // 2).tolist()
+    probability = inspection.suspicion(features, labels, 4, groups=groups).probability
+    assert np.isin(probability.argsort()[: len(wrong)], wrong).mean() >= 0.8
+
+
 def test_neighbours_are_those_of_the_full_comparison_and_of_a_sample():
     features = np.random.default_rng(0).normal(size=(1500, 8)).astype(np.float32)
     near = inspection.neighbours(features, range(1500), k=3)
