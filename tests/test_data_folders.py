@@ -31,8 +31,8 @@ def counts(examples: Examples) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("names", "split"),
     [
-        ("train Training TRAIN training_set seg_train train_images data-train train2017 trainSet 1.train", "train"),
-        ("val valid Validation dev val_images DevSet validation.2", "val"),
+        ("train Training TRAIN training_set seg_train train_images data-train train2017 trainImages 1.train", "train"),
+        ("val valid Validation dev val_images DevSet ValData validation.2", "val"),
         ("test Testing eval evaluation seg_test test_data testset", "test"),
         ("trains trainer valley latest testament devil train_val train-test 2017", None),
     ],

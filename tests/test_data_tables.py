@@ -74,6 +74,11 @@ def test_separators_between_cells(root: Path, delimiter: str, name: str):
     assert (found.classes, found.splits) == (["a", "b"], SPLITS)
 
 
+def test_cells_are_divided_so_that_the_columns_are_there(root: Path):
+    found = read(root, 'path,label,set,"a;b;c;d;e"', *(f'{cell},"1;2;3;4;5"' for cell in CELLS))
+    assert (found.classes, found.splits) == (["a", "b"], SPLITS)
+
+
 def test_a_semicolon_in_labels_separates_no_cells(root: Path):
     found = read(root, "path,labels", ",a;b", ",b", ",", separator=";")
     assert found.labels.tolist() == [[1, 1], [0, 1], [0, 0]]  # type: ignore[union-attr]
