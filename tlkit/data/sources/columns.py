@@ -92,8 +92,8 @@ def _required(where: str, header: Sequence[str], role: str, given: Mapping[str, 
         place = _only(where, header, role, [i for i, name in enumerate(header) if _plain(name) in OTHER_NAMES[role]])
     if place is None:
         raise InvalidInput(
-            f"{where}: no column {role!r} among {cut(str(header), 300)}: give a header path,label[,split], or say which "
-            f"it is with --data.columns '{{{role}: NAME}}'"
+            f"{where}: no column {role!r} among {cut(str(header), 300)}: give a header path,label[,split], or say "
+            f"which it is with --data.columns '{{{role}: NAME}}'"
         )
     return place
 
