@@ -31,8 +31,8 @@ def counts(examples: Examples) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("names", "split"),
     [
-        ("train Training TRAIN training_set seg_train train_images data-train train2017 trainSet 1.train", "train"),
-        ("val valid Validation dev val_images DevSet validation.2", "val"),
+        ("train Training TRAIN training_set seg_train train_images data-train train2017 trainImages 1.train", "train"),
+        ("val valid Validation dev val_images DevSet ValData validation.2", "val"),
         ("test Testing eval evaluation seg_test test_data testset", "test"),
         ("trains trainer valley latest testament devil train_val train-test 2017", None),
     ],
@@ -83,6 +83,7 @@ def test_photos_without_a_class_are_left_out(tmp_path: Path, unlabelled: str):
         (["train_station/old/1.png", "bus_station/new/1.png"], ["bus_station", "train_station"]),
         (["eval/1.png", "train/1.png", "plane/1.png"], ["eval", "plane", "train"]),
         (["test_tube/1.png", "dev_board/1.png"], ["dev_board", "test_tube"]),
+        (["train_1/1.png", "train_2/1.png"], ["train_1", "train_2"]),
     ],
 )
 def test_classes_may_have_words_for_splits_in_their_names(tmp_path: Path, names: list[str], classes: list[str]):
@@ -109,6 +110,7 @@ def test_splits_inside_of_each_class(tmp_path: Path):
         (["train/a/1.png", "train/b/1.png", "dev/a/1.png", "val/a/1.png"], "for the split val: dev, val; keep one"),
         (["a/train/1.png", "a/training/1.png", "b/train/1.png"], "several folders for train: train, training"),
         (["train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png", "more/a/1.png"], "has more beside"),
+        (["train_images/1.png", "test_images/1.png"], "/train_images' has no class folders: give two or more"),
         (["data/a/1.png", "data/b/1.png"], "has a single class, 'data'.*; did you mean --data.path '.*/data'?"),
     ],
 )  # fmt: skip
@@ -163,11 +165,11 @@ def test_groups_by_the_folder_or_a_pattern(tmp_path: Path):
     names = ("ill/p1/1.png", "ill/p2/1.png", "well/p1/2.png", "well/3.png")
     found = listed(tmp_path, *names, group="parent")
     assert dict(zip(found.names, found.groups or [], strict=True)) == dict(
-        zip(names, ("p1", "p2", "p1", "well/3.png"), strict=True)
+        zip(names, ("p1", "p2", "p1", ""), strict=True)
     )
     assert found.notes == [
         "groups by data.group: 2; each stays in one split",
-        "photos without a group, each a group of its own (1): well/3.png",
+        "photos without a group, which stand alone (1): well/3.png",
     ]
     again = listed(tmp_path, group=r"/(p\d+)/")
     assert again.groups == found.groups

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from tlkit.data import load
 from tlkit.data.sources import Examples, load_source
 from tlkit.errors import InvalidInput
 
@@ -61,7 +63,7 @@ def test_columns_that_are_given(root: Path):
     cells = [f"{cell},p{i // 2}" for i, cell in enumerate(CELLS)]
     found = read(root, "scan,diagnosis,phase,patient", *cells, columns=columns)
     assert (found.splits, found.groups) == (SPLITS, ["p0", "p0", "p1", "p1"])
-    assert found.notes == ["groups by their column: 2; each stays in one split"]
+    assert found.notes == ["groups by column 'patient': 2; each stays in one split"]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -71,6 +73,11 @@ def test_separators_between_cells(root: Path, delimiter: str, name: str):
     text = "\r\n".join(rows).replace(",", delimiter)
     others = [sign for sign in ",;\t|" if sign != delimiter]
     found = table(root, text.replace("note", f'"a {others[0]} b{others[1]}"'), name)
+    assert (found.classes, found.splits) == (["a", "b"], SPLITS)
+
+
+def test_cells_are_divided_so_that_the_columns_are_there(root: Path):
+    found = read(root, 'path,label,set,"a;b;c;d;e"', *(f'{cell},"1;2;3;4;5"' for cell in CELLS))
     assert (found.classes, found.splits) == (["a", "b"], SPLITS)
 
 
@@ -200,6 +207,19 @@ def test_labels_are_in_one_spelling_and_nearly_equal_ones_are_named(root: Path):
     assert "(1): 01 = 1 = 1.0; they stay apart" in numbers.notes[0]
 
 
+def test_a_manifest_with_groups_is_read_back_to_the_same_splits(tmp_path: Path):
+    for i in range(24):
+        photo = tmp_path / ("NA" if i % 2 else "cafe\u0301  noir") / f"p{i // 4}_{i}.png"
+        photo.parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 10 * i).save(photo if i < 20 else photo.with_name(f"{i}.png"))
+    found = load("folder", path=tmp_path, group=r"/(p\d)_", size=(8, 8))
+    found.write_manifest(tmp_path / "manifest.csv")
+    again = load("csv", path=tmp_path / "manifest.csv", size=(8, 8))
+    assert (again.classes, again.digest) == (["NA", "café noir"], found.digest)
+    assert sorted(set(again.train.given_groups or [])) == sorted(set(found.train.given_groups or []))
+    assert "" in {row.group for row in again.manifest()}
+
+
 def test_a_manifest_keeps_classes_that_look_like_no_label(root: Path):
     text = "hash,path,label,split\n" + "".join(
         f"00,{photo},{label},train\n"
@@ -210,8 +230,9 @@ def test_a_manifest_keeps_classes_that_look_like_no_label(root: Path):
 
 def test_groups_of_a_column_or_of_the_paths(root: Path):
     found = read(root, "path,label,Group", ",a,x", ",b,x", ",a,y", ",b,")
-    assert found.groups == ["x", "x", "y", "photos/3.png"]
-    assert found.notes[-1] == "photos without a group, each a group of its own (1): photos/3.png"
+    assert found.groups == ["x", "x", "y", ""]
+    assert found.notes[-1] == "photos without a group, which stand alone (1): photos/3.png"
+    assert read(root, "path,label,group", ",a,", ",b,").groups is None
     found = read(root, "path,label,group", ",a,x", ",b,x", ",a,y", ",b,", group=r"([0-9])\.png")
     assert found.groups == ["0", "1", "2", "3"]
 
@@ -227,7 +248,7 @@ def test_a_parquet_table(root: Path):
     found = load_source("csv", path=root / "list.parquet", columns={"group": "site"})
     assert (found.classes, found.labels) == (["0", "1", "2"], [0, 1, 2, 1])
     assert found.splits == ["train", "train", "val", "val"]
-    assert found.groups == ["x", "photos/1.png", "y", "x"]
+    assert found.groups == ["x", "", "y", "x"]
     assert found.left_out["no label"] == ["row 4: photos/3.png", "row 6: photos/5.png, label is '-1'"]
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tlkit.data.sources.examples import SPLITS, split_word
 from tlkit.data.sources.tabular import Table
-from tlkit.display import few, shown
+from tlkit.display import cut, few, shown
 from tlkit.errors import InvalidInput
 
 OTHER_NAMES = {
@@ -92,8 +92,8 @@ def _required(where: str, header: Sequence[str], role: str, given: Mapping[str, 
         place = _only(where, header, role, [i for i, name in enumerate(header) if _plain(name) in OTHER_NAMES[role]])
     if place is None:
         raise InvalidInput(
-            f"{where}: no column {role!r} among {header}: give a header path,label[,split], or say which it is "
-            f"with --data.columns '{{{role}: NAME}}'"
+            f"{where}: no column {role!r} among {cut(str(header), 300)}: give a header path,label[,split], or say "
+            f"which it is with --data.columns '{{{role}: NAME}}'"
         )
     return place
 
@@ -108,7 +108,9 @@ def _called(where: str, header: Sequence[str], role: str, given: Mapping[str, st
         if found:
             return found[0]
     if role in given:
-        raise InvalidInput(f"{where}: data.columns says that {role} is {name!r}, which is not one of {header}")
+        raise InvalidInput(
+            f"{where}: data.columns says that {role} is {name!r}, which is not one of {cut(str(header), 300)}"
+        )
     return None
 
 

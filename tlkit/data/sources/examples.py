@@ -37,7 +37,7 @@ class Examples(NamedTuple):
     notes: list[str]  # what the user should know, one line each
     kind: str = "photos"  # name of the modality
     separator: str | None = None  # between the labels of one example, where it may have several or none
-    groups: list[str] | None = None  # of each, such as its patient: no split divides a group
+    groups: list[str] | None = None  # of each, such as its patient; "" where it has none
     left_out: Mapping[str, list[str]] = MappingProxyType({})  # files and rows that are not used, by the reason
 
     @property

@@ -165,7 +165,8 @@ def _are_splits(of_splits: list[Path], others: list[Path]) -> bool:
     inner = [{class_name(f.name) for f in _folders(_entered(folder))} for folder in of_splits]
     if any(f.name.lower() in SPLITS for f in of_splits):
         return not others or any(inner)
-    if not any(split_word(f.name) == "train" for f in of_splits):
+    words = [split_word(f.name) for f in of_splits]
+    if "train" not in words or (len(words) > 1 and set(words) == {"train"} and not any(inner)):
         return False
     return not others or (len(inner) > 1 and len(set.intersection(*[names for names in inner if names] or [set()])) > 1)
 

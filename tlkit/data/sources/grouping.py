@@ -18,13 +18,16 @@ def groups_by(group: str, names: Sequence[str], labels: Sequence[str], kind: str
         names: Path of each, with `/` between folders.
         labels: Name of the class of each.
         kind: Name of the modality.
-        notes: Of the examples; a line is added. An example that the pattern does not match is a group of its own.
+        notes: Of the examples; lines are added.
+
+    Returns:
+        The groups; "" for an example that has none, which stands alone.
 
     Raises:
         InvalidInput: the pattern cannot be used or matches no path; or the folders are those of the classes.
 
     >>> groups_by(r"(patient\d+)_", ["ill/patient1_a.png", "ill/patient1_b.png", "well/x.png"], "iiw", "photos", [])
-    ['patient1', 'patient1', 'well/x.png']
+    ['patient1', 'patient1', '']
     """
     if group == "parent":
         parents = [name.rpartition("/")[0].rpartition("/")[2] for name in names]
@@ -40,7 +43,17 @@ def groups_by(group: str, names: Sequence[str], labels: Sequence[str], kind: str
     groups = {*found} - {""}
     if len(groups) == 1 and not alone:
         raise InvalidInput(f"data.group is {group!r}, which makes a single group, {few([*groups])}: give another")
-    notes.append(f"groups by data.group: {len(groups)}; each stays in one split")
-    if alone:
-        notes.append(f"{kind} without a group, each a group of its own ({len(alone)}): {few(alone, 3)}")
-    return [its or name for its, name in zip(found, names, strict=True)]
+    notes += counted("data.group", names, found, kind)
+    return found
+
+
+def counted(source: str, names: Sequence[str], groups: Sequence[str], kind: str) -> list[str]:
+    """Return notes on how many groups there are, and which examples have none.
+
+    >>> counted("data.group", ["1.png", "2.png"], ["x", ""], "photos")
+    ['groups by data.group: 1; each stays in one split', 'photos without a group, which stand alone (1): 2.png']
+    """
+    notes = [f"groups by {source}: {len({*groups} - {''})}; each stays in one split"]
+    if alone := [name for name, group in zip(names, groups, strict=True) if not group]:
+        notes.append(f"{kind} without a group, which stand alone ({len(alone)}): {few(alone, 3)}")
+    return notes

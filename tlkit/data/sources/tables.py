@@ -12,13 +12,13 @@ from tlkit.data.images import Content
 from tlkit.data.sources.class_names import MISSING, class_name, minus_one, nearly_equal
 from tlkit.data.sources.columns import Columns, find_columns, known
 from tlkit.data.sources.examples import Examples, modality_of, one_label_each, renamed_splits, shown_names, split_word
-from tlkit.data.sources.grouping import groups_by
+from tlkit.data.sources.grouping import counted, groups_by
 from tlkit.data.sources.tabular import Table, read_table
 from tlkit.display import cut, few, shown
 from tlkit.errors import InvalidInput
 from tlkit.labels import SEPARATOR
 
-MANIFEST = ["hash", "path", "label", "split"]
+MANIFESTS = (["hash", "path", "label", "split"], ["hash", "path", "label", "split", "group"])
 """The header of the manifest of a run, whose labels are names of classes, whatever they look like."""
 
 REVIEWED = ["leave_out", "suspect"]
@@ -137,7 +137,8 @@ def csv_file(
     if group:
         groups = groups_by(group, names, ["".join(row.labels) for row in used], kind, notes)
     elif found.group is not None:
-        groups = _column_groups(used, kind, notes)
+        groups = [row.group for row in used] if any(row.group for row in used) else None
+        notes += counted(f"column {table.header[found.group].strip()!r}", names, [row.group for row in used], kind)
     classes, names = shown_names(classes, "classes", notes), shown_names(names, kind, notes)
     return Examples(
         names=names,
@@ -154,7 +155,7 @@ def csv_file(
 
 
 def _rows(path: str | Path, table: Table, columns: Columns, separator: str | None, strict: bool) -> _Rows:
-    files, literal = Files(Path(path).parent), table.header == MANIFEST or table.header[-2:] == REVIEWED
+    files, literal = Files(Path(path).parent), table.header in MANIFESTS or table.header[-2:] == REVIEWED
     reviewed = table.header.index(REVIEWED[0]) if REVIEWED[0] in table.header else None
     used: list[_Row] = []
     left_out: dict[str, list[str]] = {}
@@ -241,15 +242,6 @@ def _left_out_notes(rows: _Rows) -> list[str]:
         notes.append(f"no row of {split} can be used: the data have no such split")
     named = {name: split for name, split in rows.splits.items() if name.lower() != split and split_word(name)}
     return notes + renamed_splits(named)
-
-
-def _column_groups(rows: Sequence[_Row], kind: str, notes: list[str]) -> list[str]:
-    """The groups by the column; a row without one is a group of its own."""
-    alone = [row.name for row in rows if not row.group]
-    notes.append(f"groups by their column: {len({row.group for row in rows} - {''})}; each stays in one split")
-    if alone:
-        notes.append(f"{kind} without a group, each a group of its own ({len(alone)}): {few(alone, 3)}")
-    return [row.group or row.name for row in rows]
 
 
 def _forgotten_separator(classes: Sequence[str]) -> list[str]:
