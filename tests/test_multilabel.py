@@ -272,7 +272,7 @@ def test_the_interval_of_the_map_draws_whole_groups():
             for label in np.flatnonzero(kept)
         ]
         drawn.append(np.mean(areas))
-    tail = stats.norm.cdf(-np.sqrt(12 / 11) * stats.t.ppf(0.975, 11))  # Hesterberg 2015, section 4.3
+    tail = stats.norm.cdf(-np.sqrt(12 / 11) * stats.t.ppf(0.975, 11))  # Hesterberg 2015
     expected = np.quantile(drawn, [tail, 1 - tail])
     assert evaluation.map_interval(probabilities, there, 5, 100, groups) == pytest.approx(tuple(expected))
     assert evaluation.map_interval(probabilities, there, groups=["a"] * 60) == (0, 1)

@@ -143,7 +143,7 @@ def test_groups_are_a_column_and_count_where_either_has_them():
     assert table["group"] == ["x", "x", r"y\n", r"y\n"]
     assert list(table) == [*COLUMNS[:3], "group", *COLUMNS[3:]]
     first = made("abcd", "xyxy", "xyxy")
-    second = made("dcba", "yxyx", "yxxy")._replace(groups=["2", "2", "1", "1"])  # wrong: a and b, of group 1
+    second = made("dcba", "yxyx", "yxxy")._replace(groups=["2", "1", "1", "1"])  # wrong: a and b, of group 1
     assert predictions.paired(first, second) == (4, 2, 0, 1.0, 2)
     assert predictions.paired(second, first) == (4, 0, 2, 1.0, 2)
     assert predictions.paired(first, second._replace(groups=None)).p_value == 0.5

@@ -278,7 +278,7 @@ def test_without_one_the_positive_class_is_the_rarer_one():
         (config.FeatureExtraction, feature_extraction, QUICK[:4]),
         (config.Finetune, finetune, QUICK),
         (config.Train, train, []),
-        (config.Tune, tune_recipe, ["--space", "{full: {epochs: {choice: [1, 2]}}, backbone: {name: LetterNet}}"]),
+        (config.Tune, tune_recipe, ["--recipe", "train", "--space", "{full: {epochs: {choice: [1, 2]}}}"]),
     ],
 )
 def test_an_unknown_positive_class_is_refused_before_a_photo_is_opened(
@@ -299,9 +299,9 @@ def test_a_part_of_the_scored_split_is_scored_with_its_groups():
     job = _jobs.Job("train", config.Train(positive="x"))
     probabilities = np.eye(2)[[0, 1, 1, 0, 0, 0]]
     whole = _results.evaluate(job, splits, probabilities)
-    part = _results.evaluate(job, splits, probabilities, np.arange(6) < 4)
+    part = _results.evaluate(job, splits, probabilities, np.repeat([True, False, True], 2))
     assert (whole.photos, whole.groups, whole.majority, whole.positive) == (6, 3, 1, 0)
-    assert (part.photos, part.groups, part.accuracy, part.majority_accuracy) == (4, 2, 1, 0.5)
+    assert (part.photos, part.groups, part.accuracy, part.majority_accuracy) == (4, 2, 0.5, 0.75)
     assert whole.interval == evaluation.wilson_of_groups(np.array([1, 1, 1, 1, 0, 0]), test.given_groups)
 
 
