@@ -434,6 +434,7 @@ def test_finetune_learns_several_labels_and_all_that_follows_knows_it(
     assert "95 % bootstrap interval" in printed
     run = mlflow.search_runs(search_all_experiments=True, output_format="list")[0]
     found = run.data.metrics
+    assert f"(of labels; always what most examples have: {found['test_majority_accuracy']:.4f}; all labels" in printed
     assert found["test_auc"] > 0.75  # chance is 0.5, with a standard error of about 0.06
     assert found["test_map_low"] < found["test_map"] < found["test_map_high"]
     assert "**Test mAP" in run.data.tags["mlflow.note.content"]

@@ -32,8 +32,8 @@ def wilson_of_groups(right: np.ndarray, groups: Sequence[str] | np.ndarray) -> t
 
     It is Wilson's, of as many independent trials as would make the share vary as it does between the groups: their
     effective number, by Student's t for the number of groups (Korn and Graubard 1998). A bootstrap that draws whole
-    groups is as wide where these are many; where they are few, or nearly all trials are right, it covers less. Where all
-    groups have the same share, each of them counts as one trial: how alike their trials are is then unknown.
+    groups is as wide where these are many, but too narrow where they are few. Where all groups have the same share,
+    each of them counts as one trial: how alike their trials are is then unknown.
 
     Args:
         right: Shape (examples,), or (examples, labels): whether each is right.
