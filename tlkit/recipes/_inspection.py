@@ -38,6 +38,8 @@ def inspect(
     splits = _inputs.splits(
         config.data, _selected(examples, good), (size, size, channels) if size else None, check=False, quiet=True
     )
+    if splits.reading.changed:  # known only now: what is white in these files decides what is blank
+        seen = inspection.survey(examples, splits.reading)
     findings = inspection.of_examples(examples, splits, seen, title, good)
     used = _joined(splits)
     places = np.array(good)[used.rows]
