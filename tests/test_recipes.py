@@ -143,7 +143,7 @@ def test_finetune_leaves_a_run_with_everything_in_it(finished: Finished):
     assert len(run.data.tags["dataset_digest"]) == 64
     assert artifacts(run) == {
         "config.yaml", "decisions.json", "split_manifest.csv", "example.png", "example_request.json",
-        "predictions.json",
+        "inspection.html", "predictions.json",
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "class_scores.json", "worst_mistakes.png",
     }  # fmt: skip
     client = mlflow.MlflowClient()

@@ -94,7 +94,7 @@ def _print_end(config: Inspect, findings: Findings, run: tracking.Run) -> None:
         say(f"  {_links.recipe('finetune')} --data.path {_links.shown(Path(config.write).absolute())}")
     elif findings.exit_status and config.data.origin in ("folder", "csv"):
         say("  Look at the page, then mend the data, or write a table without what is to be left out:")
-        say(f"  {_links.command('inspect', write='clean.csv')}")
+        say(f"  {_links.command('inspect', without=('output',), write='clean.csv')}")
     else:
         say(f"  {_links.command('finetune', without=('output', 'write'))}")
     _links.print_links(run, [])
