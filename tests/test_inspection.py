@@ -153,11 +153,15 @@ def test_a_table_is_for_files_alone(capsys: pytest.CaptureFixture):
         ({"hashes": ["w", "x", "w", "z"]}, ["1 photo is in several splits: train/a/1 (a) and test/a/3 (a)"]),
         ({"hashes": ["w", "w", "y", "z"]}, ["1 photo is there with several labels: train/a/1 (a) and train/b/2 (b)"]),
         ({"groups": ["p", "q", "p", "r"]}, ["groups in several splits (1), such as p"]),
+        ({"near": [Pair(0, 2, 0.9)]}, []),  # one photo is no share
         (
-            {"near": [Pair(0, 2, 0.9)]},
-            ["1 of 2 photos of test have a near copy in train: test/a/3 (a) and train/a/1 (a)"],
+            {"near": [Pair(0, 2, 0.9), Pair(1, 3, 0.9)]},
+            ["2 of 2 photos of test have a near copy in train: test/a/3 (a) and train/a/1 (a)"],
         ),
-        ({"near": [Pair(2, 3, 0.9)]}, ["1 pairs of near copies have different labels: test/a/3 (a) and test/b/4 (b)"]),
+        (
+            {"near": [Pair(2, 3, 0.9), Pair(0, 1, 0.9)]},
+            ["2 pairs of near copies have different labels: test/a/3 (a) and test/b/4 (b)"],
+        ),
         ({"labels": np.array([0, 1, 0, 0])}, ["test has nothing of 1 of 2 classes, such as b"]),
         ({"classes": ["cat", "Cat"]}, ["classes with nearly equal names (1): cat = Cat"]),
         ({"suspects": [Suspect(0, "b", 0.01)], "outliers": [1]}, []),  # doubtful, but a score is what it is
@@ -291,6 +295,16 @@ def test_copies_of_an_example_do_not_speak_for_it():
     together = inspection.suspicion(features, labels, 4, groups=list(range(len(labels)))).probability
     wrong = changed_labels()[2] * 3
     assert apart[wrong].mean() < together[wrong].mean() / 2
+
+
+def test_labels_are_not_suspected_where_features_tell_nothing():
+    rng = np.random.default_rng(0)
+    labels, names = (rng.random(200) < 0.1).astype(int), [str(n) for n in range(200)]
+    splits: list = ["train"] * 200
+    found = Findings("set", "photos", ["normal", "ill"], names, labels, splits, splits, names)
+    found = inspection.by_features(found, rng.normal(size=(200, 8)).astype(np.float32), names, range(200))
+    assert not found.suspects
+    assert "the features hardly tell the classes" in found.skipped[0]
 
 
 def test_of_many_examples_some_are_learned_from_and_all_are_judged(monkeypatch: pytest.MonkeyPatch):

@@ -15,7 +15,7 @@ from tlkit.data.sources.class_names import nearly_equal
 from tlkit.data.split import named
 from tlkit.inspection import near_copies
 from tlkit.inspection.survey import Seen
-from tlkit.inspection.suspects import LEAST, neighbours, outliers, suspicion
+from tlkit.inspection.suspects import LEAST, TOLD, neighbours, outliers, suspicion
 from tlkit.probes import Features
 
 SPLITS = ("train", "val", "test")
@@ -165,10 +165,10 @@ class Findings:
         """Say what would falsify a score, one line each.
 
         That is: a content in several splits of the source; a group in several splits of the source; a content with
-        different labels; more than 1 % of the scored examples having a near copy in train; more than 1 % of all being
-        near copies with different labels; a class that the scored split does not have; and names of classes that are
-        nearly equal. What is doubtful but leaves a score what it is does not count: suspected labels,
-        outliers, blank and damaged examples, copies within one split.
+        different labels; more than one of the scored examples, and more than 1 % of them, having a near copy in train;
+        more than one pair, and more pairs than 1 % of all, of near copies with different labels; a class that the
+        scored split does not have; and names of classes that are nearly equal. What is doubtful but leaves a score what it is
+        does not count: suspected labels, outliers, blank and damaged examples, copies within one split.
         """
         kind, lines = self.kind, []
         if self.leaks:
@@ -178,10 +178,10 @@ class Findings:
         if odd := self.contradictions:
             lines.append(f"{self._count(odd)} there with several labels: {self._such(odd[0])}")
         copied = self.copied
-        if len(copied) > SHARE * self.compared:
+        if len(copied) > max(1, SHARE * self.compared):
             share = f"{len(copied):,} of {self.compared:,} {kind} of {self.scored}"
             lines.append(f"{share} have a near copy in train: {self._such(copied[0])}")
-        if len(self.near_contradictions) > SHARE * len(self.names):
+        if len(self.near_contradictions) > max(1, SHARE * len(self.names)):
             pair = self.near_contradictions[0]
             lines.append(
                 f"{len(self.near_contradictions):,} pairs of near copies have different labels: {self._such(pair[:2])}"
@@ -423,7 +423,12 @@ def by_features(
     else:
         labels = findings.labels[places]
         doubt = suspicion(features, labels, len(findings.classes), groups=groups, near=near, seed=seed)
-        for i in doubt.listed(labels):
+        told = doubt.told(labels)
+        if told < TOLD:
+            skipped.append(
+                f"suspected labels: the features hardly tell the classes ({told:.0%} of the way from chance)"
+            )
+        for i in doubt.listed(labels) if told >= TOLD else []:
             if places[i] in known:
                 continue
             suspects.append(Suspect(int(places[i]), findings.classes[doubt.likely[i]], float(doubt.probability[i])))

@@ -17,6 +17,7 @@ LEARNED = 20_000  # examples that a probe learns from at the most, and all of th
 BLOCK = 1024  # examples whose similarities are in memory at a time
 SUSPECT = 0.03  # a label that is less probable than this is listed
 NEAREST = 5  # neighbours that an outlier is far from
+TOLD = 1 / 3  # of the way from chance to perfect that features must tell classes apart to say which label is wrong
 FAR = 5.0  # median absolute deviations beyond the median distance from which on an example is an outlier
 LEAST = 20  # examples from which on either is looked for
 
@@ -46,6 +47,12 @@ class Suspicion(NamedTuple):
 
     probability: np.ndarray
     likely: np.ndarray
+
+    def told(self, labels: np.ndarray) -> float:
+        """Return how well classes are told apart: balanced accuracy, scaled so that chance is 0 and perfect is 1."""
+        present = np.unique(labels)
+        right = float(np.mean([np.mean(self.likely[labels == label] == label) for label in present]))
+        return (right - 1 / len(present)) / (1 - 1 / len(present))
 
     def listed(self, labels: np.ndarray) -> np.ndarray:
         """Return the positions of suspected wrong labels, the most suspect first."""

@@ -20,7 +20,9 @@ def line(label: str, text: str) -> str:
     """
     import textwrap
 
-    return textwrap.fill(text, WIDTH, initial_indent=f"{label:<13}", subsequent_indent=" " * 13, break_on_hyphens=False)
+    return textwrap.fill(
+        text, WIDTH, initial_indent=f"{label:<12} ", subsequent_indent=" " * 13, break_on_hyphens=False
+    )
 
 
 def class_counts(counts: Sequence[tuple[str, int]], most: int = WIDTH) -> str:
@@ -139,7 +141,7 @@ def _copies(findings: Findings) -> list[str]:
         lines.append(line("exact copies", "none"))
     if findings.near:
         across, odd = len(findings.near_across), len(findings.near_contradictions)
-        pairs = f"{len(findings.near):,} pairs, {across:,} across splits, {odd:,} with different labels"
+        pairs = f"pairs: {len(findings.near):,}, {across:,} across splits, {odd:,} with different labels"
         first, second, _ = findings.near[0]
         lines.append(line("near copies", f"{pairs}, such as {shown(names[first])} and {shown(names[second])}"))
     elif findings.compared:
@@ -157,7 +159,7 @@ def _doubtful(findings: Findings) -> list[str]:
     if findings.blank:
         lines.append(line("blank", f"{len(findings.blank):,}: {_few([findings.names[p] for p in findings.blank])}"))
     if findings.suspects:
-        lines.append(line("suspects", f"{len(findings.suspects):,} labels that may be wrong, the most suspect first:"))
+        lines.append(line("suspects", f"labels that may be wrong: {len(findings.suspects):,}, the most suspect first"))
         for place, likely, probability in findings.suspects[:LISTED]:
             name = shortened(findings.names[place], 38)
             of = f"{shortened(labels[place], 13)}, likelier {shortened(likely, 13)}"
@@ -166,7 +168,7 @@ def _doubtful(findings: Findings) -> list[str]:
             lines.append(f"  and {len(findings.suspects) - LISTED:,} more, on the page")
     if findings.outliers:
         few = _few([findings.names[p] for p in findings.outliers])
-        lines.append(line("outliers", f"{len(findings.outliers):,} that are like no others: {few}"))
+        lines.append(line("outliers", f"like no others: {len(findings.outliers):,}, such as {few}"))
     return lines
 
 

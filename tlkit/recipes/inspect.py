@@ -95,6 +95,8 @@ def _print_end(config: Inspect, findings: Findings, run: tracking.Run) -> None:
     elif findings.exit_status and config.data.origin in ("folder", "csv"):
         say("  Look at the page, then mend the data, or write a table without what is to be left out:")
         say(f"  {_links.command('inspect', without=('output',), write='clean.csv')}")
+        if findings.near_across and not config.data.group:
+            say("  --data.near_copies together keeps near copies in one split, --data.group those of one patient.")
     else:
         say(f"  {_links.command('finetune', without=('output', 'write'))}")
     _links.print_links(run, [])
