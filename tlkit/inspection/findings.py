@@ -167,8 +167,8 @@ class Findings:
         That is: a content in several splits of the source; a group in several splits of the source; a content with
         different labels; more than one of the scored examples, and more than 1 % of them, having a near copy in train;
         more than one pair, and more pairs than 1 % of all, of near copies with different labels; a class that the
-        scored split does not have; and names of classes that are nearly equal. What is doubtful but leaves a score what it is
-        does not count: suspected labels, outliers, blank and damaged examples, copies within one split.
+        scored split does not have; and names of classes that are nearly equal. What is doubtful but leaves a score what
+        it is does not count: suspected labels, outliers, blank and damaged examples, copies within one split.
         """
         kind, lines = self.kind, []
         if self.leaks:
