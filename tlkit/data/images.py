@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -22,6 +24,12 @@ DECODER = 1  # raise it when `decode` begins to return other pixels: stored feat
 Content = Path | bytes | np.ndarray
 """A photo before it is decoded: a file, the bytes of a file, or uint8 pixels (H, W) or (H, W, 1 | 3 | 4)."""
 
+Resize = Literal["squash", "crop", "pad"]
+"""How a photo is brought to a size of another aspect ratio; see `decode`."""
+
+RESIZES: tuple[Resize, ...] = get_args(Resize)
+CROPPED = 0.875  # share of the shorter side that `crop` keeps; timm calls it crop_pct
+GRAY = 128  # what `pad` fills with
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 VARIABLE = "TLKIT_MAX_PIXELS"
 PIXELS = 2**26  # maximum of a photo, unless VARIABLE is set: a PNG of 200 kB may have them and take 0.6 GB to decode
@@ -43,16 +51,26 @@ _UPRIGHT = {
 
 
 def decode(
-    content: Content, size: tuple[int, int] | None = None, channels: int = 3, name: str | None = None
+    content: Content,
+    size: tuple[int, int] | None = None,
+    channels: int = 3,
+    name: str | None = None,
+    resize: Resize = "squash",
 ) -> np.ndarray:
     """Decode a photo, turn it upright, and bring it to a size and a number of channels.
 
     The format follows from the content, not from the suffix. The first frame of an animation is decoded. Transparent
     pixels become white, the usual background; dropping alpha would uncover arbitrary colors. 16-bit images are scaled
-    to 8 bits. Color profiles are not applied. The resize is bilinear with antialiasing and does not keep the aspect
-    ratio: the whole photo is squeezed into `size`. A large JPEG is decoded at a half, quarter or eighth of its size,
-    but at least at twice `size`: three times faster on a 12-megapixel photo, and resized to 224 x 224 the pixels differ
-    by 0.2 of 255 levels on average.
+    to 8 bits. Color profiles are not applied. The resize is bilinear with antialiasing:
+
+    - `squash` squeezes the whole photo into `size`, without regard to its aspect ratio;
+    - `crop` keeps the aspect ratio and cuts out the center, 7/8 of the shorter side and as much of the longer one as
+      `size` has room for: a square of a photo and a square `size`. networks for ImageNet are usually tested so;
+    - `pad` keeps the aspect ratio and the whole photo, in the middle, and fills the rest with gray (128), which is
+      close to zero after the preprocessing of most pretrained networks, as the border that their convolutions add.
+
+    A large JPEG is decoded at a half, quarter or eighth of its size, but at least at twice what the resize needs: three
+    times faster on a 12-megapixel photo, and squeezed to 224 x 224 the pixels differ by 0.2 of 255 levels on average.
 
     Pixels are counted before any are decoded: at most `PIXELS`, or the value of the environment variable
     TLKIT_MAX_PIXELS. For a JPEG, the pixels that it is decoded to count, unless its file needs several passes
@@ -63,6 +81,7 @@ def decode(
         size: Height and width in pixels; None keeps the photo's own.
         channels: 1 for grayscale, 3 for RGB.
         name: What errors call the photo; by default its path.
+        resize: How the photo is brought to `size`.
 
     Shapes:
         returns: (height, width, channels), uint8
@@ -72,29 +91,36 @@ def decode(
 
     >>> decode(np.array([[0, 255]], np.uint8), size=(2, 2), channels=3)[..., 0].tolist()
     [[0, 255], [0, 255]]
+    >>> decode(np.array([[0, 255]], np.uint8), size=(2, 2), channels=1, resize="pad")[..., 0].tolist()
+    [[0, 255], [128, 128]]
     """
     if channels not in (1, 3):
         raise InvalidInput(f"channels is {channels!r}: 1 for grayscale or 3 for RGB")
+    if resize not in RESIZES:
+        raise InvalidInput(f"resize is {resize!r}: give one of {', '.join(RESIZES)}")
     try:
-        pixels = np.array(_decoded(content, size, "L" if channels == 1 else "RGB"))
+        pixels = np.array(_decoded(content, size, "L" if channels == 1 else "RGB", resize))
     except Exception as error:  # Pillow's readers raise almost anything on a damaged file, struct.error to SyntaxError
         raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
     return pixels[..., None] if channels == 1 else pixels
 
 
-def work(content: bytes, size: tuple[int, int] | None = None, name: str | None = None) -> int:
+def work(
+    content: bytes, size: tuple[int, int] | None = None, name: str | None = None, resize: Resize = "squash"
+) -> int:
     """Estimate the work of decoding a photo from its header, as pixels of a PNG that take as long.
 
     Args:
         content: Of its file.
         size: As for `decode`.
         name: As for `decode`.
+        resize: As for `decode`.
 
     Raises:
         InvalidInput: `decode` would refuse it because of its header.
     """
     try:
-        _, room, passes = _open(content, size)
+        _, room, passes = _open(content, _least_side(size, resize))
     except Exception as error:
         raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
     return room + passes // 32
@@ -118,8 +144,30 @@ def _name(content: Content, name: str | None) -> str:
     return name or (str(content) if isinstance(content, Path) else "the image")
 
 
-def _decoded(content: Content, size: tuple[int, int] | None, mode: str) -> Image.Image:
-    image, room, _ = _open(content, size)
+def _least_side(size: tuple[int, int] | None, resize: Resize) -> int | None:
+    """The shorter side that a JPEG must at least be decoded to: twice what the resize needs."""
+    if size is None:
+        return None
+    return math.ceil(2 * max(size) / CROPPED) if resize == "crop" else 2 * max(size)
+
+
+def _resized(photo: Image.Image, size: tuple[int, int], resize: Resize) -> Image.Image:
+    (height, width), bilinear = size, Image.Resampling.BILINEAR
+    if resize == "crop":
+        scale = CROPPED * min(photo.width / width, photo.height / height)
+        left, top = (photo.width - scale * width) / 2, (photo.height - scale * height) / 2
+        return photo.resize((width, height), bilinear, box=(left, top, left + scale * width, top + scale * height))
+    if resize == "pad":
+        scale = max(photo.width / width, photo.height / height)
+        inner = max(1, round(photo.width / scale)), max(1, round(photo.height / scale))
+        padded = Image.new(photo.mode, (width, height), (GRAY,) * len(photo.getbands()))
+        padded.paste(photo.resize(inner, bilinear), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        return padded
+    return photo.resize((width, height), bilinear)
+
+
+def _decoded(content: Content, size: tuple[int, int] | None, mode: str, resize: Resize) -> Image.Image:
+    image, room, _ = _open(content, _least_side(size, resize))
     with _turn(room):
         image.load()
         orientation = _orientation(image)  # after `load`, which turns a TIFF by itself and then forgets the tag
@@ -127,11 +175,14 @@ def _decoded(content: Content, size: tuple[int, int] | None, mode: str) -> Image
         del image  # before another copy is made
         if orientation in _UPRIGHT:
             photo = photo.transpose(_UPRIGHT[orientation])
-        return photo.resize(size[::-1], Image.Resampling.BILINEAR) if size else photo
+        return _resized(photo, size, resize) if size else photo
 
 
-def _open(content: Content, size: tuple[int, int] | None = None) -> tuple[Image.Image, int, int]:
-    """A photo that is not decoded yet, the pixels it takes memory for, and the pixels of all passes."""
+def _open(content: Content, least: int | None) -> tuple[Image.Image, int, int]:
+    """A photo that is not decoded yet, the pixels it takes memory for, and the pixels of all passes.
+
+    With `least`, a JPEG may be decoded smaller, but no side below that.
+    """
     if isinstance(content, np.ndarray):
         if content.dtype != np.uint8 or content.ndim not in (2, 3):
             raise ValueError(f"pixels are {content.dtype} {content.shape}: give uint8 (H, W) or (H, W, channels)")
@@ -148,7 +199,7 @@ def _open(content: Content, size: tuple[int, int] | None = None) -> tuple[Image.
         image = _identified(content)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"more pixels than Pillow allows ({error})") from error
-    return image, *_counted(image, header, most, size, len(content))
+    return image, *_counted(image, header, most, least, len(content))
 
 
 def _identified(data: bytes) -> Image.Image:
@@ -166,9 +217,7 @@ def _identified(data: bytes) -> Image.Image:
     raise UnidentifiedImageError
 
 
-def _counted(
-    image: Image.Image, header: headers.Header, most: int, size: tuple[int, int] | None, length: int
-) -> tuple[int, int]:
+def _counted(image: Image.Image, header: headers.Header, most: int, least: int | None, length: int) -> tuple[int, int]:
     """The pixels that decoding takes memory for, and those of all passes."""
     width, height = max(image.width, header.width), max(image.height, header.height)
     passes = width * height * header.scans
@@ -177,8 +226,8 @@ def _counted(
         raise ValueError(
             f"{width:,} x {height:,} pixels{scans}, more than {PASSES} times the {most:,} that {VARIABLE} allows"
         )
-    if size:
-        image.draft(None, (2 * max(size), 2 * max(size)))  # only JPEGs support it
+    if least:
+        image.draft(None, (least, least))  # only JPEGs support it
     if header.scaled:
         width, height = image.size
     times = 3 if image.format == "WEBP" else 1  # its reader keeps four copies of the photo and more
