@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tlkit.data import modalities
-from tlkit.data.images import Content
+from tlkit.data.images import RESIZES, Content, Resize
 from tlkit.data.modalities import Framing, Reading, Shape
 from tlkit.data.photos import Photos, Splits, decoding_threads, file_format, label_array
 from tlkit.data.sources import Examples, load_source
@@ -42,6 +42,7 @@ def load(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     seconds: float | None = None,
+    resize: Resize | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     val_as_test: bool = False,
@@ -69,6 +70,7 @@ def load(
         size: Height and width in pixels to resize photos to; required for photos in files, whose sizes differ.
         channels: 1 for grayscale, 3 for RGB; by default the channels of photos that are pixels already, else 3.
         seconds: Length to which sounds are cut or padded; see `tlkit.data.sounds.frame` for the default.
+        resize: How photos are brought to `size`, if not by `squash`; see `tlkit.data.images.decode`.
         val_fraction: Share of examples for validation, where the source has no such split; see `tlkit.data.split`.
         test_fraction: Share of examples for the test, where the source has no splits at all.
         val_as_test: Use the source's val split as the test split, and take validation examples out of train.
@@ -96,7 +98,7 @@ def load(
     else:
         examples = load_source(source, path=path, name=name, data_dir=data_dir, separator=separator)
     shape, rate = _shape(examples, Framing(size, channels, seconds))
-    reading = Reading()
+    reading = _reading(examples, resize)
     stored, hashes, set_aside = _open(examples, shape, reading, check, strict, memory)
     good = [i for i, hash_ in enumerate(hashes) if hash_]
     if not good:
@@ -159,6 +161,15 @@ def _shape(examples: Examples, framing: Framing) -> tuple[Shape, int | None]:
     if isinstance(contents, np.ndarray):
         return contents.shape[1:], None
     return file_format(modality).frame(contents, examples.names, framing)
+
+
+def _reading(examples: Examples, resize: Resize | None) -> Reading:
+    """How the examples become those of one shape."""
+    if resize and not examples.modality.resized:
+        raise InvalidInput(f"data.resize is {resize}, which is for photos; the data are {examples.kind}: leave it out")
+    if resize and resize not in RESIZES:
+        raise InvalidInput(f"resize is {resize!r}: give one of {', '.join(RESIZES)}")
+    return Reading(resize or "squash")
 
 
 def _open(examples: Examples, shape: Shape, reading: Reading, check: bool, strict: bool, memory: int | None) -> _Opened:

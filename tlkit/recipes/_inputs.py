@@ -81,6 +81,7 @@ def splits(
         seconds=config.seconds,
         size=(height, width) if height and width else None,
         channels=channels,
+        resize=config.resize,
         check=check,
     )
     if not quiet:
