@@ -11,10 +11,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from tlkit import config, data, serving
+from tlkit import cli, config, data, serving
 from tlkit.data import decode, images
+from tlkit.data.modalities import Reading
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _models, _network_pictures, predict
+from tlkit.recipes import _decisions, _models, _network_pictures, _search, feature_extraction, predict, train
 
 SIZES = [(224, 224), (112, 224), (224, 56)]
 
@@ -80,7 +81,7 @@ def test_a_photo_is_turned_upright_first(resize: images.Resize):
     photo, tags = noise(96, 160), Image.Exif()
     tags[0x0112] = 6  # stored turned to the left
     turned = encoded(np.ascontiguousarray(np.rot90(photo)), exif=tags)
-    np.testing.assert_array_equal(decode(turned, (32, 32), resize=resize), decode(photo, (32, 32), resize=resize))
+    np.testing.assert_array_equal(decode(turned, (24, 56), resize=resize), decode(photo, (24, 56), resize=resize))
 
 
 @pytest.mark.parametrize("resize", images.RESIZES)
@@ -191,3 +192,40 @@ def test_a_served_model_that_reads_in_an_unknown_way_is_refused(model: keras.Mod
     file.write_text(json.dumps(saved), encoding="utf-8")
     with pytest.raises(InvalidInput, match="the reading has 'resize': 'stretch', which this version of tlkit does not"):
         mlflow.pyfunc.load_model(str(tmp_path / "model"))
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_run_reads_as_it_was_asked_to_and_its_model_too(photos: Path):
+    from mlflow import search_runs
+
+    settings = ["--backbone.name", "LetterNet", "--backbone.weights", "none", "--features.engine", "keras"]
+    argv = [*settings, "--data.path", str(photos), "--data.image_size", "16", "--data.resize", "crop"]
+    assert cli.call(config.FeatureExtraction, feature_extraction.run, argv) == 0
+    (run,) = search_runs(search_all_experiments=True, output_format="list")
+    assert run.data.params["data.resize"] == "crop"
+    saved = _models.load(f"runs:/{run.info.run_id}/model")
+    assert saved.reading == Reading("crop")
+
+    rows = json.loads(mlflow_text(run, "predictions.json"))
+    file = rows["columns"].index("file")
+    name, told = rows["data"][0][file], rows["data"][0]
+    seen = decode(photos / name, (16, 16), 1, resize="crop")
+    share = float(saved.model.predict(seen[None], verbose=0).max())
+    assert told[rows["columns"].index("probability")] == pytest.approx(share, abs=1e-4)
+
+
+def mlflow_text(run, name: str) -> str:
+    from mlflow import artifacts
+
+    return artifacts.load_text(f"{run.info.artifact_uri}/{name}")
+
+
+def test_where_it_is_left_open_the_decision_is_a_setting_of_the_run():
+    assert _decisions.completed(config.FeatureExtraction()).data.resize == "squash"
+    examples = data.load_source("embedded")
+    assert {each.setting: each.value for each in train.fill_in(config.Train(), examples)}["data.resize"] == "squash"
+
+
+def test_tune_may_choose_it():
+    space = {"data": {"resize": {"choice": ["squash", "crop"]}}}
+    assert {corner.data.resize for corner in _search.check(config.Tune(space=space))[1]} == {"squash", "crop"}

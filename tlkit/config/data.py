@@ -25,9 +25,9 @@ class Data:
         data_dir: Folder with the prepared data sets of tensorflow-datasets; by default its own.
         image_size: Height and width in pixels to which photos are resized; by default the network's own size, but
             `train` keeps the size of photos that are given as arrays.
-        resize: How photos are brought to that size: `squash` squeezes the whole photo into it; `crop` cuts out the
-            center, 7/8 of the shorter side; `pad` keeps the whole photo and fills the rest with gray. The model does
-            the same with the photos that it is asked about.
+        resize: How photos are brought to that size: `squash`, the default, squeezes the whole photo into it; `crop`
+            cuts out the center, 7/8 of the shorter side; `pad` keeps the whole photo and fills the rest with gray. The
+            model does the same with the photos that it is asked about.
         seconds: Length to which sounds are cut or padded with silence; by default 99 of 100 sounds fit whole.
         val_fraction: Share of the examples that is kept for validation if the data have no such split.
         test_fraction: Share of the examples that is kept for the test if the data have no split at all.
