@@ -25,9 +25,10 @@ class Data:
         data_dir: Folder with the prepared data sets of tensorflow-datasets; by default its own.
         image_size: Height and width in pixels to which photos are resized; by default the network's own size, but
             `train` keeps the size of photos that are given as arrays.
-        resize: How photos are brought to that size: `squash`, the default, squeezes the whole photo into it; `crop`
-            cuts out the center, 7/8 of the shorter side; `pad` keeps the whole photo and fills the rest with gray. The
-            model does the same with the photos that it is asked about.
+        resize: How photos are brought to that size: `center` cuts out their central square, `crop` 7/8 of it; `squash`
+            squeezes the whole photo into it; `pad` keeps the whole photo and fills the rest with gray. The model does
+            the same with the photos that it is asked about. By default `center`, and `squash` for photos that are given
+            as arrays.
         seconds: Length to which sounds are cut or padded with silence; by default 99 of 100 sounds fit whole.
         val_fraction: Share of the examples that is kept for validation if the data have no such split.
         test_fraction: Share of the examples that is kept for the test if the data have no split at all.
@@ -42,7 +43,7 @@ class Data:
     name: str | None = None
     data_dir: str | None = None
     image_size: int | None = None
-    resize: Literal["squash", "crop", "pad"] | None = None
+    resize: Literal["squash", "center", "crop", "pad"] | None = None
     seconds: float | None = None
     val_fraction: float = 0.15
     test_fraction: float = 0.15

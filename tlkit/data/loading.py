@@ -70,8 +70,8 @@ def load(
         size: Height and width in pixels to resize photos to; required for photos in files, whose sizes differ.
         channels: 1 for grayscale, 3 for RGB; by default the channels of photos that are pixels already, else 3.
         seconds: Length to which sounds are cut or padded; see `tlkit.data.sounds.frame` for the default.
-        resize: How photos are brought to `size`, `squash`, `crop` or `pad`; by default `squash`. See
-            `tlkit.data.images.decode`.
+        resize: How photos are brought to `size`: `squash`, the default, `center`, `crop` or `pad`; see
+            `tlkit.data.images.decode`. A model that plain Keras saves cannot say so, and is taken to squeeze photos.
         val_fraction: Share of examples for validation, where the source has no such split; see `tlkit.data.split`.
         test_fraction: Share of examples for the test, where the source has no splits at all.
         val_as_test: Use the source's val split as the test split, and take validation examples out of train.
