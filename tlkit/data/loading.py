@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,8 @@ def load(
     name: str | None = None,
     data_dir: str | None = None,
     separator: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    group: str | None = None,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     seconds: float | None = None,
@@ -58,8 +61,8 @@ def load(
 
     after which `splits.classes` are the names of the classes, and `splits.train`, `splits.val` and `splits.test` are
     `Photos`: labels, names, and `read`, which returns pixels. `splits.test` is None where the source has a train and a
-    val split only. Which example falls into which split depends on its content alone. Examples that cannot be decoded
-    are set aside and named on stderr, as are all other warnings.
+    val split only. Which example falls into which split depends on its content alone, or on the name of its group where
+    the source has groups. Examples that cannot be decoded are set aside and named on stderr, as are all other warnings.
 
     Args:
         source: `embedded`, `folder`, `csv`, `npz` or `tfds`, or what `tlkit.data.load_source` returned for one of them.
@@ -67,6 +70,9 @@ def load(
         name: The data set for source `tfds`.
         data_dir: The folder in which tensorflow-datasets keeps prepared data.
         separator: For source `csv`: separates the labels of an example, where it may have several or none.
+        columns: For source `csv`: names of columns, such as `{"path": "image", "label": "diagnosis"}`.
+        group: For sources `folder` and `csv`: what belongs together, such as the photos of a patient: `parent` for the
+            folder that holds them, or a regular expression on their paths.
         size: Height and width in pixels to resize photos to; required for photos in files, whose sizes differ.
         channels: 1 for grayscale, 3 for RGB; by default the channels of photos that are pixels already, else 3.
         seconds: Length to which sounds are cut or padded; see `tlkit.data.sounds.frame` for the default.
@@ -75,7 +81,8 @@ def load(
         val_fraction: Share of examples for validation, where the source has no such split; see `tlkit.data.split`.
         test_fraction: Share of examples for the test, where the source has no splits at all.
         val_as_test: Use the source's val split as the test split, and take validation examples out of train.
-        strict: Raise an error for an example that cannot be decoded instead of setting it aside.
+        strict: Raise an error for an example that cannot be decoded, or a row of a table that cannot be used, instead
+            of setting it aside.
         check: Decode every example now. If False, files are only hashed, and `Photos.read` raises an error for one that
             cannot be decoded; for features, which may be in the activation store already.
         memory: Maximum bytes of decoded examples in memory; beyond it, examples are decoded again in every epoch. By
@@ -97,7 +104,16 @@ def load(
     if isinstance(source, Examples):
         examples = source
     else:
-        examples = load_source(source, path=path, name=name, data_dir=data_dir, separator=separator)
+        examples = load_source(
+            source,
+            path=path,
+            name=name,
+            data_dir=data_dir,
+            separator=separator,
+            columns=columns,
+            group=group,
+            strict=strict,
+        )
     shape, rate = _shape(examples, Framing(size, channels, seconds))
     reading = _reading(examples, resize)
     stored, hashes, set_aside = _open(examples, shape, reading, check, strict, memory)
@@ -105,23 +121,29 @@ def load(
     if not good:
         raise InvalidInput(f"none of the {len(hashes)} {examples.kind} can be decoded: {few(set_aside, 3)}")
     labels = label_array(examples.labels)
-    division = divide(
-        [hashes[i] for i in good],
-        labels[good],
-        [examples.names[i] for i in good],
-        [examples.splits[i] for i in good],
-        examples.classes,
-        kind=examples.kind,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        val_as_test=val_as_test,
-        separator=examples.separator,
-    )
-    warnings = examples.notes + division.warnings
-    _warn(*warnings)
+    _warn(*examples.notes)
+    try:
+        division = divide(
+            [hashes[i] for i in good],
+            labels[good],
+            [examples.names[i] for i in good],
+            [examples.splits[i] for i in good],
+            examples.classes,
+            kind=examples.kind,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            val_as_test=val_as_test,
+            separator=examples.separator,
+            groups=[examples.groups[i] for i in good] if examples.groups else None,
+        )
+    except InvalidInput as error:
+        _warn(*getattr(error, "__notes__", []))
+        raise
+    _warn(*division.warnings)
 
     def photos(split: str) -> Photos:
-        rows = [i for i, s in zip(good, division.splits, strict=True) if s == split]
+        here = [place for place, name in enumerate(division.splits) if name == split]
+        rows = [good[place] for place in here]
         return Photos(
             names=[examples.names[i] for i in rows],
             hashes=[hashes[i] for i in rows],
@@ -132,6 +154,7 @@ def load(
             kind=examples.kind,
             reading=reading,
             given_groups=[examples.groups[i] for i in rows] if examples.groups else None,
+            units=[division.groups[place] for place in here],
         )
 
     return Splits(
@@ -140,7 +163,7 @@ def load(
         val=photos("val"),
         test=photos("test") if "test" in division.splits else None,
         set_aside=set_aside,
-        warnings=warnings,
+        warnings=examples.notes + division.warnings,
         kind=examples.kind,
         rate=rate,
         separator=examples.separator,
