@@ -4,7 +4,7 @@ python benchmarks/resize.py --data flowers trash textures   # each has train/CLA
 
 Each row is a network on a data set. The first table is the cross-validated accuracy of logistic regression on the
 features of the training photos (the mean over five draws of the folds), by which a default may be chosen. The second is
-the accuracy of the same probe on the other split, which is looked at once, after the first table is printed. `auto` is
+the accuracy of the same probe on the other split, which is looked at after the first table is printed. `auto` is
 the mode that is best in the row of the first table. Features are kept in the activation store (TLKIT_CACHE), so that a
 run that was stopped continues.
 
@@ -66,7 +66,7 @@ def main() -> None:
         tested = {row: {mode: each.tested() for mode, each in modes.items()} for row, modes in measured.items()}
         for row, modes in validated.items():
             tested[row]["auto"] = tested[row][max(modes, key=modes.__getitem__)]
-        show("accuracy on the other split, looked at once", tested)
+        show("accuracy on the other split", tested)
 
 
 def measure(folder: Path, backbone: str, alpha: float, mode: str, fill: int | None) -> Measured:
