@@ -30,10 +30,10 @@ def wilson(successes: float, trials: float, z: float = 1.959964) -> tuple[float,
 def wilson_of_groups(right: np.ndarray, groups: Sequence[str] | np.ndarray) -> tuple[float, float]:
     """Compute the 95 % interval of a share whose trials are independent only between groups, such as patients.
 
-    It is Wilson's, of as many independent trials as would make the share vary as it does between the groups (Korn and
-    Graubard 1998), by Student's t for the number of groups. A bootstrap that draws whole groups converges to it, and
-    covers less where groups are few or nearly all trials are right. Where all groups have the same share, each of them
-    counts as one trial: how alike their trials are is then unknown.
+    It is Wilson's, of as many independent trials as would make the share vary as it does between the groups: their
+    effective number, by Student's t for the number of groups (Korn and Graubard 1998). A bootstrap that draws whole
+    groups is as wide where these are many, but too narrow where they are few. Where all groups have the same share,
+    each of them counts as one trial: how alike their trials are is then unknown.
 
     Args:
         right: Shape (examples,), or (examples, labels): whether each is right.

@@ -66,6 +66,8 @@ def _print_legend(rows: Sequence[RunRow], width: int) -> None:
 def _interval_note(rows: Sequence[RunRow]) -> str:
     """Say how the intervals were computed; empty if there are none."""
     kinds = {row.interval for row in rows} - {""}
+    if kinds == {"group"}:
+        return ", with interval by groups"
     if len(kinds) < 2:
         return f", with {''.join(kinds)} interval" if kinds else ""
     others = {"Wilson": "Wilson's", "group": "by groups"}

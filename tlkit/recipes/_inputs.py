@@ -19,7 +19,14 @@ def listed(config: configs.Data) -> data.Examples:
     from tlkit import data
 
     return data.load_source(
-        config.origin, path=config.path, name=config.name, data_dir=config.data_dir, separator=config.separator
+        config.origin,
+        path=config.path,
+        name=config.name,
+        data_dir=config.data_dir,
+        separator=config.separator,
+        columns=config.columns,
+        group=config.group,
+        strict=config.strict,
     )
 
 
