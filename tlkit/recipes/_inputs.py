@@ -18,7 +18,12 @@ def listed(config: configs.Data) -> data.Examples:
     from tlkit import data
 
     return data.load_source(
-        config.origin, path=config.path, name=config.name, data_dir=config.data_dir, separator=config.separator
+        config.origin,
+        path=config.path,
+        name=config.name,
+        data_dir=config.data_dir,
+        separator=config.separator,
+        white=config.white,
     )
 
 
@@ -28,11 +33,17 @@ def photos(config: configs.Recipe) -> data.Examples:
     Raises:
         InvalidInput: the data are not photos, or cannot be balanced as the config says.
     """
+    import numpy as np
+
     examples = listed(config.data)
     if not examples.modality.pretrained:
+        for note in examples.notes:
+            say(note, error=True)
+        flat = isinstance(examples.contents, np.ndarray) and examples.contents.ndim == 4
+        remedy = "if these are photos, say by data.white which value is white; if not, " if flat else ""
         raise InvalidInput(
             f"data.path is {config.data.path!r}, which holds {examples.kind}; a pretrained backbone takes photos: "
-            f"train a network of your own with {called('train')}"
+            f"{remedy}train a network of your own with {called('train')}"
         )
     check_balance(config, examples)
     return examples
@@ -79,6 +90,7 @@ def splits(
         val_as_test=config.val_as_test,
         strict=config.strict,
         seconds=config.seconds,
+        white=config.white,
         size=(height, width) if height and width else None,
         channels=channels,
         check=check,

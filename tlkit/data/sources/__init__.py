@@ -25,6 +25,7 @@ def load_source(
     name: str | None = None,
     data_dir: str | None = None,
     separator: str | None = None,
+    white: float | None = None,
 ) -> Examples:
     """List the examples of a source.
 
@@ -34,6 +35,7 @@ def load_source(
         name: The data set for source `tfds`.
         data_dir: The folder in which tensorflow-datasets keeps prepared data.
         separator: For source `csv`; see `csv_file`.
+        white: For source `npz`; see `npz`.
 
     Raises:
         InvalidInput: the source, or what it needs, is missing or cannot be used.
@@ -46,12 +48,12 @@ def load_source(
         return embedded()
     if path is not None and "\\" in str(path):  # escaped, as in the config of a run
         path = Files(Path()).find(str(path))
-    if source in (by_path := {"folder": folder, "csv": csv_file, "npz": npz}):
+    if source in ("folder", "csv", "npz"):
         if path is None:
             raise InvalidInput(f"data.path is None: data.source {source} needs it")
         if source == "csv":
             return csv_file(path, separator)
-        return by_path[source](path)
+        return npz(path, white) if source == "npz" else folder(path)
     if source == "tfds":
         if name is None:
             raise InvalidInput("data.name is None: data.source tfds needs it, for example tf_flowers")
