@@ -225,12 +225,11 @@ def test_a_tiff_in_which_0_is_white_is_no_negative(depth: int):
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-@pytest.mark.parametrize("compression", [1, 5, 8])
-@pytest.mark.parametrize("kind", [".png", ".tif"])
-def test_deep_colors_are_read_as_opencv_reads_them(kind: str, compression: int, channels: int, monkeypatch):
+@pytest.mark.parametrize("compression", [None, 1, 5, 8])  # PNG; TIFF without compression, LZW, deflate
+def test_deep_colors_are_read_as_opencv_reads_them(compression: int | None, channels: int, monkeypatch):
     values = in_bits(COLORS[..., :channels], 12)
     values[..., 3:] = in_bits(COLORS[..., 3:], 16)[..., : channels - 3]  # transparency has all 16 bits
-    options = [cv2.IMWRITE_TIFF_COMPRESSION, compression] if kind == ".tif" else []
+    kind, options = (".tif", [cv2.IMWRITE_TIFF_COMPRESSION, compression]) if compression else (".png", [])
     data = cv2.imencode(kind, values, options)[1].tobytes()  # OpenCV has blue first
     found = images.value_range(data)
     assert found == bits.Range(float(values[..., :3].max()))
@@ -244,7 +243,7 @@ def test_deep_colors_are_read_as_opencv_reads_them(kind: str, compression: int, 
 
 def test_a_photo_above_white_is_refused():
     data = of_pillow(GRAY.astype(np.uint16) * 257)
-    with pytest.raises(InvalidInput, match=r"x.png: it has values up to 65,535, where 4,095 is white \(data.white\)"):
+    with pytest.raises(InvalidInput, match=r"x.png: it has values up to 65,535, but 4,095 is white \(data.white\)"):
         decode(data, name="x.png", white=4095)
     with pytest.raises(
         InvalidInput, match=r"floating-point image does not say which value is white, .* up to 1: say it"
@@ -304,7 +303,7 @@ def test_a_server_reads_as_the_training_did(tmp_path: Path):
     name = splits.train.names[0]
     asked = ask((path / name).read_bytes(), (8, 8, 3), None, "row 0", splits.reading)
     assert np.array_equal(asked, splits.train.read([0])[0])
-    with pytest.raises(InvalidInput, match=r"row 0: it has values up to 65,535, where 4,095 is white"):
+    with pytest.raises(InvalidInput, match=r"row 0: it has values up to 65,535, but 4,095 is white"):
         ask(of_pillow(GRAY.astype(np.uint16) * 257), (8, 8, 3), None, "row 0", splits.reading)
     shares = COLORS[..., :3] / 255
     answer = ask(shares, (SIDE, SIDE, 3), None, "row 0", Reading(white=1.0))

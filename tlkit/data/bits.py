@@ -90,7 +90,9 @@ def scaled(values: np.ndarray, white: float | None = None, inverted: bool = Fals
             "say it by data.white, or convert it to 8 or 16 bits"
         )
     if span.high > most:
-        raise ValueError(f"it has values up to {number(span.high)}, where {number(most)} is white (data.white)")
+        raise ValueError(
+            f"it has values up to {number(span.high)}, but {number(most)} is white (data.white): bring it to that range"
+        )
     if span.floating or most != int(most):
         share = values.astype(np.float64) / most
         return np.rint((1 - share if inverted else share) * 255).astype(np.uint8)

@@ -107,7 +107,7 @@ def _of_8_bits(photos: Mapping[str, Content], given: float | None) -> tuple[floa
     if given is not None:
         if high > given:
             raise InvalidInput(f"data.white is {number(given)}, but {name} has values up to {number(high)}")
-        return given, f"{what}: {number(given)} is white, as data.white says"
+        return float(given), f"{what}: {number(given)} is white, as data.white says"
     if high > DIM or high < 1:
         return None, ""
     if high == 1:

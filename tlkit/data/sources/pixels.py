@@ -86,7 +86,7 @@ def photos(parts: Arrays, white: float | None = None) -> tuple[Arrays, float | N
     made = {split: _made(part, most) for split, part in parts.items()}
     line = f"{what}: photos{' with transparency' * alpha}, in which {bits.number(most)} is white"
     line += ", as data.white says" if white is not None else "; data.white says otherwise"
-    return made, None if most == 255 else most, [line]
+    return made, None if most == 255 else float(most), [line]
 
 
 def _white(parts: Arrays, low: float, high: float) -> float | None:
