@@ -361,13 +361,13 @@ def test_arrays_that_are_photos_become_photos(tmp_path: Path, values, wanted, wh
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ((PIXELS / np.float32(255) - 0.5) / 0.25, "from -2 to 2, which are taken for arrays and not for photos: a "
+        ((PIXELS / np.float32(255) - 0.5) * 2, "from -1 to 1, which are taken for arrays and not for photos: a "
          "pretrained backbone takes pixels from 0, so undo the standardization"),
         (PIXELS / np.float32(60), "if they are photos, say by data.white which value is white"),
         (PIXELS / np.float32(2.5), "data.white"),  # measurements up to 102
         (PIXELS.astype(np.uint16) + 45, "data.white"),
         (RGBA[..., [0, 1, 2, 0]], "the fourth channel is no transparency; photos have 1 or 3"),
-        (RGBA // 128, "the fourth channel"),  # four masks
+        (RGBA // 128 * 255, "the fourth channel"),  # four masks
         (SIGNALS, None),
         (PIXELS[:, None, ..., 0].repeat(9, 1), None),  # volumes 9 deep
         (PIXELS.transpose(0, 3, 1, 2)[..., None], None),  # volumes 3 deep, with a channel

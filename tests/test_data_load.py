@@ -127,7 +127,7 @@ def test_the_manifest_can_be_read_back(flowers, tmp_path):
     assert hashlib.sha256((flowers / "manifest.csv").read_bytes()).hexdigest() == splits.digest
     with open(flowers / "manifest.csv", newline="", encoding="utf-8") as file:
         rows = [tuple(row.values()) for row in csv.DictReader(file)]
-    assert rows == splits.manifest() == sorted(rows)
+    assert rows == [row[:4] for row in splits.manifest()] == sorted(rows)
     again = load("csv", path=flowers / "manifest.csv", size=(8, 8))
     assert again.digest == splits.digest
 

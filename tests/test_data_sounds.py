@@ -310,7 +310,7 @@ def test_copies_across_splits_are_taken_out(tmp_path: Path, capsys: pytest.Captu
         write_sounds(tmp_path / split, {"a": 5, "b": 5}, seed=["train", "val", "test"].index(split))
     (tmp_path / "train" / "a" / "copy.wav").write_bytes((tmp_path / "test" / "a" / "000.wav").read_bytes())
     splits = load("folder", path=tmp_path)
-    assert splits.warnings == ["sounds taken out of train, because test has them too (1): train/a/copy.wav"]
+    assert splits.warnings == ["sounds taken out of train, because test has them too (1 of 11): train/a/copy.wav"]
     assert len(splits.train) == 10
 
 

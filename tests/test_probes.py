@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.linear_model import BayesianRidge, LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedGroupKFold
 
 from tlkit import probes
 from tlkit.errors import InvalidInput
@@ -88,7 +89,7 @@ def test_held_out_probabilities_are_those_of_a_loop_over_the_folds():
 
 def test_groups_stay_together_and_labels_are_spread():
     rng = np.random.default_rng(0)
-    member = rng.integers(0, 150, 400)
+    member = rng.integers(0, 300, 400)
     labels = (member % 10 == 0).astype(int)  # copies share their label, of which one is rare
     fold_of = probes.features.assign_folds(labels, [("photo", number) for number in member], 5, seed=3)
     assert all(len(set(fold_of[member == number])) == 1 for number in set(member))
@@ -101,6 +102,42 @@ def test_groups_stay_together_and_labels_are_spread():
     assert (fold_of != probes.features.assign_folds(labels, [("photo", number) for number in member], 5, seed=4)).any()
     assert probes.features.assign_folds(labels, member, 5, seed=3).tolist() == fold_of.tolist()
     assert set(probes.features.assign_folds(labels, member % 3, 5, seed=0)) == {0, 1, 2}  # fewer groups than folds
+
+
+def test_large_groups_stay_whole_and_folds_are_as_alike_as_scikit_learns():
+    def unlike(fold_of: np.ndarray) -> float:
+        held = np.array([np.bincount(labels[fold_of == fold], minlength=4) for fold in range(5)])
+        return (held / held.sum(0)).std(0).mean()
+
+    ours, theirs, dealt = [], [], []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(60), rng.integers(5, 60, 60))  # such as patients, with photos of several labels
+        labels = np.where(rng.random(len(groups)) < 0.5, groups % 4, rng.integers(0, 4, len(groups)))
+        fold_of = probes.features.assign_folds(labels, groups.tolist(), 5, seed)
+        assert all(len(set(fold_of[groups == group])) == 1 for group in range(60))
+        assert (np.bincount(fold_of) < 1.1 * len(groups) / 5).all()
+        ours.append(unlike(fold_of))
+        sklearns = np.empty(len(groups), int)
+        for fold, (_, held) in enumerate(
+            StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(labels, labels, groups)
+        ):
+            sklearns[held] = fold
+        theirs.append(unlike(sklearns))
+        dealt.append(unlike(groups % 5))
+    assert np.mean(ours) <= 1.05 * np.mean(theirs) < 0.5 * np.mean(dealt)
+
+
+def test_one_large_group_among_single_examples_fills_a_fold():
+    labels, groups = np.arange(400) % 2, [max(0, number - 79) for number in range(400)]
+    assert np.bincount(probes.features.assign_folds(labels, groups, 5, seed=0)).tolist() == [80] * 5
+
+
+def test_many_classes_of_few_examples_are_labels_to_nearest_neighbours():
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    assert (
+        0 <= probes.nearest_neighbours(x, np.arange(60) // 2) < 0.3
+    )  # and no warning of scikit-learn, which is an error
 
 
 def test_copies_in_other_folds_would_flatter():

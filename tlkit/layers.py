@@ -269,8 +269,8 @@ class LayerScale(layers.Layer):
         returns: the same
 
     >>> layer = LayerScale(0.5)
-    >>> float(layer(keras.ops.ones((1, 2, 3)))[0, 0, 0]), layer.count_params()
-    (0.5, 3)
+    >>> keras.ops.convert_to_numpy(layer(keras.ops.ones((1, 2, 3))))[0, 0].tolist(), layer.count_params()
+    ([0.5, 0.5, 0.5], 3)
     """
 
     def __init__(self, initial: float = 1e-6, **kwargs: Any):
@@ -365,7 +365,7 @@ class GraphConvolution(layers.Layer):
 
     >>> features, edges = keras.ops.ones((1, 3, 2)), keras.ops.array([[[0, 1], [-1, -1]]])
     >>> layer = GraphConvolution(1, kernel_initializer="ones")
-    >>> [round(float(value), 5) for value in layer([features, edges])[0, :, 0]]
+    >>> keras.ops.convert_to_numpy(layer([features, edges]))[0, :, 0].round(5).tolist()
     [2.0, 2.0, 2.0]
     """
 

@@ -61,8 +61,8 @@ def load(
 
     after which `splits.classes` are the names of the classes, and `splits.train`, `splits.val` and `splits.test` are
     `Photos`: labels, names, and `read`, which returns pixels. `splits.test` is None where the source has a train and a
-    val split only. Which example falls into which split depends on its content alone. Examples that cannot be decoded
-    are set aside and named on stderr, as are all other warnings.
+    val split only. Which example falls into which split depends on its content alone, or on the name of its group where
+    the source has groups. Examples that cannot be decoded are set aside and named on stderr, as are all other warnings.
 
     Args:
         source: `embedded`, `folder`, `csv`, `npz` or `tfds`, or what `tlkit.data.load_source` returned for one of them.
@@ -103,29 +103,36 @@ def load(
     else:
         examples = load_source(source, path=path, name=name, data_dir=data_dir, separator=separator, white=white)
     shape, rate = _shape(examples, Framing(size, channels, seconds))
+    _warn(*examples.notes)
     reading = Reading(white=examples.white)
     stored, hashes, set_aside, reading, notes = _open(examples, shape, reading, white, check, strict, memory)
     good = [i for i, hash_ in enumerate(hashes) if hash_]
     if not good:
         raise InvalidInput(f"none of the {len(hashes)} {examples.kind} can be decoded: {few(set_aside, 3)}")
     labels = label_array(examples.labels)
-    division = divide(
-        [hashes[i] for i in good],
-        labels[good],
-        [examples.names[i] for i in good],
-        [examples.splits[i] for i in good],
-        examples.classes,
-        kind=examples.kind,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        val_as_test=val_as_test,
-        separator=examples.separator,
-    )
-    warnings = examples.notes + notes + division.warnings
-    _warn(*warnings)
+    _warn(*notes)
+    try:
+        division = divide(
+            [hashes[i] for i in good],
+            labels[good],
+            [examples.names[i] for i in good],
+            [examples.splits[i] for i in good],
+            examples.classes,
+            kind=examples.kind,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            val_as_test=val_as_test,
+            separator=examples.separator,
+            groups=[examples.groups[i] for i in good] if examples.groups else None,
+        )
+    except InvalidInput as error:
+        _warn(*getattr(error, "__notes__", []))
+        raise
+    _warn(*division.warnings)
 
     def photos(split: str) -> Photos:
-        rows = [i for i, s in zip(good, division.splits, strict=True) if s == split]
+        here = [place for place, name in enumerate(division.splits) if name == split]
+        rows = [good[place] for place in here]
         return Photos(
             names=[examples.names[i] for i in rows],
             hashes=[hashes[i] for i in rows],
@@ -136,6 +143,7 @@ def load(
             kind=examples.kind,
             reading=reading,
             given_groups=[examples.groups[i] for i in rows] if examples.groups else None,
+            units=[division.groups[place] for place in here],
         )
 
     return Splits(
@@ -144,7 +152,7 @@ def load(
         val=photos("val"),
         test=photos("test") if "test" in division.splits else None,
         set_aside=set_aside,
-        warnings=warnings,
+        warnings=examples.notes + notes + division.warnings,
         kind=examples.kind,
         rate=rate,
         separator=examples.separator,

@@ -39,6 +39,7 @@ class Photos:
     kind: str = "photos"  # name of the modality
     reading: Reading = dataclasses.field(default_factory=Reading)  # how `read` decodes
     given_groups: list[str] | None = None  # the group of each, such as its patient, where the data have groups
+    units: list[str] | None = None  # of each, with all that must stay together; see `tlkit.data.units`
 
     def __len__(self) -> int:
         return len(self.names)
@@ -50,8 +51,8 @@ class Photos:
 
     @property
     def groups(self) -> list[str]:
-        """What a cross-validation must not divide: the group of each example, or its hash where there are no groups."""
-        return self.given_groups or self.hashes
+        """What a cross-validation must not divide: the unit of each example, its group, or else its hash."""
+        return self.units or self.given_groups or self.hashes
 
     @property
     def dtype(self) -> np.dtype:
@@ -121,6 +122,7 @@ class Row(NamedTuple):
     path: str
     label: str
     split: str
+    group: str = ""  # where the data have groups
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,8 +160,10 @@ class Splits:
         rows = []
         for split, photos in (("train", self.train), ("val", self.val), ("test", self.test)):
             if photos:
-                names = named(photos.labels, self.classes, self.separator)
-                rows += [Row(*values, split) for values in zip(photos.hashes, photos.names, names, strict=True)]
+                labels = named(photos.labels, self.classes, self.separator)
+                groups = photos.given_groups or [""] * len(photos)
+                each = zip(photos.hashes, photos.names, labels, groups, strict=True)
+                rows += [Row(hash_, name, label, split, group) for hash_, name, label, group in each]
         return sorted(rows)
 
     @functools.cached_property
@@ -169,25 +173,26 @@ class Splits:
         for row in self.manifest():
             rows.setdefault(row.split, []).append(row)
         order = [split for split in ("train", "val", "test") if split in rows]
-        return {split: (len(rows[split]), hashlib.sha256(_csv(rows[split])).hexdigest()) for split in order}
+        return {split: (len(rows[split]), hashlib.sha256(self._csv(rows[split])).hexdigest()) for split in order}
 
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the file that `write_manifest` writes."""
-        return hashlib.sha256(_csv(self.manifest())).hexdigest()
+        return hashlib.sha256(self._csv(self.manifest())).hexdigest()
 
     def write_manifest(self, path: str | Path) -> None:
         """Write the manifest as a CSV file, from which source `csv` loads the same splits.
 
         To be loaded, it must lie in the folder of the photos, and examples with several labels need the same separator.
+        It has a column for groups if the data have groups.
         """
-        Path(path).write_bytes(_csv(self.manifest()))
+        Path(path).write_bytes(self._csv(self.manifest()))
 
-
-def _csv(rows: Sequence[Row]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
-    return text.getvalue().encode("utf-8", "backslashreplace")  # names that come from no source may hold anything
+    def _csv(self, rows: Sequence[Row]) -> bytes:
+        columns = len(Row._fields) if self.train.given_groups else len(Row._fields) - 1
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(row[:columns] for row in (Row._fields, *rows))
+        return text.getvalue().encode("utf-8", "backslashreplace")  # names that come from no source may hold anything
 
 
 def label_array(labels: Sequence[int] | np.ndarray) -> np.ndarray:

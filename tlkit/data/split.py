@@ -1,15 +1,17 @@
-"""Split examples into train, val and test: by their content and not by chance."""
+"""Split examples into train, val and test: by their content or their group, and not by chance."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from tlkit.data.modalities import row
+from tlkit.data import gaps
+from tlkit.data.gaps import Divided
+from tlkit.data.units import units
 from tlkit.display import few
 from tlkit.errors import InvalidInput
 from tlkit.labels import SEPARATOR, joined
@@ -23,6 +25,7 @@ class Division(NamedTuple):
 
     splits: list[str | None]  # "train", "val", "test"; None for an example taken out because of a leak
     warnings: list[str]  # one line each
+    groups: list[str]  # what must stay together: the unit of each example, see `tlkit.data.units`
 
 
 def content_hash(content: bytes | np.ndarray) -> str:
@@ -37,7 +40,7 @@ def content_hash(content: bytes | np.ndarray) -> str:
 
 
 def split_of(content_hash: str, val_fraction: float, test_fraction: float) -> str:
-    """Return the split of an example, from its hash alone.
+    """Return the split of an example, from its hash alone, or that of a group, from the hash of its name.
 
     The first 64 bits of the hash are read as a number from 0 to 1, which is as good as random: below `test_fraction` is
     the test, the next `val_fraction` is val, the rest is train. So the same example is in the same split in every data
@@ -46,7 +49,8 @@ def split_of(content_hash: str, val_fraction: float, test_fraction: float) -> st
     The price is that a share is met in expectation and not exactly. Stratified splits with exact shares are impossible
     here: the number of test examples of a class would depend on the size of the class, so an added example could move
     another one. Every class gets the same shares in expectation, whatever its size, with the spread of a binomial: of n
-    examples, n * share ± sqrt(n * share * (1 - share)) (one standard deviation), for example 15 ± 3.6 of 100.
+    examples, n * share ± sqrt(n * share * (1 - share)) (one standard deviation), for example 15 ± 3.6 of 100. Of groups
+    n is the number of groups: a split's share of the examples differs the more, the fewer and the larger they are.
 
     >>> split_of("00" * 32, 0.15, 0.15), split_of("30" * 32, 0.15, 0.15), split_of("ff" * 32, 0.15, 0.15)
     ('test', 'val', 'train')
@@ -83,13 +87,27 @@ def divide(
     test_fraction: float = 0.15,
     val_as_test: bool = False,
     separator: str | None = None,
+    groups: Sequence[str] | None = None,
+    together: Iterable[tuple[int, int]] = (),
 ) -> Division:
     """Put every example into a split: that of the source, where it has splits, else one by its hash (see `split_of`).
 
     If the source has train, val and test, they stay as they are. If it has train and test, val is taken out of train by
     hash. If it has train and val, there is no test, unless `val_as_test` makes val the test; val is then taken out of
-    train by hash. If it has train only, it counts as having no splits. An example in several splits of the source
-    remains in one: test before val before train.
+    train by hash. If it has train only, it counts as having no splits.
+
+    No split divides a unit: the copies of one content, the examples of one group or of a pair in `together`, and all
+    that these connect (see `tlkit.data.units`; there too, what the hash of a unit is and what moves one). Of a unit in
+    several splits of the source, the part in the best of them remains: test before val before train.
+
+    Every class keeps something to train on, where splits are made by hash and an example has one label. Of a class that
+    its hashes leave without a training example, the unit with the largest hash, the nearest to train, is taken into
+    train. No rule can do that and move nothing when examples are added: a class of one photo must train on it, whatever
+    the photo, so each photo would have to stay in train in every larger data set. This rule looks at each class alone
+    and at no order, so an added example can change one thing: the one unit that was taken into train for its class
+    returns to the split of its hash. All else stays, except a unit that the added example itself belongs to.
+
+    With several labels each, a label without a training example is only named, as ever.
 
     Args:
         hashes: SHA-256 of each content; see `content_hash`.
@@ -102,23 +120,49 @@ def divide(
         test_fraction: Share of test, where it is taken by hash.
         val_as_test: Use the source's val as test.
         separator: Between several labels of one example in messages.
+        groups: Name of the group of each, such as its patient; "" for one that has none.
+        together: Pairs of positions, such as those of near copies, that must be in one split too.
 
     Raises:
         InvalidInput: a fraction or the splits of the source cannot be used; no example of a class is left to train on,
-            or, with several labels each, a split has no example or no label.
+            or, with several labels each, a split has no example or no label. What was noticed before is in the error's
+            notes, one line each.
 
     >>> divide(["ff" * 32, "fe" * 32, "30" * 32, "11" * 32], [0, 1, 0, 1], list("abcd"), [None] * 4, "xy").splits
     ['train', 'train', 'val', 'test']
+    >>> divide(["ff" * 32, "11" * 32, "30" * 32], [0, 1, 0], list("abc"), [None] * 3, "xy").splits
+    ['train', 'train', 'val']
     """
     for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 < share < 1 or val_fraction + test_fraction >= 1:
             raise InvalidInput(f"data.{name} is {share!r}: above 0, and both fractions together below 1")
-    odd = "whose copies have other labels" if np.ndim(labels) == 2 else "with several labels"
-    splits, warnings = (
-        list(source_splits),
-        _contradictions(hashes, named(labels, classes, separator), names, f"{kind} {odd}"),
-    )
-    present = {str(split) for split in source_splits if split}
+    _check_given({split for split in source_splits if split}, val_as_test)
+    given = ["test" if val_as_test and split == "val" else split for split in source_splits]
+    present, shares = {split for split in given if split}, dict[str, float]()
+    if present <= {"train"}:
+        given, shares = ["train"] * len(hashes), {"val": val_fraction, "test": test_fraction}
+    elif present == {"train", "test"}:
+        shares = {"val": val_fraction}
+    found = units(hashes, groups, together)
+    divided = Divided(list(given), given, shares, np.asarray(labels), classes, names, hashes, groups, found, kind)
+    several = divided.labels.ndim == 2
+    odd = "whose copies have other labels" if several else "with several labels"
+    warnings = _contradictions(hashes, named(labels, classes, separator), names, f"{kind} {odd}")
+    warnings += _connected(divided) + _remove_leaks(divided)
+    if shares:
+        _place(divided)
+        warnings += [] if several else _keep_each_class(divided)
+    if problem := gaps.problem(divided):
+        error = InvalidInput(problem)
+        for warning in warnings:
+            error.add_note(warning)
+        raise error
+    warnings += gaps.warnings(divided) + _copies(divided)
+    return Division(divided.splits, warnings, found.names)
+
+
+def _check_given(present: set[str], val_as_test: bool) -> None:
+    """Refuse splits of the source that cannot be used."""
     if present not in (set(), {"train"}, {"train", "val"}, {"train", "test"}, {"train", "val", "test"}):
         raise InvalidInput(f"the data have only the splits {few(sorted(present))}: give train too, or no splits")
     if val_as_test and present != {"train", "val"}:
@@ -126,36 +170,70 @@ def divide(
             f"data.val_as_test is True, and the given splits are {few(sorted(present)) or 'none'}: "
             "it is for data with train and val only"
         )
-    if val_as_test:
-        splits = ["test" if split == "val" else split for split in splits]
-        present = {"train", "test"}
-    if present <= {"train"}:
-        splits = [split_of(h, val_fraction, test_fraction) for h in hashes]
-    else:
-        warnings += _remove_leaks(splits, hashes, names, kind)
-    if present == {"train", "test"}:
-        by_hash = [split_of(h, val_fraction, 0) for h in hashes]
-        splits = [new if old == "train" else old for old, new in zip(splits, by_hash, strict=True)]
-    gaps = _gaps if np.ndim(labels) == 1 else _unlabelled
-    return Division(splits, warnings + gaps(splits, labels, classes, kind) + _copies(splits, hashes, kind))
 
 
-def _remove_leaks(splits: list[str | None], hashes: Sequence[str], names: Sequence[str], kind: str) -> list[str]:
-    """Keep an example that is in several splits in one of them, and return warnings."""
-    splits_of = defaultdict(set)
-    for h, split in zip(hashes, splits, strict=True):
-        splits_of[h].add(split)
-    warnings = []
+def _connected(divided: Divided) -> list[str]:
+    """A warning about groups that became one unit."""
+    joined = [" = ".join(groups) for groups in divided.units.joined]
+    what = f"groups that share {divided.kind}, and are kept together"
+    return [f"{what} ({len(joined)}): {few(joined)}"] if joined else []
+
+
+def _remove_leaks(divided: Divided) -> list[str]:
+    """Keep a unit that is in several splits in one of them, and return warnings."""
+    splits, hashes, units, kind = divided.splits, divided.hashes, divided.units.names, divided.kind
+    groups = [group or unit for group, unit in zip(divided.groups or units, units, strict=True)]
+    of_hash, of_group, of_unit = (gaps.splits_of(keys, splits) for keys in (hashes, groups, units))
+    total, warnings = Counter(splits), []
     for lesser, better in (("train", "test"), ("train", "val"), ("val", "test")):
-        leaked = [i for i, h in enumerate(hashes) if splits[i] == lesser and better in splits_of[h]]
+        leaked = [i for i, unit in enumerate(units) if splits[i] == lesser and better in of_unit[unit]]
+        copies = [i for i in leaked if better in of_hash[hashes[i]]]
+        grouped = [i for i in leaked if better in of_group[groups[i]] and better not in of_hash[hashes[i]]]
+        others = sorted({*leaked} - {*copies, *grouped})
+        which = sorted({groups[i] for i in grouped})
+        many = f"; {len(which)} group{'s' if len(which) != 1 else ''}"
+        out = f"{kind} taken out of {lesser}, because {better} has"
+        for what, places, more, shown in (
+            ("them too", copies, "", [divided.names[i] for i in copies]),
+            ("others of their groups", grouped, many, which),
+            ("others that they are kept together with", others, "", [divided.names[i] for i in others]),
+        ):
+            if places:
+                warnings.append(f"{out} {what} ({len(places):,} of {total[lesser]:,}{more}): {few(shown)}")
         for i in leaked:
             splits[i] = None
-        if leaked:
-            warnings.append(
-                f"{kind} taken out of {lesser}, because {better} has them too ({len(leaked)}): "
-                f"{few([names[i] for i in leaked])}"
-            )
     return warnings
+
+
+def _place(divided: Divided) -> None:
+    """Put what is in train into a split by the hash of its unit."""
+    shares = divided.shares
+    for i, h in enumerate(divided.units.hashes):
+        if divided.splits[i] == "train":
+            divided.splits[i] = split_of(h, shares["val"], shares.get("test", 0))
+
+
+def _keep_each_class(divided: Divided) -> list[str]:
+    """Take something of each class into train that has nothing there; see `divide`. Return a warning."""
+    splits, labels, hashes = divided.splits, divided.labels.tolist(), divided.units.hashes
+    learned = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
+    free = [i for i, split in enumerate(splits) if split in divided.shares]
+    largest: dict[int, str] = {}
+    for i in free:
+        if labels[i] not in learned:
+            largest[labels[i]] = max(largest.get(labels[i], ""), hashes[i])
+    units = set(largest.values())
+    taken = [i for i in free if hashes[i] in units]
+    for i in taken:
+        splits[i] = "train"
+    if not taken:
+        return []
+    groups = divided.groups
+    grouped = groups is not None and all(groups[i] for i in taken)
+    which = sorted({divided.units.names[i] for i in taken}) if grouped else [divided.names[i] for i in taken]
+    what, rest = "groups" if grouped else divided.kind, 1 - sum(divided.shares.values())
+    do = f"only {rest:.0%} of all are for train: lower the fractions" if rest < 0.5 else f"add {what} of these classes"
+    return [f"{what} taken into train, which had no {divided.one} of their classes ({len(which)}): {few(which)}; {do}"]
 
 
 def _contradictions(hashes: Sequence[str], labels: Sequence[str], names: Sequence[str], what: str) -> list[str]:
@@ -170,44 +248,7 @@ def _contradictions(hashes: Sequence[str], labels: Sequence[str], names: Sequenc
     return [f"{what} ({len(odd)}): {few(lines)}"]
 
 
-def _copies(splits: Sequence[str | None], hashes: Sequence[str], kind: str) -> list[str]:
-    used = [(split, h) for split, h in zip(splits, hashes, strict=True) if split]
+def _copies(divided: Divided) -> list[str]:
+    used = [(split, h) for split, h in zip(divided.splits, divided.hashes, strict=True) if split]
     copies = len(used) - len(set(used))
-    return [f"exact copies of {kind} within one split (each copy counts): {copies}"] if copies else []
-
-
-def _gaps(splits: Sequence[str | None], labels: Labels, classes: Sequence[str], kind: str) -> list[str]:
-    """A warning for each split that lacks a class; an error where train does, or where val is empty."""
-    count = Counter((split, classes[label]) for split, label in zip(splits, labels, strict=True))
-    warnings, one = [], row(kind).singular
-    for split in ("train", "val", "test"):
-        lacking = [name for name in classes if not count[split, name]]
-        if lacking and split == "train":
-            raise InvalidInput(f"no {one} of {few(lacking)} is left to train on: add {kind} or lower the fractions")
-        if len(lacking) == len(classes) and split == "val":
-            raise InvalidInput(f"no {one} falls into val: add {kind}, raise data.val_fraction or give the splits")
-        if lacking and (split != "test" or "test" in splits):
-            warnings.append(f"{split} has no {one} of {few(lacking)}: its score says nothing about them")
-    return warnings + _no_test(splits)
-
-
-def _unlabelled(splits: Sequence[str | None], labels: Labels, classes: Sequence[str], kind: str) -> list[str]:
-    """A warning for each split in which no example has some label; an error where no example has any."""
-    split_of_each, warnings, one = np.array([split or "" for split in splits]), [], row(kind).singular
-    for split in ("train", "val", "test"):
-        here = np.asarray(labels)[split_of_each == split]
-        if not len(here) and split != "test":
-            raise InvalidInput(f"no {one} falls into {split}: add {kind}, change data.val_fraction or the splits")
-        lacking = [name for name, occurs in zip(classes, here.any(axis=0), strict=True) if not occurs]
-        if len(here) and len(lacking) == len(classes):
-            raise InvalidInput(f"no {one} of {split} has a label: add {kind}, or change the splits")
-        if len(here) and lacking:
-            so = "they cannot be learned" if split == "train" else "its score says nothing about them"
-            warnings.append(f"{split} has no {one} of {few(lacking)}: {so}")
-    return warnings + _no_test(splits)
-
-
-def _no_test(splits: Sequence[str | None]) -> list[str]:
-    if "test" in splits:
-        return []
-    return ["there is no test split: scores are those of val, by which training picks its epoch"]
+    return [f"exact copies of {divided.kind} within one split (each copy counts): {copies}"] if copies else []

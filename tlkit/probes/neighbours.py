@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Sequence
 from itertools import compress
 
@@ -43,7 +44,8 @@ def nearest_neighbours(
     labels = labels[sample]
     fold_of = assign_folds(labels, None if groups is None else list(compress(groups, sample)), folds, seed)
     right = 0
-    with autolog.suspended():
+    with autolog.suspended(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)  # labels they are
         for fold in range(fold_of.max() + 1):
             held = fold_of == fold
             voters = KNeighborsClassifier(min(neighbours, int(np.sum(~held))), metric="cosine", algorithm="brute")

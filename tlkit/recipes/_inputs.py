@@ -101,10 +101,17 @@ def splits(
 
 
 def summary(splits: data.Splits) -> str:
-    """Say how many examples each split has, and how many classes there are."""
+    """Say how many examples each split has, of how many groups if there are any, and how many classes there are."""
     counts = {"training": splits.train, "validation": splits.val, "test": splits.test}
-    sizes = ", ".join(f"{len(part.labels):,} {name}" for name, part in counts.items() if part)
+    sizes = ", ".join(f"{len(part.labels):,} {name}{_groups(part)}" for name, part in counts.items() if part)
     return f"{splits.kind}: {sizes}; {len(splits.classes)} classes"
+
+
+def _groups(part: data.Photos) -> str:
+    if not part.given_groups:
+        return ""
+    count = len(set(part.given_groups) - {""})
+    return f" of {count:,} group{'s' if count != 1 else ''}"
 
 
 def scored(splits: data.Splits) -> tuple[str, data.Photos]:
