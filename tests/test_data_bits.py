@@ -12,12 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import write_arrays
 from PIL import Image
 
+from tlkit import config
 from tlkit.data import bits, decode, headers, images, load
 from tlkit.data.modalities import PHOTOS, Reading
 from tlkit.data.white import white_of
 from tlkit.errors import InvalidInput
+from tlkit.recipes import _inputs
 
 SIDE = 12
 GRAY = np.linspace(0, 255, SIDE * SIDE).reshape(SIDE, SIDE).astype(np.uint8)
@@ -398,3 +401,16 @@ def test_the_setting_makes_photos_of_arrays(tmp_path: Path):
         InvalidInput, match=r"data.white is 1, which is for photos, .* train_images is float32 \(20, 50"
     ):
         read_npz(write_npz(tmp_path / "s.npz", SIGNALS.reshape(40, 50, 3, 2, 1)), white=1)
+
+
+def test_a_backbone_that_gets_arrays_says_what_makes_them_photos(tmp_path: Path, capsys: pytest.CaptureFixture):
+    path = write_npz(tmp_path / "a.npz", PIXELS / np.float32(60))
+    settings = config.Finetune(data=config.Data(path=str(path)))
+    with pytest.raises(
+        InvalidInput, match="if these are photos, say by data.white which value is white; if not, train"
+    ):
+        _inputs.photos(settings)
+    assert "with values from 0 to 4.25, which are taken for arrays" in capsys.readouterr().err
+    assert _inputs.photos(config.Finetune(data=config.Data(path=str(path), white=4.25))).kind == "photos"
+    with pytest.raises(InvalidInput, match="a pretrained backbone takes photos: train a network of your own"):
+        _inputs.photos(config.Finetune(data=config.Data(path=str(write_arrays(tmp_path / "volumes.npz")))))
