@@ -164,6 +164,7 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--model", "MobileNet"], "did you mean backbone.name?"),
         (["--dataset", "photos"], "did you mean data.path?"),
         (["--img-size", "96"], "did you mean data.image_size?"),
+        (["--crop-pct", "1"], "did you mean data.resize?"),
         (["--mixup", "0.2"], "did you mean augment.mixup?"),
         (["--device", "cuda"], "unknown setting device; --help all lists them"),
         (["-v"], "unknown setting -v; --help all lists them"),

@@ -268,7 +268,7 @@ def test_masks_of_0_and_1_are_black_and_white(tmp_path: Path):
         pixels, reading, warnings = read_all(path, **options)
         assert equal(pixels, wanted)
         assert reading.white == 1
-        assert warnings[0].startswith("no value of the photos (12 files) is above 1 of 255: 1 is ")
+        assert warnings[0].startswith("no value of the photos (12 files) is above 1: 1 is white, as ")
     assert max(each.max() for each in read_all(path, white=255)[0].values()) == 1
     (path / "train" / "a" / "gray.png").write_bytes(of_pillow(GRAY))  # then they are no masks
     pixels, reading, warnings = read_all(path)
@@ -280,14 +280,20 @@ def test_masks_of_0_and_1_are_black_and_white(tmp_path: Path):
 
 def test_a_bright_photo_stays_as_it_is_where_masks_were_learned():
     assert np.array_equal(decode(GRAY, channels=1, white=1)[..., 0], GRAY)
+    assert np.array_equal(decode(of_pillow(GRAY), channels=1, white=1)[..., 0], GRAY)
+    dark = GRAY // 5  # up to 51
+    assert np.array_equal(decode(of_pillow(dark), channels=1, white=100)[..., 0], dark)
     transparent = np.dstack([GRAY // 255, np.full_like(GRAY, 255)])
     assert set(decode(of_pillow(transparent), channels=1, white=1).ravel().tolist()) == {0, 255}
 
 
-def test_a_setting_that_changes_nothing_is_named(tmp_path: Path):
-    *_, reading, warnings = read_all(write_set(tmp_path / "set", of_pillow), white=4095)
-    assert reading.white is None
-    assert warnings == ["data.white is 4,095, but no photo has more than 8 bits: 255 is white"]
+@pytest.mark.parametrize("white", [100, 4095])
+def test_a_setting_that_8_bits_cannot_follow_is_refused(tmp_path: Path, white: float):
+    path = write_set(tmp_path / "set", of_pillow)
+    for options in ({"path": path, "size": (8, 8)}, {"source": "embedded"}):
+        with pytest.raises(InvalidInput, match=f"data.white is {white:,}, but all photos have 8 bits: leave it out"):
+            load(**{"source": "folder", **options}, white=white)
+    assert equal(read_all(path, white=255)[0], read_all(path)[0])
 
 
 def test_photos_with_8_bits_are_known_by_their_header(tmp_path: Path, monkeypatch):
@@ -349,6 +355,7 @@ def read_npz(path: Path, **options) -> tuple[np.ndarray, Reading, list[str], str
         (in_bits(PIXELS, 8), PIXELS, None, "uint16"),
         (in_bits(PIXELS, 12), PIXELS, 4095.0, "from 0 to 4,095: photos, in which 4,095 is white"),
         (in_bits(PIXELS, 16), PIXELS, 65535.0, "from 0 to 65,535: photos, in which 65,535 is white"),
+        (PIXELS // 128, PIXELS // 128 * 255, 1.0, "photos, in which 1 is white; data.white says otherwise"),
         (RGBA, ON_WHITE, None, r"uint8 \(20, 9, 10, 4\) .*: photos with transparency, in which 255 is white"),
         (RGBA.transpose(0, 3, 1, 2) / np.float32(255), ON_WHITE, 1.0, "its second axis is taken for 4 channels"),
     ],
@@ -398,7 +405,7 @@ def test_the_setting_makes_photos_of_arrays(tmp_path: Path):
     ):
         read_npz(path, white=4)
     with pytest.raises(
-        InvalidInput, match=r"data.white is 1, which is for photos, .* train_images is float32 \(20, 50"
+        InvalidInput, match=r"data.white is 1, which is for numbers .* train_images is float32 \(20, 50"
     ):
         read_npz(write_npz(tmp_path / "s.npz", SIGNALS.reshape(40, 50, 3, 2, 1)), white=1)
 
@@ -406,11 +413,32 @@ def test_the_setting_makes_photos_of_arrays(tmp_path: Path):
 def test_a_backbone_that_gets_arrays_says_what_makes_them_photos(tmp_path: Path, capsys: pytest.CaptureFixture):
     path = write_npz(tmp_path / "a.npz", PIXELS / np.float32(60))
     settings = config.Finetune(data=config.Data(path=str(path)))
-    with pytest.raises(
-        InvalidInput, match="if these are photos, say by data.white which value is white; if not, train"
-    ):
+    with pytest.raises(InvalidInput, match=r"if these are photos, say by data.white which .*; if not, train"):
         _inputs.photos(settings)
     assert "with values from 0 to 4.25, which are taken for arrays" in capsys.readouterr().err
     assert _inputs.photos(config.Finetune(data=config.Data(path=str(path), white=4.25))).kind == "photos"
     with pytest.raises(InvalidInput, match="a pretrained backbone takes photos: train a network of your own"):
         _inputs.photos(config.Finetune(data=config.Data(path=str(write_arrays(tmp_path / "volumes.npz")))))
+
+
+def test_pixels_that_are_nearly_black_need_the_setting(tmp_path: Path):
+    path = write_npz(tmp_path / "digits.npz", PIXELS[..., 0] // 17)
+    with pytest.raises(
+        InvalidInput, match=r"no value of train_images is above 15 of 255, .* data.white .*, such as 15; 255"
+    ):
+        load("npz", path=path)
+    pixels, reading, warnings, kind = read_npz(path, white=15)
+    assert (kind, reading.white, len(warnings)) == ("photos", 15, 1)
+    assert np.array_equal(pixels[..., 0], PIXELS[..., 0] // 17 * 17)
+    pixels, reading, warnings, kind = read_npz(path, white=255)
+    assert (pixels.max(), reading, warnings) == (15, Reading(), [])
+    with pytest.raises(InvalidInput, match=r"data.white is 4,095, but train_images is uint8"):
+        load("npz", path=path, white=4095)
+
+
+def test_a_dark_array_beside_bright_ones_stays_dark(tmp_path: Path):
+    values = (PIXELS / 255).astype(np.float32)
+    values[3] = np.minimum(values[3], np.float32(1 / 255))
+    pixels, reading, *_ = read_npz(write_npz(tmp_path / "a.npz", values))
+    assert reading.white == 1
+    assert pixels[3].max() == 1

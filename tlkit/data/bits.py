@@ -10,6 +10,7 @@ from PIL import Image
 
 from tlkit.errors import InvalidInput
 
+DIM = 31  # photos with 8 bits without a value above it are nearly black, if 255 is white
 BAND = 2**21  # pixels converted at a time
 _DEEP_COLORS = {"LA;16B": "RGBA"} | {
     f"{channels};16{order}": f"{channels};16{'L' if order == 'B' or (order == 'N' and sys.byteorder == 'big') else 'B'}"
@@ -143,7 +144,7 @@ def flat(
         ValueError: as for `scaled`.
     """
     deep = low is not None or _is_deep_gray(image)
-    if white is not None and white < 255 and not deep:
+    if white is not None and white <= DIM and not deep:
         image = _lightened(image, white)
     if image.mode == mode and not deep and not image.has_transparency_data:
         return image

@@ -82,8 +82,9 @@ def decode(
         channels: 1 for grayscale, 3 for RGB.
         name: What errors call the photo; by default its path.
         resize: How the photo is brought to `size`.
-        white: Of a photo with more than 8 bits: the value that is white, by default 65535. In one with 8 bits, 255 is
-            white, unless `white` is below that and none of its values is above `white`, as in masks of 0 and 1.
+        white: Of a file with more than 8 bits: the value that is white, by default 65535. In a file with 8 bits, 255 is
+            white, unless `white` is 31 or less and none of its values is above it, as in masks of 0 and 1. In pixels,
+            255 is white.
 
     Shapes:
         returns: (height, width, channels), uint8
@@ -204,7 +205,7 @@ def _decoded(
         inverted = bits.is_inverted(image)
         image.load()
         orientation = _orientation(image)  # after `load`, which turns a TIFF by itself and then forgets the tag
-        photo = bits.flat(image, mode, white, inverted, low)
+        photo = bits.flat(image, mode, None if isinstance(content, np.ndarray) else white, inverted, low)
         del image, low  # before another copy is made
         if orientation in _UPRIGHT:
             photo = photo.transpose(_UPRIGHT[orientation])

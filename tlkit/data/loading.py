@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tlkit.data import bits, modalities
-from tlkit.data.images import Content
+from tlkit.data.images import RESIZES, Content, Resize
 from tlkit.data.modalities import Framing, Reading, Shape
 from tlkit.data.photos import Photos, Splits, decoding_threads, file_format, label_array
 from tlkit.data.sources import Examples, load_source
@@ -45,6 +45,7 @@ def load(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     seconds: float | None = None,
+    resize: Resize | None = None,
     white: float | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
@@ -73,6 +74,8 @@ def load(
         size: Height and width in pixels to resize photos to; required for photos in files, whose sizes differ.
         channels: 1 for grayscale, 3 for RGB; by default the channels of photos that are pixels already, else 3.
         seconds: Length to which sounds are cut or padded; see `tlkit.data.sounds.frame` for the default.
+        resize: How photos are brought to `size`, `squash`, `crop` or `pad`; by default `squash`. See
+            `tlkit.data.images.decode`.
         white: The value that is white in photos with more than 8 bits, floating-point photos or masks; by default
             found from the largest value of all of them, and said on stderr.
         val_fraction: Share of examples for validation, where the source has no such split; see `tlkit.data.split`.
@@ -104,8 +107,8 @@ def load(
         examples = load_source(source, path=path, name=name, data_dir=data_dir, separator=separator, white=white)
     shape, rate = _shape(examples, Framing(size, channels, seconds))
     _warn(*examples.notes)
-    reading = Reading(white=examples.white)
-    stored, hashes, set_aside, reading, notes = _open(examples, shape, reading, white, check, strict, memory)
+    reading = _reading(examples, resize, white)
+    stored, hashes, set_aside, reading, notes = _open(examples, shape, reading, check, strict, memory)
     good = [i for i, hash_ in enumerate(hashes) if hash_]
     if not good:
         raise InvalidInput(f"none of the {len(hashes)} {examples.kind} can be decoded: {few(set_aside, 3)}")
@@ -176,19 +179,25 @@ def _shape(examples: Examples, framing: Framing) -> tuple[Shape, int | None]:
     return file_format(modality).frame(contents, examples.names, framing)
 
 
-def _open(
-    examples: Examples,
-    shape: Shape,
-    reading: Reading,
-    white: float | None,
-    check: bool,
-    strict: bool,
-    memory: int | None,
-) -> _Opened:
-    """Hash every example and, if `check`, decode it; values are kept where they all fit into memory."""
-    contents, files = examples.contents, examples.modality.files
-    if white is not None and not (files and files.white):
+def _reading(examples: Examples, resize: Resize | None, white: float | None) -> Reading:
+    """How the examples become those of one shape."""
+    if resize and not examples.modality.resized:
+        raise InvalidInput(f"data.resize is {resize}, which is for photos; the data are {examples.kind}: leave it out")
+    if resize and resize not in RESIZES:
+        raise InvalidInput(f"resize is {resize!r}: give one of {', '.join(RESIZES)}")
+    if white is not None and not (examples.modality.files and examples.modality.files.white):
         raise InvalidInput(f"data.white is {white:g}, which is for photos; the data are {examples.kind}: leave it out")
+    if examples.white is not None:  # the source has applied the setting
+        white = None if examples.white == 255 else examples.white
+    return Reading(resize or "squash", white)
+
+
+def _open(examples: Examples, shape: Shape, reading: Reading, check: bool, strict: bool, memory: int | None) -> _Opened:
+    """Hash every example and, if `check`, decode it; values are kept where they all fit into memory.
+
+    The white of `reading` is the setting, that of the result what holds for the whole set.
+    """
+    contents = examples.contents
     if isinstance(contents, np.ndarray):
         return _Opened(contents, [content_hash(array) for array in contents], [], reading, [])
     form = file_format(examples.modality)
@@ -208,7 +217,7 @@ def _open(
             if value_range:
                 ranges[index] = value_range
             elif check:
-                keep(index, content)
+                keep(index, content, reading)
             hashes[index] = content_hash(content)
         except (OSError, InvalidInput) as error:
             problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
@@ -216,8 +225,8 @@ def _open(
                 raise InvalidInput(f"{problem}; without data.strict it would be set aside") from error
             problems[index] = problem
 
-    def keep(index: int, content: Content) -> None:
-        value = form.decode(content, shape, examples.names[index], reading)
+    def keep(index: int, content: Content, how: Reading) -> None:
+        value = form.decode(content, shape, examples.names[index], how)
         if values is not None:
             values[index] = value
 
@@ -230,15 +239,15 @@ def _open(
         )
     good = [index for index in range(count) if hashes[index]]
     notes = []
-    if form.white and examples.white is None:
+    if form.white and examples.white is None and good:
         names = examples.names
         others = {names[index]: contents[index] for index in good if index not in ranges}
-        found, note = form.white({names[index]: each for index, each in ranges.items()}, others, white)
+        found, note = form.white({names[index]: each for index, each in ranges.items()}, others, reading.white)
         reading, notes = reading._replace(white=found), [note] if note else []
-    # A white below 255 is one of the photos with 8 bits too.
-    again = good if reading.white and reading.white < 255 else sorted(ranges)
-    if check and again:
-        _each(lambda index: keep(index, contents[index]), again, f"scaling {examples.kind}", examples.kind)
+    # A small white is one of the photos with 8 bits too.
+    again = good if reading.white and reading.white <= bits.DIM else sorted(ranges)
+    if check and again and examples.white is None:
+        _each(lambda index: keep(index, contents[index], reading), again, f"scaling {examples.kind}", examples.kind)
     return _Opened(contents if values is None else values, hashes, set_aside, reading, notes)
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
+import numpy as np
+
 from tlkit.data import images
-from tlkit.data.bits import Range, number
+from tlkit.data.bits import DIM, Range, number
 from tlkit.data.images import Content
 from tlkit.errors import InvalidInput
 
 DEPTHS = (8, 10, 12, 14, 16)  # numbers of bits that cameras, scanners and microscopes have
 ABOVE = 1.25  # a set that exceeds a depth by no more than this factor may have a few odd values: unclear
-DIM = 31  # a set of 8-bit photos without a value above it would be nearly black: unclear
 
 
 def white_of(high: float, floating: bool = False) -> int | None:
@@ -43,7 +44,7 @@ def choose(ranges: Mapping[str, Range], others: Mapping[str, Content], given: fl
 
     Args:
         ranges: Of the photos with more than 8 bits, by their names.
-        others: The photos with 8 bits; of usual ones only the first is opened.
+        others: The photos with 8 bits; of usual ones only the first file is opened.
         given: The setting `data.white`.
 
     Returns:
@@ -54,7 +55,7 @@ def choose(ranges: Mapping[str, Range], others: Mapping[str, Content], given: fl
         InvalidInput: the values do not show what is white, or exceed what is given; the message names `data.white`.
     """
     if not ranges:
-        return _of_8_bits(others, given)
+        return _of_8_bits({name: each for name, each in others.items() if not isinstance(each, np.ndarray)}, given)
     white, line = _of_more_bits(ranges, len(others), given)
     # 65535 is the default, but older versions stored features of TIFFs in which 0 is white as of negatives.
     default = white == 65535 and not any(each.inverted for each in ranges.values())
@@ -99,23 +100,48 @@ def _of_8_bits(photos: Mapping[str, Content], given: float | None) -> tuple[floa
     Raises:
         InvalidInput: all photos are nearly black, or not all are in the range that is given.
     """
-    if given is not None and given >= 255:
-        nothing = f"data.white is {number(given)}, but no photo has more than 8 bits: 255 is white"
-        return None, nothing if given > 255 else ""
+    if given is not None and (given > DIM or not photos):
+        if given != 255:
+            raise InvalidInput(
+                f"data.white is {number(given)}, but all photos have 8 bits: leave it out, or give 1 to {DIM} for masks"
+            )
+        return None, ""
     high, name = _brightest(photos, DIM if given is None else given)
-    what = f"no value of the photos ({_files(len(photos))}) is above {number(high)} of 255"
+    white = of_8_bits(high, given, f"the photos ({_files(len(photos))})", name)
+    if white == 255:
+        return None, ""
+    taken = "as data.white says" if given is not None else "as in masks; data.white says otherwise"
+    return (
+        white,
+        f"no value of the photos ({_files(len(photos))}) is above {number(high)}: {number(white)} is white, {taken}",
+    )
+
+
+def of_8_bits(high: float, given: float | None, what: str, brightest: str) -> float:
+    """Return which value is white in values of 8 bits: 255, or 1 in masks of 0 and 1.
+
+    Args:
+        high: The largest of all.
+        given: The setting `data.white`.
+        what: Name of all of them, for errors.
+        brightest: Name of what holds the largest.
+
+    Raises:
+        InvalidInput: the largest value is above what is given, or all are nearly black.
+
+    >>> of_8_bits(1, None, "the photos", "a.png"), of_8_bits(200, None, "the photos", "a.png")
+    (1.0, 255.0)
+    """
     if given is not None:
         if high > given:
-            raise InvalidInput(f"data.white is {number(given)}, but {name} has values up to {number(high)}")
-        return float(given), f"{what}: {number(given)} is white, as data.white says"
-    if high > DIM or high < 1:
-        return None, ""
-    if high == 1:
-        return 1.0, f"{what}: 1 is taken as white, as in masks of 0 and 1; data.white says otherwise"
-    raise InvalidInput(
-        f"{what}, so that all would be nearly black: say by data.white which value is white, such as {_example(high)}; "
-        "255 if they are meant to be dark"
-    )
+            raise InvalidInput(f"data.white is {number(given)}, but {brightest} has values up to {number(high)}")
+        return float(given)
+    if 1 < high <= DIM:
+        raise InvalidInput(
+            f"no value of {what} is above {number(high)} of 255, so that all would be nearly black: say by data.white "
+            f"which value is white, such as {_example(high)}; 255 if they are meant to be dark"
+        )
+    return 1.0 if high == 1 else 255.0
 
 
 def _brightest(photos: Mapping[str, Content], enough: float) -> tuple[float, str]:

@@ -124,6 +124,7 @@ def _of_backbone(config: configs.FeatureExtraction | configs.Finetune, embedded:
         decisions.append(Decision("backbone.name", name, reason))
     if config.data.image_size is None:
         decisions.append(Decision("data.image_size", row.size, "the size of its pretraining"))
+    decisions.append(Decision("data.resize", config.data.resize or "squash"))
     if not isinstance(config, configs.Finetune):
         return decisions
     if config.full.batch_normalization is None:

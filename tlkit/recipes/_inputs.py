@@ -93,6 +93,7 @@ def splits(
         white=config.white,
         size=(height, width) if height and width else None,
         channels=channels,
+        resize=config.resize,
         check=check,
     )
     if not quiet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tlkit.data import bits, images
-from tlkit.data.white import white_of
+from tlkit.data.white import of_8_bits, white_of
 from tlkit.errors import InvalidInput
 
 SPACE = 5  # least height and width by which an axis of 1 or 3 before them is known as that of channels
@@ -39,59 +39,59 @@ def channels_last(parts: Arrays) -> tuple[Arrays, list[str]]:
 
 
 def photos(parts: Arrays, white: float | None = None) -> tuple[Arrays, float | None, list[str]]:
-    """Make photos, uint8, of arrays of other numbers whose range shows that they are photos, or which are said to be.
+    """Make photos, uint8, of arrays whose range shows that they are photos, or which are said to be.
 
     Args:
         parts: The arrays of each split, of one shape.
         white: The setting `data.white`: the arrays are photos, and this value is white in them.
 
     Shapes:
-        parts: (n, height, width, 1 | 3 | 4); with `white` also (n, height, width)
-        returns: (n, height, width, 1 | 3) where they are photos, else as they were
+        parts: (n, height, width, 1 | 3 | 4); uint8, or with `white`, also (n, height, width)
+        returns: (n, height, width, 1 | 3) or (n, height, width) where they are photos, else as they were
 
     Returns:
-        The arrays, the value that was white in them (None if they are no photos, or it was 255), and lines that say
-        what was taken for granted.
+        The arrays, the value that was white in them (None if they are no photos), and lines that say what was taken
+        for granted.
 
     Raises:
-        InvalidInput: `white` is given and not all values lie between 0 and it.
+        InvalidInput: `white` is given and not all values lie between 0 and it; or pixels are nearly black.
 
     >>> made, white, notes = photos({"train": np.array([[[[0.0], [0.5], [1.0]]]])})
     >>> made["train"].ravel().tolist(), white
     ([0, 128, 255], 1.0)
     """
     first = next(iter(parts.values()))
-    ready, axes = first.dtype == np.uint8, (4,) if white is None else (3, 4)
-    if (
-        first.dtype.kind not in "uif"
-        or first.ndim not in axes
-        or (first.ndim == 4 and first.shape[-1] not in (1, 3, 4))
-    ):
-        if white is not None and first.dtype.kind != "b":
+    ready, flat = first.dtype == np.uint8, first.ndim == 3 or (first.ndim == 4 and first.shape[-1] in (1, 3, 4))
+    if first.dtype.kind not in "uif" or not flat:
+        if white is not None:
             raise InvalidInput(
-                f"data.white is {bits.number(white)}, which is for photos, (n, height, width) or (n, height, width, "
+                f"data.white is {bits.number(white)}, which is for numbers (n, height, width) or (n, height, width, "
                 f"channels); train_images is {first.dtype} {first.shape}"
             )
         return parts, None, []
-    alpha = first.ndim == 4 and first.shape[-1] == 4
-    if ready and not alpha:
+    if first.ndim == 3 and not ready and white is None:
         return parts, None, []
     low, high = (float(extreme([extreme(part) for part in parts.values()])) for extreme in (np.min, np.max))
     what = f"train_images is {first.dtype} {first.shape} with values from {bits.number(low)} to {bits.number(high)}"
-    if white is not None and not ready and not 0 <= low <= high <= white:
+    if white is not None and not 0 <= low <= high <= white <= (255 if ready else np.inf):
         raise InvalidInput(f"data.white is {bits.number(white)}, but {what}: photos lie between 0 and white")
-    most = 255.0 if ready else white if white is not None else _white(parts, low, high)
+    most = white if white is not None else _white(parts, low, high)
+    alpha = first.ndim == 4 and first.shape[-1] == 4
     if most is None or (alpha and not all(_has_alpha(part, -1, most) for part in parts.values())):
         return parts, None, [f"{what}, which are taken for arrays and not for photos: {_remedy(low, alpha)}"]
+    if ready and most == 255 and not alpha:
+        return parts, most, []
     made = {split: _made(part, most) for split, part in parts.items()}
     line = f"{what}: photos{' with transparency' * alpha}, in which {bits.number(most)} is white"
     line += ", as data.white says" if white is not None else "; data.white says otherwise"
-    return made, None if most == 255 else float(most), [line]
+    return made, float(most), [line]
 
 
 def _white(parts: Arrays, low: float, high: float) -> float | None:
     """The value of white, if the range of the values shows that they are photos."""
     first = next(iter(parts.values()))
+    if first.dtype == np.uint8:
+        return 255.0 if first.shape[-1] == 4 else of_8_bits(high, None, "train_images", "train_images")
     if not np.isfinite([low, high]).all() or low < 0:
         return None
     white = white_of(high, first.dtype.kind == "f")
@@ -117,7 +117,7 @@ def _has_alpha(part: np.ndarray, axis: int, white: float | None = None) -> bool:
 
 
 def _made(part: np.ndarray, white: float) -> np.ndarray:
-    pieces = [piece if piece.dtype == np.uint8 else bits.scaled(piece, white) for piece in _pieces(part)]
+    pieces = [bits.scaled(piece, white) for piece in _pieces(part)]
     if part.ndim == 4 and part.shape[-1] == 4:
         pieces = [np.stack([images.decode(photo) for photo in piece]) for piece in pieces]
     return np.concatenate(pieces)
