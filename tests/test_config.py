@@ -81,6 +81,10 @@ def test_a_recipe_file_loads_and_begins_with_its_command_and_result(path: Path):
     [
         ("finetune", ["--backbone.name", "VGG16", "--augment.zoom", "0.1", "--augment.views", "4"]),
         ("feature_extraction", ["--backbone.name", "VGG16", "--features.engine", "keras", "--features.limit", "0.5"]),
+        (
+            "finetune",
+            ["--data.path", "x.tsv", "--data.columns", "{path: image, split: set}", "--data.group", "(p[0-9]+)_"],
+        ),
         ("select", ["--backbones", "[VGG16, {name: MobileNet, alpha: 0.5}]", "--data.path", "photos"]),
         ("tune", ["--space", "{full: {epochs: {int: [1, 3]}}, head: {dropout: 0.1}}", "--algorithm", "grid"]),
     ],
@@ -120,6 +124,18 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--data.source", "tfds"], "data.name is None; data.source tfds needs --data.name"),
         (["--data.source", "embedded", "--data.path", "x"], "'x'; it goes with --data.source folder, csv or npz"),
         (["--data.path", "x", "--data.name", "x"], "data.name is 'x'; it goes with --data.source tfds"),
+        (["--data.columns", "{path: x}"], "data.columns is {'path': 'x'}; it goes with source csv"),
+        (
+            ["--data.path", "x.tsv", "--data.columns.file", "x"],
+            "data.columns.file is 'x'; columns are path, label, split",
+        ),
+        (["--data.path", "x.pq", "--data.columns.label", " "], "data.columns.label is ' '; it must be the name of a"),
+        (
+            ["--data.path", "x.npz", "--data.group", "parent"],
+            "data.group is 'parent'; it goes with source folder or csv",
+        ),
+        (["--data.path", "x", "--data.group", "patient"], "data.group is 'patient', which has 0 groups in parentheses"),
+        (["--data.path", "x", "--data.group", "(x"], "data.group is '(x'; it must be a regular expression, such as"),
         (["--data.image_size", "4"], "data.image_size is 4; it must be at least 8 pixels"),
         (["--data.source", "npz"], "data.path is None; data.source npz needs --data.path"),
         (["--data.seconds", "0"], "data.seconds is 0.0; it must be above 0"),

@@ -108,8 +108,8 @@ def test_a_folder_that_cannot_be_used(tmp_path, names, words):
 def test_names_are_one_line_that_all_can_hold(tmp_path):
     tree(tmp_path, "a\nb/\x1b[2J.png", "a\nb/x.png", "<b> `$x$`|/\u202e🐈.png", " blank /y.png")
     found = load_source("folder", path=tmp_path)
-    assert found.classes == [" blank ", "<b> `$x$`|", r"a\nb"]
-    assert found.names == [" blank /y.png", r"<b> `$x$`|/\u202e🐈.png", r"a\nb/\x1b[2J.png", r"a\nb/x.png"]
+    assert found.classes == ["<b> `$x$`|", r"a\nb", "blank"]
+    assert found.names == [r"<b> `$x$`|/\u202e🐈.png", r"a\nb/\x1b[2J.png", r"a\nb/x.png", " blank /y.png"]
     assert all(content.is_file() for content in found.contents)
     assert found.notes == [
         r"classes whose names are written with escapes (1): a\nb",
@@ -225,8 +225,8 @@ def test_a_csv_file_with_splits(tmp_path):
     ("rows", "words"),
     [
         ([], r"line 1: no column 'path' among \[\]"),
-        ([("file", "label")], r"line 1: no column 'path' among \['file', 'label'\]: give a header"),
-        ([("path", "class")], "line 1: no column 'label'"),
+        ([("name", "label")], r"line 1: no column 'path' among \['name', 'label'\]: give a header .* --data\.columns"),
+        ([("path", "kind")], "line 1: no column 'label'"),
         ([("path", "label")], "no photo is listed"),
         ([("path", "label"), ("2.png", "a"), ("no.png", "b")], "line 3: no such photo: .*/no.png'"),
         ([("path", "label"), ("in", "a")], "line 2: no such photo"),
@@ -246,7 +246,7 @@ def test_a_csv_file_with_splits(tmp_path):
 )
 def test_a_csv_file_that_cannot_be_used(tmp_path, rows, words):
     with pytest.raises(InvalidInput, match=rf"list\.csv.*{words}") as error:
-        load_source("csv", path=listed(tmp_path, rows))
+        load_source("csv", path=listed(tmp_path, rows), strict=True)
     assert "\n" not in str(error.value)
 
 
@@ -285,7 +285,7 @@ def prepare(folder, kind):
         def _generate_examples(self, split):
             for i in range(4):
                 picture = np.full((8, 8, 3), 10 * i + len(split), np.uint8)
-                label = -1 if kind == "secret" and split == "test" else i % 2
+                label = -1 if kind == "secret" and (split == "test" or (split, i) == ("validation", 0)) else i % 2
                 yield i, {"image": picture, "label": label, **dict.fromkeys(masks, picture[..., :1])}
 
     builder = Builder(data_dir=folder)
@@ -320,8 +320,18 @@ def test_a_prepared_tfds_is_read_without_a_network(tmp_path, no_network, kind):
 def test_a_tfds_split_with_secret_labels_is_left_out(tmp_path, no_network):
     prepare(tmp_path, "secret")
     examples = load_source("tfds", name="tiny_secret:1.0.0", data_dir=str(tmp_path))
-    assert sorted(set(examples.splits)) == ["train", "val"]
-    assert "its photos have no label" in examples.notes[-1]
+    assert [examples.splits.count(split) for split in ("train", "val", "test")] == [4, 3, 0]
+    assert len(examples.names) == len(examples.labels) == len(examples.contents) == 7
+    some, all_ = examples.notes[-2:]
+    assert some.startswith("tiny_secret:1.0.0: left out photos of validation that have no label (1): validation/")
+    assert all_ == "tiny_secret:1.0.0: left out the split test: its photos have no label (4)"
+    assert [name.split("/")[0] for name in examples.left_out["no label"]] == ["validation"] + ["test"] * 4
+
+
+def test_splits_of_a_tfds_have_words_for_them_in_their_names():
+    names = ["train_extra", "train", "val2017", "test", "evaluation_2", "unlabelled"]
+    assert datasets._splits(names) == {"train": "train", "val": "val2017", "test": "test"}
+    assert datasets._splits(["training_set", "my_val", "dev"]) == {"train": "training_set", "val": "dev"}
 
 
 @pytest.mark.parametrize("kind", ["two_images", "tensor"])

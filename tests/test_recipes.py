@@ -82,7 +82,7 @@ def test_whatever_folders_and_photos_are_called_a_run_ends_well(folder: Path, ca
 
     classes = labels.read(model)
     assert classes is not None
-    assert {r"caf\xe9", r"\x1b[31mred\nline\x07", r"\u202ertl 😀 @me", " blank "} < set(classes)
+    assert {r"caf\xe9", r"\x1b[31mred\nline\x07", r"\u202ertl 😀 @me", "blank"} < set(classes)
     text = run.data.tags["mlflow.note.content"]
     assert r"**dat\\xe0\\x1b\[2J**" in text
     assert r"&lt;img src=x onerror=alert\(1\)&gt;, " in text

@@ -206,7 +206,7 @@ def expected(kind: Hint) -> str:
         elif origin is list:
             texts.append("a list such as [3, 5]" if inner[0] is int else "a list such as [NAME, NAME]")
         elif origin is dict:
-            texts.append("a mapping such as {NAME: 1}")
+            texts.append("a mapping such as {NAME: NAME}" if inner[1] is str else "a mapping such as {NAME: 1}")
         else:
             texts.append(words.get(option, "a mapping"))
     return " or ".join(texts)

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from typing import Literal
 
+from tlkit import untrusted
 from tlkit.config.fields import require
 
 Origin = Literal["embedded", "folder", "csv", "npz", "tfds"]
@@ -17,10 +18,11 @@ class Data:
 
     Args:
         source: `embedded` is scikit-learn's 1,797 handwritten digits; `folder` has one folder for each class, with or
-            without `train`, `val` and `test` folders above them; `csv` has the columns path, label and, if wanted,
-            split; `npz` is a NumPy file with train_images, train_labels and the same for val and test, as MedMNIST's;
-            `tfds` is a data set of tensorflow-datasets. `auto` is what the path or the name stands for.
-        path: Folder with one folder of examples per class, or a CSV or NumPy file.
+            without `train`, `val` and `test` folders above them; `csv` is a table, CSV or Parquet, with the columns
+            path, label and, if wanted, split and group; `npz` is a NumPy file with train_images, train_labels and the
+            same for val and test, as MedMNIST's; `tfds` is a data set of tensorflow-datasets. `auto` is what the path
+            or the name stands for.
+        path: Folder with one folder of examples per class, or a CSV, Parquet or NumPy file.
         name: Name of the data set of source `tfds`, for example `tf_flowers`.
         data_dir: Folder with the prepared data sets of tensorflow-datasets; by default its own.
         image_size: Height and width in pixels to which photos are resized; by default the network's own size, but
@@ -34,9 +36,14 @@ class Data:
         val_fraction: Share of the examples that is kept for validation if the data have no such split.
         test_fraction: Share of the examples that is kept for the test if the data have no split at all.
         val_as_test: Make the given `val` the test split and take the validation split out of `train`.
-        strict: Stop at a photo or sound that cannot be decoded instead of setting it aside.
+        strict: Stop at a photo or sound that cannot be decoded, or a row of a table that cannot be used, instead of
+            setting it aside.
         separator: For CSV files whose examples may have several labels or none: the character between labels, such as
             `|`. In a NumPy file such labels are a matrix of zeros and ones with a column for each class.
+        columns: Names of a table's columns, where they are not found by themselves, such as
+            `{path: image, label: diagnosis, split: set, group: patient}`.
+        group: What no split and no fold divides, such as the photos of one patient: `parent` for the folder that holds
+            a file, or a regular expression on its path with one group in parentheses, such as `(patient\\d+)_`.
     """
 
     source: Literal["auto", "embedded", "folder", "csv", "npz", "tfds"] = "auto"
@@ -52,11 +59,22 @@ class Data:
     val_as_test: bool = False
     strict: bool = False
     separator: str | None = None
+    columns: dict[str, str] | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         source = self.origin
         require(self.separator != "", "data.separator", self.separator, "it must have a character or more")
         require(self.separator is None or source == "csv", "data.separator", self.separator, "it goes with source csv")
+        require(self.columns is None or source == "csv", "data.columns", self.columns, "it goes with source csv")
+        for role, column in (self.columns or {}).items():
+            known = role in ("path", "label", "split", "group")
+            require(known, f"data.columns.{role}", column, "columns are path, label, split and group")
+            require(bool(column.strip()), f"data.columns.{role}", column, "it must be the name of a column")
+        if self.group is not None:
+            require(source in ("folder", "csv"), "data.group", self.group, "it goes with source folder or csv")
+            if self.group != "parent":
+                untrusted.pattern(self.group, "data.group")
         if source in ("folder", "csv", "npz"):
             require(bool(self.path), "data.path", self.path, f"data.source {source} needs --data.path")
         else:
@@ -103,7 +121,7 @@ class Data:
             return self.source
         if self.path:
             suffix = os.path.splitext(self.path)[1].lower()
-            return "csv" if suffix == ".csv" else "npz" if suffix == ".npz" else "folder"
+            return "csv" if suffix in (".csv", ".tsv", ".parquet", ".pq") else "npz" if suffix == ".npz" else "folder"
         return "tfds" if self.name else "embedded"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +42,8 @@ def load(
     name: str | None = None,
     data_dir: str | None = None,
     separator: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    group: str | None = None,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     seconds: float | None = None,
@@ -71,6 +73,9 @@ def load(
         name: The data set for source `tfds`.
         data_dir: The folder in which tensorflow-datasets keeps prepared data.
         separator: For source `csv`: separates the labels of an example, where it may have several or none.
+        columns: For source `csv`: names of columns, such as `{"path": "image", "label": "diagnosis"}`.
+        group: For sources `folder` and `csv`: what belongs together, such as the photos of a patient: `parent` for the
+            folder that holds them, or a regular expression on their paths.
         size: Height and width in pixels to resize photos to; required for photos in files, whose sizes differ.
         channels: 1 for grayscale, 3 for RGB; by default the channels of photos that are pixels already, else 3.
         seconds: Length to which sounds are cut or padded; see `tlkit.data.sounds.frame` for the default.
@@ -81,7 +86,8 @@ def load(
         val_fraction: Share of examples for validation, where the source has no such split; see `tlkit.data.split`.
         test_fraction: Share of examples for the test, where the source has no splits at all.
         val_as_test: Use the source's val split as the test split, and take validation examples out of train.
-        strict: Raise an error for an example that cannot be decoded instead of setting it aside.
+        strict: Raise an error for an example that cannot be decoded, or a row of a table that cannot be used, instead
+            of setting it aside.
         check: Decode every example now. If False, files are only hashed, and `Photos.read` raises an error for one that
             cannot be decoded; for features, which may be in the activation store already.
         memory: Maximum bytes of decoded examples in memory; beyond it, examples are decoded again in every epoch. By
@@ -104,7 +110,17 @@ def load(
     if isinstance(source, Examples):
         examples = source
     else:
-        examples = load_source(source, path=path, name=name, data_dir=data_dir, separator=separator, white=white)
+        examples = load_source(
+            source,
+            path=path,
+            name=name,
+            data_dir=data_dir,
+            separator=separator,
+            columns=columns,
+            group=group,
+            strict=strict,
+            white=white,
+        )
     shape, rate = _shape(examples, Framing(size, channels, seconds))
     _warn(*examples.notes)
     reading = _reading(examples, resize, white)

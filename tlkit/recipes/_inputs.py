@@ -23,6 +23,9 @@ def listed(config: configs.Data) -> data.Examples:
         name=config.name,
         data_dir=config.data_dir,
         separator=config.separator,
+        columns=config.columns,
+        group=config.group,
+        strict=config.strict,
         white=config.white,
     )
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from tlkit.data.sources.archives import npz, npz_arrays
 from tlkit.data.sources.datasets import tfds
-from tlkit.data.sources.examples import SPLITS, Examples
+from tlkit.data.sources.examples import SPLITS, Examples, split_word
 from tlkit.data.sources.folders import folder
 from tlkit.data.sources.tables import Files, csv_file
 from tlkit.errors import InvalidInput
 
 __all__ = [
-    "SPLITS", "Examples", "Files", "csv_file", "embedded", "folder", "load_source", "npz", "npz_arrays", "tfds",
+    "SPLITS", "Examples", "Files", "csv_file", "embedded", "folder", "load_source", "npz", "npz_arrays", "split_word",
+    "tfds",
 ]  # fmt: skip
 
 
@@ -25,6 +27,9 @@ def load_source(
     name: str | None = None,
     data_dir: str | None = None,
     separator: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    group: str | None = None,
+    strict: bool = False,
     white: float | None = None,
 ) -> Examples:
     """List the examples of a source.
@@ -35,6 +40,9 @@ def load_source(
         name: The data set for source `tfds`.
         data_dir: The folder in which tensorflow-datasets keeps prepared data.
         separator: For source `csv`; see `csv_file`.
+        columns: For source `csv`; see `csv_file`.
+        group: For sources `folder` and `csv`: what examples no split divides, by their paths; see `folder`.
+        strict: For source `csv`: raise an error for a row that cannot be used, instead of leaving it out.
         white: For source `npz`; see `npz`.
 
     Raises:
@@ -44,6 +52,8 @@ def load_source(
     >>> len(load_source("embedded").names)
     1797
     """
+    if group is not None and source not in ("folder", "csv"):
+        raise InvalidInput(f"data.group is {group!r}: it goes with data.source folder or csv")
     if source == "embedded":
         return embedded()
     if path is not None and "\\" in str(path):  # escaped, as in the config of a run
@@ -52,8 +62,8 @@ def load_source(
         if path is None:
             raise InvalidInput(f"data.path is None: data.source {source} needs it")
         if source == "csv":
-            return csv_file(path, separator)
-        return npz(path, white) if source == "npz" else folder(path)
+            return csv_file(path, separator, columns=columns, group=group, strict=strict)
+        return folder(path, group) if source == "folder" else npz(path, white)
     if source == "tfds":
         if name is None:
             raise InvalidInput("data.name is None: data.source tfds needs it, for example tf_flowers")

@@ -6,12 +6,13 @@ import contextlib
 import socket
 import threading
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tlkit.data.images import Content
-from tlkit.data.sources.examples import SPLITS, Examples, shown_names
+from tlkit.data.sources.examples import SPLITS, Examples, renamed_splits, shown_names, split_word
 from tlkit.display import few
 from tlkit.errors import InvalidInput, Unavailable, first_line
 
@@ -19,7 +20,8 @@ from tlkit.errors import InvalidInput, Unavailable, first_line
 def tfds(name: str, data_dir: str | None = None) -> Examples:
     """List the photos of a data set of tensorflow-datasets, after downloading and preparing it where necessary.
 
-    A prepared data set is read without a network. Photos stay encoded, and are held in memory.
+    A prepared data set is read without a network. Photos stay encoded, and are held in memory. Photos whose label is
+    -1 have none, and are left out.
 
     Args:
         name: Of the data set, optionally with its config and version: `tf_flowers`, `horses_or_humans:3.0.0`.
@@ -38,10 +40,10 @@ def tfds(name: str, data_dir: str | None = None) -> Examples:
         ) from error
     builder = _prepared(tensorflow_datasets, name, data_dir)
     image, label = _features(tensorflow_datasets, name, builder.info)
-    names_of_splits = {SPLITS[split]: split for split in builder.info.splits if split in SPLITS}
+    names_of_splits = _splits(list(builder.info.splits))
     if "train" not in names_of_splits:
         raise InvalidInput(f"data.name is {name!r}: it has no split train, only {few(list(builder.info.splits))}")
-    notes = []
+    notes = renamed_splits({theirs: split for split, theirs in names_of_splits.items() if theirs not in SPLITS})
     if unused := sorted(set(builder.info.splits) - set(names_of_splits.values())):
         notes.append(f"{name}: left out the splits {few(unused)}: only train, validation and test are used")
     decoding = tensorflow_datasets.decode.PartialDecoding(
@@ -50,18 +52,37 @@ def tfds(name: str, data_dir: str | None = None) -> Examples:
     labels: list[int] = []
     contents: list[Content] = []
     classes = shown_names(list(builder.info.features[label].names), "classes", notes)
+    unlabelled: list[str] = []
     examples = Examples([], labels, classes, [], contents, notes)
     for split, theirs in names_of_splits.items():
         dataset = builder.as_dataset(split=theirs, decoders=decoding, shuffle_files=False)
-        for i, example in enumerate(dataset.as_numpy_iterator()):
-            if example[label] < 0:  # by convention, the labels of this test split are secret
-                notes.append(f"{name}: left out the split {theirs}: its photos have no label")
-                break
-            examples.names.append(f"{theirs}/{i:06}")
+        here: list[str] = []  # photos without a label
+        count = 0
+        for count, example in enumerate(dataset.as_numpy_iterator(), 1):
+            photo = f"{theirs}/{count - 1:06}"
+            if example[label] < 0:  # by convention: the labels of some test splits are secret
+                here.append(photo)
+                continue
+            examples.names.append(photo)
             labels.append(int(example[label]))
             examples.splits.append(split if len(names_of_splits) > 1 else None)
             contents.append(example[image])
-    return examples
+        if here and len(here) == count:
+            notes.append(f"{name}: left out the split {theirs}: its photos have no label ({count})")
+        elif here:
+            notes.append(f"{name}: left out photos of {theirs} that have no label ({len(here)}): {few(here, 3)}")
+        unlabelled += here
+    return examples._replace(left_out={"no label": unlabelled} if unlabelled else {})
+
+
+def _splits(names: Sequence[str]) -> dict[str, str]:
+    """What the data set calls each split: by a word such as `validation`, else by a name that has one in it."""
+    found: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: name not in SPLITS):
+        split = SPLITS.get(name) or split_word(name)
+        if split and (split not in found):
+            found[split] = name
+    return {split: found[split] for split in ("train", "val", "test") if split in found}
 
 
 def _prepared(tensorflow_datasets: Any, name: str, data_dir: str | None) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,8 +18,12 @@ from tlkit.display import few, shown
 from tlkit.errors import InvalidInput
 from tlkit.untrusted import duplicates
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""The names of splits in folders, tables and data sets, and what each is called here."""
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""The words for splits in folders, tables and data sets, and what each is called here."""
 
 
 class Examples(NamedTuple):
@@ -31,7 +37,7 @@ class Examples(NamedTuple):
     notes: list[str]  # what the user should know, one line each
     kind: str = "photos"  # name of the modality
     separator: str | None = None  # between the labels of one example, where it may have several or none
-    groups: list[str] | None = None  # of each, such as its patient: no split divides a group
+    groups: list[str] | None = None  # of each, such as its patient; "" where it has none
     left_out: Mapping[str, list[str]] = MappingProxyType({})  # files and rows that are not used, by the reason
     white: float | None = None  # the value that was white in photos that became uint8; None where they are files
 
@@ -49,6 +55,26 @@ class Examples(NamedTuple):
     def encoded(self) -> bool:
         """Whether the contents are files still to be decoded, so that photos may differ in size."""
         return len(self.contents) > 0 and not isinstance(self.contents[0], np.ndarray)
+
+
+@functools.lru_cache(4096)
+def split_word(name: str) -> str | None:
+    """Return the split that a name speaks of: "train", "val" or "test"; None where it speaks of none, or of several.
+
+    A word for a split may have others before and after it, and any case; see `SPLITS`.
+
+    >>> [split_word(name) for name in ("Training", "seg_test", "val2017", "DevSet", "train_val", "trains", "latest")]
+    ['train', 'test', 'val', 'val', None, None, None]
+    """
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
+    found = {SPLITS.get(word.lower().removesuffix("set")) for word in words} - {None}
+    return found.pop() if len(found) == 1 else None
+
+
+def renamed_splits(names: Mapping[str, str]) -> list[str]:
+    """Return a note that says which name is taken for which split, where one is not called exactly so."""
+    renamed = [f"{name} is {split}" for name, split in names.items() if name != split]
+    return [f"splits by their names: {few(renamed)}"] if renamed else []
 
 
 def shown_names(names: list[str], what: str, notes: list[str]) -> list[str]:

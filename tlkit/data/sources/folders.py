@@ -3,89 +3,126 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tlkit.data.images import Content
-from tlkit.data.sources.examples import SPLITS, Examples, modality_of, shown_names
+from tlkit.data.sources.class_names import MISSING, class_name, nearly_equal
+from tlkit.data.sources.examples import SPLITS, Examples, modality_of, renamed_splits, shown_names, split_word
+from tlkit.data.sources.grouping import groups_by
+from tlkit.data.sources.litter import FOLDERS, beside_photos, hidden, litter
 from tlkit.display import few, shown
 from tlkit.errors import InvalidInput
 
 
 class _ClassFolder(NamedTuple):
-    """The files of one class in one split."""
+    """A folder with files of one class in one split."""
 
     split: str | None
-    label: int
+    name: str  # of the class
     path: Path
     files: list[Path]
 
+    def inner(self, file: Path) -> str:
+        """The folder directly below the class folder in which a file is; "" where there is none."""
+        parts = file.relative_to(self.path).parts
+        return parts[0] if len(parts) > 1 else ""
 
-def folder(path: str | Path) -> Examples:
+
+class _Found(NamedTuple):
+    """What the folder of the data holds."""
+
+    class_folders: list[_ClassFolder]
+    others: list[Path]  # files beside the class folders
+    unlabelled: list[Path]  # folders of files without a class, beside folders of splits, or of the test
+
+
+def folder(path: str | Path, group: str | None = None) -> Examples:
     """List the files of a folder that has one folder for each class, or one for each split with those of the classes.
 
-    Folders of splits are called `train`, `val` and `test`. Class folders may have subfolders. Names that start with a
-    dot are ignored; other files are left out and counted. A class folder may be a link; links further down are not
-    followed.
+    Folders of splits have a word for it in their names (see `split_word`); they may also stand inside each class
+    folder. Class folders may have other subfolders, but not all of them the same ones: these may be splits, or masks.
+    Names that start with a dot are ignored; other files are left out and counted, such as thumbnails and masks of
+    photos, and so are the photos of a test without class folders. A class folder may be a link; links further down are
+    not followed.
+
+    Args:
+        path: Of the folder.
+        group: `parent`, or a regular expression on the path, for `Examples.groups`; see `groups_by`.
 
     Raises:
         InvalidInput: the folder is missing or has no examples, a single class, an empty class, or examples of several
-            modalities; the splits have different classes; or a folder cannot be read.
+            modalities; the splits have different classes; all classes have the same subfolders; a folder cannot be
+            read; or there are no such groups.
     """
     try:
-        return _folder(Path(path))
+        return _folder(Path(path), group)
     except OSError as error:
         raise InvalidInput(
             f"{str(error.filename or path)!r} cannot be read: {error.strerror}; every folder of data.path must be"
         ) from error
 
 
-def _folder(root: Path) -> Examples:
+def _folder(root: Path, group: str | None) -> Examples:
     if not root.exists():
         raise InvalidInput(f"data.path is {str(root)!r}: no such folder")
     if not root.is_dir():
         raise InvalidInput(f"data.path is {str(root)!r}: not a folder; for a list of photos use --data.source csv")
-    classes, class_folders, others = _class_folders(root)
-    modality = modality_of(str(root), [f.relative_to(root).as_posix() for part in class_folders for f in part.files])
-    kind, suffixes = modality.name, modality.files.suffixes if modality.files else frozenset()
+    notes: list[str] = []
+    found = _class_folders(root, notes)
+    parts, left_out, kind = _sorted_out(root, found, notes)
+    parts = _inner_splits(root, parts, group, notes)
+    classes = sorted({part.name for part in parts}, key=shown)  # the order that source `csv` has for the same classes
+    position = {name: label for label, name in enumerate(classes)}
     names: list[str] = []
     labels: list[int] = []
     splits: list[str | None] = []
     contents: list[Content] = []
-    for split, label, path, files in class_folders:
-        examples = [f for f in files if f.suffix.lower() in suffixes]
-        others += [f for f in files if f.suffix.lower() not in suffixes]
-        if not examples:
-            raise InvalidInput(
-                f"{str(path)!r} holds no {modality.singular} ({len(files)} other files): put {kind} there "
-                f"({few(sorted(suffixes), 20)}) or remove the folder"
-            )
-        names += [f.relative_to(root).as_posix() for f in examples]
-        labels += [label] * len(examples)
-        splits += [split] * len(examples)
-        contents += examples
-    notes = []
-    if others:
-        ignored = few([f.relative_to(root).as_posix() for f in others])
-        notes.append(f"files ignored because they are not {kind} in a class folder ({len(others)}): {ignored}")
+    for split, name, _, files in parts:
+        names += [f.relative_to(root).as_posix() for f in files]
+        labels += [position[name]] * len(files)
+        splits += [split] * len(files)
+        contents += files
+    if missing := [name for name in classes if name in MISSING]:
+        notes.append(f"classes called as if they were no label: {few(missing)}; remove their folders if they are none")
+    notes += nearly_equal(classes)
+    groups = groups_by(group, names, [classes[label] for label in labels], kind, notes) if group else None
     classes = shown_names(classes, "classes", notes)
-    return Examples(shown_names(names, kind, notes), labels, classes, splits, contents, notes, kind)
+    return Examples(
+        names=shown_names(names, kind, notes),
+        labels=labels,
+        classes=classes,
+        splits=splits,
+        contents=contents,
+        notes=notes,
+        kind=kind,
+        groups=groups and [shown(name) for name in groups],
+        left_out=left_out,
+    )
 
 
-def _class_folders(root: Path) -> tuple[list[str], list[_ClassFolder], list[Path]]:
-    """The names of the classes, the class folders of all splits, and the files beside them."""
-    parents = _split_folders(root)
+def _class_folders(root: Path, notes: list[str]) -> _Found:
+    """Find the class folders of all splits, with all of their files, and the files beside them."""
+    parents, unlabelled = _split_folders(root, notes)
     classes: list[str] = []
     class_folders: list[_ClassFolder] = []
     others = _files(root)
     for split, parent in parents:
         folders = _folders(parent)
-        names = [f.name for f in folders]
+        names = sorted({class_name(f.name) for f in folders}, key=shown)
+        if not names and split == "test" and class_folders:  # its labels are secret, as in a competition
+            unlabelled.append(parent)
+            continue
         classes = classes or names
         if len(names) < 2:
             what = f"a single class, {names[0]!r}" if names else "no class folders"
-            raise InvalidInput(f"{str(parent)!r} has {what}: give two or more, each holding the photos of one class")
+            deeper = names and len(_folders(folders[0])) > 1
+            instead = f"; did you mean --data.path {str(folders[0])!r}?" if deeper else ""
+            raise InvalidInput(
+                f"{str(parent)!r} has {what}: give two or more, each holding the photos of one class{instead}"
+            )
         if names != classes:
             odd = sorted(set(names) ^ set(classes))
             raise InvalidInput(
@@ -93,30 +130,154 @@ def _class_folders(root: Path) -> tuple[list[str], list[_ClassFolder], list[Path
                 "every split needs the same class folders"
             )
         others += _files(parent) if parent != root else []
-        class_folders += [_ClassFolder(split, label, f, list(_walk(f))) for label, f in enumerate(folders)]
-    return classes, class_folders, others
+        class_folders += [_ClassFolder(split, class_name(f.name), f, list(_walk(f))) for f in folders]
+    return _Found(class_folders, others, unlabelled)
 
 
-def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
-    """The folders that contain class folders, with their splits: those of the splits, or `root` with None."""
+def _split_folders(root: Path, notes: list[str]) -> tuple[list[tuple[str | None, Path]], list[Path]]:
+    """The folders that contain class folders, with their splits (`root` with None if there are none), and others.
+
+    The others stand beside folders of splits and have no folders in them, so that their files have no class.
+    """
     folders = _folders(root)
-    of_splits = [f for f in folders if f.name.lower() in SPLITS]
-    others = [f.name for f in folders if f.name.lower() not in SPLITS]
-    if not of_splits or (others and not any(_folders(f) for f in of_splits)):  # a class may be called `train`
-        return [(None, root)]
-    if others:
-        raise InvalidInput(f"{str(root)!r} has {few(others)} beside {few([f.name for f in of_splits])}: move them away")
-    parents: list[tuple[str | None, Path]] = [(SPLITS[f.name.lower()], f) for f in of_splits]
-    for split in ("train", "val", "test"):
-        same = [f.name for s, f in parents if s == split]
-        if len(same) > 1:
-            raise InvalidInput(f"{str(root)!r} has several folders for the split {split}: {few(same)}")
-    return parents
+    of_splits = [f for f in folders if split_word(f.name)]
+    others = [f for f in folders if not split_word(f.name)]
+    if not _are_splits(of_splits, others):
+        return [(None, root)], []
+    several = sum(bool(_folders(_entered(f))) for f in of_splits) > 1  # else a class of trains stands beside others
+    if unclear := [f.name for f in others if not several or _folders(f)]:
+        raise InvalidInput(
+            f"{str(root)!r} has {few(unclear)} beside {few([f.name for f in of_splits])}: move them away"
+        )
+    named: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    for f in of_splits:
+        named[split_word(f.name) or ""].append(f)
+    for split, its in named.items():
+        if len(its) > 1:
+            same = few([f.name for f in its])
+            raise InvalidInput(f"{str(root)!r} has several folders for the split {split}: {same}; keep one of them")
+    notes += renamed_splits({its[0].name: split for split, its in named.items() if its})
+    return [(split, _entered(its[0])) for split, its in named.items() if its], others
+
+
+def _are_splits(of_splits: list[Path], others: list[Path]) -> bool:
+    """Whether folders with words for splits in their names are splits: classes may be called so, as may a train."""
+    inner = [{class_name(f.name) for f in _folders(_entered(folder))} for folder in of_splits]
+    if any(f.name.lower() in SPLITS for f in of_splits):
+        return not others or any(inner)
+    words = [split_word(f.name) for f in of_splits]
+    if "train" not in words or (len(words) > 1 and set(words) == {"train"} and not any(inner)):
+        return False
+    return not others or (len(inner) > 1 and len(set.intersection(*[names for names in inner if names] or [set()])) > 1)
+
+
+def _entered(path: Path) -> Path:
+    """The folder, or the one of the same name or split that alone is in it, as archives are unpacked."""
+    inner = [*_folders(path), *(f for f in _files(path) if not litter(f.relative_to(path)))]
+    if len(inner) != 1 or not inner[0].is_dir():
+        return path
+    same = inner[0].name.lower() == path.name.lower() or split_word(inner[0].name) == split_word(path.name)
+    return _entered(inner[0]) if same else path
+
+
+def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_ClassFolder], dict[str, list[str]], str]:
+    """The class folders with their examples alone, the other files by what they are, and the kind of the examples."""
+    left_out: dict[str, list[str]] = defaultdict(list)
+
+    def leave_out(file: Path, what: str) -> None:
+        left_out[what].append(shown(file.relative_to(root).as_posix()))
+
+    parts = [part._replace(files=[]) for part in found.class_folders]
+    for part, old in zip(parts, found.class_folders, strict=True):
+        for f in old.files:
+            if what := litter(f.relative_to(root)):
+                leave_out(f, what)
+            else:
+                part.files.append(f)
+    modality = modality_of(str(root), [f.relative_to(root).as_posix() for part in parts for f in part.files])
+    kind, suffixes = modality.name, modality.files.suffixes if modality.files else frozenset()
+    others = f"not {kind} in a class folder"
+    for f in found.others:
+        leave_out(f, litter(f.relative_to(root)) or others)
+    for i, part in enumerate(parts):
+        examples = [f for f in part.files if f.suffix.lower() in suffixes]
+        for f in part.files:
+            if f.suffix.lower() not in suffixes:
+                leave_out(f, others)
+        if not examples:
+            raise InvalidInput(
+                f"{str(part.path)!r} holds no {modality.singular} ({len(part.files)} other files): put {kind} there "
+                f"({few(sorted(suffixes), 20)}) or remove the folder"
+            )
+        beside = beside_photos(examples, part.path) if kind == "photos" else {}
+        for what, files in beside.items():
+            for f in files:
+                leave_out(f, what)
+        leaving = {f for files in beside.values() for f in files}
+        parts[i] = part._replace(files=[f for f in examples if f not in leaving])
+    if ignored := left_out.get(others):
+        notes.append(f"files ignored because they are {others} ({len(ignored)}): {few(ignored)}")
+    if counts := {what: names for what, names in left_out.items() if what != others}:
+        what = ", ".join(f"{len(names)} {what}" for what, names in counts.items())
+        notes.append(f"files left out: {what} (such as {few([names[0] for names in counts.values()])})")
+    for path in found.unlabelled:
+        files = [f for f in _walk(path) if f.suffix.lower() in suffixes and not litter(f.relative_to(root))]
+        for f in files:
+            leave_out(f, "no label")
+        if files:
+            name = path.relative_to(root).as_posix()
+            notes.append(f"{name} has no class folders: its {kind} have no label and are left out ({len(files)})")
+    return parts, dict(left_out), kind
+
+
+def _inner_splits(root: Path, parts: list[_ClassFolder], group: str | None, notes: list[str]) -> list[_ClassFolder]:
+    """Take folders inside of each class for splits where they are called so; refuse others that all classes have."""
+    inner: dict[str, set[str]] = defaultdict(set)  # by class; "" where files lie in the class folder itself
+    for part in parts:
+        inner[part.name] |= {part.inner(f) for f in part.files}
+    every = set().union(*inner.values())
+    words = {name: split_word(name) or "" for name in sorted(every)}
+    if not any(part.split for part in parts) and "train" in words.values() and len(every) > 1 and all(words.values()):
+        for split in ("train", "val", "test"):
+            if len(same := [name for name in words if words[name] == split]) > 1:
+                raise InvalidInput(f"the class folders of {str(root)!r} have several folders for {split}: {few(same)}")
+        notes.append(f"splits by the folders inside of each class: {few(list(words))}")
+        notes += renamed_splits(words)
+        return [
+            part._replace(split=words[name], files=[f for f in part.files if part.inner(f) == name])
+            for name in sorted(words, key=lambda name: list(SPLITS.values()).index(words[name]))
+            for part in parts
+        ]
+    common = sorted(set.intersection(*inner.values()) - {""})
+    if len(common) > 1 and not group:
+        raise InvalidInput(
+            f"all of {few(list(inner), 3)} in {str(root)!r} hold the folders {few(common, 3)}: if {few(list(inner), 3)}"
+            f" are splits, rename them train, val and test; if they are classes, leave one of these folders in each "
+            "(as of images and masks), or give --data.group parent if each is a group, such as a patient"
+        )
+    pairs = [_twins(part) for part in parts]
+    if all(pairs):
+        notes.append(
+            f"every class has two folders with files of the same names (such as {few(pairs, 2)}): "
+            "if one holds masks or copies of the other, move it away: its files are used as photos"
+        )
+    return parts
+
+
+def _twins(part: _ClassFolder) -> str:
+    """The two folders in a class folder that hold files of the same names; "" where it has others too."""
+    stems: dict[str, set[str]] = defaultdict(set)
+    for f in part.files:
+        stems[part.inner(f)].add(f.stem)
+    first, *rest = stems.values()
+    same = len(stems) == 2 and len(first) > 1 and first == rest[0] and "" not in stems
+    return " and ".join(f"{part.path.name}/{name}" for name in sorted(stems)) if same else ""
 
 
 def _folders(path: Path) -> list[Path]:
-    folders = [f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".")]
-    folders.sort(key=lambda f: shown(f.name))  # the order that source `csv` has for the same classes
+    """The folders in one that may be classes or splits."""
+    folders = [f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".") and f.name.lower() not in FOLDERS]
+    folders.sort(key=lambda f: (shown(class_name(f.name)), f.name))
     for f in folders:
         if f.is_symlink() and f.resolve() in (path.resolve(), *path.resolve().parents):
             raise InvalidInput(f"{str(f)!r} is a link to a folder above it: remove the link")
@@ -124,7 +285,14 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith("."))
+    """The files in a folder, and all in such folders that are no class."""
+    files: list[Path] = []
+    for entry in sorted(path.iterdir()):
+        if entry.name.lower() in FOLDERS and entry.is_dir():
+            files += _walk(entry)
+        elif entry.is_file() and not hidden(entry.name):
+            files.append(entry)
+    return files
 
 
 def _walk(path: Path) -> Iterator[Path]:
@@ -132,5 +300,5 @@ def _walk(path: Path) -> Iterator[Path]:
         raise error
 
     for folder_name, inner, files in os.walk(path, onerror=stop):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        yield from (Path(folder_name) / name for name in sorted(files) if not name.startswith("."))
+        inner[:] = sorted(name for name in inner if not hidden(name))
+        yield from (Path(folder_name) / name for name in sorted(files) if not hidden(name))

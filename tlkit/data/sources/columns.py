@@ -1,0 +1,171 @@
+"""Which columns of a table hold the paths, labels, splits and groups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from tlkit.data.sources.examples import SPLITS, split_word
+from tlkit.data.sources.tabular import Table
+from tlkit.display import cut, few, shown
+from tlkit.errors import InvalidInput
+
+OTHER_NAMES = {
+    "path": (
+        "paths", "file", "files", "filename", "filenames", "file_name", "filepath", "filepaths", "file_path", "image",
+        "images", "image_path", "img", "img_path", "photo", "sound", "audio",
+    ),
+    "label": ("labels", "class", "class_name", "classname", "category", "target"),
+    "split": ("set", "subset", "partition", "dataset", "data_set", "fold", "is_valid", "is_val", "is_test", "is_train"),
+    "group": (),
+}  # fmt: skip
+"""What other people call the columns, in small letters; of splits only if every value in them is one."""
+
+ABOUT_GROUPS = frozenset(("patient", "patient_id", "subject", "subject_id", "lesion_id", "video", "video_id"))
+"""Columns, in small letters, that are likely to hold groups; they are not taken without the user's word."""
+
+_YES = frozenset(("true", "1", "yes"))
+_NO = frozenset(("false", "0", "no"))
+
+
+class Columns(NamedTuple):
+    """The places of the columns in the header."""
+
+    path: int
+    label: int
+    split: int | None
+    group: int | None
+    booleans: str | None  # the split that "true" stands for, where the column of splits holds true and false
+    notes: list[str]
+
+    def split_of(self, text: str) -> str | None:
+        """The split that a cell names, or None."""
+        if self.booleans is None:
+            return split_word(text)
+        return self.booleans if text.lower() in _YES else "train" if text.lower() in _NO else None
+
+
+def known(header: Sequence[str]) -> int:
+    """How many columns of a header have a known name.
+
+    >>> known(["Path", "Label", "Split", "age"]), known(["Path;Label;Split;age"])
+    (3, 0)
+    """
+    names = {name for role, others in OTHER_NAMES.items() for name in (role, *others)}
+    return sum(_plain(cell) in names for cell in header)
+
+
+def find_columns(where: str, table: Table, given: Mapping[str, str], separator: str | None) -> Columns:
+    """Find the columns of a table: by the names that are given, else by `path`, `label`, `split` and `group`, in any
+    case, else by other names that are usual (see `OTHER_NAMES`). What is not obvious is said in the notes.
+
+    Args:
+        where: What errors begin with.
+        table: Its rows are read, for their values tell which column holds splits.
+        given: Names of columns, by what they are for.
+        separator: Between several labels of an example; the column may then be called labels.
+
+    Raises:
+        InvalidInput: there is no column for paths or labels, or there are several for one purpose.
+    """
+    header = [name.strip() for name in table.header]
+    path, label = (_required(where, header, role, given) for role in ("path", "label"))
+    split, group = (_called(where, header, role, given) for role in ("split", "group"))
+    values = _split_columns(table, (path, label))
+    if split is None:
+        split = _only(where, header, "split", [i for i in values if _plain(header[i]) in OTHER_NAMES["split"]])
+    places = {"path": path, "label": label, "split": split, "group": group}
+    notes = []
+    said = {*given, *(["label"] if separator and _plain(header[label]) == "labels" else [])}
+    others = {role: i for role, i in places.items() if i is not None and role not in said and _plain(header[i]) != role}
+    if others:
+        notes.append("columns by their names: " + few([f"{header[i]} is {role}" for role, i in others.items()]))
+    notes += _ignored(header, places, values)
+    return Columns(path, label, split, group, None if split is None else values.get(split), notes)
+
+
+def _required(where: str, header: Sequence[str], role: str, given: Mapping[str, str]) -> int:
+    """The column for paths or labels."""
+    place = _called(where, header, role, given)
+    if place is None:
+        place = _only(where, header, role, [i for i, name in enumerate(header) if _plain(name) in OTHER_NAMES[role]])
+    if place is None:
+        raise InvalidInput(
+            f"{where}: no column {role!r} among {cut(str(header), 300)}: give a header path,label[,split], or say "
+            f"which it is with --data.columns '{{{role}: NAME}}'"
+        )
+    return place
+
+
+def _called(where: str, header: Sequence[str], role: str, given: Mapping[str, str]) -> int | None:
+    """The column whose name is given, or is that of the role: exactly, or else in other letters."""
+    name = given.get(role, role).strip()
+    for found in ([i for i, each in enumerate(header) if each == name],
+                  [i for i, each in enumerate(header) if _plain(each) == _plain(name)]):  # fmt: skip
+        if len(found) > 1:
+            raise InvalidInput(f"{where}: {len(found)} columns {name!r}: keep one")
+        if found:
+            return found[0]
+    if role in given:
+        raise InvalidInput(
+            f"{where}: data.columns says that {role} is {name!r}, which is not one of {cut(str(header), 300)}"
+        )
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_.-]+", "_", name.strip().lower())
+
+
+def _only(where: str, header: Sequence[str], role: str, found: Sequence[int]) -> int | None:
+    names = [header[i] for i in found]
+    if len(found) > 1 and len(set(names)) == 1:
+        raise InvalidInput(f"{where}: {len(found)} columns {names[0]!r}: keep one")
+    if len(found) > 1:
+        raise InvalidInput(
+            f"{where}: each of the columns {few(names)} may be {role}: say which with "
+            f"--data.columns '{{{role}: {names[0]}}}'"
+        )
+    return found[0] if found else None
+
+
+def _split_columns(table: Table, taken: Sequence[int]) -> dict[int, str | None]:
+    """The columns in which every value names a split; and the split that "true" stands for in those of true and false.
+
+    A column such as `is_valid` of true and false is among them.
+    """
+    words = {i: set[str]() for i in range(len(table.header)) if i not in taken}
+    booleans = {i: set[str]() for i in words if _plain(table.header[i]).startswith("is_")}
+    for _, cells in table.rows():
+        for found, names in ((words, None), (booleans, _YES | _NO)):
+            for i in list(found):
+                text = cells[i].strip().lower()
+                if text and not (text in names if names else split_word(text)):
+                    del found[i]
+                elif text:
+                    found[i].add(text)
+        if not words and not booleans:
+            break
+    columns: dict[int, str | None] = {i: None for i, texts in words.items() if texts}
+    for i, texts in booleans.items():
+        if texts and (split := split_word(table.header[i])) in ("val", "test"):
+            columns[i] = split
+    return columns
+
+
+def _ignored(header: Sequence[str], places: Mapping[str, int | None], values: Mapping[int, str | None]) -> list[str]:
+    """Notes about columns that are not used and would change the splits."""
+    notes = []
+    for i, name in enumerate(header):
+        if i in places.values():
+            continue
+        advice = f"--data.columns '{{split: {shown(name)}}}'"
+        if places["split"] is None and i in values:
+            notes.append(f"column {name!r} is ignored although its values are splits: to use it give {advice}")
+        elif places["split"] is None and _plain(name) in OTHER_NAMES["split"] and "data" not in _plain(name):
+            notes.append(f"column {name!r} is ignored: its values are not {few(list(SPLITS), 20)}")
+        elif places["group"] is None and _plain(name) in ABOUT_GROUPS:
+            advice = f"--data.columns '{{group: {shown(name)}}}'"
+            notes.append(f"column {name!r} is ignored: {advice} keeps the examples of each in one split")
+    return notes
