@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_arrays
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tlkit import config
-from tlkit.data import bits, decode, headers, images, load
+from tlkit.data import Examples, bits, decode, headers, images, load
 from tlkit.data.modalities import PHOTOS, Reading
 from tlkit.data.white import white_of
 from tlkit.errors import InvalidInput
@@ -442,3 +444,30 @@ def test_a_dark_array_beside_bright_ones_stays_dark(tmp_path: Path):
     pixels, reading, *_ = read_npz(write_npz(tmp_path / "a.npz", values))
     assert reading.white == 1
     assert pixels[3].max() == 1
+
+
+def test_pixels_in_memory_stay_as_they_are():
+    masks = list(PIXELS // 128)
+    examples = Examples([f"{n}" for n in range(40)], [0, 1] * 20, ["a", "b"], [None] * 40, masks, [])
+    splits = load(examples)
+    assert splits.reading == Reading()
+    assert splits.train.read([0]).max() == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    deep=st.sampled_from(["12 in 16", "12, TIFF", "12, RGB", "0 to 1"]),
+    cut=st.integers(0, 200),
+    damage=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), max_size=4),
+)
+def test_damage_gives_a_range_or_a_clear_error(deep: str, cut: int, damage: list[tuple[int, int]]):
+    data = bytearray(FORMS[deep][0](GRAY))
+    for place, value in damage:
+        data[place % len(data)] = value
+    try:
+        found = images.value_range(bytes(data[: len(data) - cut]))
+    except InvalidInput as error:
+        assert str(error).startswith("the image: ")
+        assert "\n" not in str(error)
+    else:
+        assert found is None or found.high >= 0
