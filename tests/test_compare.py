@@ -193,6 +193,21 @@ def test_more_pairs_are_corrected_and_runs_that_cannot_be_paired_are_shown_with_
     assert "Settings: no differences" in printed
 
 
+def test_photos_of_one_group_are_no_more_than_one(folder: Path, capsys):
+    groups = [str(place // 10) for place in range(COUNT)]
+    grouped = [{**said(right(count)), "group": groups} for count in (90, 70)]
+    constant = {"test_majority_accuracy": 0.5}
+    names = [log(f"run {place}", table, ours(0.9, **constant)) for place, table in enumerate(grouped)]
+    rows, (pair,) = compare.run(Compare(names))
+    assert (rows[0]["low"], rows[0]["high"]) == evaluation.wilson_of_groups(right(90), groups)
+    assert (pair["only_first"], pair["only_second"], pair["p_value"], pair["groups"]) == (20, 0, 0.5, 10)
+    assert pair["verdict"] == "no clear difference"
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "on the test examples, with interval by groups; ex/s" in printed
+    assert "always the class that is most frequent in training: accuracy 0.500" in printed
+    assert "A-B: photos of one group are not independent, so whole groups are swapped instead" in printed
+
+
 def test_a_difference_that_is_clear_alone_is_not_among_many(folder: Path, capsys):
     counts = (90, 84, 84, 84)
     names = [log(f"run {place}", said(right(count)), ours(count / 100)) for place, count in enumerate(counts)]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import stats
 from sklearn import metrics
 
 from tlkit import backbones, builders, cli, config, data, evaluation, labels, plots, serving
@@ -259,6 +260,27 @@ def test_the_interval_of_the_map_is_the_bootstraps():
     assert evaluation.map_interval(there, there) == (1, 1)
 
 
+def test_the_interval_of_the_map_draws_whole_groups():
+    probabilities, there = random_scores(60, 3)
+    groups = np.repeat(list("abcdefghijkl"), 5)
+    drawn = []
+    for times in np.random.default_rng(5).multinomial(12, np.full(12, 1 / 12), size=100):
+        weights = np.repeat(times, 5)
+        kept = there[weights > 0].any(axis=0)
+        areas = [
+            metrics.average_precision_score(there[:, label], probabilities[:, label], sample_weight=weights)
+            for label in np.flatnonzero(kept)
+        ]
+        drawn.append(np.mean(areas))
+    tail = stats.norm.cdf(-np.sqrt(12 / 11) * stats.t.ppf(0.975, 11))  # Hesterberg 2015
+    expected = np.quantile(drawn, [tail, 1 - tail])
+    assert evaluation.map_interval(probabilities, there, 5, 100, groups) == pytest.approx(tuple(expected))
+    assert evaluation.map_interval(probabilities, there, groups=["a"] * 60) == (0, 1)
+    scores = evaluation.score("test", probabilities, there, groups=groups)
+    assert scores.map_interval == evaluation.map_interval(probabilities, there, groups=groups)
+    assert scores.interval == evaluation.wilson_of_groups((probabilities > 0.5) == (there > 0), groups)
+
+
 def test_two_classes_have_the_scores_of_the_second():
     rng = np.random.default_rng(0)
     known = rng.integers(0, 2, 100)
@@ -412,6 +434,7 @@ def test_finetune_learns_several_labels_and_all_that_follows_knows_it(
     assert "95 % bootstrap interval" in printed
     run = mlflow.search_runs(search_all_experiments=True, output_format="list")[0]
     found = run.data.metrics
+    assert f"(of labels; always what most examples have: {found['test_majority_accuracy']:.4f}; all labels" in printed
     assert found["test_auc"] > 0.75  # chance is 0.5, with a standard error of about 0.06
     assert found["test_map_low"] < found["test_map"] < found["test_map_high"]
     assert "**Test mAP" in run.data.tags["mlflow.note.content"]

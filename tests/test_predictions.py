@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_what_a_run_logs_is_read_back(folder: Path):
     hashes = ["1e5", "0012", "true"]  # what a careless reader takes for numbers
     classes = ["1", "2024-05-05", "ñ"]
     probabilities = np.array([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0, 0, 1]], np.float32)
-    table = predictions.table("validation", names, hashes, np.array([1, 1, 2]), probabilities, classes)
+    table = predictions.table("validation", names, hashes, np.array([1, 1, 2]), probabilities, classes, ["1", "1", "2"])
     with mlflow.start_run() as run:
         mlflow.log_table(table, predictions.FILE)
     found = predictions.read(run.info.run_id)
@@ -62,6 +63,7 @@ def test_what_a_run_logs_is_read_back(folder: Path):
     assert found.probability_of_label.tolist() == [0.25, 0.75, 1]
     assert found.correct.tolist() == [False, True, True]
     assert found.correct.dtype == bool
+    assert found.groups == ["1", "1", "2"]
     assert predictions.same_examples(found, found)
 
 
@@ -104,16 +106,54 @@ def test_mcnemar_agrees_with_a_worked_example_and_with_the_definition():
 
 def test_mcnemar_of_equal_ones_is_one_and_shapes_are_checked():
     right = np.array([True, False, True])
-    assert predictions.mcnemar(right, right) == (3, 0, 0, 1.0)
+    assert predictions.mcnemar(right, right)[:4] == (3, 0, 0, 1.0)
     with pytest.raises(ValueError, match=r"the shapes are \(3,\) and \(2,\)"):
         predictions.mcnemar(right, right[:2])
+
+
+def test_groups_are_swapped_as_wholes():
+    rng = np.random.default_rng(0)
+    first, second = rng.random((2, 30)) < 0.6
+    alone = predictions.mcnemar(first, second, np.arange(30))
+    assert alone.p_value == pytest.approx(predictions.mcnemar(first, second).p_value)
+    groups = np.sort(rng.integers(0, 8, 30))
+    count = len(set(groups))
+    found = predictions.mcnemar(first, second, groups)
+    sums = np.array([np.sum((first.astype(int) - second)[groups == group]) for group in set(groups)])
+    signs = np.array(list(itertools.product([-1, 1], repeat=count)))
+    assert found.p_value == pytest.approx(np.mean(np.abs(signs @ sums) >= abs(sums.sum())))
+    assert found.test == f"exact permutation test of {count} groups"
+
+
+def test_equally_good_models_seldom_differ_by_groups():
+    rng = np.random.default_rng(0)
+    groups, p_values = np.repeat(np.arange(20), 10), []
+    for _ in range(200):
+        first, second = np.repeat(rng.random((2, 20)) < 0.7, 10, axis=1)  # right or wrong on whole groups
+        p_values.append([predictions.mcnemar(first, second, each).p_value for each in (None, groups)])
+    by_photos, by_groups = np.mean(np.array(p_values) < 0.05, axis=0)
+    assert by_groups <= 0.08
+    assert by_photos > 0.4
+
+
+def test_groups_are_a_column_and_count_where_either_has_them():
+    probabilities = np.eye(2)[[0, 0, 1, 1]]
+    arguments = "test", list("abcd"), list("abcd"), np.array([0, 1, 0, 1]), probabilities, ["cat", "dog"]
+    table = predictions.table(*arguments, ["x", "x", "y\n", "y\n"])
+    assert table["group"] == ["x", "x", r"y\n", r"y\n"]
+    assert list(table) == [*COLUMNS[:3], "group", *COLUMNS[3:]]
+    first = made("abcd", "xyxy", "xyxy")
+    second = made("dcba", "yxyx", "yxxy")._replace(groups=["2", "1", "1", "1"])  # wrong: a and b, of group 1
+    assert predictions.paired(first, second) == (4, 2, 0, 1.0, 2)
+    assert predictions.paired(second, first) == (4, 0, 2, 1.0, 2)
+    assert predictions.paired(first, second._replace(groups=None)).p_value == 0.5
 
 
 def test_pairs_are_joined_by_content_in_any_order():
     first = made("abcd", "xxyy", "xxyx")  # right: a, b, c
     second = made("dcba", "yyxx", "yyxy")  # right: d, c, b
     assert predictions.same_examples(first, second)
-    assert predictions.paired(first, second) == (4, 1, 1, 1.0)
+    assert predictions.paired(first, second) == (4, 1, 1, 1.0, None)
 
 
 def test_copies_of_a_file_are_joined_by_their_labels_then_their_order():

@@ -26,8 +26,9 @@ import yaml
 from conftest import write_photos
 from PIL import Image
 
-from tlkit import cli, config, data, errors, features, labels, probes
-from tlkit.recipes import feature_extraction, finetune, predict
+from tlkit import cli, config, data, errors, evaluation, features, labels, probes
+from tlkit.recipes import _decisions, _inputs, _jobs, _results, feature_extraction, finetune, predict, train
+from tlkit.recipes import tune as tune_recipe
 from tlkit.training import finetuning
 
 QUICK = ["--backbone.name", "LetterNet", "--backbone.weights", "none", "--head.epochs", "1"]
@@ -137,6 +138,7 @@ def test_finetune_leaves_a_run_with_everything_in_it(finished: Finished):
     assert run.data.params["full.learning_rate"] == "0.0003"
     assert run.data.params["backbone.name"] == "LetterNet"
     assert run.data.params["augment.flip"] == "True"
+    assert run.data.params["positive"] in ("green", "red")
     assert run.data.tags["recipe"] == "finetune"
     assert len(run.data.tags["dataset_digest"]) == 64
     assert artifacts(run) == {
@@ -218,6 +220,89 @@ def test_feature_extraction_leaves_a_model_that_says_what_the_solver_says(folder
     assert run.data.metrics["test_accuracy"] == result.scores.accuracy == pytest.approx(right.mean())
     assert run.data.metrics["l2"] == probe.l2
     assert "regularization.png" in artifacts(run)
+
+
+def test_a_score_stands_beside_what_says_nothing(folder: Path, capsys: pytest.CaptureFixture):
+    photos = write_photos(folder / "uneven", {"green": 8, "red": 40})
+    assert extract(photos) == 0
+    out, run = capsys.readouterr().out, one_run()
+    found = run.data.metrics
+    assert f"; always 'red': {found['test_majority_accuracy']:.4f})" in out
+    assert f"(always 'red': {found['cross_validated_majority_accuracy']:.3f})" in out
+    assert f"test balanced accuracy  {found['test_balanced_accuracy']:.4f}" in out
+    assert "positive: green, the rarer one in training; precision and recall are of it" in out
+    one, area = "test precision {:.3f}, recall {:.3f}", "average precision {:.3f} of 'green'"
+    assert f"{one.format(found['test_precision'], found['test_recall'])}, " in out
+    assert area.format(found["test_average_precision"]) in out
+    assert run.data.params["positive"] == "green"
+    note = run.data.tags["mlflow.note.content"]
+    assert f", always `red`: {found['test_majority_accuracy']:.3f}, balanced accuracy " in note
+    assert f"average precision {found['test_average_precision']:.3f} of `green`; trained" in note
+    assert config_of(run)["positive"] == "green"
+
+
+def config_of(run: mlflow.entities.Run) -> dict[str, Any]:
+    path = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/config.yaml")
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def test_the_positive_class_is_one_of_two():
+    find = _inputs.find_positive
+    assert find(None, ["a", "b", "c"], multi_label=False) is None
+    assert find("b", ["a", "b"], multi_label=False) == 1
+    assert find("cafe\u0301", ["bar", "caf\u00e9"], multi_label=False) == 1  # however the keyboard writes it
+    assert find(r"caf\xe9", ["bar", "caf\udce9"], multi_label=False) == 1  # as config.yaml of a run has it
+    for classes, multi_label, message in (
+        (["a", "b"], False, "positive is 'd', which is not a class; the classes are a, b: give one of them"),
+        (["a", "b", "d"], False, "positive is 'd', but there are 3 classes, and it is for two: leave it out"),
+        (["a", "d"], True, "positive is 'd', but examples may have several labels"),
+    ):
+        with pytest.raises(errors.InvalidInput, match=message):
+            find("d", classes, multi_label=multi_label)
+
+
+def test_without_one_the_positive_class_is_the_rarer_one():
+    def decide(labels: list[int], classes: str = "ab", **given: str) -> list[tuple[str, str]]:
+        made = _decisions.positive(config.FeatureExtraction(**given), list(classes), np.array(labels))
+        return [(decision.value, decision.reason.partition(" in training")[0]) for decision in made]
+
+    assert decide([0, 1, 1]) == [("a", "the rarer one")]
+    assert decide([0, 0, 1]) == [("b", "the rarer one")]
+    assert decide([0, 1]) == [("b", "the second of two equally frequent ones")]
+    assert decide([0, 1, 1], positive="b") == decide([0, 1, 2], "abc") == decide([[0, 1], [1, 0]]) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "recipe", "argv"),
+    [
+        (config.FeatureExtraction, feature_extraction, QUICK[:4]),
+        (config.Finetune, finetune, QUICK),
+        (config.Train, train, []),
+        (config.Tune, tune_recipe, ["--recipe", "train", "--space", "{full: {epochs: {choice: [1, 2]}}}"]),
+    ],
+)
+def test_an_unknown_positive_class_is_refused_before_a_photo_is_opened(
+    made: type, recipe: Any, argv: list[str], folder: Path, photos: Path, capsys: pytest.CaptureFixture, monkeypatch
+):
+    monkeypatch.setattr(data, "load", None)
+    path = ["--data.path", str(photos), "--data.image_size", "16"]
+    assert cli.call(made, recipe.run, [*path, *argv, "--positive", "blue"]) == 2
+    assert (
+        "positive is 'blue', which is not a class; the classes are green, red: give one of" in capsys.readouterr().err
+    )
+
+
+def test_a_part_of_the_scored_split_is_scored_with_its_groups():
+    photos = data.Photos.of(np.arange(6 * 4, dtype=np.uint8).reshape(6, 2, 2, 1), [0, 1, 1, 0, 1, 1])
+    test = dataclasses.replace(photos, given_groups=list("aabbcc"))
+    splits = data.Splits(["x", "y"], photos, photos, test, [], [])
+    job = _jobs.Job("train", config.Train(positive="x"))
+    probabilities = np.eye(2)[[0, 1, 1, 0, 0, 0]]
+    whole = _results.evaluate(job, splits, probabilities)
+    part = _results.evaluate(job, splits, probabilities, np.repeat([True, False, True], 2))
+    assert (whole.photos, whole.groups, whole.majority, whole.positive) == (6, 3, 1, 0)
+    assert (part.photos, part.groups, part.accuracy, part.majority_accuracy) == (4, 2, 0.5, 0.75)
+    assert whole.interval == evaluation.wilson_of_groups(np.array([1, 1, 1, 1, 0, 0]), test.given_groups)
 
 
 @pytest.mark.usefixtures("uncompiled")

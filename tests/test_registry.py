@@ -35,6 +35,7 @@ def logged(
     digest: str = "d",
     classes: Sequence[str] = ("cat", "dog"),
     kind: str | None = "photos",
+    groups: Sequence[str] | None = None,
 ) -> tuple[str, str]:
     """Log a run with a model and with the predictions of one that is right where `right` says; give URI and run id."""
     client = mlflow.MlflowClient()
@@ -47,7 +48,7 @@ def logged(
             labels = np.arange(len(right)) % 2
             probabilities = np.where((labels == 0) == right, 0.9, 0.1)[:, None] * [1, -1] + [0, 1]
             hashes = [f"{digest}{number}" for number in range(len(right))]
-            table = predictions.table(split, hashes, hashes, labels, probabilities, classes)
+            table = predictions.table(split, hashes, hashes, labels, probabilities, classes, groups)
             rows = [list(row) for row in zip(*table.values(), strict=True)]
             mlflow.log_dict({"columns": list(table), "data": rows}, predictions.FILE)  # as mlflow.log_table writes it
     model = client.create_logged_model(run.info.experiment_id, name="model", source_run_id=run.info.run_id)
@@ -178,6 +179,22 @@ def test_a_champion_with_too_few_errors_to_be_beaten(folder: Path, errors: int, 
         registered = register(right)
         assert (registered.alias, registered.reason.partition(" (McNemar's exact test)")[2]) == (alias, said)
     assert register(wrong()).alias == ("challenger" if said else "champion")  # better than that none can be
+
+
+def test_examples_of_one_group_count_as_one(folder: Path):
+    groups = [str(index // 4) for index in range(EXAMPLES)]
+    register(wrong(*range(16)), groups=groups)
+    uri, run_id = logged(wrong(), groups=groups)
+    mlflow.MlflowClient().log_metric(run_id, "test_majority_accuracy", 0.5)
+    registered = registry.register(uri, "letters", run_id)
+    assert registered.alias == "challenger"  # by photos p would be below 0.001
+    assert registered.reason.endswith(
+        "16, wrong where it was right: 0, p = 0.12 (exact permutation test of 10 groups); version 1 is wrong in only 4 "
+        "of their groups, too few for any version to beat it: compare on a larger test split"
+    )
+    assert "1.000 test accuracy (95 % interval 0.800 to 0.990; always the most frequent class: 0.500)" in (
+        version("2").description
+    )
 
 
 START = "not comparable with version {}, the champion then: "

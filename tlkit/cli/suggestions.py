@@ -29,6 +29,7 @@ MEANT = {
     **dict.fromkeys(("random_state", "random_seed"), "seed"),
     **dict.fromkeys(("n_trials", "max_trials"), "trials"),
     **dict.fromkeys(("aug", "augmentation"), "augment"),
+    **dict.fromkeys(("pos_label", "positive_class"), "positive"),
     "project": "experiment",
 }
 """Other programs' names of our settings: our last part of the name, or whole names, of which a recipe has one."""

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from tlkit.config.data import Augment, Graph, Views
 from tlkit.config.fields import require
 from tlkit.config.networks import Backbone, Builder
-from tlkit.config.training import Frozen, Full, Head, Logged, Phase, Registers, Run, Steady, Training
+from tlkit.config.training import Classifier, Frozen, Full, Head, Logged, Phase, Run, Steady, Training
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureExtraction(Registers, Frozen):
+class FeatureExtraction(Classifier, Frozen):
     """Put a new head on a frozen backbone: logistic regression on its features.
 
     Args:
@@ -77,7 +77,7 @@ class Train(Training):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tune(Registers, Frozen):
+class Tune(Classifier, Frozen):
     """Search the settings of a recipe; each trial is a run of it, and none sees the test photos.
 
     Args:
@@ -125,7 +125,7 @@ class Tune(Registers, Frozen):
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainGraph(Registers, Run):
+class TrainGraph(Classifier, Run):
     """Train a graph convolutional network to tell the classes of a graph's nodes.
 
     Args:

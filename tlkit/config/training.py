@@ -172,14 +172,17 @@ class Recipe(Run):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Registers:
-    """Settings of every recipe that may register its model.
+class Classifier:
+    """Settings of every recipe that leaves a classifier: how it is scored and registered.
 
     Args:
+        positive: Of two classes, the one whose precision, recall and average precision are reported; by default the
+            rarer one in the training split.
         register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
             same test split, otherwise at most the `challenger`.
     """
 
+    positive: str | None = None
     register: str | None = None
 
 
@@ -195,7 +198,7 @@ class Frozen(Recipe):
 
 
 @dataclasses.dataclass(frozen=True)
-class Training(Registers, Recipe):
+class Training(Classifier, Recipe):
     """Settings of every recipe that trains a classifier by gradient descent.
 
     Args:

@@ -39,17 +39,45 @@ def recalls(confusion: np.ndarray) -> list[tuple[float, float]]:
     return [wilson(right, count) if count else (0, 1) for right, count in rows]
 
 
+def majority(labels: np.ndarray) -> int:
+    """Return the most frequent class, the first of several.
+
+    Shapes:
+        labels: (examples,), positions in the classes
+
+    >>> majority(np.array([2, 0, 2, 0]))
+    0
+    """
+    return int(np.bincount(labels).argmax())
+
+
+def rarer(labels: np.ndarray) -> int:
+    """Return the less frequent of two classes, the second if both are equally frequent.
+
+    Shapes:
+        labels: (examples,), zeros and ones
+
+    >>> rarer(np.array([0, 1, 1])), rarer(np.array([0, 1]))
+    (0, 1)
+    """
+    return int(2 * np.sum(labels) <= len(labels))
+
+
 def by_class(
-    confusion: np.ndarray, classes: Sequence[str], average_precision: np.ndarray | None = None
+    confusion: np.ndarray,
+    classes: Sequence[str],
+    average_precision: np.ndarray | None = None,
+    recall_intervals: Sequence[tuple[float, float]] | None = None,
 ) -> dict[str, list[Any]]:
     """Make a table of the scores of each class, as columns; nan where a number is not defined.
 
-    Recall has its 95 % Wilson interval; a class that is never predicted has no precision.
+    Recall has its 95 % interval; a class that is never predicted has no precision.
 
     Args:
         confusion: As in `Scores`.
         classes: Names of the classes.
         average_precision: Average precision of each class, for one more column.
+        recall_intervals: As in `Scores`; by default Wilson's.
 
     >>> table = by_class(np.array([[1, 0], [1, 1]]), ["cat", "dog"])
     >>> table["class"], table["examples"], table["recall"], table["precision"]
@@ -60,7 +88,7 @@ def by_class(
     table: dict[str, list[Any]] = {"class": list(classes), "examples": true.tolist()}
     for name, (part, whole) in shares.items():
         table[name] = np.where(whole > 0, part / np.maximum(whole, 1), np.nan).tolist()
-    table["recall_low"], table["recall_high"] = map(list, zip(*recalls(confusion), strict=True))
+    table["recall_low"], table["recall_high"] = map(list, zip(*(recall_intervals or recalls(confusion)), strict=True))
     if average_precision is not None:
         table["average_precision"] = average_precision.tolist()
     return table

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 DRAWS = 1_000_000  # of a mean's bootstrap, in memory at a time
 TIMES = 2_000_000  # counts of examples in the draws of a mean average precision's bootstrap, in memory at a time
 
 
-def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(successes: float, trials: float, z: float = 1.959964) -> tuple[float, float]:
     """Compute the Wilson score interval of a share (Wilson 1927); z = 1.96 covers 95 %.
 
     Raises:
@@ -23,6 +25,52 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
     center = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     return max(0.0, float(center - half)), min(1.0, float(center + half))
+
+
+def wilson_of_groups(right: np.ndarray, groups: Sequence[str] | np.ndarray) -> tuple[float, float]:
+    """Compute the 95 % interval of a share whose trials are independent only between groups, such as patients.
+
+    It is Wilson's, of as many independent trials as would make the share vary as it does between the groups: their
+    effective number, by Student's t for the number of groups (Korn and Graubard 1998). A bootstrap that draws whole
+    groups is as wide where these are many, but too narrow where they are few. Where all groups have the same share,
+    each of them counts as one trial: how alike their trials are is then unknown.
+
+    Args:
+        right: Shape (examples,), or (examples, labels): whether each is right.
+        groups: Shape (examples,), the group of each example.
+
+    Raises:
+        ValueError: there are no trials, or the lengths disagree.
+
+    >>> alone, by_twos = np.arange(20), np.repeat(np.arange(10), 2)
+    >>> right = np.repeat([True, False], [16, 4])
+    >>> [[round(bound, 2) for bound in wilson_of_groups(right, groups)] for groups in (alone, by_twos)]
+    [[0.56, 0.93], [0.43, 0.96]]
+    """
+    if not len(right) or len(groups) != len(right):
+        raise ValueError(f"{len(right)} examples and {len(groups)} groups; each example, one at least, has a group")
+    from scipy import stats
+
+    place = np.unique(np.asarray(groups), return_inverse=True)[1]
+    count, trials, share = int(place.max()) + 1, right.size, float(right.mean())
+    # How many more of a group's trials are right than would be at the share of all.
+    excess = np.bincount(place, (right - share).reshape(len(right), -1).sum(axis=1))
+    variance = count / max(count - 1, 1) * float((excess**2).sum()) / trials**2
+    if count == 1 or np.allclose(excess, 0):
+        return wilson(share * count, count)
+    wider = stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975)
+    effective = min(trials, share * (1 - share) / variance) / wider**2
+    return wilson(share * effective, effective)
+
+
+def accuracy_interval(right: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> tuple[float, float]:
+    """Compute the 95 % interval of an accuracy: Wilson's, or where there are groups that of `wilson_of_groups`.
+
+    Shapes:
+        right: (examples,), whether each is right
+        groups: (examples,)
+    """
+    return wilson(int(right.sum()), len(right)) if groups is None else wilson_of_groups(right, groups)
 
 
 def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 10_000) -> tuple[float, float]:
@@ -56,33 +104,48 @@ def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 10_000) -> tup
 
 
 def map_interval(
-    probabilities: np.ndarray, labels: np.ndarray, seed: int = 0, resamples: int = 1000
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    seed: int = 0,
+    resamples: int = 1000,
+    groups: Sequence[str] | np.ndarray | None = None,
 ) -> tuple[float, float]:
     """Compute the 95 % percentile bootstrap interval of the mean average precision (Efron 1979).
 
-    Whole examples are drawn, with all their labels; a class that a draw has no example of is left out of its mean.
-    Where every draw is ranked without a mistake, both bounds are 1: the examples are too few or too easy.
+    Whole examples are drawn, with all their labels, or whole groups of them; a class that a draw has no example of is
+    left out of its mean. Where every draw is ranked without a mistake, both bounds are 1: the examples are too few or
+    too easy. With groups, the percentiles are those of Student's t for their number, as far out as the spread of so few
+    is too small (Hesterberg 2015); a single group has no interval: it is from 0 to 1.
 
     Args:
         probabilities: Shape (examples, classes).
         labels: Shape (examples, classes), of which one at least is not 0.
         seed: Seed of the draws.
         resamples: Number of draws.
+        groups: Shape (examples,), the group of each example; by default each is one of its own.
 
     >>> rng = np.random.default_rng(0)
     >>> labels = rng.random((200, 3)) < 0.3
     >>> [round(bound, 2) for bound in map_interval(rng.random((200, 3)) + labels / 2, labels)]
     [0.74, 0.84]
     """
-    count, rng, means = len(labels), np.random.default_rng(seed), []
-    at_once = max(1, TIMES // count)
+    examples, rng, means = len(labels), np.random.default_rng(seed), []
+    place = np.arange(examples) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    count, tail = int(place.max()) + 1, 0.025
+    if groups is not None:
+        from scipy import stats
+
+        if count == 1:
+            return 0.0, 1.0
+        tail = stats.norm.cdf(np.sqrt(count / (count - 1)) * stats.t.ppf(0.025, count - 1))
+    at_once = max(1, TIMES // examples)
     for start in range(0, resamples, at_once):
         draws = min(at_once, resamples - start)
-        times = rng.multinomial(count, np.full(count, 1 / count), size=draws).T.astype(np.int32)
+        times = rng.multinomial(count, np.full(count, 1 / count), size=draws).T.astype(np.int32)[place]
         areas = [_weighted(*pair, times) for pair in zip(probabilities.T, labels.T, strict=True)]
         drawn = np.array(areas)[:, ~np.isnan(areas).all(axis=0)]
         means.append(np.nanmean(drawn, axis=0))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)
 
 

@@ -34,6 +34,7 @@ class Predictions(NamedTuple):
         predicted: The most probable classes, by name; multi-label, all whose probability is above 0.5.
         probability_of_label: Probability that the model gave to the right class; multi-label, see `of_labels`.
         correct: Whether the prediction is right; multi-label, whether it is an exact match.
+        groups: The group of each, such as its patient; None where the data have no groups.
     """
 
     split: str
@@ -43,6 +44,7 @@ class Predictions(NamedTuple):
     predicted: np.ndarray
     probability_of_label: np.ndarray
     correct: np.ndarray
+    groups: list[str] | None = None
 
 
 class Paired(NamedTuple):
@@ -52,14 +54,21 @@ class Paired(NamedTuple):
         examples: Number of examples.
         only_first: Examples that the first gets right and the second wrong.
         only_second: Examples that the second gets right and the first wrong.
-        p_value: Two-sided p-value of McNemar's exact test: how often a difference at least as large would come by
-            chance if both were equally good.
+        p_value: Two-sided p-value: how often a difference at least as large would come by chance if both were equally
+            good.
+        groups: Number of groups that are swapped as wholes; None if each example is swapped for itself.
     """
 
     examples: int
     only_first: int
     only_second: int
     p_value: float
+    groups: int | None = None
+
+    @property
+    def test(self) -> str:
+        """The test's name."""
+        return "McNemar's exact test" if self.groups is None else f"exact permutation test of {self.groups} groups"
 
 
 def table(
@@ -69,6 +78,7 @@ def table(
     labels: np.ndarray,
     probabilities: np.ndarray,
     classes: Sequence[str],
+    groups: Sequence[str] | None = None,
 ) -> dict[str, list[Any]]:
     """Make the table of predictions, column by column, as `mlflow.log_table` takes it.
 
@@ -79,6 +89,7 @@ def table(
         labels: Shape (examples,), the right class of each. Multi-label: (examples, classes), zeros and ones.
         probabilities: Shape (examples, classes).
         classes: Names of the classes.
+        groups: The group of each example, for one more column.
 
     Multi-label, `label` and `predicted` name all classes of an example, with | between them, or none; a probability is
     that of exactly these, see `of_labels`, and `correct` is an exact match.
@@ -100,6 +111,8 @@ def table(
     if not np.isfinite(probabilities).all():
         raise ValueError("a probability is not finite: such a model predicts nothing")
     examples = {"file": [shown(name) for name in names], "digest": list(hashes), "split": [split] * count}
+    if groups is not None:
+        examples["group"] = [shown(group) for group in groups]
     if labels.ndim == 2:
         true, predicted = labels > 0.5, probabilities > 0.5
         return {
@@ -164,33 +177,59 @@ def read(run_id: str, client: MlflowClient | None = None) -> Predictions | None:
             predicted=np.array(columns["predicted"], dtype=str),
             probability_of_label=np.array(columns["probability_of_label"], dtype=float),
             correct=np.array(columns["correct"], dtype=bool),
+            groups=list(map(str, columns["group"])) if "group" in columns else None,
         )
     except (ValueError, TypeError, KeyError, IndexError, RecursionError):
         return None
 
 
-def mcnemar(first: np.ndarray, second: np.ndarray) -> Paired:
+def mcnemar(first: np.ndarray, second: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> Paired:
     """Compare two classifiers by McNemar's test (1947), exact: a binomial test on the examples where they differ.
+
+    Examples of one group are not independent. With groups, the two classifiers are swapped on whole groups, in all
+    possible ways: an exact permutation test, which is McNemar's where each group has one example.
 
     Args:
         first: Shape (examples,), whether the first has each example right.
         second: The same of the second, in the same order.
+        groups: Shape (examples,), the group of each.
 
     Raises:
         ValueError: the shapes disagree.
 
     >>> right = np.ones(20, dtype=bool)
     >>> mcnemar(right, np.arange(20) >= 6)
-    Paired(examples=20, only_first=6, only_second=0, p_value=0.03125)
+    Paired(examples=20, only_first=6, only_second=0, p_value=0.03125, groups=None)
+    >>> mcnemar(right, np.arange(20) >= 6, np.arange(20) // 3).p_value  # the six are of two groups
+    0.5
     """
     from scipy import stats
 
     if first.shape != second.shape:
         raise ValueError(f"the shapes are {first.shape} and {second.shape}; both must be of the same examples")
     only_first, only_second = int(np.sum(first & ~second)), int(np.sum(second & ~first))
+    if groups is not None:
+        place = np.unique(np.asarray(groups), return_inverse=True)[1]
+        differences = np.bincount(place, first.astype(int) - second.astype(int)).round().astype(int)
+        return Paired(len(first), only_first, only_second, _swapped(differences), len(differences))
     differ = only_first + only_second
     p_value = float(stats.binomtest(only_first, differ).pvalue) if differ else 1.0
     return Paired(len(first), only_first, only_second, p_value)
+
+
+def _swapped(differences: np.ndarray) -> float:
+    """Return the share of all choices of signs by which the sum is at least as far from zero as it is.
+
+    Shapes:
+        differences: (groups,), integers
+    """
+    shares, reach = np.ones(1), 0  # of the sums from -reach to reach
+    for step in np.abs(differences[differences != 0]).tolist():
+        wider = np.zeros(len(shares) + 2 * step)
+        wider[: len(shares)] += shares / 2
+        wider[2 * step :] += shares / 2
+        shares, reach = wider, reach + step
+    return float(min(1.0, shares[np.abs(np.arange(-reach, reach + 1)) >= abs(differences.sum())].sum()))
 
 
 def same_examples(first: Predictions, second: Predictions) -> bool:
@@ -199,9 +238,9 @@ def same_examples(first: Predictions, second: Predictions) -> bool:
 
 
 def paired(first: Predictions, second: Predictions) -> Paired:
-    """Compare two models' predictions for the same examples, in any order, by McNemar's test.
+    """Compare two models' predictions for the same examples, in any order, by McNemar's test; see `mcnemar`.
 
-    Multi-label, an example is right where all of its labels are.
+    Multi-label, an example is right where all of its labels are. Where either has groups, these count.
 
     Raises:
         InvalidInput: the examples differ.
@@ -212,7 +251,8 @@ def paired(first: Predictions, second: Predictions) -> Paired:
             f"of a {second.split} split, and they are not the same with the same labels: only predictions of the same "
             "examples can be compared in pairs"
         )
-    return mcnemar(first.correct[_order(first)], second.correct[_order(second)])
+    groups = next((np.array(each.groups)[_order(each)] for each in (first, second) if each.groups), None)
+    return mcnemar(first.correct[_order(first)], second.correct[_order(second)], groups)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

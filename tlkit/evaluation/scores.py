@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tlkit import config
-from tlkit.evaluation.classes import average_precision
-from tlkit.evaluation.intervals import bootstrap, map_interval, wilson
+from tlkit.evaluation.classes import average_precision, majority, rarer
+from tlkit.evaluation.intervals import accuracy_interval, bootstrap, map_interval, wilson_of_groups
+
+UNEQUAL = 1.5  # times the smallest class, from which the largest makes a split unequal
 
 
 class Scores(NamedTuple):
@@ -19,8 +22,8 @@ class Scores(NamedTuple):
         photos: Number of photos in the split.
         accuracy: Share of photos whose most probable label is right, 0 to 1. Multi-label: share of all labels that are
             predicted rightly as there or not, at probabilities above 0.5, as in Keras' BinaryAccuracy.
-        interval: 95 % Wilson interval of the accuracy. Multi-label: bootstrapped over the photos, as the labels of one
-            photo are not independent.
+        interval: 95 % Wilson interval of the accuracy; multi-label bootstrapped over the photos, as the labels of one
+            photo are not independent; with groups that of `wilson_of_groups`.
         loss: Mean negative logarithm of the probability of the right label. Multi-label: mean binary cross-entropy.
         f1: F1 score averaged over the classes that occur.
         auc: Area under the ROC curve: of class 1 where there are two, else each class against the rest, averaged over
@@ -32,6 +35,13 @@ class Scores(NamedTuple):
             classes and multi-label, else None.
         map_interval: Multi-label: 95 % bootstrap interval of `map`.
         exact_match: Multi-label: share of photos with all labels right.
+        balanced_accuracy: Mean recall of the classes that occur; multi-label None.
+        majority: Most frequent class of the training split; None if that is not known, and multi-label.
+        majority_accuracy: Accuracy of always predicting that class. Multi-label: of always predicting what is more
+            frequent for each label in the training split, there or not.
+        positive: Class of which precision, recall and average precision are among the metrics, where there are two.
+        groups: Number of groups of photos, such as patients; None if each photo is independent of all others.
+        recall_intervals: 95 % interval of each class's recall where there are groups; else see `recalls`.
     """
 
     split: str
@@ -45,6 +55,12 @@ class Scores(NamedTuple):
     average_precision: np.ndarray | None = None
     map_interval: tuple[float, float] | None = None
     exact_match: float | None = None
+    balanced_accuracy: float | None = None
+    majority: int | None = None
+    majority_accuracy: float | None = None
+    positive: int | None = None
+    groups: int | None = None
+    recall_intervals: list[tuple[float, float]] | None = None
 
     @property
     def multi_label(self) -> bool:
@@ -65,17 +81,29 @@ class Scores(NamedTuple):
             return "accuracy", self.accuracy, self.interval
         return "mAP", self.map, self.map_interval
 
-    def metrics(self) -> dict[str, float]:
+    @property
+    def unequal(self) -> bool:
+        """Whether the largest of the classes that occur has at least 1.5 times the photos of the smallest."""
+        if self.multi_label:
+            return False
+        sizes = self.confusion.sum(axis=1)
+        return bool(sizes.max() >= UNEQUAL * sizes[sizes > 0].min())
+
+    def metrics(self, suffix: str = "") -> dict[str, float]:
         """Return the scores under their names in MLflow: `test_accuracy`, `test_loss`, ...
 
-        With two classes also `test_precision`, `test_recall` and `test_average_precision` of class 1; multi-label
-        `test_map` with its bounds, `test_f1_micro` and `test_exact_match`.
+        With two classes also `test_precision`, `test_recall` and `test_average_precision` of class `positive`;
+        multi-label `test_map` with its bounds, `test_f1_micro` and `test_exact_match`.
+
+        Args:
+            suffix: End of all names, such as `_tta`: the scores of other predictions, or of a part of the split.
         """
         values = {"accuracy": self.accuracy, "loss": self.loss, "f1": self.f1, "auc": self.auc}
         bounds = {"accuracy_low": self.interval[0], "accuracy_high": self.interval[1]}
-        special = self._multi_label() if self.multi_label else self._binary() if len(self.confusion) == 2 else {}
-        named = {**values, **bounds, **special}
-        return {f"{self.split}_{name}": float(value) for name, value in named.items() if value is not None}
+        others = {"majority_accuracy": self.majority_accuracy, "balanced_accuracy": self.balanced_accuracy}
+        special = self._multi_label() if self.multi_label else self._binary()
+        named = {**values, **bounds, **others, **special}
+        return {f"{self.split}_{name}{suffix}": float(value) for name, value in named.items() if value is not None}
 
     def _multi_label(self) -> dict[str, float | None]:
         (_, false), (missed, right) = self.confusion.sum(axis=0)
@@ -85,8 +113,11 @@ class Scores(NamedTuple):
         return {"map": self.map, **bounds, "f1_micro": f1_micro, "exact_match": self.exact_match}
 
     def _binary(self) -> dict[str, float | None]:
-        (_, false), (missed, right) = self.confusion
-        area = None if self.average_precision is None else self.average_precision[1]
+        if self.positive is None:
+            return {}
+        one = self.positive
+        right, false, missed = self.confusion[one, one], self.confusion[1 - one, one], self.confusion[one, 1 - one]
+        area = None if self.average_precision is None else self.average_precision[one]
         precision, recall = right / max(right + false, 1), right / max(right + missed, 1)
         return {"precision": precision, "recall": recall, "average_precision": area}
 
@@ -98,12 +129,14 @@ class Ranked(NamedTuple):
         name: Name of the backbone, with the width multiplier where it has one.
         backbone: Its settings.
         accuracy: Cross-validated accuracy of logistic regression.
-        interval: 95 % Wilson interval of the accuracy.
+        interval: 95 % Wilson interval of the accuracy; where the photos have groups, that of `wilson_of_groups`.
         nearest: Cross-validated accuracy of the 5 nearest neighbours.
         logme: Logarithm of maximum evidence (arXiv:2102.11005): comparable between backbones on the same photos.
         seconds: Seconds that this run spent on it; fewer where the store had its features.
         parameters: Number of parameters without head.
         run_id: MLflow run, nested in that of the ranking.
+        majority: Name of the most frequent class.
+        majority_accuracy: Accuracy of always predicting it.
     """
 
     name: str
@@ -115,15 +148,31 @@ class Ranked(NamedTuple):
     seconds: float
     parameters: int
     run_id: str
+    majority: str
+    majority_accuracy: float
 
 
-def score(split: str, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
-    """Score predictions.
+def score(
+    split: str,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    *,
+    train_labels: np.ndarray | None = None,
+    groups: Sequence[str] | np.ndarray | None = None,
+    positive: int | None = None,
+) -> Scores:
+    """Score predictions for a split, or for any part of it.
 
     Args:
         split: Name of the split.
         probabilities: Shape (photos, classes), each row sums to 1; multi-label it need not.
         labels: Shape (photos,), the right class of each. Multi-label: (photos, classes), zeros and ones.
+        train_labels: Labels of the training split, in the same form: what is most frequent there is the constant
+            prediction that the accuracy is compared with. Without them there is no such comparison.
+        groups: Shape (photos,), the group of each, such as its patient, where photos are independent only between
+            groups; the intervals are then wider.
+        positive: Position of the class whose precision, recall and average precision are wanted, where there are two;
+            by default the rarer one of `train_labels`, without these 1.
 
     Raises:
         ValueError: multi-label, and no photo has a label.
@@ -135,44 +184,78 @@ def score(split: str, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
     from sklearn import metrics
 
     if labels.ndim == 2:
-        return _score_multi_label(split, probabilities, labels > 0.5)
+        return _score_multi_label(split, probabilities, labels > 0.5, train_labels, groups)
     classes = np.arange(probabilities.shape[1])
     predicted = probabilities.argmax(axis=1)
     right = probabilities[np.arange(len(labels)), labels]
+    confusion = metrics.confusion_matrix(labels, predicted, labels=classes)
+    present = confusion.sum(axis=1) > 0
+    constant = None if train_labels is None else majority(train_labels)
+    if len(classes) != 2:
+        positive = None
+    elif positive is None:
+        positive = 1 if train_labels is None else rarer(train_labels)
     return Scores(
         split=split,
         photos=len(labels),
         accuracy=float(np.mean(predicted == labels)),
-        interval=wilson(int(np.sum(predicted == labels)), len(labels)),
+        interval=accuracy_interval(predicted == labels, groups),
         loss=float(-np.mean(np.log(np.clip(right.astype(np.float64), 1e-12, 1)))),
         f1=float(metrics.f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
         auc=_auc(probabilities, labels),
-        confusion=metrics.confusion_matrix(labels, predicted, labels=classes),
+        confusion=confusion,
         average_precision=average_precision(probabilities, np.eye(2)[labels]) if len(classes) == 2 else None,
+        balanced_accuracy=float((np.diag(confusion)[present] / confusion.sum(axis=1)[present]).mean()),
+        majority=constant,
+        majority_accuracy=None if constant is None else float(np.mean(labels == constant)),
+        positive=positive,
+        **({} if groups is None else _of_groups(predicted[:, None] == classes, labels[:, None] == classes, groups)),
     )
 
 
-def _score_multi_label(split: str, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+def _of_groups(predicted: np.ndarray, labels: np.ndarray, groups: Sequence[str] | np.ndarray) -> dict[str, Any]:
+    """Give the number of groups, and the interval of each class's recall.
+
+    Shapes:
+        predicted, labels: (photos, classes), whether each photo has each class
+        groups: (photos,)
+    """
+    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    columns = zip(predicted.T, labels.T, strict=True)
+    intervals = [wilson_of_groups(said[true], place[true]) if true.any() else (0, 1) for said, true in columns]
+    return {"groups": len(names), "recall_intervals": intervals}
+
+
+def _score_multi_label(
+    split: str,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    train_labels: np.ndarray | None,
+    groups: Sequence[str] | np.ndarray | None,
+) -> Scores:
     from sklearn import metrics
 
     if not labels.any():
         raise ValueError(f"no photo of {split} has a label")
     predicted = probabilities > 0.5
     right, present = predicted == labels, np.flatnonzero(labels.any(axis=0))
+    constant = None if train_labels is None else train_labels.mean(axis=0) > 0.5
     mixed = [index for index in present if not labels[:, index].all()]
     areas = [metrics.roc_auc_score(labels[:, index], probabilities[:, index]) for index in mixed]
     return Scores(
         split=split,
         photos=len(labels),
         accuracy=float(right.mean()),
-        interval=bootstrap(right.mean(axis=1)),
+        interval=bootstrap(right.mean(axis=1)) if groups is None else wilson_of_groups(right, groups),
         loss=float(binary_crossentropy(probabilities, labels).mean()),
         f1=float(metrics.f1_score(labels, predicted, labels=present, average="macro", zero_division=0)),
         auc=float(np.mean(areas)) if areas else None,
         confusion=metrics.multilabel_confusion_matrix(labels, predicted),
         average_precision=average_precision(probabilities, labels),
-        map_interval=map_interval(probabilities, labels),
+        map_interval=map_interval(probabilities, labels, groups=groups),
         exact_match=float(right.all(axis=1).mean()),
+        majority_accuracy=None if constant is None else float(np.mean(labels == constant)),
+        **({} if groups is None else _of_groups(predicted, labels, groups)),
     )
 
 

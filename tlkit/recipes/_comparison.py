@@ -34,12 +34,13 @@ class RunRow(NamedTuple):
         accuracy: Accuracy on it; of a multi-label model, the share of exact matches.
         low: Lower end of its 95 % interval.
         high: Upper end of its 95 % interval.
-        interval: `bootstrap` or `Wilson`; empty without an interval.
+        interval: `bootstrap`, `Wilson`, or `group` for Wilson's by groups of examples; empty without an interval.
         parameters: Number of parameters.
         model_megabytes: Size of the model's file.
         predict_per_second: Examples per second.
         training_seconds: Duration of the training.
         map: Mean average precision of a multi-label model.
+        majority_accuracy: Accuracy of always predicting the most frequent class of the training split.
     """
 
     letter: str
@@ -58,6 +59,7 @@ class RunRow(NamedTuple):
     predict_per_second: float | None
     training_seconds: float | None
     map: float | None
+    majority_accuracy: float | None
 
 
 class PairRow(NamedTuple):
@@ -71,9 +73,10 @@ class PairRow(NamedTuple):
         examples: Number of examples that both were scored on.
         only_first: Examples that only the first gets right.
         only_second: Examples that only the second gets right.
-        p_value: p-value of McNemar's exact test.
+        p_value: p-value of McNemar's exact test, or of the permutation of groups.
         corrected_p_value: The same, corrected for the number of pairs (Holm).
         verdict: Which is better, if one clearly is; or why they were not tested.
+        groups: Number of groups that the permutation swaps; None for McNemar's test.
     """
 
     first: str
@@ -86,6 +89,7 @@ class PairRow(NamedTuple):
     p_value: float | None = None
     corrected_p_value: float | None = None
     verdict: str = ""
+    groups: int | None = None
 
 
 def rows(runs: Sequence[Run], predictions: Mapping[str, Predictions | None]) -> list[RunRow]:
@@ -123,6 +127,7 @@ def _row(run: Run, predicted: Predictions | None) -> RunRow:
         interval=kind,
         **{name: value if value is not None and math.isfinite(value) else None for name, value in logged.items()},
         map=metrics.get(f"{split}_map"),
+        majority_accuracy=metrics.get(f"{split}_majority_accuracy"),
     )
 
 
@@ -132,6 +137,8 @@ def _interval(
     """Give both ends of the 95 % interval of the score, and how it was computed."""
     from tlkit import evaluation
 
+    if predicted is not None and predicted.groups:
+        return *evaluation.wilson_of_groups(predicted.correct, predicted.groups), "group"
     if predicted is not None:
         right, count = int(predicted.correct.sum()), len(predicted.correct)
         if 0 < right < count:

@@ -55,6 +55,10 @@ def _print_legend(rows: Sequence[RunRow], width: int) -> None:
     _print_note(f"{_score_name(rows)}: {meaning}; ex/s: examples a second", width)
     if any(row.chose_epoch for row in rows):
         _print_note("*: on the validation examples, which also chose the epoch or trial: optimistic", width)
+    constant = sorted({row.majority_accuracy for row in rows if row.majority_accuracy is not None})
+    if constant and not _multi_label(rows):
+        values = " or ".join(f"{value:.3f}" for value in constant)
+        _print_note(f"always the class that is most frequent in training: accuracy {values}", width)
     if test and any(_mark(row) == "v" for row in rows):
         _print_note("v: on the validation examples", width)
 
@@ -62,10 +66,14 @@ def _print_legend(rows: Sequence[RunRow], width: int) -> None:
 def _interval_note(rows: Sequence[RunRow]) -> str:
     """Say how the intervals were computed; empty if there are none."""
     kinds = {row.interval for row in rows} - {""}
+    if kinds == {"group"}:
+        return ", with interval by groups"
     if len(kinds) < 2:
         return f", with {''.join(kinds)} interval" if kinds else ""
-    wilson = ", ".join(row.letter for row in rows if row.interval == "Wilson")
-    return f", with bootstrap interval ({wilson}: Wilson's)"
+    others = {"Wilson": "Wilson's", "group": "by groups"}
+    letters = {kind: ", ".join(row.letter for row in rows if row.interval == kind) for kind in others if kind in kinds}
+    texts = "; ".join(f"{having}: {others[kind]}" for kind, having in letters.items())
+    return f", with {'bootstrap ' if 'bootstrap' in kinds else ''}interval ({texts})"
 
 
 def _multi_label(rows: Sequence[RunRow]) -> bool:
@@ -98,6 +106,9 @@ def print_pairs(pairs: Sequence[PairRow], width: int) -> None:
         _print_columns(lines, 1, last_left=True)
         corrected = f", corrected for {len(tested)} pairs (Holm)" if len(tested) > 1 else ""
         say(f"p: McNemar's exact test{corrected}; below {SIGNIFICANCE:g} one is better")
+        if grouped := [pair for pair in tested if pair.groups is not None]:
+            text = "photos of one group are not independent, so whole groups are swapped instead: permutation test"
+            _print_note(f"{', '.join(map(_letters, grouped))}: {text}", width)
     for reason in dict.fromkeys(pair.verdict for pair in pairs if pair.p_value is None):
         _print_note(f"{', '.join(_letters(pair) for pair in pairs if pair.verdict == reason)}: {reason}", width)
 

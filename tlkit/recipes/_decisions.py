@@ -16,6 +16,7 @@ from tlkit.recipes import _networks, _plans
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from tlkit import data
     from tlkit.features import Extractor
@@ -86,6 +87,28 @@ def fill_in(config: configs.Recipe | configs.TrainGraph) -> list[Decision]:
     if isinstance(config, configs.FeatureExtraction | configs.Finetune):
         decisions += _of_backbone(config, embedded=config.data.origin == "embedded")
     return decisions
+
+
+def positive(
+    config: configs.Training | configs.FeatureExtraction | configs.TrainGraph,
+    classes: Sequence[str],
+    labels: np.ndarray,
+) -> list[Decision]:
+    """Decide which of two classes precision, recall and average precision are of; nothing where there are not two.
+
+    Args:
+        config: The settings.
+        classes: Names of the classes.
+        labels: Labels of the training split.
+    """
+    from tlkit import evaluation
+
+    if config.positive is not None or len(classes) != 2 or labels.ndim > 1:
+        return []
+    rarer = evaluation.rarer(labels)
+    count = int((labels == rarer).sum())
+    why = "the second of two equally frequent ones" if 2 * count == len(labels) else "the rarer one"
+    return [Decision("positive", classes[rarer], f"{why} in training; precision and recall are of it")]
 
 
 def located(data: AnyData) -> AnyData:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlkit import config as configs
-from tlkit.display import called, say
+from tlkit.display import called, few, say, shown
 from tlkit.errors import InvalidInput, Undecodable
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def photos(config: configs.Recipe) -> data.Examples:
     """List the photos for a pretrained backbone.
 
     Raises:
-        InvalidInput: the data are not photos, or cannot be balanced as the config says.
+        InvalidInput: the data are not photos, or cannot be balanced or scored as the config says.
     """
     import numpy as np
 
@@ -48,17 +49,46 @@ def photos(config: configs.Recipe) -> data.Examples:
             f"data.path is {config.data.path!r}, which holds {examples.kind}; a pretrained backbone takes photos: "
             f"{remedy}train a network of your own with {called('train')}"
         )
-    check_balance(config, examples)
+    check(config, examples)
     return examples
 
 
-def check_balance(config: configs.Recipe, examples: data.Examples) -> None:
-    """Refuse to sample classes equally often if an example may have several labels."""
+def check(config: configs.Recipe, examples: data.Examples) -> None:
+    """Refuse to sample classes equally often if an example may have several labels, and a positive class that is none.
+
+    Raises:
+        InvalidInput: the message says which setting it is about.
+    """
+    find_positive(getattr(config, "positive", None), examples.classes, examples.multi_label)
     if isinstance(config, configs.Training) and config.balance == "sampling" and examples.multi_label:
         raise InvalidInput(
             "balance is 'sampling', but examples that may have several labels cannot be sampled so: give --balance "
             "weights, or leave it out"
         )
+
+
+def find_positive(positive: str | None, classes: Sequence[str], multi_label: bool) -> int | None:
+    """Give the position of the class that `--positive` names; None if it names none.
+
+    Raises:
+        InvalidInput: there is no such class, or there are not two.
+
+    >>> find_positive("covid", ["covid", "normal"], multi_label=False)
+    0
+    """
+    if positive is None:
+        return None
+    received = f"positive is {shown(positive)!r}"
+    if multi_label:
+        raise InvalidInput(
+            f"{received}, but examples may have several labels, each with scores of its own: leave it out"
+        )
+    if len(classes) != 2:
+        raise InvalidInput(f"{received}, but there are {len(classes)} classes, and it is for two: leave it out")
+    plain = [unicodedata.normalize("NFC", shown(name)) for name in (*classes, positive)]  # as the run's config has it
+    if plain[-1] not in plain[:-1]:
+        raise InvalidInput(f"{received}, which is not a class; the classes are {few(classes)}: give one of them")
+    return plain.index(plain[-1])
 
 
 def require_one_label(examples: data.Examples, recipe: str) -> None:

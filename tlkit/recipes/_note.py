@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit.display import code, markdown
-from tlkit.recipes import _networks, _runs
+from tlkit.recipes import _networks, _runs, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -48,7 +48,7 @@ def note(
         f"{said}; {len(splits.classes)} classes ({classes}).",
         "",
         f"**{scores.split.capitalize()} {headline} {score:.3f}** (95 % interval {low:.3f} to {high:.3f}, "
-        f"{scores.photos:,} {kind}), F1 {scores.f1:.3f}, loss {scores.loss:.3f}{_also(scores, splits.classes)}; "
+        f"{_summary.counted(scores.photos, kind, scores.groups)}){_also(scores, splits.classes)}; "
         f"trained in {duration(fit.seconds)}.{chosen}",
         "",
         "To use it:",
@@ -64,16 +64,17 @@ def note(
 
 
 def _also(scores: evaluation.Scores, classes: Sequence[str]) -> str:
-    """Say what else is asked of several labels an example, and of two classes, of which the second is the positive."""
-    found = {name.removeprefix(f"{scores.split}_"): value for name, value in scores.metrics().items()}
+    """Say what stands beside the headline: a constant prediction, and other scores."""
+    constant = _summary.always(classes, scores.majority, scores.majority_accuracy, code, digits=3)
+    parts = [constant] if constant and not scores.multi_label else []
+    if scores.unequal:
+        parts.append(f"balanced accuracy {scores.balanced_accuracy:.3f}")
+    parts += [f"F1 {scores.f1:.3f}", f"loss {scores.loss:.3f}"]
     if scores.multi_label:
-        said = {"micro F1": "f1_micro", "labels right": "accuracy", "all labels of an example right": "exact_match"}
-    elif len(classes) == 2:
-        said = {
-            f"{code(classes[1])}: precision": "precision",
-            "recall": "recall",
-            "average precision": "average_precision",
-        }
-    else:
-        said = {}
-    return "".join(f", {text} {found[name]:.3f}" for text, name in said.items() if name in found)
+        beside = f" ({constant})" if constant else ""
+        parts.append(f"micro F1 {scores.metrics()[f'{scores.split}_f1_micro']:.3f}")
+        parts.append(f"labels right {scores.accuracy:.3f}{beside}")
+        parts.append(f"all labels of an example right {scores.exact_match:.3f}")
+    if scores.positive is not None:
+        parts.append(_summary.of_positive(scores, classes, code))
+    return "".join(f", {part}" for part in parts)

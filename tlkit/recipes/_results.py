@@ -8,9 +8,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit.recipes import _inputs, _note, _plans
+from tlkit.recipes import _inputs, _note, _plans, _summary
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import keras
     import numpy as np
     from matplotlib.figure import Figure
@@ -61,6 +63,7 @@ class Result(NamedTuple):
     model_uri: str
     kind: str = "photos"  # what the model looks at; or sounds, arrays or nodes
     registered: registry.Registered | None = None
+    classes: Sequence[str] = ()
 
 
 def of_training(job: Job[Any], history: training.History) -> Fit:
@@ -81,10 +84,22 @@ def of_training(job: Job[Any], history: training.History) -> Fit:
     )
 
 
-def of_solving(probe: probes.Probe, nearest: float, parts: dict[str, float], learned_from: str) -> Fit:
-    """Describe how a head was solved, with how much regularization, and what the features are worth untrained."""
-    from tlkit import plots
+def of_solving(
+    probe: probes.Probe, nearest: float, parts: dict[str, float], labels: np.ndarray, classes: Sequence[str]
+) -> Fit:
+    """Describe how a head was solved, with how much regularization, and what the features are worth untrained.
 
+    Args:
+        probe: The solved head.
+        nearest: Cross-validated accuracy of the nearest neighbours.
+        parts: Seconds, by what was done.
+        labels: Labels that it was solved on.
+        classes: Names of the classes.
+    """
+    from tlkit import evaluation, plots
+
+    majority = evaluation.majority(labels)
+    constant = float((labels == majority).mean())
     row = next(row for row in probe.tried if row.l2 == probe.l2)
     return Fit(
         parts=parts,
@@ -92,12 +107,13 @@ def of_solving(probe: probes.Probe, nearest: float, parts: dict[str, float], lea
             "l2": row.l2,
             "cross_validated_loss": row.loss,
             "cross_validated_accuracy": row.accuracy,
+            "cross_validated_majority_accuracy": constant,
             "nearest_neighbours_accuracy": nearest,
         },
         pictures={"regularization.png": plots.regularization(probe.tried, row.l2)},
         lines=[
-            f"l2    {row.l2:.2g}, the best of {len(probe.tried)} strengths by cross-validation on {learned_from}:"
-            f" accuracy {row.accuracy:.3f}",
+            f"l2    {row.l2:.2g}, the best of {len(probe.tried)} strengths by cross-validation on {len(labels):,} "
+            f"photos: accuracy {row.accuracy:.3f} ({_summary.always(classes, majority, constant, digits=3)})",
             f"5 nearest neighbours, without training: accuracy {nearest:.3f} (cross-validated)",
         ],
         chosen_by_val=False,
@@ -121,16 +137,41 @@ def _score_views(job: Job[Any], model: keras.Model, splits: data.Splits, predict
     """Add the score of the mean prediction over each example and changed views of it."""
     import numpy as np
 
-    from tlkit import data, evaluation, training
+    from tlkit import data, training
 
     config, (split, part) = job.config, _inputs.scored(splits)
     views = data.changed(part, _plans.changes(config.augment), config.tta, config.seed)
     predictions = [training.predict(model, view, _plans.batch_size_or_default(config)) for view in views]
-    scores = evaluation.score(split, np.mean([predicted, *predictions], axis=0), part.labels).metrics()
-    fit.metrics.update({f"{name}_tta": value for name, value in scores.items()})
+    scores = evaluate(job, splits, np.mean([predicted, *predictions], axis=0))
+    fit.metrics.update(scores.metrics(suffix="_tta"))
     description = "its mirror image" if isinstance(views[0], data.Mirrored) else f"{len(views)} views of it"
-    accuracy = scores[f"{split}_accuracy"]
-    fit.lines.append(f"tta   {split} accuracy {accuracy:.4f}, the mean of each and {description}")
+    fit.lines.append(f"tta   {split} accuracy {scores.accuracy:.4f}, the mean of each and {description}")
+
+
+def evaluate(
+    job: Job[Any], splits: data.Splits, probabilities: np.ndarray, keep: np.ndarray | slice = slice(None)
+) -> evaluation.Scores:
+    """Score what is predicted for the scored split, or for a part of it.
+
+    Args:
+        job: The recipe.
+        splits: The data.
+        probabilities: Shape (examples, classes), of the whole split.
+        keep: Which examples to score, as NumPy takes them; `Scores.metrics` takes a suffix for their names.
+    """
+    import numpy as np
+
+    from tlkit import evaluation
+
+    split, part = _inputs.scored(splits)
+    return evaluation.score(
+        split,
+        probabilities[keep],
+        part.labels[keep],
+        train_labels=splits.train.labels,
+        groups=np.array(part.given_groups)[keep] if part.given_groups else None,
+        positive=_inputs.find_positive(job.config.positive, splits.classes, splits.multi_label),
+    )
 
 
 def score(
@@ -141,8 +182,10 @@ def score(
     from tlkit.evaluation import predictions
 
     split, part = _inputs.scored(splits)
-    scores = evaluation.score(split, probabilities, part.labels)
-    table = predictions.table(split, part.names, part.hashes, part.labels, probabilities, splits.classes)
+    scores = evaluate(job, splits, probabilities)
+    table = predictions.table(
+        split, part.names, part.hashes, part.labels, probabilities, splits.classes, part.given_groups
+    )
     fit.pictures["worst_mistakes.png"] = plots.mistakes(
         part.read,
         table["label"],
@@ -224,7 +267,8 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     if job.config.register:
         tracking.register(job.config.register)
     tracking.deliver()
-    return Result(model, fit, scores, run.run_id, str(saved / "data" / "model.keras"), splits.kind)
+    uri = str(saved / "data" / "model.keras")
+    return Result(model, fit, scores, run.run_id, uri, splits.kind, classes=splits.classes)
 
 
 def _log_pictures(fit: Fit, scored: Scored) -> None:
@@ -232,7 +276,8 @@ def _log_pictures(fit: Fit, scored: Scored) -> None:
     from tlkit import evaluation, plots, tracking
 
     scores, classes = scored.scores, scored.splits.classes
-    table = evaluation.by_class(scores.confusion, classes, scores.average_precision if scores.multi_label else None)
+    areas = scores.average_precision if scores.multi_label else None
+    table = evaluation.by_class(scores.confusion, classes, areas, scores.recall_intervals)
     tracking.log_table(table, "class_scores.json")
     headline, value, _ = scores.headline
     title = f"{scores.split} {headline} {value:.3f}, {scores.photos} {scored.splits.kind}"

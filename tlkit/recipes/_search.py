@@ -28,7 +28,7 @@ Tuned: TypeAlias = Finetune | Train
 RECIPES: dict[str, type[Tuned]] = {"finetune": Finetune, "train": Train}
 TRIALS = 20  # default of `random` and `bayesian`
 TENFOLD = 10  # values that a grid takes from a range without steps
-SHARED = ("data", "features", "precision", "seed", "experiment", "run_name")  # the same for all trials
+SHARED = ("data", "features", "precision", "seed", "positive", "experiment", "run_name")  # the same for all trials
 TUNABLE_DATA = ("data.image_size", "data.resize", "data.seconds")  # settings of the data that may differ between trials
 
 
@@ -130,6 +130,7 @@ def recipe_config(config: Tune, settings: Mapping[str, Any]) -> Tuned:
         "precision": config.precision,
         "experiment": config.experiment,
         "seed": config.seed,
+        "positive": config.positive,
     }
     if config.recipe == "train":
         del common["features"]
@@ -214,8 +215,8 @@ def load_state(config: Tune, folder: Path) -> State:
 
 
 def _definition(config: Tune) -> dict[str, Any]:
-    """The settings that make it the same search: all but where it runs and what it is called."""
-    excluded = ("workers", "trials_per_process", "output", "experiment", "run_name", "features")
+    """The settings that make it the same search: all but where it runs, its name, and how its best model is scored."""
+    excluded = ("workers", "trials_per_process", "output", "experiment", "run_name", "features", "positive")
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in excluded}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tlkit import atomic, untrusted
 from tlkit import config as configs
 from tlkit.config import space as spaces
-from tlkit.recipes import _inputs, _jobs, _links, _networks, _results, _runs, _search, _search_trials
+from tlkit.recipes import _inputs, _jobs, _links, _networks, _results, _runs, _search, _search_trials, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -31,12 +31,14 @@ class Best(NamedTuple):
         recipe: File that the recipe's `--config` takes.
         split: Split on which its model was scored at the end, once: `test` if there is one, else `validation`.
         accuracy: Accuracy on that split.
-        interval: 95 % Wilson interval of the accuracy.
+        interval: 95 % interval of the accuracy.
         photos: Number of examples of that split.
         run_id: MLflow run of the search.
         experiment_id: Experiment of that run.
         model_uri: Where MLflow has the best trial's model.
         registered: As what the model was registered: name, version, alias and reason; empty if it was not.
+        groups: Number of groups of these examples, where they have groups.
+        baseline: What the accuracy stands beside; see `_summary.always`.
     """
 
     trial_id: str
@@ -51,6 +53,15 @@ class Best(NamedTuple):
     experiment_id: str
     model_uri: str
     registered: Sequence[str] = ()
+    groups: int | None = None
+    baseline: str = ""
+
+    @property
+    def evidence(self) -> str:
+        """What the accuracy rests on and stands beside."""
+        low, high = self.interval
+        count = _summary.counted(self.photos, "examples", self.groups)
+        return f"95 % interval {low:.3f} to {high:.3f}, {count}" + (f"; {self.baseline}" if self.baseline else "")
 
 
 class _Winner(NamedTuple):
@@ -107,10 +118,19 @@ def finish(search: Search, parent: tracking.Run) -> Best:
         experiment_id=parent.experiment_id,
         model_uri=logged.model_uri,
         registered=logged.registered,
+        groups=len(set(part.given_groups)) if part.given_groups else None,
+        baseline=_baseline(splits, logged.metrics.get(f"{split}_majority_accuracy")),
     )
     _write_recipe(search, winner, best, len(ranked))
     tracking.log_artifact(recipe)
     return best
+
+
+def _baseline(splits: data.Splits, accuracy: float | None) -> str:
+    from tlkit import evaluation
+
+    majority = None if splits.multi_label else evaluation.majority(splits.train.labels)
+    return _summary.always(splits.classes, majority, accuracy)
 
 
 def _load(search: Search, trial: Trial) -> _Winner:
@@ -146,12 +166,15 @@ def _score(search: Search, winner: _Winner, splits: data.Splits, parent: trackin
     from tlkit import tracking, training
 
     config, model = winner.config, winner.model
+    config = dataclasses.replace(config, positive=search.config.positive or config.positive)
     job = _jobs.Job(search.config.recipe, dataclasses.replace(config, register=search.config.register))
     fit = _results.of_training(job, training.History(winner.result["epochs"]))
     fit.metrics.update(winner.result["metrics"])
     del fit.metrics[f"best_{search.config.objective}"]  # it is logged already, trial by trial
     tracking.set_tags({**_runs.data_tags(splits), "backbone": _networks.name(config)})
     _runs.log_data(config.data, splits)
+    if config.positive is not None:
+        tracking.log_params({"positive": config.positive})
     predicted = training.predict(model, _inputs.scored(splits)[1], config.batch_size)  # type: ignore[arg-type]
     result = _results.score(job, parent, model, fit, splits, predicted)
     model_uri = tracking.deliver() or result.model_uri
@@ -218,12 +241,11 @@ def _write_recipe(search: Search, winner: _Winner, best: Best, count: int) -> No
     path, config = Path(best.recipe), _repeatable(search, winner)
     values, defaults = configs.flatten(config), configs.flatten(type(config)())
     changed = spaces.nested({name: value for name, value in values.items() if value != defaults[name]})
-    low, high = best.interval
     until = winner.trial.hyperparameters.values.get("tuner/epochs") or winner.config.full.epochs
     stopped = f" after {until} of its epochs, where hyperband stopped it" if until < winner.config.full.epochs else ""
     expected = (
-        f"Expected: {best.split} accuracy {best.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}, {best.photos} "
-        f"examples) with seed {config.seed}, as trial {best.trial_id} had{stopped}: the best of {count} by "
+        f"Expected: {best.split} accuracy {best.accuracy:.3f} ({best.evidence}) with seed "
+        f"{config.seed}, as trial {best.trial_id} had{stopped}: the best of {count} by "
         f"{search.config.objective} ({best.score:.4f})."
     )
     command = f"python -m tlkit.recipes.{search.config.recipe} --config {_links.shown(path)}"

@@ -74,14 +74,12 @@ def _print_best(search: Search, best: Best, scored: int, timing: str) -> None:
     """Print the scores of the best trial, and where its run is."""
     import mlflow
 
-    ended, (low, high) = len(search.oracle.end_order), best.interval
+    ended = len(search.oracle.end_order)
     failed = f", {ended - scored} of them failed" if ended > scored else ""
     score = f"{search.config.objective} {best.score:.4f}"
     say(f"\ntune {search.config.recipe}: {ended} trials{failed}")
     say(f"  best  trial {best.trial_id}, {score}: optimistic, as the trial was chosen by it")
-    say(
-        f"  {best.split} accuracy  {best.accuracy:.4f}  (95 % interval {low:.3f} to {high:.3f}, {best.photos} examples)"
-    )
+    say(f"  {best.split} accuracy  {best.accuracy:.4f}  ({best.evidence})")
     if timing:
         say(f"  time  {timing}")
     say(f"  run   {_run_name(best)}{best.run_id} in {without_password(mlflow.get_tracking_uri())}")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tlkit.display import quoted, say, shown
+from tlkit.display import cut, quoted, say, shown
 from tlkit.errors import without_password
 from tlkit.recipes import _links, _networks
 
 if TYPE_CHECKING:
     import keras
 
-    from tlkit import tracking
+    from tlkit import evaluation, tracking
     from tlkit.recipes._jobs import Job
     from tlkit.recipes._results import Result
 
@@ -36,21 +37,79 @@ def show(job: Job[Any], run: tracking.Run, result: Result) -> Result:
     return result
 
 
+def counted(examples: int, kind: str, groups: int | None = None) -> str:
+    """Say how many examples a score is of.
+
+    >>> counted(300, "photos", 30)
+    '300 photos of 30 groups'
+    """
+    return f"{examples:,} {kind}" + ("" if groups is None else f" of {groups:,} group{'s' * (groups != 1)}")
+
+
+def always(
+    classes: Sequence[str],
+    majority: int | None,
+    accuracy: float | None,
+    quote: Callable[[str], str] = "'{}'".format,
+    digits: int = 4,
+) -> str:
+    """Say how accurate a constant prediction is: what an accuracy stands beside; empty if that is not known.
+
+    Args:
+        classes: Their names.
+        majority: The class that is always predicted; None if an example may have several.
+        accuracy: Its accuracy.
+        quote: Writes the name of the class.
+        digits: Number of decimals.
+
+    >>> always(["covid", "normal"], 1, 0.95)
+    "always 'normal': 0.9500"
+    """
+    if accuracy is None:
+        return ""
+    constant = "what most examples have" if majority is None else quote(cut(shown(classes[majority]), 40))
+    return f"always {constant}: {accuracy:.{digits}f}"
+
+
+def of_positive(scores: evaluation.Scores, classes: Sequence[str], quote: Callable[[str], str] = "'{}'".format) -> str:
+    """Write precision, recall and average precision, of which class they are; empty unless there are two classes.
+
+    Args:
+        scores: Of the model.
+        classes: Their names.
+        quote: Writes the name of the class.
+    """
+    if scores.positive is None:
+        return ""
+    metrics, name = scores.metrics(), quote(cut(shown(classes[scores.positive]), 40))
+    names = ("precision", "recall", "average_precision")
+    values = {each: metrics.get(f"{scores.split}_{each}", math.nan) for each in names}
+    return ", ".join(f"{each.replace('_', ' ')} {value:.3f}" for each, value in values.items()) + f" of {name}"
+
+
 def _print_scores(job: Job[Any], result: Result) -> None:
-    scores = result.scores
+    scores, classes = result.scores, result.classes
     headline, score, (low, high) = scores.headline
+    constant = always(classes, scores.majority, scores.majority_accuracy)
     say(f"\n{job.recipe}: {_networks.name(job.config)}, {result.model.count_params():,} parameters")
     method = "bootstrap " if scores.multi_label else ""
-    spread = f"95 % {method}interval {low:.3f} to {high:.3f}, {scores.photos} {result.kind}"
+    count = counted(scores.photos, result.kind, scores.groups)
+    beside = f"; {constant}" if constant and not scores.multi_label else ""
+    spread = f"95 % {method}interval {low:.3f} to {high:.3f}, {count}{beside}"
     say(f"  {scores.split} {headline:<8}  {score:.4f}  ({spread})")
     if result.fit.is_optimistic(scores):
         say("                     these examples also chose the epoch, so this is not a test score")
+    if scores.unequal:
+        say(f"  {scores.split} balanced accuracy  {scores.balanced_accuracy:.4f}  (mean recall of the classes)")
     if scores.auc is not None:
         say(f"  {scores.split} AUC       {scores.auc:.4f}")
     if scores.multi_label:
         say(f"  {scores.split} F1        {scores.f1:.4f}  (mean of the labels, at probabilities above 0.5)")
-        exact = f"of labels; all labels of an example are right: {scores.exact_match:.4f}"
+        constant = f"; {constant}" if constant else ""
+        exact = f"of labels{constant}; all labels of an example are right: {scores.exact_match:.4f}"
         say(f"  {scores.split} accuracy  {scores.accuracy:.4f}  ({exact})")
+    if precision := of_positive(scores, classes):
+        say(f"  {scores.split} {precision}")
     for line in result.fit.lines:
         say(f"  {line}")
 

@@ -31,7 +31,8 @@ def run(config: FeatureExtraction) -> _results.Result:
     extractor = _networks.extractor(job.config, features.pooled(model), "pooled")
     with job.timing("features"):
         splits, parts = _inputs.split_features(job.config.data, examples, extractor)
-    job = job.with_decisions([_decisions.record_engine(extractor)])
+    positive = _decisions.positive(job.config, splits.classes, splits.train.labels)
+    job = job.with_decisions([_decisions.record_engine(extractor), *positive])
     with job.tracked(splits) as tracked:
         fit, predicted = _solve(job, model, splits, parts)
         result = _results.score(job, tracked, model, fit, splits, predicted)
@@ -58,7 +59,7 @@ def _solve(
             predicted = training.predict(model, splits.test or splits.val)
         nearest = probes.nearest_neighbours(values, known.labels, groups=known.groups, seed=seed)
     seconds = {part: job.timings[part] for part in ("features", "solving")}
-    return _results.of_solving(probe, nearest, seconds, f"{len(known):,} photos"), predicted
+    return _results.of_solving(probe, nearest, seconds, known.labels, splits.classes), predicted
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
     _networks.admit(model, trial)
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
     job.check_data(splits)
+    job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))
     job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
     with job.timing("features"):
         full_input, pooled = _prepare_inputs(job, model, splits)

@@ -14,7 +14,7 @@ from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
 from tlkit.display import quoted, say
 from tlkit.errors import Unavailable
-from tlkit.recipes import _decisions, _inputs, _jobs, _links, _networks, _runs
+from tlkit.recipes import _decisions, _inputs, _jobs, _links, _networks, _runs, _summary
 
 if TYPE_CHECKING:
     from tlkit import data, tracking
@@ -104,17 +104,20 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     with tracking.run(config.experiment, run_name=name, params=_runs.params(params), tags=tags, nested=True) as tracked:
         values, labels, groups = joined.array(), joined.labels, joined.groups
         probe = probes.logistic_regression(values, labels, len(splits.classes), groups=groups, seed=config.seed)
-        right = round(float((probe.held_out.argmax(axis=1) == labels).sum()))
+        right = probe.held_out.argmax(axis=1) == labels
+        majority = evaluation.majority(labels)
         ranked = evaluation.Ranked(
             name=name,
             backbone=config.backbone,
-            accuracy=right / len(joined),
-            interval=evaluation.wilson(right, len(joined)),
+            accuracy=float(right.mean()),
+            interval=evaluation.accuracy_interval(right, groups if splits.train.given_groups else None),
             nearest=probes.nearest_neighbours(values, labels, groups=groups, seed=config.seed),
             logme=probes.logme(values, labels),
             seconds=time.perf_counter() - began,
             parameters=backbone.count_params(),
             run_id=tracked.run_id,
+            majority=splits.classes[majority],
+            majority_accuracy=float((labels == majority).mean()),
         )
         tracking.log_metrics(_metrics(ranked))
     tracking.set_tags(_runs.data_tags(splits))  # of the ranking, which is the active run again
@@ -126,6 +129,7 @@ def _metrics(ranked: Ranked) -> dict[str, float]:
         "cross_validated_accuracy": ranked.accuracy,
         "cross_validated_accuracy_low": ranked.interval[0],
         "cross_validated_accuracy_high": ranked.interval[1],
+        "cross_validated_majority_accuracy": ranked.majority_accuracy,
         "nearest_neighbours_accuracy": ranked.nearest,
         "logme": ranked.logme,
         "seconds": ranked.seconds,
@@ -162,6 +166,7 @@ def _print_ranking(ranked: list[Ranked], unavailable: list[str]) -> None:
     say("\naccuracy: logistic regression on frozen features, cross-validated on all photos")
     say("but the test split, with its 95 % interval; seconds: of this run")
     best = ranked[0]
+    say(_summary.always([best.majority], 0, best.majority_accuracy, digits=3))
     close = [row.name for row in ranked[1:] if row.accuracy >= best.interval[0]]
     if close:
         say(f"no clear winner: within the interval of {best.name} are also {', '.join(close)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import TrainGraph
 from tlkit.display import say
-from tlkit.recipes import _jobs, _results, _summary
+from tlkit.recipes import _decisions, _inputs, _jobs, _results, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -27,11 +27,13 @@ def run(config: TrainGraph) -> _results.Result:
 
     loaded = graph.load(config.data.path)
     say(_summary_of(loaded))
+    _inputs.find_positive(config.positive, loaded.classes, multi_label=False)
+    job = job.with_decisions(_decisions.positive(job.config, loaded.classes, loaded.labels[loaded.train]))
     model = _network(config, loaded)
     with job.tracked(loaded) as tracked:
         settings = training.Settings(**dataclasses.asdict(config.full), schedule="constant", warmup=0.0)
         history = training.fit_graph(model, loaded, settings, [tracking.epoch_logger()])
-        result = _results.log(job, tracked, model, _results.of_training(job, history), _scored(model, loaded))
+        result = _results.log(job, tracked, model, _results.of_training(job, history), _scored(job, model, loaded))
     return _summary.show(job, tracked, result)
 
 
@@ -49,7 +51,7 @@ def _network(config: TrainGraph, graph: Graph) -> keras.Model:
     )
 
 
-def _scored(model: keras.Model, graph: Graph) -> _results.Scored:
+def _scored(job: _jobs.Job[TrainGraph], model: keras.Model, graph: Graph) -> _results.Scored:
     """Predict and score the test nodes."""
     from tlkit import evaluation
     from tlkit.evaluation import predictions
@@ -58,7 +60,10 @@ def _scored(model: keras.Model, graph: Graph) -> _results.Scored:
     labels, names = graph.labels[graph.test], [str(node) for node in graph.test]
     digests = [f"{graph.digest[:16]}:{node}" for node in names]  # the same node of the same graph
     table = predictions.table("test", names, digests, labels, probabilities, graph.classes)
-    return _results.Scored(evaluation.score("test", probabilities, labels), table, graph)
+    positive = _inputs.find_positive(job.config.positive, graph.classes, multi_label=False)
+    train_labels = graph.labels[graph.train]
+    scores = evaluation.score("test", probabilities, labels, train_labels=train_labels, positive=positive)
+    return _results.Scored(scores, table, graph)
 
 
 def _summary_of(graph: Graph) -> str:

@@ -79,14 +79,14 @@ def _compared(ours: Predictions, theirs: Predictions, champion: str) -> Decision
     reason = (
         f"{verb} version {champion}, the champion then, on the same "
         f"{paired.examples:,} test examples: right where version {champion} was wrong: {paired.only_first}, "
-        f"wrong where it was right: {paired.only_second}, {_p_value(paired.p_value)} (McNemar's exact test)"
+        f"wrong where it was right: {paired.only_second}, {_p_value(paired.p_value)} ({paired.test})"
     )
-    errors = int((~theirs.correct).sum())
+    pairs = zip(theirs.groups or theirs.digests, theirs.correct, strict=True)
+    errors = len({group for group, right in pairs if not right}) if theirs.groups else int((~theirs.correct).sum())
     if alias != CHAMPION and 2 * 0.5**errors >= SIGNIFICANT:  # p-value of a model that gets all of these right
-        reason += (
-            f"; version {champion} has {f'only {errors}' if errors else 'none'} of them wrong, too few for any version "
-            "to beat it: compare on a larger test split"
-        )
+        amount = f"only {errors}" if errors else "none"
+        wrong = f"is wrong in {amount} of their groups" if theirs.groups else f"has {amount} of them wrong"
+        reason += f"; version {champion} {wrong}, too few for any version to beat it: compare on a larger test split"
     return Decision(alias, reason, champion, paired.p_value)
 
 

@@ -178,7 +178,9 @@ def _description(run: Run, decision: Decision) -> str:
             score = f"{value:.3f} {split} {metric}"  # the number first: the page of all versions shows 20 letters
             bounds = [metrics.get(f"{split}_{name}_{bound}") for bound in ("low", "high")]
             if None not in bounds:
-                score += f" (95 % interval {bounds[0]:.3f} to {bounds[1]:.3f})"
+                constant = metrics.get(f"{split}_majority_accuracy") if name == "accuracy" else None
+                beside = "" if constant is None else f"; always the most frequent class: {constant:.3f}"
+                score += f" (95 % interval {bounds[0]:.3f} to {bounds[1]:.3f}{beside})"
     headings = {"Recipe": "recipe", "Backbone": "backbone", "Data set": "dataset_digest"}
     origin = [f"{heading} {code(tags[name])}" for heading, name in headings.items() if name in tags]
     parts = [score, f"**{(decision.alias or 'no alias').capitalize()}**: {decision.reason}", "; ".join(origin)]
