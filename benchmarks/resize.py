@@ -1,4 +1,4 @@
-"""How a photo becomes a square: `squash`, `crop` or `pad`, compared by probes on the features of pretrained networks.
+"""How a photo becomes a square: each way of `data.resize`, compared by probes on the features of pretrained networks.
 
 python benchmarks/resize.py --data flowers trash textures   # each has train/CLASS/*.jpg, and val/ or test/
 
@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with train, and val or test")
     parser.add_argument("--fills", action="store_true", help="compare what pad may fill with")
     options = parser.parse_args()
-    rows: dict[str, int | None] = {**FILLS} if options.fills else dict.fromkeys(("squash", "crop", "pad"))
+    from tlkit.data import images
+
+    rows: dict[str, int | None] = {**FILLS} if options.fills else dict.fromkeys(images.RESIZES)
     measured: dict[str, dict[str, Measured]] = {}
     for name, (backbone, alpha) in NETWORKS.items():
         for folder in options.data:

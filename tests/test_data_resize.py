@@ -37,6 +37,7 @@ def test_the_setting_has_the_modes_of_the_decoder():
     assert (literal, none) == (images.Resize, type(None))
 
 
+@pytest.mark.parametrize(("resize", "kept"), [("center", 1.0), ("crop", 0.875)])
 @pytest.mark.parametrize(
     ("size", "height", "width"),
     [
@@ -47,14 +48,16 @@ def test_the_setting_has_the_modes_of_the_decoder():
         ((224, 56), 768, 576),
     ],
 )
-def test_crop_is_a_resize_of_the_whole_photo_and_then_its_center(size: tuple[int, int], height: int, width: int):
-    """As timm does it: the photo covers size / 0.875, here in whole pixels, and the window in its middle is cut out."""
+def test_center_and_crop_are_a_resize_of_the_whole_photo_and_then_its_center(
+    size: tuple[int, int], height: int, width: int, resize: images.Resize, kept: float
+):
+    """As timm does it: the photo covers size / kept, here in whole pixels, and the window in its middle is cut out."""
     photo = noise(height, width)
-    scale = max(size[0] / 0.875 / height, size[1] / 0.875 / width)
+    scale = max(size[0] / kept / height, size[1] / kept / width)
     whole = Image.fromarray(photo).resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
     left, top = (whole.width - size[1]) // 2, (whole.height - size[0]) // 2
     expected = np.asarray(whole.crop((left, top, left + size[1], top + size[0])))
-    found = decode(encoded(photo), size, resize="crop")
+    found = decode(encoded(photo), size, resize=resize)
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
@@ -68,6 +71,12 @@ def test_pad_keeps_the_whole_photo_and_fills_the_rest_with_gray(size: tuple[int,
     inner = Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR)
     expected[top : top + height, left : left + width] = np.asarray(inner)
     np.testing.assert_array_equal(decode(encoded(photo), size, resize="pad"), expected)
+
+
+@pytest.mark.parametrize("side", [43, 100, 512])
+def test_the_center_of_a_square_is_all_of_it(side: int):
+    photo = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    np.testing.assert_array_equal(decode(photo, (224, 224), resize="center"), decode(photo, (224, 224)))
 
 
 def test_squash_is_a_plain_resize():
@@ -93,7 +102,7 @@ def test_photos_of_every_aspect_are_resized(resize: images.Resize, height: int, 
     assert set(np.unique(found)) == ({128, 200} if resize == "pad" else {200})
 
 
-@pytest.mark.parametrize(("resize", "side"), [("squash", 500), ("crop", 1000), ("pad", 500)])
+@pytest.mark.parametrize(("resize", "side"), [("squash", 500), ("center", 500), ("crop", 1000), ("pad", 500)])
 def test_a_large_jpeg_is_decoded_to_twice_what_is_needed_or_more(
     resize: images.Resize, side: int, monkeypatch: pytest.MonkeyPatch
 ):
@@ -111,7 +120,7 @@ def test_a_large_jpeg_is_decoded_to_twice_what_is_needed_or_more(
 
 
 def test_another_way_is_refused():
-    with pytest.raises(InvalidInput, match="resize is 'stretch': give one of squash, crop, pad"):
+    with pytest.raises(InvalidInput, match="resize is 'stretch': give one of squash, center, crop, pad"):
         decode(noise(8, 8), (8, 8), resize="stretch")
 
 
@@ -166,7 +175,7 @@ def test_the_modes_see_different_photos(photos: Path):
         data.load("folder", path=photos, size=(16, 16), resize=resize).train.read([0]).tobytes()
         for resize in images.RESIZES
     ]
-    assert len(set(seen)) == 3
+    assert len(set(seen)) == 4
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -220,10 +229,13 @@ def mlflow_text(run, name: str) -> str:
     return artifacts.load_text(f"{run.info.artifact_uri}/{name}")
 
 
-def test_where_it_is_left_open_the_decision_is_a_setting_of_the_run():
-    assert _decisions.completed(config.FeatureExtraction()).data.resize == "squash"
-    examples = data.load_source("embedded")
-    assert {each.setting: each.value for each in train.fill_in(config.Train(), examples)}["data.resize"] == "squash"
+def test_where_it_is_left_open_the_decision_is_a_setting_of_the_run(photos: Path):
+    assert _decisions.completed(config.FeatureExtraction()).data.resize == "squash"  # digits
+    given = config.Data(path=str(photos))
+    assert _decisions.completed(config.FeatureExtraction(data=given)).data.resize == "center"
+    examples = data.load_source("folder", path=photos)
+    decided = {each.setting: each.value for each in train.fill_in(config.Train(data=given), examples)}
+    assert decided["data.resize"] == "center"
 
 
 def test_tune_may_choose_it():

@@ -27,9 +27,10 @@ class Data:
         data_dir: Folder with the prepared data sets of tensorflow-datasets; by default its own.
         image_size: Height and width in pixels to which photos are resized; by default the network's own size, but
             `train` keeps the size of photos that are given as arrays.
-        resize: How photos are brought to that size: `squash`, the default, squeezes the whole photo into it; `crop`
-            cuts out the center, 7/8 of the shorter side; `pad` keeps the whole photo and fills the rest with gray. The
-            model does the same with the photos that it is asked about.
+        resize: How photos are brought to that size: `center` cuts out their central square, `crop` 7/8 of it; `squash`
+            squeezes the whole photo into it; `pad` keeps the whole photo and fills the rest with gray. The model does
+            the same with the photos that it is asked about. By default `center`, and `squash` for photos that are given
+            as arrays.
         seconds: Length to which sounds are cut or padded with silence; by default 99 of 100 sounds fit whole.
         white: The value that is white in photos with more than 8 bits, in floating-point photos and in masks; by
             default found from the largest value of all photos.
@@ -51,7 +52,7 @@ class Data:
     name: str | None = None
     data_dir: str | None = None
     image_size: int | None = None
-    resize: Literal["squash", "crop", "pad"] | None = None
+    resize: Literal["squash", "center", "crop", "pad"] | None = None
     seconds: float | None = None
     white: float | None = None
     val_fraction: float = 0.15

@@ -24,11 +24,11 @@ DECODER = 1  # raise it when `decode` begins to return other pixels: stored feat
 Content = Path | bytes | np.ndarray
 """A photo before it is decoded: a file, the bytes of a file, or uint8 pixels (H, W) or (H, W, 1 | 3 | 4)."""
 
-Resize = Literal["squash", "crop", "pad"]
+Resize = Literal["squash", "center", "crop", "pad"]
 """How a photo is brought to a size of another aspect ratio; see `decode`."""
 
 RESIZES: tuple[Resize, ...] = get_args(Resize)
-CROPPED = 0.875  # share of the shorter side that `crop` keeps; timm calls it crop_pct
+KEPT = {"center": 1.0, "crop": 0.875}  # share of the largest window that they keep; timm calls it crop_pct
 GRAY = 128  # what `pad` fills with
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 VARIABLE = "TLKIT_MAX_PIXELS"
@@ -64,8 +64,9 @@ def decode(
     bits are scaled from `white` to 8 bits. Color profiles are not applied. The resize is bilinear with antialiasing:
 
     - `squash` squeezes the whole photo into `size`, without regard to its aspect ratio;
-    - `crop` keeps the aspect ratio and cuts out the center, 7/8 of the shorter side and as much of the longer one as
-      `size` has room for: a square of a photo and a square `size`. networks for ImageNet are usually tested so;
+    - `center` keeps the aspect ratio and cuts out the center, as much of it as `size` has room for: of a square `size`,
+      the central square of the photo;
+    - `crop` cuts out 7/8 of that, as networks for ImageNet are usually tested;
     - `pad` keeps the aspect ratio and the whole photo, in the middle, and fills the rest with gray (128), which is
       close to zero after the preprocessing of most pretrained networks, as the border that their convolutions add.
 
@@ -177,15 +178,15 @@ def _least_side(size: tuple[int, int] | None, resize: Resize) -> int | None:
     """The shorter side that a JPEG must at least be decoded to: twice what the resize needs."""
     if size is None:
         return None
-    return math.ceil(2 * max(size) / CROPPED) if resize == "crop" else 2 * max(size)
+    return math.ceil(2 * max(size) / KEPT.get(resize, 1.0))
 
 
 def _resized(photo: Image.Image, size: tuple[int, int], resize: Resize) -> Image.Image:
     (height, width), bilinear = size, Image.Resampling.BILINEAR
-    if resize == "crop":
-        scale = CROPPED * min(photo.width / width, photo.height / height)
-        left, top = (photo.width - scale * width) / 2, (photo.height - scale * height) / 2
-        return photo.resize((width, height), bilinear, box=(left, top, left + scale * width, top + scale * height))
+    if resize in KEPT:  # the largest window of the size's aspect ratio, and so much of it
+        window = min(photo.width, photo.height * width / height), min(photo.height, photo.width * height / width)
+        left, top = (photo.width - KEPT[resize] * window[0]) / 2, (photo.height - KEPT[resize] * window[1]) / 2
+        return photo.resize((width, height), bilinear, box=(left, top, photo.width - left, photo.height - top))
     if resize == "pad":
         scale = max(photo.width / width, photo.height / height)
         inner = max(1, round(photo.width / scale)), max(1, round(photo.height / scale))

@@ -79,8 +79,8 @@ def load(
         size: Height and width in pixels to resize photos to; required for photos in files, whose sizes differ.
         channels: 1 for grayscale, 3 for RGB; by default the channels of photos that are pixels already, else 3.
         seconds: Length to which sounds are cut or padded; see `tlkit.data.sounds.frame` for the default.
-        resize: How photos are brought to `size`, `squash`, `crop` or `pad`; by default `squash`. See
-            `tlkit.data.images.decode`.
+        resize: How photos are brought to `size`: `squash`, the default, `center`, `crop` or `pad`; see
+            `tlkit.data.images.decode`. A model that plain Keras saves cannot say so, and is taken to squeeze photos.
         white: The value that is white in photos with more than 8 bits, floating-point photos or masks; by default
             found from the largest value of all of them, and said on stderr.
         val_fraction: Share of examples for validation, where the source has no such split; see `tlkit.data.split`.

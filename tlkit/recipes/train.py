@@ -187,10 +187,11 @@ def fill_in(config: Train, examples: data.Examples) -> list[Decision]:
         raise InvalidInput(f"builder.spectrogram is True; it is for sounds, and the data are {examples.kind}")
     decisions = [
         Decision("data.image_size", size),
-        Decision("data.resize", config.data.resize or ("squash" if photos else None)),
         Decision("builder.spectrogram", sounds if builder.spectrogram is None else builder.spectrogram),
         Decision("augment", _augment(config.augment, examples, config.data.source == "embedded")),
     ]
+    if photos:
+        decisions += _decisions.decide_resize(config.data)
     if os.path.isfile(builder.weights):
         decisions.append(Decision("builder.weights", os.path.abspath(builder.weights)))
     if row is None:
