@@ -139,6 +139,7 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--data.image_size", "4"], "data.image_size is 4; it must be at least 8 pixels"),
         (["--data.source", "npz"], "data.path is None; data.source npz needs --data.path"),
         (["--data.seconds", "0"], "data.seconds is 0.0; it must be above 0"),
+        (["--data.white", "0"], "data.white is 0.0; it must be above 0, and 4294967296 at the most"),
         (["--data.val_fraction", "1.5"], "data.val_fraction is 1.5; it must lie between 0 and 1"),
         (["--data.test_fraction", "0.9"], "data.val_fraction + data.test_fraction is 1.05; it must be below 1"),
         (["--backbone.alpha", "0"], "backbone.alpha is 0.0; it must be above 0"),

@@ -32,6 +32,8 @@ class Data:
             the same with the photos that it is asked about. By default `center`, and `squash` for photos that are given
             as arrays.
         seconds: Length to which sounds are cut or padded with silence; by default 99 of 100 sounds fit whole.
+        white: The value that is white in photos with more than 8 bits, in floating-point photos and in masks; by
+            default found from the largest value of all photos.
         val_fraction: Share of the examples that is kept for validation if the data have no such split.
         test_fraction: Share of the examples that is kept for the test if the data have no split at all.
         val_as_test: Make the given `val` the test split and take the validation split out of `train`.
@@ -43,6 +45,9 @@ class Data:
             `{path: image, label: diagnosis, split: set, group: patient}`.
         group: What no split and no fold divides, such as the photos of one patient: `parent` for the folder that holds
             a file, or a regular expression on its path with one group in parentheses, such as `(patient\\d+)_`.
+        near_copies: What is done about crops, re-encodings, bursts, mirrored and resized versions of one photo: `warn`
+            says how many scored photos have one among the others and scores those that have none too; `together` keeps
+            near copies in one split, for which every photo is decoded.
     """
 
     source: Literal["auto", "embedded", "folder", "csv", "npz", "tfds"] = "auto"
@@ -52,6 +57,7 @@ class Data:
     image_size: int | None = None
     resize: Literal["squash", "center", "crop", "pad"] | None = None
     seconds: float | None = None
+    white: float | None = None
     val_fraction: float = 0.15
     test_fraction: float = 0.15
     val_as_test: bool = False
@@ -59,6 +65,7 @@ class Data:
     separator: str | None = None
     columns: dict[str, str] | None = None
     group: str | None = None
+    near_copies: Literal["warn", "together"] = "warn"
 
     def __post_init__(self) -> None:
         source = self.origin
@@ -91,6 +98,8 @@ class Data:
         )
         finite = self.seconds is None or 0 < self.seconds < float("inf")
         require(finite, "data.seconds", self.seconds, "it must be above 0, and finite")
+        possible = self.white is None or 0 < self.white <= 2**32
+        require(possible, "data.white", self.white, "it must be above 0, and 4294967296 at the most")
         for name in ("val_fraction", "test_fraction"):
             require(
                 0 < getattr(self, name) < 1,

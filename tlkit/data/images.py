@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tlkit.data import headers
+from tlkit.data import bits, headers
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
 from tlkit.untrusted import check_memory
@@ -34,7 +34,6 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", 
 VARIABLE = "TLKIT_MAX_PIXELS"
 PIXELS = 2**26  # maximum of a photo, unless VARIABLE is set: a PNG of 200 kB may have them and take 0.6 GB to decode
 PASSES = 32  # maximum passes over the allowed pixels for a JPEG: progressive ones need 10, in CMYK 18
-BAND = 2**21  # pixels converted at a time
 LARGE = 2**24  # pixels from which on a photo waits until others are decoded
 # Only these readers are tried, whatever the suffix: some others of Pillow run programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
@@ -56,12 +55,13 @@ def decode(
     channels: int = 3,
     name: str | None = None,
     resize: Resize = "squash",
+    white: float | None = None,
 ) -> np.ndarray:
     """Decode a photo, turn it upright, and bring it to a size and a number of channels.
 
     The format follows from the content, not from the suffix. The first frame of an animation is decoded. Transparent
-    pixels become white, the usual background; dropping alpha would uncover arbitrary colors. 16-bit images are scaled
-    to 8 bits. Color profiles are not applied. The resize is bilinear with antialiasing:
+    pixels become white, the usual background; dropping alpha would uncover arbitrary colors. Values with more than 8
+    bits are scaled from `white` to 8 bits. Color profiles are not applied. The resize is bilinear with antialiasing:
 
     - `squash` squeezes the whole photo into `size`, without regard to its aspect ratio;
     - `center` keeps the aspect ratio and cuts out the center, as much of it as `size` has room for: of a square `size`,
@@ -83,12 +83,16 @@ def decode(
         channels: 1 for grayscale, 3 for RGB.
         name: What errors call the photo; by default its path.
         resize: How the photo is brought to `size`.
+        white: Of a file with more than 8 bits: the value that is white, by default 65535. In a file with 8 bits, 255 is
+            white, unless `white` is 31 or less and none of its values is above it, as in masks of 0 and 1. In pixels,
+            255 is white.
 
     Shapes:
         returns: (height, width, channels), uint8
 
     Raises:
-        InvalidInput: the photo is missing, damaged, not an image, or has more pixels than are allowed.
+        InvalidInput: the photo is missing, damaged, not an image, has more pixels than are allowed, or values above
+            white.
 
     >>> decode(np.array([[0, 255]], np.uint8), size=(2, 2), channels=3)[..., 0].tolist()
     [[0, 255], [0, 255]]
@@ -99,11 +103,36 @@ def decode(
         raise InvalidInput(f"channels is {channels!r}: 1 for grayscale or 3 for RGB")
     if resize not in RESIZES:
         raise InvalidInput(f"resize is {resize!r}: give one of {', '.join(RESIZES)}")
+    bits.check_white(white)
     try:
-        pixels = np.array(_decoded(content, size, "L" if channels == 1 else "RGB", resize))
+        pixels = np.array(_decoded(content, size, "L" if channels == 1 else "RGB", resize, white))
     except Exception as error:  # Pillow's readers raise almost anything on a damaged file, struct.error to SyntaxError
         raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
     return pixels[..., None] if channels == 1 else pixels
+
+
+def value_range(content: Content, name: str | None = None) -> bits.Range | None:
+    """Return the range of the values of a photo with more than 8 bits, whose file does not say which value is white.
+
+    Args:
+        content: As for `decode`.
+        name: As for `decode`.
+
+    Returns:
+        None where a value has 8 bits or less, which the header shows: such a photo is not decoded.
+
+    Raises:
+        InvalidInput: as for `decode`.
+    """
+    if not isinstance(content, bytes) or headers.bits(content) <= 8:
+        return None
+    try:
+        image, room, _ = _open(content, None)
+        with _turn(2 * room):
+            low = bits.lower_bytes(_open(content, None)[0]) if bits.has_deep_colors(image) else None
+            return bits.range_of_photo(image, low)
+    except Exception as error:
+        raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
 
 
 def work(
@@ -167,13 +196,18 @@ def _resized(photo: Image.Image, size: tuple[int, int], resize: Resize) -> Image
     return photo.resize((width, height), bilinear)
 
 
-def _decoded(content: Content, size: tuple[int, int] | None, mode: str, resize: Resize) -> Image.Image:
+def _decoded(
+    content: Content, size: tuple[int, int] | None, mode: str, resize: Resize, white: float | None
+) -> Image.Image:
     image, room, _ = _open(content, _least_side(size, resize))
-    with _turn(room):
+    deep_colors = white is not None and bits.has_deep_colors(image)
+    with _turn(2 * room if deep_colors else room):
+        low = bits.lower_bytes(_open(content, None)[0]) if deep_colors else None
+        inverted = bits.is_inverted(image)
         image.load()
         orientation = _orientation(image)  # after `load`, which turns a TIFF by itself and then forgets the tag
-        photo = _flat(image, mode)
-        del image  # before another copy is made
+        photo = bits.flat(image, mode, None if isinstance(content, np.ndarray) else white, inverted, low)
+        del image, low  # before another copy is made
         if orientation in _UPRIGHT:
             photo = photo.transpose(_UPRIGHT[orientation])
         return _resized(photo, size, resize) if size else photo
@@ -275,37 +309,6 @@ class _Turns:
 
 
 _turn = _Turns()
-
-
-def _flat(image: Image.Image, mode: str) -> Image.Image:
-    """Convert a palette, transparency, CMYK or more than 8 bits to a mode; large photos in bands of rows."""
-    if image.mode == mode and not image.has_transparency_data:
-        return image
-    rows = max(1, BAND // image.width)
-    if rows >= image.height:
-        return _flat_band(image, mode)
-    photo = Image.new(mode, image.size)
-    for top in range(0, image.height, rows):
-        box = (0, top, image.width, min(top + rows, image.height))
-        photo.paste(_flat_band(image.crop(box), mode), box)
-    return photo
-
-
-def _flat_band(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Scale 0 to 65535 to 0 to 255; Pillow's own conversion clips at 255, which makes most such images white."""
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-        kind = "floating-point" if values.dtype.kind == "f" else "32-bit"
-        raise ValueError(f"a {kind} image does not say which value is white: convert it to 8 or 16 bits")
-    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -139,6 +139,9 @@ class Splits:
     rate: int | None = None  # of sounds: samples per second
     separator: str | None = None  # between the labels of one example in the manifest, where it may have several
     left_out: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)  # see `Examples`
+    # Of scored examples among the others, where they were looked for, the most alike first: the position in test
+    # (or val, if there is no test), that in train followed by val (or in train), and how alike they are, up to 1.
+    near_copies: Sequence[tuple[int, int, float]] = ()
 
     @property
     def reading(self) -> Reading:

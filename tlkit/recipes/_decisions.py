@@ -89,19 +89,6 @@ def fill_in(config: configs.Recipe | configs.TrainGraph) -> list[Decision]:
     return decisions
 
 
-def decide_resize(data: configs.Data) -> list[Decision]:
-    """Decide how photos are brought to the network's size, if that was left open.
-
-    >>> decide_resize(configs.Data(path="photos"))[0].value, decide_resize(configs.Data())[0].value
-    ('center', 'squash')
-    """
-    if data.resize:
-        return []
-    if data.origin in ("embedded", "npz"):  # pixels that somebody has already brought to a size
-        return [Decision("data.resize", "squash")]
-    return [Decision("data.resize", "center", "the ends of photos that are not square are cut off")]
-
-
 def positive(
     config: configs.Training | configs.FeatureExtraction | configs.TrainGraph,
     classes: Sequence[str],
@@ -122,6 +109,19 @@ def positive(
     count = int((labels == rarer).sum())
     why = "the second of two equally frequent ones" if 2 * count == len(labels) else "the rarer one"
     return [Decision("positive", classes[rarer], f"{why} in training; precision and recall are of it")]
+
+
+def decide_resize(data: configs.Data) -> list[Decision]:
+    """Decide how photos are brought to the network's size, if that was left open.
+
+    >>> decide_resize(configs.Data(path="photos"))[0].value, decide_resize(configs.Data())[0].value
+    ('center', 'squash')
+    """
+    if data.resize:
+        return []
+    if data.origin in ("embedded", "npz"):  # pixels that somebody has already brought to a size
+        return [Decision("data.resize", "squash")]
+    return [Decision("data.resize", "center", "the ends of photos that are not square are cut off")]
 
 
 def located(data: AnyData) -> AnyData:

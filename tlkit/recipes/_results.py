@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit.recipes import _inputs, _note, _plans, _summary
+from tlkit.recipes import _inputs, _near_copies, _note, _plans, _summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,6 +183,8 @@ def score(
 
     split, part = _inputs.scored(splits)
     scores = evaluate(job, splits, probabilities)
+    if splits.near_copies:
+        _near_copies.add(fit, splits, scores, _score_without_near_copies(job, splits, probabilities))
     table = predictions.table(
         split, part.names, part.hashes, part.labels, probabilities, splits.classes, part.given_groups
     )
@@ -201,6 +203,18 @@ def score(
         path.write_bytes(example)
     fit.metrics.update(_speed(model, part))
     return log(job, run, model, fit, Scored(scores, table, splits, example))
+
+
+def _score_without_near_copies(
+    job: Job[Any], splits: data.Splits, probabilities: np.ndarray
+) -> evaluation.Scores | None:
+    """Score the examples that have no near copy among the others; None if there is none, or none that has a label."""
+    import numpy as np
+
+    _, part = _inputs.scored(splits)
+    rest = np.setdiff1d(np.arange(len(part)), [first for first, _, _ in splits.near_copies])
+    empty = not len(rest) or (splits.multi_label and not part.labels[rest].any())
+    return None if empty else evaluate(job, splits, probabilities, rest)
 
 
 class Scored(NamedTuple):

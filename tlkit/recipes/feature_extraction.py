@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import FeatureExtraction
-from tlkit.recipes import _decisions, _inputs, _jobs, _networks, _results, _summary
+from tlkit.recipes import _decisions, _inputs, _jobs, _near_copies, _networks, _results, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -31,6 +31,7 @@ def run(config: FeatureExtraction) -> _results.Result:
     extractor = _networks.extractor(job.config, features.pooled(model), "pooled")
     with job.timing("features"):
         splits, parts = _inputs.split_features(job.config.data, examples, extractor)
+    splits = _near_copies.look(job.config.data, splits, parts)
     positive = _decisions.positive(job.config, splits.classes, splits.train.labels)
     job = job.with_decisions([_decisions.record_engine(extractor), *positive])
     with job.tracked(splits) as tracked:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tlkit.data.bits import Range
 from tlkit.data.images import RESIZES, Content, Resize
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
@@ -33,7 +34,7 @@ class Reading(NamedTuple):
 
     Args:
         resize: Of photos: how they are brought to the size; see `tlkit.data.images.decode`.
-        white: Of photos with more than 8 bits: the value that is white; None for the largest that the file can hold.
+        white: Of photos with more than 8 bits: the value that is white; None for 65535. See `tlkit.data.images.decode`.
     """
 
     resize: Resize = "squash"
@@ -86,6 +87,10 @@ class Files:
         frame: Takes the contents, their names for errors, and the framing; returns the shape that every example gets,
             and the sampling rate, or None where there is none.
         decode: Takes a content, the shape, a name for errors and the reading; returns an example of that shape.
+        value_range: Takes a content and a name for errors; returns the range of its values, or None for a file whose
+            values are scaled already.
+        white: Decides for a whole set which value is white. Takes the ranges by name, the other contents by name, and
+            the setting `data.white`; returns the value for `Reading`, and a line for the user or "".
     """
 
     suffixes: frozenset[str]
@@ -93,6 +98,8 @@ class Files:
     framing: tuple[str, ...]
     frame: Callable[[Sequence[Content], Sequence[str], Framing], tuple[Shape, int | None]]
     decode: Callable[[Content, Shape, str, Reading], np.ndarray]
+    value_range: Callable[[Content, str], Range | None] | None = None
+    white: Callable[[Mapping[str, Range], Mapping[str, Content], float | None], tuple[float | None, str]] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""Near copies of scored photos among the others: looked for before training, reported with the score."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tlkit import config as configs
+from tlkit.display import few, say, shown
+from tlkit.recipes import _inputs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tlkit import data, evaluation
+    from tlkit.features import Features
+    from tlkit.recipes._results import Fit
+
+DRAWN = 24  # pairs on the picture at the most
+
+
+def look(config: configs.Data, splits: data.Splits, parts: Sequence[Features] | None = None) -> data.Splits:
+    """Find the scored photos that have a near copy among the others, and say how many there are.
+
+    Args:
+        config: Where the data are, and what is done about near copies.
+        splits: The data.
+        parts: Pooled features of each split, where they are known: few photos are then decoded.
+    """
+    import numpy as np
+
+    from tlkit.inspection import near_copies
+
+    if config.near_copies == "together":  # no split has a near copy of another's
+        return splits
+    split, scored = _inputs.scored(splits)
+    features = None
+    if parts:
+        *learned, last = [part[:] for part in parts]
+        features = (last, np.concatenate(learned))
+    found = near_copies.across(scored, _others(splits), features)
+    if not found:
+        return splits
+    names, others = scored.names, _others(splits).names
+    pairs = [f"{names[first]} ~ {others[second]}" for first, second, _ in found]
+    has, which = ("has", "that has none") if len(found) == 1 else ("have", "that have none")
+    warning = (
+        f"{len(found):,} of {len(scored):,} {split} {splits.kind} {has} a near copy among the "
+        f"{'training and validation' if splits.test else 'training'} {splits.kind}, such as {few(pairs, 2)}: look at "
+        f"near_copies.png and at the score on those {which}; --data.near_copies together keeps near copies in one split"
+    )
+    say(warning, error=True)
+    return dataclasses.replace(splits, warnings=[*splits.warnings, warning], near_copies=found)
+
+
+def _others(splits: data.Splits) -> data.Photos:
+    """The photos that are not scored: those to train on, and to choose the epoch by if others are scored."""
+    import numpy as np
+
+    train, val = splits.train, splits.val
+    if not splits.test:
+        return train
+    return dataclasses.replace(
+        train,
+        names=train.names + val.names,
+        hashes=train.hashes + val.hashes,
+        labels=np.concatenate([train.labels, val.labels]),
+        rows=np.concatenate([train.rows, val.rows]),
+        given_groups=None,
+        units=None,
+    )
+
+
+def add(fit: Fit, splits: data.Splits, scores: evaluation.Scores, rest: evaluation.Scores | None) -> None:
+    """Add what a run reports of near copies: metrics, a line of the summary and a picture of the pairs.
+
+    Args:
+        fit: To which they are added.
+        splits: The data, with near copies.
+        scores: On all scored photos.
+        rest: On those that have no near copy; None where it cannot be scored.
+    """
+    count, split = len(splits.near_copies), scores.split
+    fit.metrics[f"{split}_near_copies"] = count
+    fit.pictures["near_copies.png"] = _picture(splits)
+    if rest is None:
+        fit.lines.append(f"near copies: no {split} score without the {count:,} {splits.kind} that have one")
+        return
+    name, value, (low, high) = rest.headline
+    known = rest.metrics(suffix="_without_near_copies")
+    wanted = [
+        f"{split}_{key}_without_near_copies" for key in (name.lower(), f"{name.lower()}_low", f"{name.lower()}_high")
+    ]
+    fit.metrics.update({key: known[key] for key in wanted if key in known})
+    spread = f"95 % interval {low:.3f} to {high:.3f}, {rest.photos:,} {splits.kind}"
+    fit.lines.insert(0, f"{split} {name:<8}  {value:.4f}  ({spread}) without the {count:,} that have a near copy")
+
+
+def _picture(splits: data.Splits) -> Figure:
+    """Draw the pairs, the most alike first."""
+    import numpy as np
+
+    from tlkit import plots
+
+    (split, scored), others = _inputs.scored(splits), _others(splits)
+    pairs = splits.near_copies[:DRAWN]
+    firsts = scored.read([first for first, _, _ in pairs])
+    seconds = others.read([second for _, second, _ in pairs])
+    photos = [photo for pair in zip(firsts, seconds, strict=True) for photo in pair]
+    texts = [_end(name) for i, j, _ in pairs for name in (scored.names[i], others.names[j])]
+    across = 2 * min(len(pairs), 4)
+    missing = -len(photos) % across
+    photos += [np.full_like(photos[0], 255)] * missing
+    texts += [""] * missing
+    rows = range(0, len(photos), across)
+    title = f"{len(splits.near_copies):,} of {len(scored):,} {split} {splits.kind} have a near copy"
+    heads = [split, "near copy"] * (across // 2)
+    return plots.sheet([photos[i : i + across] for i in rows], heads, [texts[i : i + across] for i in rows], title)
+
+
+def _end(name: str, most: int = 22) -> str:
+    name = shown(name)
+    return name if len(name) <= most else f"…{name[1 - most :]}"
