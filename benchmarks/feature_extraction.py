@@ -140,7 +140,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     result = feature_extraction.run(
         config.FeatureExtraction(
-            data=config.Data(path=str(options.data), val_as_test=True),
+            data=config.Data(path=str(options.data), val_as_test=True, resize="squash"),
             backbone=config.Backbone(name="MobileNet", alpha=0.75),
             features=config.Features(store=str(options.store)),
             precision="mixed_bfloat16" if options.ours.endswith("bfloat16") else "float32",

@@ -417,7 +417,8 @@ def ours(recipe: str, changes: dict[str, Any], network: str, seed: int, photos: 
     plain = configured(recipe, changes)
     settings = dataclasses.replace(
         plain,
-        data=dataclasses.replace(plain.data, path=photos, val_as_test=not photos.endswith(".csv")),
+        # Photos are squeezed, as in the guide.
+        data=dataclasses.replace(plain.data, path=photos, val_as_test=not photos.endswith(".csv"), resize="squash"),
         backbone=config.Backbone(name=name, alpha=alpha),
         features=config.Features(store=store),
         seed=seed,

@@ -230,7 +230,8 @@ def read_photo(path: Path) -> None:
     from tlkit.data import images
 
     for content in (path, path.read_bytes()):
-        images.decode(content, (32, 32), 3, path.name)
+        for resize in images.RESIZES:
+            images.decode(content, (32, 24), 3, path.name, resize)
         images.decode(content, None, 1, path.name)
 
 
@@ -317,7 +318,7 @@ def make_model(path: Path, draw: random.Random) -> None:
         layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="stage1"), keras.layers.BatchNormalization()]
         layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
         keras.Sequential(layers).save(path)
-        labels.write(path, ["cat", "dog"])
+        labels.write(path, ["cat", "dog"], {"resize": "crop"})
         _WHOLE["model"] = path.read_bytes()
         backbones.build("LetterNet").save_weights(path.with_suffix(".weights.h5"))
         _WHOLE["weights"] = path.with_suffix(".weights.h5").read_bytes()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin
 
-from tlkit.data import decode, headers, images
+from tlkit.data import bits, decode, headers, images
 from tlkit.errors import InvalidInput
 
 HEIGHT, WIDTH = 12, 16
@@ -307,7 +307,7 @@ def test_a_photo_converted_in_bands_is_that_converted_at_once(mode, monkeypatch)
         image = image.convert(mode)
     data = encoded(image, "TIFF" if mode == "CMYK" else "PNG", exif=exif(6))
     whole = [decode(data, channels=channels) for channels in (1, 3)]
-    monkeypatch.setattr(images, "BAND", 5 * WIDTH)
+    monkeypatch.setattr(bits, "BAND", 5 * WIDTH)
     assert all(np.array_equal(decode(data, channels=c), at_once) for c, at_once in zip((1, 3), whole, strict=True))
 
 

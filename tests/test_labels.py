@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from tlkit import labels
+from tlkit.data.modalities import Reading
+from tlkit.errors import InvalidInput
 
 
 @pytest.fixture
@@ -73,3 +75,37 @@ def test_names_that_are_not_all_there_and_different_are_not_written(saved: Path,
     with pytest.raises(ValueError, match="not all given and different"):
         labels.write(saved, names)
     assert labels.read(saved) is None
+
+
+@pytest.mark.parametrize("reading", [Reading(), Reading("crop"), Reading("pad", white=4095)])
+def test_how_files_are_read_travels_with_the_model(saved: Path, reading: Reading):
+    labels.write(saved, ["a", "b"], reading.changed)
+    assert Reading.of(labels.read_reading(saved)) == reading
+    assert labels.read(saved) == ["a", "b"]
+
+
+def test_a_file_that_does_not_say_how_files_are_read_means_the_default(saved: Path):
+    assert Reading.of(labels.read_reading(saved)) == Reading()
+
+
+@pytest.mark.parametrize(
+    ("reading", "says"),
+    [
+        ('"crop"', "the reading is 'crop': it must be settings with their names"),
+        ('{"resize": "\\u001b[31m"}', r"the reading has 'resize': '\\x1b\[31m', which this version of tlkit does not"),
+        ('{"resize": ["crop"]}', r"the reading has 'resize': \['crop'\], which"),
+        ('{"resize": null}', "the reading has 'resize': None, which"),
+        ('{"white": true}', "the reading has 'white': True, which"),
+        ('{"white": -1}', "the reading has 'white': -1, which"),
+        (f'{{"white": 1{"0" * 400}}}', "the reading has 'white': 1000"),
+        ('{"turn": 90}', "the reading has 'turn': 90, which"),
+        (f'{{"{"a" * 5000}": 1}}', "the reading has 'aaa"),
+    ],
+)
+def test_what_is_no_reading_is_one_short_line(saved: Path, reading: str, says: str):
+    with zipfile.ZipFile(saved, "a") as archive:
+        archive.writestr(labels.MEMBER, f'{{"classes": ["a", "b"], "reading": {reading}}}')
+    with pytest.raises(InvalidInput, match=says) as error:
+        Reading.of(labels.read_reading(saved))
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 200

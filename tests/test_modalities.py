@@ -77,10 +77,11 @@ def test_an_example_is_drawn_written_and_read_back_by_a_server(name: str):
     row.draw(axes, values)
     assert axes.images or axes.collections
     content = row.encode(values, 8000 if row.sampled else None)
-    decoded = row.requests.decode(content, values.shape, 8000, "row 0")
+    decoded = row.requests.decode(content, values.shape, 8000, "row 0", modalities.Reading())
     np.testing.assert_allclose(decoded, values, atol=2**-15 if row.sampled else 0)
-    np.testing.assert_array_equal(row.requests.decode(values, values.shape, 8000, "row 0"), values)
-    assert row.requests.work(content, values.shape, "row 0") > 0
+    again = row.requests.decode(values, values.shape, 8000, "row 0", modalities.Reading())
+    np.testing.assert_array_equal(again, values)
+    assert row.requests.work(content, values.shape, "row 0", modalities.Reading()) > 0
 
 
 @pytest.mark.parametrize("row", modalities.of_files(), ids=lambda row: row.name)
@@ -111,12 +112,10 @@ def lift(curve: np.ndarray, rng: np.random.Generator, *, brightness: float = 0.0
     return curve + np.float32(brightness * rng.uniform(0.5, 1))
 
 
-def requested(content: bytes | np.ndarray, shape: tuple[int | None, ...], rate: int | None, name: str) -> np.ndarray:
-    return (
-        content
-        if isinstance(content, np.ndarray)
-        else read_curve(content, (shape[0] or 0, 1), name, modalities.Reading())
-    )
+def requested(
+    content: bytes | np.ndarray, shape: tuple[int | None, ...], rate: int | None, name: str, reading: modalities.Reading
+) -> np.ndarray:
+    return content if isinstance(content, np.ndarray) else read_curve(content, (shape[0] or 0, 1), name, reading)
 
 
 CURVES = Modality(

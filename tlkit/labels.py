@@ -1,11 +1,14 @@
-"""Class names: in a `.keras` file, as one more member of the zip, so that plain Keras still loads it; and in texts."""
+"""Class names: in a `.keras` file, as one more member of the zip, so that plain Keras still loads it; and in texts.
+
+The member also says how files become the examples that the model takes, where that differs from the default.
+"""
 
 from __future__ import annotations
 
 import json
 import unicodedata
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tlkit import untrusted
@@ -33,8 +36,14 @@ def joined(present: Sequence[object], classes: Sequence[str], separator: str = S
     return separator.join(name for name, has in zip(classes, present, strict=True) if has)
 
 
-def write(path: str | Path, classes: list[str]) -> None:
-    """Add the class names, in the order of the model's outputs, to a saved model.
+def write(path: str | Path, classes: list[str], reading: Mapping[str, object] | None = None) -> None:
+    """Add the class names to a saved model.
+
+    Args:
+        path: The `.keras` file.
+        classes: The names, in the order of the model's outputs.
+        reading: How files become examples, where that differs from the default: `changed` of
+            `tlkit.data.modalities.Reading`.
 
     Raises:
         ValueError: the file has class names already, a name is empty, or two classes have the same name.
@@ -44,7 +53,7 @@ def write(path: str | Path, classes: list[str]) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         if MEMBER in archive.namelist():
             raise ValueError(f"{path} holds class names already")
-        archive.writestr(MEMBER, json.dumps({"classes": classes}))
+        archive.writestr(MEMBER, json.dumps({"classes": classes} | ({"reading": dict(reading)} if reading else {})))
 
 
 def read(path: str | Path) -> list[str] | None:
@@ -62,15 +71,10 @@ def read(path: str | Path) -> list[str] | None:
     >>> read(path)
     ['cat', 'dog']
     """
-    where = f"{MEMBER} in {path}"
-    with zipfile.ZipFile(path) as archive:
-        try:
-            content = untrusted.parse_json(untrusted.member(archive, MEMBER, MOST), where)
-        except KeyError:
-            return None
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise ValueError(f"{where} does not hold a list of class names: {error}") from error
-    names = content.get("classes") if isinstance(content, dict) else None
+    content, where = _member(path), f"{MEMBER} in {path}"
+    if content is None:
+        return None
+    names = content.get("classes")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{where} does not hold a list of class names")
     if repeated := untrusted.duplicates(names):
@@ -84,3 +88,27 @@ def read(path: str | Path) -> list[str] | None:
                 f"at most {LONGEST:,} others"
             )
     return names
+
+
+def read_reading(path: str | Path) -> object:
+    """Return how files become the examples of a saved model, as `write` was told, for `Reading.of`, which checks it.
+
+    Raises:
+        ValueError: the member of the file does not hold what `write` writes.
+        zipfile.BadZipFile: the file is damaged.
+    """
+    return (_member(path) or {}).get("reading", {})
+
+
+def _member(path: str | Path) -> dict[str, object] | None:
+    where = f"{MEMBER} in {path}"
+    with zipfile.ZipFile(path) as archive:
+        try:
+            content = untrusted.parse_json(untrusted.member(archive, MEMBER, MOST), where)
+        except KeyError:
+            return None
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise ValueError(f"{where} does not hold a list of class names: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} does not hold a list of class names")
+    return content

@@ -18,6 +18,7 @@ MEANT = {
     **dict.fromkeys(("pretrained", "weights", "checkpoint"), "backbone.weights builder.weights"),
     **dict.fromkeys(("dataset", "dir", "folder", "root", "images", "train_dir"), "data.path"),
     **dict.fromkeys(("size", "img_size", "imgsz", "input_size", "resolution"), "data.image_size"),
+    **dict.fromkeys(("crop_pct", "crop_to_aspect_ratio", "pad_to_aspect_ratio", "resize_mode"), "data.resize"),
     **dict.fromkeys(("val_split", "validation_split"), "data.val_fraction"),
     "test_split": "data.test_fraction",
     **dict.fromkeys(("optim", "opt"), "optimizer"),

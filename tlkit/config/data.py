@@ -27,7 +27,13 @@ class Data:
         data_dir: Folder with the prepared data sets of tensorflow-datasets; by default its own.
         image_size: Height and width in pixels to which photos are resized; by default the network's own size, but
             `train` keeps the size of photos that are given as arrays.
+        resize: How photos are brought to that size: `center` cuts out their central square, `crop` 7/8 of it; `squash`
+            squeezes the whole photo into it; `pad` keeps the whole photo and fills the rest with gray. The model does
+            the same with the photos that it is asked about. By default `center`, and `squash` for photos that are given
+            as arrays.
         seconds: Length to which sounds are cut or padded with silence; by default 99 of 100 sounds fit whole.
+        white: The value that is white in photos with more than 8 bits, in floating-point photos and in masks; by
+            default found from the largest value of all photos.
         val_fraction: Share of the examples that is kept for validation if the data have no such split.
         test_fraction: Share of the examples that is kept for the test if the data have no split at all.
         val_as_test: Make the given `val` the test split and take the validation split out of `train`.
@@ -49,7 +55,9 @@ class Data:
     name: str | None = None
     data_dir: str | None = None
     image_size: int | None = None
+    resize: Literal["squash", "center", "crop", "pad"] | None = None
     seconds: float | None = None
+    white: float | None = None
     val_fraction: float = 0.15
     test_fraction: float = 0.15
     val_as_test: bool = False
@@ -90,6 +98,8 @@ class Data:
         )
         finite = self.seconds is None or 0 < self.seconds < float("inf")
         require(finite, "data.seconds", self.seconds, "it must be above 0, and finite")
+        possible = self.white is None or 0 < self.white <= 2**32
+        require(possible, "data.white", self.white, "it must be above 0, and 4294967296 at the most")
         for name in ("val_fraction", "test_fraction"):
             require(
                 0 < getattr(self, name) < 1,

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import struct
+from collections.abc import Iterator
 
 PARTS = 2**17  # maximum segments, chunks or blocks of a file; as many as a PNG of 1 GB has
 SCANS = 100  # maximum scans of a JPEG; encoders write 10 to 20, and libtiff has the same limit
 JUNK = 2**20  # maximum bytes between the segments of a JPEG
 STRIPS = 2**18  # maximum strips or tiles of a TIFF
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # within a scan: neither a byte 255 nor a restart
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SCALED = (0xC0, 0xC1, 0xC9)  # sequential frames, which libjpeg scales down while it reads them
@@ -53,11 +55,27 @@ def read(data: bytes) -> Header:
             return _png(data)
         if data[:4] == b"GIF8":
             return _gif(data)
-        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if data[:4] in _TIFF:
             return _tiff(data)
     except (struct.error, IndexError):  # the file ends early
         pass
     return Header()
+
+
+def bits(data: bytes) -> int:
+    """Return the bits of a value of a photo; 8 where the header is none of a PNG or TIFF, the formats that have more.
+
+    >>> bits(b"These are words.")
+    8
+    """
+    try:
+        if data[:4] == b"\x89PNG":
+            return data[24]
+        if data[:4] in _TIFF:
+            return next((first for tag, _, first in _tiff_tags(data) if tag == 258), 1)
+    except (struct.error, IndexError, ValueError):  # left to its decoder
+        pass
+    return 8
 
 
 def _jpeg(data: bytes) -> Header:
@@ -133,15 +151,25 @@ def _gif(data: bytes) -> Header:
 
 
 def _tiff(data: bytes) -> Header:
+    for tag, length, _ in _tiff_tags(data):
+        if tag in (273, 324) and length > STRIPS:  # of strips, of tiles
+            raise ValueError(f"a TIFF of {length:,} strips or tiles, more than {STRIPS:,}")
+    return Header()
+
+
+def _tiff_tags(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """The tags of the first photo, each with the number of its values and the first of them as a 16-bit number."""
     order = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     (at,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
     (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, at)
     if count > 2**16:
         raise ValueError(f"a TIFF of {count:,} tags")
-    entry = struct.Struct(f"{order}HH{'Q8x' if big else 'I4x'}")
+    entry = struct.Struct(f"{order}HH{'QQ' if big else 'II'}")
     for n in range(count):
-        tag, _, length = entry.unpack_from(data, at + (8 if big else 2) + n * entry.size)
-        if tag in (273, 324) and length > STRIPS:  # of strips, of tiles
-            raise ValueError(f"a TIFF of {length:,} strips or tiles, more than {STRIPS:,}")
-    return Header()
+        place = at + (8 if big else 2) + n * entry.size
+        tag, _, length, where = entry.unpack_from(data, place)
+        inline = 2 * length <= (8 if big else 4)
+        place = place + (12 if big else 8) if inline else where
+        (first,) = struct.unpack_from(f"{order}H", data, place) if place + 2 <= len(data) else (0,)
+        yield tag, length, first

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tlkit.data import headers
+from tlkit.data import bits, headers
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
 from tlkit.untrusted import check_memory
@@ -23,11 +24,16 @@ DECODER = 1  # raise it when `decode` begins to return other pixels: stored feat
 Content = Path | bytes | np.ndarray
 """A photo before it is decoded: a file, the bytes of a file, or uint8 pixels (H, W) or (H, W, 1 | 3 | 4)."""
 
+Resize = Literal["squash", "center", "crop", "pad"]
+"""How a photo is brought to a size of another aspect ratio; see `decode`."""
+
+RESIZES: tuple[Resize, ...] = get_args(Resize)
+KEPT = {"center": 1.0, "crop": 0.875}  # share of the largest window that they keep; timm calls it crop_pct
+GRAY = 128  # what `pad` fills with
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 VARIABLE = "TLKIT_MAX_PIXELS"
 PIXELS = 2**26  # maximum of a photo, unless VARIABLE is set: a PNG of 200 kB may have them and take 0.6 GB to decode
 PASSES = 32  # maximum passes over the allowed pixels for a JPEG: progressive ones need 10, in CMYK 18
-BAND = 2**21  # pixels converted at a time
 LARGE = 2**24  # pixels from which on a photo waits until others are decoded
 # Only these readers are tried, whatever the suffix: some others of Pillow run programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
@@ -44,16 +50,28 @@ _UPRIGHT = {
 
 
 def decode(
-    content: Content, size: tuple[int, int] | None = None, channels: int = 3, name: str | None = None
+    content: Content,
+    size: tuple[int, int] | None = None,
+    channels: int = 3,
+    name: str | None = None,
+    resize: Resize = "squash",
+    white: float | None = None,
 ) -> np.ndarray:
     """Decode a photo, turn it upright, and bring it to a size and a number of channels.
 
     The format follows from the content, not from the suffix. The first frame of an animation is decoded. Transparent
-    pixels become white, the usual background; dropping alpha would uncover arbitrary colors. 16-bit images are scaled
-    to 8 bits. Color profiles are not applied. The resize is bilinear with antialiasing and does not keep the aspect
-    ratio: the whole photo is squeezed into `size`. A large JPEG is decoded at a half, quarter or eighth of its size,
-    but at least at twice `size`: three times faster on a 12-megapixel photo, and resized to 224 x 224 the pixels differ
-    by 0.2 of 255 levels on average.
+    pixels become white, the usual background; dropping alpha would uncover arbitrary colors. Values with more than 8
+    bits are scaled from `white` to 8 bits. Color profiles are not applied. The resize is bilinear with antialiasing:
+
+    - `squash` squeezes the whole photo into `size`, without regard to its aspect ratio;
+    - `center` keeps the aspect ratio and cuts out the center, as much of it as `size` has room for: of a square `size`,
+      the central square of the photo;
+    - `crop` cuts out 7/8 of that, as networks for ImageNet are usually tested;
+    - `pad` keeps the aspect ratio and the whole photo, in the middle, and fills the rest with gray (128), which is
+      close to zero after the preprocessing of most pretrained networks, as the border that their convolutions add.
+
+    A large JPEG is decoded at a half, quarter or eighth of its size, but at least at twice what the resize needs: three
+    times faster on a 12-megapixel photo, and squeezed to 224 x 224 the pixels differ by 0.2 of 255 levels on average.
 
     Pixels are counted before any are decoded: at most `PIXELS`, or the value of the environment variable
     TLKIT_MAX_PIXELS. For a JPEG, the pixels that it is decoded to count, unless its file needs several passes
@@ -64,38 +82,75 @@ def decode(
         size: Height and width in pixels; None keeps the photo's own.
         channels: 1 for grayscale, 3 for RGB.
         name: What errors call the photo; by default its path.
+        resize: How the photo is brought to `size`.
+        white: Of a file with more than 8 bits: the value that is white, by default 65535. In a file with 8 bits, 255 is
+            white, unless `white` is 31 or less and none of its values is above it, as in masks of 0 and 1. In pixels,
+            255 is white.
 
     Shapes:
         returns: (height, width, channels), uint8
 
     Raises:
-        InvalidInput: the photo is missing, damaged, not an image, or has more pixels than are allowed.
+        InvalidInput: the photo is missing, damaged, not an image, has more pixels than are allowed, or values above
+            white.
 
     >>> decode(np.array([[0, 255]], np.uint8), size=(2, 2), channels=3)[..., 0].tolist()
     [[0, 255], [0, 255]]
+    >>> decode(np.array([[0, 255]], np.uint8), size=(2, 2), channels=1, resize="pad")[..., 0].tolist()
+    [[0, 255], [128, 128]]
     """
     if channels not in (1, 3):
         raise InvalidInput(f"channels is {channels!r}: 1 for grayscale or 3 for RGB")
+    if resize not in RESIZES:
+        raise InvalidInput(f"resize is {resize!r}: give one of {', '.join(RESIZES)}")
+    bits.check_white(white)
     try:
-        pixels = np.array(_decoded(content, size, "L" if channels == 1 else "RGB"))
+        pixels = np.array(_decoded(content, size, "L" if channels == 1 else "RGB", resize, white))
     except Exception as error:  # Pillow's readers raise almost anything on a damaged file, struct.error to SyntaxError
         raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
     return pixels[..., None] if channels == 1 else pixels
 
 
-def work(content: bytes, size: tuple[int, int] | None = None, name: str | None = None) -> int:
+def value_range(content: Content, name: str | None = None) -> bits.Range | None:
+    """Return the range of the values of a photo with more than 8 bits, whose file does not say which value is white.
+
+    Args:
+        content: As for `decode`.
+        name: As for `decode`.
+
+    Returns:
+        None where a value has 8 bits or less, which the header shows: such a photo is not decoded.
+
+    Raises:
+        InvalidInput: as for `decode`.
+    """
+    if not isinstance(content, bytes) or headers.bits(content) <= 8:
+        return None
+    try:
+        image, room, _ = _open(content, None)
+        with _turn(2 * room):
+            low = bits.lower_bytes(_open(content, None)[0]) if bits.has_deep_colors(image) else None
+            return bits.range_of_photo(image, low)
+    except Exception as error:
+        raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
+
+
+def work(
+    content: bytes, size: tuple[int, int] | None = None, name: str | None = None, resize: Resize = "squash"
+) -> int:
     """Estimate the work of decoding a photo from its header, as pixels of a PNG that take as long.
 
     Args:
         content: Of its file.
         size: As for `decode`.
         name: As for `decode`.
+        resize: As for `decode`.
 
     Raises:
         InvalidInput: `decode` would refuse it because of its header.
     """
     try:
-        _, room, passes = _open(content, size)
+        _, room, passes = _open(content, _least_side(size, resize))
     except Exception as error:
         raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
     return room + passes // 32
@@ -119,20 +174,50 @@ def _name(content: Content, name: str | None) -> str:
     return name or (str(content) if isinstance(content, Path) else "the image")
 
 
-def _decoded(content: Content, size: tuple[int, int] | None, mode: str) -> Image.Image:
-    image, room, _ = _open(content, size)
-    with _turn(room):
+def _least_side(size: tuple[int, int] | None, resize: Resize) -> int | None:
+    """The shorter side that a JPEG must at least be decoded to: twice what the resize needs."""
+    if size is None:
+        return None
+    return math.ceil(2 * max(size) / KEPT.get(resize, 1.0))
+
+
+def _resized(photo: Image.Image, size: tuple[int, int], resize: Resize) -> Image.Image:
+    (height, width), bilinear = size, Image.Resampling.BILINEAR
+    if resize in KEPT:  # the largest window of the size's aspect ratio, and so much of it
+        window = min(photo.width, photo.height * width / height), min(photo.height, photo.width * height / width)
+        left, top = (photo.width - KEPT[resize] * window[0]) / 2, (photo.height - KEPT[resize] * window[1]) / 2
+        return photo.resize((width, height), bilinear, box=(left, top, photo.width - left, photo.height - top))
+    if resize == "pad":
+        scale = max(photo.width / width, photo.height / height)
+        inner = max(1, round(photo.width / scale)), max(1, round(photo.height / scale))
+        padded = Image.new(photo.mode, (width, height), (GRAY,) * len(photo.getbands()))
+        padded.paste(photo.resize(inner, bilinear), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        return padded
+    return photo.resize((width, height), bilinear)
+
+
+def _decoded(
+    content: Content, size: tuple[int, int] | None, mode: str, resize: Resize, white: float | None
+) -> Image.Image:
+    image, room, _ = _open(content, _least_side(size, resize))
+    deep_colors = white is not None and bits.has_deep_colors(image)
+    with _turn(2 * room if deep_colors else room):
+        low = bits.lower_bytes(_open(content, None)[0]) if deep_colors else None
+        inverted = bits.is_inverted(image)
         image.load()
         orientation = _orientation(image)  # after `load`, which turns a TIFF by itself and then forgets the tag
-        photo = _flat(image, mode)
-        del image  # before another copy is made
+        photo = bits.flat(image, mode, None if isinstance(content, np.ndarray) else white, inverted, low)
+        del image, low  # before another copy is made
         if orientation in _UPRIGHT:
             photo = photo.transpose(_UPRIGHT[orientation])
-        return photo.resize(size[::-1], Image.Resampling.BILINEAR) if size else photo
+        return _resized(photo, size, resize) if size else photo
 
 
-def _open(content: Content, size: tuple[int, int] | None = None) -> tuple[Image.Image, int, int]:
-    """A photo that is not decoded yet, the pixels it takes memory for, and the pixels of all passes."""
+def _open(content: Content, least: int | None) -> tuple[Image.Image, int, int]:
+    """A photo that is not decoded yet, the pixels it takes memory for, and the pixels of all passes.
+
+    With `least`, a JPEG may be decoded smaller, but no side below that.
+    """
     if isinstance(content, np.ndarray):
         if content.dtype != np.uint8 or content.ndim not in (2, 3):
             raise ValueError(f"pixels are {content.dtype} {content.shape}: give uint8 (H, W) or (H, W, channels)")
@@ -149,7 +234,7 @@ def _open(content: Content, size: tuple[int, int] | None = None) -> tuple[Image.
         image = _identified(content)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"more pixels than Pillow allows ({error})") from error
-    return image, *_counted(image, header, most, size, len(content))
+    return image, *_counted(image, header, most, least, len(content))
 
 
 def _identified(data: bytes) -> Image.Image:
@@ -167,9 +252,7 @@ def _identified(data: bytes) -> Image.Image:
     raise UnidentifiedImageError
 
 
-def _counted(
-    image: Image.Image, header: headers.Header, most: int, size: tuple[int, int] | None, length: int
-) -> tuple[int, int]:
+def _counted(image: Image.Image, header: headers.Header, most: int, least: int | None, length: int) -> tuple[int, int]:
     """The pixels that decoding takes memory for, and those of all passes."""
     width, height = max(image.width, header.width), max(image.height, header.height)
     passes = width * height * header.scans
@@ -178,8 +261,8 @@ def _counted(
         raise ValueError(
             f"{width:,} x {height:,} pixels{scans}, more than {PASSES} times the {most:,} that {VARIABLE} allows"
         )
-    if size:
-        image.draft(None, (2 * max(size), 2 * max(size)))  # only JPEGs support it
+    if least:
+        image.draft(None, (least, least))  # only JPEGs support it
     if header.scaled:
         width, height = image.size
     times = 3 if image.format == "WEBP" else 1  # its reader keeps four copies of the photo and more
@@ -226,37 +309,6 @@ class _Turns:
 
 
 _turn = _Turns()
-
-
-def _flat(image: Image.Image, mode: str) -> Image.Image:
-    """Convert a palette, transparency, CMYK or more than 8 bits to a mode; large photos in bands of rows."""
-    if image.mode == mode and not image.has_transparency_data:
-        return image
-    rows = max(1, BAND // image.width)
-    if rows >= image.height:
-        return _flat_band(image, mode)
-    photo = Image.new(mode, image.size)
-    for top in range(0, image.height, rows):
-        box = (0, top, image.width, min(top + rows, image.height))
-        photo.paste(_flat_band(image.crop(box), mode), box)
-    return photo
-
-
-def _flat_band(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Scale 0 to 65535 to 0 to 255; Pillow's own conversion clips at 255, which makes most such images white."""
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-        kind = "floating-point" if values.dtype.kind == "f" else "32-bit"
-        raise ValueError(f"a {kind} image does not say which value is white: convert it to 8 or 16 bits")
-    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:

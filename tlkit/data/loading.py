@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tlkit.data import modalities
-from tlkit.data.images import Content
+from tlkit.data import bits, modalities
+from tlkit.data.images import RESIZES, Content, Resize
 from tlkit.data.modalities import Framing, Reading, Shape
 from tlkit.data.photos import Photos, Splits, decoding_threads, file_format, label_array
 from tlkit.data.sources import Examples, load_source
@@ -31,6 +31,8 @@ class _Opened(NamedTuple):
     stored: np.ndarray | list[Content]  # decoded values, (n, *shape), where they fit into memory, else contents
     hashes: list[str]  # "" where an example cannot be decoded
     set_aside: list[str]  # examples that cannot be decoded, each with the reason
+    reading: Reading  # with the value that is white in all of them
+    notes: list[str]  # what was found out and taken for granted
 
 
 def load(
@@ -45,6 +47,8 @@ def load(
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     seconds: float | None = None,
+    resize: Resize | None = None,
+    white: float | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     val_as_test: bool = False,
@@ -76,6 +80,10 @@ def load(
         size: Height and width in pixels to resize photos to; required for photos in files, whose sizes differ.
         channels: 1 for grayscale, 3 for RGB; by default the channels of photos that are pixels already, else 3.
         seconds: Length to which sounds are cut or padded; see `tlkit.data.sounds.frame` for the default.
+        resize: How photos are brought to `size`: `squash`, the default, `center`, `crop` or `pad`; see
+            `tlkit.data.images.decode`. A model that plain Keras saves cannot say so, and is taken to squeeze photos.
+        white: The value that is white in photos with more than 8 bits, floating-point photos or masks; by default
+            found from the largest value of all of them, and said on stderr.
         val_fraction: Share of examples for validation, where the source has no such split; see `tlkit.data.split`.
         test_fraction: Share of examples for the test, where the source has no splits at all.
         val_as_test: Use the source's val split as the test split, and take validation examples out of train.
@@ -100,6 +108,7 @@ def load(
     >>> splits.train.read([0, 1]).shape, splits.classes[splits.train.labels[0]]
     ((2, 8, 8, 1), '0')
     """
+    bits.check_white(white)
     if isinstance(source, Examples):
         examples = source
     else:
@@ -112,15 +121,16 @@ def load(
             columns=columns,
             group=group,
             strict=strict,
+            white=white,
         )
     shape, rate = _shape(examples, Framing(size, channels, seconds))
-    reading = Reading()
-    stored, hashes, set_aside = _open(examples, shape, reading, check, strict, memory)
+    _warn(*examples.notes)
+    reading = _reading(examples, resize, white)
+    stored, hashes, set_aside, reading, notes = _open(examples, shape, reading, check, strict, memory)
     good = [i for i, hash_ in enumerate(hashes) if hash_]
     if not good:
         raise InvalidInput(f"none of the {len(hashes)} {examples.kind} can be decoded: {few(set_aside, 3)}")
     labels = label_array(examples.labels)
-    _warn(*examples.notes)
 
     def photos(rows: list[int], units: list[str] | None = None) -> Photos:
         return Photos(
@@ -138,7 +148,8 @@ def load(
 
     pairs = list(together(photos(good))) if together else []
     joined = [f"{examples.names[good[i]]} ~ {examples.names[good[j]]}" for i, j in pairs]
-    notes = [f"near copies that are kept in one split ({len(pairs):,} pairs): {few(joined)}"] if pairs else []
+    if pairs:
+        notes = [*notes, f"near copies that are kept in one split ({len(pairs):,} pairs): {few(joined)}"]
     _warn(*notes)
     try:
         division = divide(
@@ -194,48 +205,91 @@ def _shape(examples: Examples, framing: Framing) -> tuple[Shape, int | None]:
     return file_format(modality).frame(contents, examples.names, framing)
 
 
+def _reading(examples: Examples, resize: Resize | None, white: float | None) -> Reading:
+    """How the examples become those of one shape."""
+    if resize and not examples.modality.resized:
+        raise InvalidInput(f"data.resize is {resize}, which is for photos; the data are {examples.kind}: leave it out")
+    if resize and resize not in RESIZES:
+        raise InvalidInput(f"resize is {resize!r}: give one of {', '.join(RESIZES)}")
+    if white is not None and not (examples.modality.files and examples.modality.files.white):
+        raise InvalidInput(f"data.white is {white:g}, which is for photos; the data are {examples.kind}: leave it out")
+    if examples.white is not None:  # the source has applied the setting
+        white = None if examples.white == 255 else examples.white
+    return Reading(resize or "squash", white)
+
+
 def _open(examples: Examples, shape: Shape, reading: Reading, check: bool, strict: bool, memory: int | None) -> _Opened:
-    """Hash every example and, if `check`, decode it; values are kept where they all fit into memory."""
+    """Hash every example and, if `check`, decode it; values are kept where they all fit into memory.
+
+    The white of `reading` is the setting, that of the result what holds for the whole set.
+    """
     contents = examples.contents
     if isinstance(contents, np.ndarray):
-        return _Opened(contents, [content_hash(array) for array in contents], [])
+        return _Opened(contents, [content_hash(array) for array in contents], [], reading, [])
     form = file_format(examples.modality)
+    count = len(contents)
     budget = int(SHARE * available_memory()) if memory is None else memory
-    fits = check and len(contents) * math.prod(shape) * form.dtype.itemsize <= budget
-    values = np.empty((len(contents), *shape), form.dtype) if fits else None
+    fits = check and count * math.prod(shape) * form.dtype.itemsize <= budget
+    values = np.empty((count, *shape), form.dtype) if fits else None
+    hashes, problems = [""] * count, [""] * count
+    ranges: dict[int, bits.Range] = {}  # of those that cannot be decoded before the ranges of all are known
 
-    def look(index: int) -> tuple[str, str]:
-        """The hash of an example, or "" and what is wrong with it."""
+    def look(index: int) -> None:
         content, name = contents[index], examples.names[index]
         try:
             if isinstance(content, Path):
                 content = content.read_bytes()
-            value = form.decode(content, shape, name, reading) if check else None
+            value_range = form.value_range(content, name) if form.value_range else None
+            if value_range:
+                ranges[index] = value_range
+            elif check:
+                keep(index, content, reading)
+            hashes[index] = content_hash(content)
         except (OSError, InvalidInput) as error:
             problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
             if strict:  # raised here, in its thread, so that no further file is opened
                 raise InvalidInput(f"{problem}; without data.strict it would be set aside") from error
-            return "", problem
+            problems[index] = problem
+
+    def keep(index: int, content: Content, how: Reading) -> None:
+        value = form.decode(content, shape, examples.names[index], how)
         if values is not None:
             values[index] = value
-        return content_hash(content), ""
 
-    hashes: list[str] = []
-    set_aside: list[str] = []
-    count = len(examples.names)
-    # Several at a time: handing a file to a thread takes longer than reading it.
-    parts = [range(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
-    with Progress(f"opening {examples.kind}", count, examples.kind) as progress:
-        for looks in decoding_threads().map(lambda part: [look(index) for index in part], parts):
-            hashes += [hash_ for hash_, _ in looks]
-            set_aside += [problem for _, problem in looks if problem]
-            progress.advance(len(looks))
+    _each(look, range(count), f"opening {examples.kind}", examples.kind)
+    set_aside = [problem for problem in problems if problem]
     if set_aside:
         more = [f"and {len(set_aside) - NAMED:,} more"] if len(set_aside) > NAMED else []
         _warn(
             f"{examples.kind} set aside, because they cannot be decoded ({len(set_aside)}):", *set_aside[:NAMED], *more
         )
-    return _Opened(contents if values is None else values, hashes, set_aside)
+    good = [index for index in range(count) if hashes[index]]
+    notes = []
+    if form.white and examples.white is None and good:
+        names = examples.names
+        others = {names[index]: contents[index] for index in good if index not in ranges}
+        found, note = form.white({names[index]: each for index, each in ranges.items()}, others, reading.white)
+        reading, notes = reading._replace(white=found), [note] if note else []
+    # A small white is one of the photos with 8 bits too.
+    again = good if reading.white and reading.white <= bits.DIM else sorted(ranges)
+    if check and again and examples.white is None:
+        _each(lambda index: keep(index, contents[index], reading), again, f"scaling {examples.kind}", examples.kind)
+    return _Opened(contents if values is None else values, hashes, set_aside, reading, notes)
+
+
+def _each(act: Callable[[int], None], indices: Sequence[int], label: str, unit: str) -> None:
+    """Do something for each example, in several threads."""
+    # Several at a time: handing a file to a thread takes longer than reading it.
+    parts = [indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER)]
+
+    def act_on(part: Sequence[int]) -> int:
+        for index in part:
+            act(index)
+        return len(part)
+
+    with Progress(label, len(indices), unit) as progress:
+        for done in decoding_threads().map(act_on, parts):
+            progress.advance(done)
 
 
 def _warn(*lines: str) -> None:

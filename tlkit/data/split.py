@@ -188,7 +188,8 @@ def _remove_leaks(divided: Divided) -> list[str]:
     for lesser, better in (("train", "test"), ("train", "val"), ("val", "test")):
         leaked = [i for i, unit in enumerate(units) if splits[i] == lesser and better in of_unit[unit]]
         copies = [i for i in leaked if better in of_hash[hashes[i]]]
-        grouped = [i for i in leaked if better in of_group[groups[i]] and better not in of_hash[hashes[i]]]
+        in_group = [i for i in leaked if divided.groups and divided.groups[i] and better in of_group[groups[i]]]
+        grouped = [i for i in in_group if better not in of_hash[hashes[i]]]
         others = sorted({*leaked} - {*copies, *grouped})
         which = sorted({groups[i] for i in grouped})
         many = f"; {len(which)} group{'s' if len(which) != 1 else ''}"

@@ -32,7 +32,8 @@ def units(
 
     Examples of one content, of one group, and of one pair in `together` are in one unit, and so is whatever these
     connect: two groups that share a photo are one unit. A unit's hash is the smallest of its groups' hashes, which
-    follow from their names alone, or, in a unit without a group, the smallest of its content hashes.
+    follow from their names alone. That of a unit without a group is its content hash, or, where several contents are
+    paired, the `group_hash` of the smallest: the smallest itself would be near 0, and the unit in the test.
 
     So a group, and an example without one, keeps its place whatever is added. What connects two units is the
     exception: an example that is added to one and belongs to another too, or that is paired with one and has a smaller
@@ -72,7 +73,7 @@ def units(
         if len(inside) > 1:
             joined.append(inside)
         name = min(inside, key=group_hash) if inside else min(hashes[i] for i in unit)
-        place = group_hash(name) if inside else name
+        place = group_hash(name) if inside or len({hashes[i] for i in unit}) > 1 else name
         for i in unit:
             names[i], places[i] = name, place
     return Units(names, places, joined)

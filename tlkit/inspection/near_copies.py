@@ -29,6 +29,7 @@ COUNT = 3  # candidates for each photo
 _CORE = 0.6  # of a photo's side: its centre, which is in every crop of 80 % of the side
 _SCALES = 1.08 ** np.arange(-4, 5)  # of one photo in the other
 _HOPELESS = 0.45  # correlation of centres, at half of the resolution, below which nothing finer is tried
+_REPEATED, _REGULARITY = 0.8, 0.11  # correlation of a photo with itself, shifted; what is then taken off
 _FLAT = 8.0  # standard deviation, of 255, below which structure counts for less: it is noise, or a shadow
 _SMALL, _CELLS, _BINS, _COLORS = 24, 3, 8, 6  # of a fingerprint
 _BLOCK = 256  # photos at a time
@@ -181,15 +182,17 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """The columns of the largest values of each row; values are passed once, as blocks whose maxima are compared."""
+    """The columns of the largest values of each row, from the maxima of sets of columns: values are passed once."""
     rows, columns = values.shape
     width = 64
     if columns < 4 * width * count:
         return np.argpartition(-values, count - 1, axis=1)[:, :count]
     whole = columns // width * width
-    peaks = values[:, :whole].reshape(rows, -1, width).max(axis=2)
+    peaks = (
+        values[:, :whole].reshape(rows, width, -1).max(axis=1)
+    )  # of every (whole / width)-th column: NumPy is fast so
     blocks = np.argpartition(-peaks, count - 1, axis=1)[:, :count]
-    places = (blocks[..., None] * width + np.arange(width)).reshape(rows, -1)
+    places = (blocks[..., None] + np.arange(0, whole, whole // width)).reshape(rows, -1)
     places = np.concatenate([places, np.broadcast_to(np.arange(whole, columns), (rows, columns - whole))], axis=1)
     best = np.argpartition(-np.take_along_axis(values, places, 1), count - 1, axis=1)[:, :count]
     return np.take_along_axis(places, best, 1)
@@ -199,13 +202,24 @@ def alike(first: np.ndarray, second: np.ndarray) -> float:
     """Correlate two photos where they overlap once the first is moved, scaled and perhaps mirrored onto the second.
 
     What is correlated is the structure of the three colors, so brightness and contrast do not matter. 1 is the same
-    photo; what a photo of another thing has depends on how much structure there is, mostly below 0.6.
+    photo; what a photo of another thing has depends on how much structure there is, mostly below 0.6. Patterns that
+    repeat, such as chequers, fit others of the kind: if both photos are such, `_REGULARITY` is taken off.
 
     Shapes:
         first: (SIDE, SIDE, 3), uint8, a `thumbnail`
         second: the same
     """
-    return _alike(_structure(first), _structure(second))
+    structures = _structure(first), _structure(second)
+    correlation = _alike(*structures)
+    return correlation - _REGULARITY if correlation >= ALIKE and all(map(_repeats, structures)) else correlation
+
+
+def _repeats(structure: np.ndarray) -> bool:
+    """Whether a photo's centre is almost the same somewhere else in it."""
+    edge = round(SIDE * (1 - _CORE) / 2)
+    fits = cv2.matchTemplate(structure, structure[edge : SIDE - edge, edge : SIDE - edge], cv2.TM_CCOEFF_NORMED)
+    fits[edge - 3 : edge + 4, edge - 3 : edge + 4] = -1  # its own place
+    return float(fits.max()) > _REPEATED
 
 
 def _structure(thumbnail: np.ndarray) -> np.ndarray:

@@ -111,6 +111,19 @@ def positive(
     return [Decision("positive", classes[rarer], f"{why} in training; precision and recall are of it")]
 
 
+def decide_resize(data: configs.Data) -> list[Decision]:
+    """Decide how photos are brought to the network's size, if that was left open.
+
+    >>> decide_resize(configs.Data(path="photos"))[0].value, decide_resize(configs.Data())[0].value
+    ('center', 'squash')
+    """
+    if data.resize:
+        return []
+    if data.origin in ("embedded", "npz"):  # pixels that somebody has already brought to a size
+        return [Decision("data.resize", "squash")]
+    return [Decision("data.resize", "center", "the ends of photos that are not square are cut off")]
+
+
 def located(data: AnyData) -> AnyData:
     """Give the data's absolute path and source, so that they mean the same from any folder.
 
@@ -151,6 +164,7 @@ def _of_backbone(
         decisions.append(Decision("backbone.name", name, reason))
     if config.data.image_size is None:
         decisions.append(Decision("data.image_size", row.size, "the size of its pretraining"))
+    decisions += decide_resize(config.data)
     if not isinstance(config, configs.Finetune):
         return decisions
     if config.full.batch_normalization is None:

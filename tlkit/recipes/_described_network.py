@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from tlkit.data.modalities import Reading
+
 
 class DescribedNetwork(NamedTuple):
     """A network and what is said of it.
@@ -27,6 +29,7 @@ class DescribedNetwork(NamedTuple):
         weights: What its weights are, in words.
         ends: Name of the layer that ends each stage, if it is not the stage's own.
         takes_pixels: Whether it takes values from 0 to 255; else from -1 to 1.
+        reading: How files become the examples that it takes; None for the default.
     """
 
     name: str
@@ -34,6 +37,7 @@ class DescribedNetwork(NamedTuple):
     weights: str
     ends: Mapping[str, str] | None
     takes_pixels: bool
+    reading: Reading | None = None
 
     def scaled(self, pixels: np.ndarray) -> np.ndarray:
         """Scale pixels from 0 to 255 to what the network takes."""
@@ -48,7 +52,8 @@ def load(config: Describe) -> DescribedNetwork:
     """
     if config.model is not None:
         name = shown(Path(config.model).name)
-        return DescribedNetwork(name, _models.load(config.model)[0], "with its weights", None, takes_pixels=True)
+        saved = _models.load(config.model)
+        return DescribedNetwork(name, saved.model, "with its weights", None, takes_pixels=True, reading=saved.reading)
     settings = config.builder
     weights = settings.weights or ("pretrained" if settings.name == "LetterNet" else "none")
     if is_backbone(settings.name):

@@ -27,6 +27,7 @@ def listed(config: configs.Data) -> data.Examples:
         columns=config.columns,
         group=config.group,
         strict=config.strict,
+        white=config.white,
     )
 
 
@@ -36,11 +37,17 @@ def photos(config: configs.Recipe) -> data.Examples:
     Raises:
         InvalidInput: the data are not photos, or cannot be balanced or scored as the config says.
     """
+    import numpy as np
+
     examples = listed(config.data)
     if not examples.modality.pretrained:
+        for note in examples.notes:
+            say(note, error=True)
+        flat = isinstance(examples.contents, np.ndarray) and examples.contents.ndim == 4
+        remedy = "if these are photos, say by data.white which value is white; if not, " if flat else ""
         raise InvalidInput(
             f"data.path is {config.data.path!r}, which holds {examples.kind}; a pretrained backbone takes photos: "
-            f"train a network of your own with {called('train')}"
+            f"{remedy}train a network of your own with {called('train')}"
         )
     check(config, examples)
     return examples
@@ -116,8 +123,10 @@ def splits(
         val_as_test=config.val_as_test,
         strict=config.strict,
         seconds=config.seconds,
+        white=config.white,
         size=(height, width) if height and width else None,
         channels=channels,
+        resize=config.resize,
         check=check,
         together=_near_copies if config.near_copies == "together" else None,
     )

@@ -5,16 +5,32 @@ from __future__ import annotations
 import re
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tlkit.errors import InvalidInput, first_line
 
 if TYPE_CHECKING:
     import keras
 
+    from tlkit.data.modalities import Reading
 
-def load(model: str) -> tuple[keras.Model, list[str] | None]:
-    """Load a model and, where its file has them, the names of its classes.
+
+class Saved(NamedTuple):
+    """What a model's file holds.
+
+    Args:
+        model: The model.
+        classes: The names of its classes; None where it was saved without.
+        reading: How files become the examples that it takes.
+    """
+
+    model: keras.Model
+    classes: list[str] | None
+    reading: Reading
+
+
+def load(model: str) -> Saved:
+    """Load a model with the names of its classes, and how its examples are read.
 
     Args:
         model: A `.keras` file or an MLflow URI.
@@ -31,10 +47,11 @@ def load(model: str) -> tuple[keras.Model, list[str] | None]:
         raise InvalidInput(f"{model!r} is not a .keras file; give one that a recipe or model.save wrote")
     from tlkit import labels, layers  # noqa: F401  Keras finds our layers by their registered names
     from tlkit.backbones import modelfiles
+    from tlkit.data.modalities import Reading
 
     loaded = modelfiles.load(path, repr(model))
     try:
-        return loaded, labels.read(path)
+        return Saved(loaded, labels.read(path), Reading.of(labels.read_reading(path)))
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise InvalidInput(f"{model!r}: {first_line(error)}") from error
 

@@ -119,6 +119,6 @@ def _picture(splits: data.Splits) -> Figure:
     return plots.sheet([photos[i : i + across] for i in rows], heads, [texts[i : i + across] for i in rows], title)
 
 
-def _end(name: str, most: int = 28) -> str:
+def _end(name: str, most: int = 22) -> str:
     name = shown(name)
     return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tlkit import anatomy
+    from tlkit.data.modalities import Reading
     from tlkit.recipes._described_network import DescribedNetwork
 
 FILTERS, FEATURE_MAPS, RECEPTIVE_FIELD = "filters.png", "feature_maps.png", "receptive_field.png"
@@ -59,7 +60,7 @@ def save(network: DescribedNetwork, stages: Sequence[anatomy.Stage], folder: Pat
     shape = model.inputs[0].shape[1:]
     if len(model.inputs) != 1 or None in shape or not 2 <= len(shape) <= 4:
         raise InvalidInput(f"the network takes {spaced(shape)}; pictures need one input of a fixed size")
-    image = sample(shape, photo)
+    image = sample(shape, photo, network.reading)
     figures: dict[str, Figure] = {}
     kernel = anatomy.first_kernel(model)
     if kernel is None:
@@ -91,12 +92,13 @@ def _receptive_fields(network: DescribedNetwork, stages: Sequence[anatomy.Stage]
     return plots.receptive_fields(effective, fields, sizes, f"{title}: receptive fields")
 
 
-def sample(shape: Sequence[int], photo: str | None = None) -> np.ndarray:
+def sample(shape: Sequence[int], photo: str | None = None, reading: Reading | None = None) -> np.ndarray:
     """Give an example of an input: a photo, by default scikit-learn's flower or digit, a tone or a hollow ball.
 
     Args:
         shape: The shape of the example.
         photo: An image file.
+        reading: How the network reads files; None for the default.
 
     Shapes:
         shape: (*space, channels)
@@ -110,13 +112,14 @@ def sample(shape: Sequence[int], photo: str | None = None) -> np.ndarray:
     """
     import numpy as np
 
-    from tlkit.data import images
+    from tlkit.data import modalities, photos
 
     *space, channels = shape
     if photo is not None:
         if len(space) != 2 or channels not in (1, 3):
             raise InvalidInput(f"photo is {photo!r}; the network takes {spaced(shape)}, which is no photo")
-        return images.decode(Path(photo), (space[0], space[1]), channels).astype(np.float32)
+        decode = photos.file_format(modalities.PHOTOS).decode
+        return decode(Path(photo), tuple(shape), photo, reading or modalities.Reading()).astype(np.float32)
     if len(space) == 2:
         return _sample_photo(space[0], space[1], channels)
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in space), indexing="ij")

@@ -269,9 +269,9 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
         tracking.log_text(json.dumps(serving.serving_example(example, splits.kind)), "example_request.json")
 
     def save(path: Path) -> None:
-        rate = getattr(splits, "rate", None)
+        loaded = {name: getattr(splits, name) for name in ("rate", "reading") if hasattr(splits, name)}  # graph: none
         serving.save_model(
-            path, model, splits.classes, kind=splits.kind, rate=rate, requirements=requirements(), example=example
+            path, model, splits.classes, kind=splits.kind, **loaded, requirements=requirements(), example=example
         )
         tracking.log_metrics({"model_megabytes": (path / "data" / "model.keras").stat().st_size / 1e6})
 

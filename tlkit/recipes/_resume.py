@@ -78,8 +78,17 @@ def find(recipe: str, config: AnyTraining) -> tuple[AnyTraining, dict[str, Any],
         interrupted = _by_name(config, asked, runs, recipe)
     say(f"resuming run {interrupted.run.run_id}")
     started_with = interrupted.run.started_with
-    before = cli.from_settings(type(config), started_with["config"])
+    before = cli.from_settings(type(config), _as_begun(started_with["config"]))
     return _with_moved_data(before, config), started_with["asked"], interrupted
+
+
+def _as_begun(settings: dict[str, Any]) -> dict[str, Any]:
+    """Give the settings of a run with those that did not exist when it was begun, where their default is another now.
+
+    >>> _as_begun({"data": {"path": "photos"}})
+    {'data': {'resize': 'squash', 'path': 'photos'}}
+    """
+    return {**settings, "data": {"resize": "squash", **settings["data"]}}
 
 
 def _latest(asked: dict[str, Any], runs: list[checkpoints.Unfinished]) -> Interrupted | None:

@@ -29,7 +29,7 @@ RECIPES: dict[str, type[Tuned]] = {"finetune": Finetune, "train": Train}
 TRIALS = 20  # default of `random` and `bayesian`
 TENFOLD = 10  # values that a grid takes from a range without steps
 SHARED = ("data", "features", "precision", "seed", "positive", "experiment", "run_name")  # the same for all trials
-TUNABLE_DATA = ("data.image_size", "data.seconds")  # settings of the data that may differ between trials
+TUNABLE_DATA = ("data.image_size", "data.resize", "data.seconds")  # settings of the data that may differ between trials
 
 
 class Search(NamedTuple):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from tlkit.data.modalities import Reading
+
 BATCH = 32  # photos in memory at a time
 
 
@@ -41,10 +43,10 @@ def run(config: Predict) -> list[list[tuple[str, float]]]:
     _jobs.start_keras()
     from tlkit import serving
 
-    model, classes = load(config.model)
+    model, classes, reading = load(config.model)
     multi_label = serving.multi_label(model)
     rankings = []
-    for photo, row in _probabilities(config, model):
+    for photo, row in _probabilities(config, model, reading):
         count = max(config.top, int((row > 0.5).sum())) if multi_label else config.top
         ranking = serving.ranked(row, classes, count)
         texts = [f"{shown(label)}{'*' if multi_label and p > 0.5 else ''} {p:.4f}" for label, p in ranking]
@@ -53,25 +55,25 @@ def run(config: Predict) -> list[list[tuple[str, float]]]:
     return rankings
 
 
-def _probabilities(config: Predict, model: keras.Model) -> Iterator[tuple[str, np.ndarray]]:
+def _probabilities(config: Predict, model: keras.Model, reading: Reading) -> Iterator[tuple[str, np.ndarray]]:
     """Give each photo's name and the probabilities of all classes, batch by batch."""
     import numpy as np
 
     from tlkit.backbones import modelfiles
-    from tlkit.data import images
+    from tlkit.data import modalities, photos
 
-    height, width, channels = model.input_shape[1:]
+    shape, decode = model.input_shape[1:], photos.file_format(modalities.PHOTOS).decode
     size = modelfiles.batch_size(model, BATCH)
     for start in range(0, len(config.photos), size):
         batch = config.photos[start : start + size]
-        pixels = np.stack([images.decode(Path(photo), (height, width), channels) for photo in batch])
+        pixels = np.stack([decode(Path(photo), shape, photo, reading) for photo in batch])
         with modelfiles.one_line(f"{config.model!r} cannot predict"):
             rows = model.predict(pixels, verbose=0)
         yield from zip(batch, rows, strict=True)
 
 
-def load(model: str) -> tuple[keras.Model, list[str]]:
-    """Load a model and the names of its classes.
+def load(model: str) -> tuple[keras.Model, list[str], Reading]:
+    """Load a model, the names of its classes, and how files become the photos that it takes.
 
     Args:
         model: A `.keras` file or an MLflow URI.
@@ -81,7 +83,7 @@ def load(model: str) -> tuple[keras.Model, list[str]]:
     """
     from tlkit.data import modalities
 
-    loaded, names = _models.load(model)
+    loaded, names, reading = _models.load(model)
     inputs, outputs = loaded.input_shape, loaded.output_shape
     others = [row.input for row in modalities.MODALITIES.values() if not row.predicted]
     photos = len(inputs) == 4 and None not in inputs[1:] and inputs[3] in (1, 3)
@@ -90,7 +92,7 @@ def load(model: str) -> tuple[keras.Model, list[str]]:
     count = max(2, outputs[-1])  # a single output is the probability of the second of two classes
     if names is not None and len(names) != count:
         raise InvalidInput(f"{model!r} holds {len(names)} class names for {count} classes")
-    return loaded, names or [f"class {index}" for index in range(count)]
+    return loaded, names or [f"class {index}" for index in range(count)], reading
 
 
 if __name__ == "__main__":

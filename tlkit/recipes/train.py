@@ -191,6 +191,8 @@ def fill_in(config: Train, examples: data.Examples) -> list[Decision]:
         Decision("builder.spectrogram", sounds if builder.spectrogram is None else builder.spectrogram),
         Decision("augment", _augment(config.augment, examples, config.data.source == "embedded")),
     ]
+    if photos:
+        decisions += _decisions.decide_resize(config.data)
     if os.path.isfile(builder.weights):
         decisions.append(Decision("builder.weights", os.path.abspath(builder.weights)))
     if row is None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tlkit import labels
+from tlkit.data.modalities import Reading
 from tlkit.errors import InvalidInput
 from tlkit.serving.answers import Answer, answer, multi_label, ranked
 from tlkit.serving.cells import VARIABLE, paths_allowed
@@ -41,7 +42,9 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Class
     if classes is None or len(classes) != max(2, units):
         raise ValueError(f"{file} holds {len(classes or [])} class names for {max(2, units)} classes")
     options = Model.load(path).flavors["python_function"]
+    reading = Reading.of(options.get("reading", {}))
     # The first prediction builds the function for all later ones: do it here, and not while somebody waits.
     with modelfiles.one_line(f"{file} cannot predict"):
         model.predict_on_batch(np.zeros((1, *(length or 1 for length in model.input_shape[1:])), np.float32))
-    return Classifier(model, classes, options["kind"], options.get("rate"), output, several=multi_label(model))
+    several = multi_label(model)
+    return Classifier(model, classes, options["kind"], options.get("rate"), output, several=several, reading=reading)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlkit.data import images, modalities
-from tlkit.data.modalities import Modality, Requests
+from tlkit.data.modalities import Modality, Reading, Requests
 from tlkit.errors import InvalidInput
 from tlkit.serving.answers import Answer, answer
 from tlkit.serving.cells import Content, cells_of, paths_allowed, read_cell
@@ -42,6 +42,7 @@ class Classifier:
             and Keras builds its predict function on the way.
         several: Whether an example may have several labels, or none; see `multi_label`.
         queue: In which large requests of strangers wait.
+        reading: How files become examples, as when the model was trained.
     """
 
     model: keras.Model
@@ -52,6 +53,7 @@ class Classifier:
     lock: AbstractContextManager[Any] = dataclasses.field(default_factory=threading.Lock)
     several: bool = False
     queue: Queue = dataclasses.field(default_factory=Queue)
+    reading: Reading = dataclasses.field(default_factory=Reading)
 
     @property
     def modality(self) -> Modality:
@@ -110,7 +112,7 @@ class Classifier:
             for start in range(0, len(cells), BATCH):
                 chunk = {f"row {start + n}": cell for n, cell in enumerate(cells[start : start + BATCH])}
                 values = [
-                    requests.decode(read_cell(cell, name, trusted), shape, self.rate, name)
+                    requests.decode(read_cell(cell, name, trusted), shape, self.rate, name, self.reading)
                     for name, cell in chunk.items()
                 ]
                 batch = _stacked(values, start).astype(np.float32)  # one type, for which one function is built
@@ -128,7 +130,7 @@ class Classifier:
             if isinstance(content, np.ndarray):
                 size = content.size // (content.shape[-1] if content.ndim > 2 else 1)
             else:
-                size = requests.work(content, shape, f"row {n}")
+                size = requests.work(content, shape, f"row {n}", self.reading)
             total += max(least, size)
             if n and total > most:
                 rows = f"the first {n + 1:,} of {len(contents):,} rows"

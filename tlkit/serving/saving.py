@@ -10,6 +10,7 @@ import numpy as np
 
 from tlkit import labels
 from tlkit.data import modalities
+from tlkit.data.modalities import Reading
 from tlkit.serving.classifier import requests_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def save_model(
     *,
     kind: str,
     rate: int | None = None,
+    reading: Reading = Reading(),  # noqa: B008  it cannot be changed
     requirements: list[str],
     example: bytes | None = None,
 ) -> None:
@@ -36,6 +38,7 @@ def save_model(
         classes: Names of the outputs; two for a single sigmoid unit.
         kind: Name of the modality, such as `photos`. For nodes, `python_function` is MLflow's own and takes tensors.
         rate: For sounds: samples per second.
+        reading: How files became the examples that the model was trained on.
         requirements: Packages that pip must install to load the model; MLflow's own search for them takes 15 s.
         example: Content of a photo, sound or .npy file, which becomes the input example of the model.
 
@@ -60,11 +63,12 @@ def save_model(
         pip_requirements=requirements,
         metadata={"classes": classes},
     )
-    labels.write(folder / "data" / "model.keras", classes)
+    labels.write(folder / "data" / "model.keras", classes, reading.changed)
     if modality.requests is None:
         return
     environment = saved.flavors.pop(pyfunc.FLAVOR_NAME)["env"]
-    options = {"kind": kind} | ({"rate": rate} if modality.sampled else {})
+    options: dict[str, Any] = {"kind": kind}
+    options |= ({"rate": rate} if modality.sampled else {}) | ({"reading": reading.changed} if reading.changed else {})
     pyfunc.add_to_model(
         saved,
         loader_module="tlkit.serving",

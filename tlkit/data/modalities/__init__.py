@@ -12,7 +12,10 @@ from tlkit.data.modalities.photos import PHOTOS
 from tlkit.data.modalities.sounds import SOUNDS
 from tlkit.errors import InvalidInput
 
-__all__ = ["MODALITIES", "Files", "Framing", "Modality", "Reading", "Requests", "Shape", "of_arrays", "of_files", "row"]
+__all__ = [
+    "MODALITIES", "PHOTOS", "Files", "Framing", "Modality", "Reading", "Requests", "Shape", "of_arrays", "of_files",
+    "row",
+]  # fmt: skip
 
 MODALITIES: dict[str, Modality] = {each.name: each for each in (PHOTOS, SOUNDS, ARRAYS, NODES, FEATURES)}
 """The rows by their stored names. Files without a known suffix are taken for the first row."""

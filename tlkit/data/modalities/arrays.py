@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tlkit.data.augmentation import augment_array
-from tlkit.data.modalities.modality import Modality, Requests
+from tlkit.data.modalities.modality import Modality, Reading, Requests
 from tlkit.errors import InvalidInput
 
 
@@ -52,7 +52,9 @@ def _from_file(content: bytes, name: str) -> np.ndarray:
         raise InvalidInput(f"{name}: not an .npy file") from error
 
 
-def _requested(content: bytes | np.ndarray, shape: tuple[int | None, ...], rate: int | None, name: str) -> np.ndarray:
+def _requested(
+    content: bytes | np.ndarray, shape: tuple[int | None, ...], rate: int | None, name: str, reading: Reading
+) -> np.ndarray:
     array = content if isinstance(content, np.ndarray) else _from_file(content, name)
     if array.ndim != len(shape) or any(
         side not in (None, length) for length, side in zip(array.shape, shape, strict=True)
@@ -61,7 +63,7 @@ def _requested(content: bytes | np.ndarray, shape: tuple[int | None, ...], rate:
     return array
 
 
-def _work(content: bytes, shape: tuple[int | None, ...], name: str) -> int:
+def _work(content: bytes, shape: tuple[int | None, ...], name: str, reading: Reading) -> int:
     return len(content) // 4
 
 

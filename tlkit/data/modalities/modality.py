@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tlkit.data.images import Content
+from tlkit.data.bits import Range
+from tlkit.data.images import RESIZES, Content, Resize
+from tlkit.display import shown
+from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,11 +33,11 @@ class Reading(NamedTuple):
     """How a file becomes an example, beside its shape; part of the activation store's key, and saved with a model.
 
     Args:
-        resize: Of photos: `squash` brings the whole photo to the size; see `tlkit.data.images.decode`.
-        white: Of photos with more than 8 bits: the value that is white; None for the largest that the file can hold.
+        resize: Of photos: how they are brought to the size; see `tlkit.data.images.decode`.
+        white: Of photos with more than 8 bits: the value that is white; None for 65535. See `tlkit.data.images.decode`.
     """
 
-    resize: str = "squash"
+    resize: Resize = "squash"
     white: float | None = None
 
     @property
@@ -44,6 +48,32 @@ class Reading(NamedTuple):
         {'white': 4095}
         """
         return {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
+
+    @classmethod
+    def of(cls, changed: object) -> Reading:
+        """Make the reading whose `changed` was written down; checked, because it may come from a stranger's model.
+
+        Raises:
+            InvalidInput: it is none, or one that this version of tlkit does not know.
+
+        >>> Reading.of({"resize": "crop"})
+        Reading(resize='crop', white=None)
+        """
+        if not isinstance(changed, dict):
+            raise InvalidInput(f"the reading is {shown(reprlib.repr(changed))}: it must be settings with their names")
+        for name, value in changed.items():
+            if name not in _READ or not _READ[name](value):
+                setting = shown(f"{reprlib.repr(name)}: {reprlib.repr(value)}")
+                raise InvalidInput(f"the reading has {setting}, which this version of tlkit does not know")
+        return cls(**changed)
+
+
+def _is_white(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 2**32
+
+
+_READ: dict[str, Callable[[object], bool]] = {"resize": RESIZES.__contains__, "white": _is_white}
+"""What the fields of `Reading` may be, where they are written down."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +87,10 @@ class Files:
         frame: Takes the contents, their names for errors, and the framing; returns the shape that every example gets,
             and the sampling rate, or None where there is none.
         decode: Takes a content, the shape, a name for errors and the reading; returns an example of that shape.
+        value_range: Takes a content and a name for errors; returns the range of its values, or None for a file whose
+            values are scaled already.
+        white: Decides for a whole set which value is white. Takes the ranges by name, the other contents by name, and
+            the setting `data.white`; returns the value for `Reading`, and a line for the user or "".
     """
 
     suffixes: frozenset[str]
@@ -64,6 +98,8 @@ class Files:
     framing: tuple[str, ...]
     frame: Callable[[Sequence[Content], Sequence[str], Framing], tuple[Shape, int | None]]
     decode: Callable[[Content, Shape, str, Reading], np.ndarray]
+    value_range: Callable[[Content, str], Range | None] | None = None
+    white: Callable[[Mapping[str, Range], Mapping[str, Content], float | None], tuple[float | None, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,17 +110,17 @@ class Requests:
         column: Of the table in a request.
         file: The files that a cell may hold, in words.
         array: The arrays that a cell may hold, in words.
-        decode: Takes a file's bytes or an array of finite numbers, the network's input shape, the sampling rate and a
-            name for errors; returns an example.
-        work: Takes a file's bytes, the network's input shape and a name for errors; returns how many pixels or other
-            values must be decoded, from the header alone.
+        decode: Takes a file's bytes or an array of finite numbers, the network's input shape, the sampling rate, a
+            name for errors and the reading; returns an example.
+        work: Takes a file's bytes, the network's input shape, a name for errors and the reading; returns how many
+            pixels or other values must be decoded, from the header alone.
     """
 
     column: str
     file: str
     array: str
-    decode: Callable[[bytes | np.ndarray, tuple[int | None, ...], int | None, str], np.ndarray]
-    work: Callable[[bytes, tuple[int | None, ...], str], int]
+    decode: Callable[[bytes | np.ndarray, tuple[int | None, ...], int | None, str, Reading], np.ndarray]
+    work: Callable[[bytes, tuple[int | None, ...], str, Reading], int]
 
 
 def draw_array(axes: Axes, array: np.ndarray) -> None:

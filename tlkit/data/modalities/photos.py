@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from tlkit.data import images
+from tlkit.data import bits, images, white
 from tlkit.data.augmentation import augment
 from tlkit.data.images import Content
 from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape
@@ -30,7 +30,7 @@ def _frame(contents: Sequence[Content], names: Sequence[str], framing: Framing) 
 
 
 def _decode(content: Content, shape: Shape, name: str, reading: Reading) -> np.ndarray:
-    return images.decode(content, (shape[0], shape[1]), shape[2], name)
+    return images.decode(content, (shape[0], shape[1]), shape[2], name, reading.resize, reading.white)
 
 
 def _draw(axes: Axes, pixels: np.ndarray) -> None:
@@ -52,12 +52,16 @@ def _size(shape: Sequence[int | None]) -> tuple[int, int]:
     return height, width
 
 
-def _requested(content: bytes | np.ndarray, shape: tuple[int | None, ...], rate: int | None, name: str) -> np.ndarray:
+def _requested(
+    content: bytes | np.ndarray, shape: tuple[int | None, ...], rate: int | None, name: str, reading: Reading
+) -> np.ndarray:
     channels = shape[2] or 3
     if not isinstance(content, np.ndarray):
-        return images.decode(content, _size(shape), channels, name)
+        return images.decode(content, _size(shape), channels, name, reading.resize, reading.white)
     if content.ndim != 3 or content.shape[2] not in (1, 3, 4):
         raise InvalidInput(f"{name} is an array of shape {content.shape}")
+    if reading.white == 1 and content.min() >= 0 and content.max() <= 1:
+        content = bits.scaled(content, 1)
     low, high = content.min(), content.max()
     whole = bool((content == np.rint(content)).all())
     if low < 0 or high > 255 or (high <= 1 and not whole):
@@ -67,18 +71,20 @@ def _requested(content: bytes | np.ndarray, shape: tuple[int | None, ...], rate:
     if not whole:  # the decoder resizes whole pixel values, and any other resize would be another preprocessing
         size = " x ".join(map(str, shape))
         raise InvalidInput(f"{name} is of shape {content.shape} and has fractions: round it, or resize it to {size}")
-    return images.decode(content.astype(np.uint8), _size(shape), channels, name)
+    return images.decode(content.astype(np.uint8), _size(shape), channels, name, reading.resize, reading.white)
 
 
-def _work(content: bytes, shape: tuple[int | None, ...], name: str) -> int:
-    return images.work(content, _size(shape), name)
+def _work(content: bytes, shape: tuple[int | None, ...], name: str, reading: Reading) -> int:
+    return images.work(content, _size(shape), name, reading.resize)
 
 
 PHOTOS = Modality(
     name="photos",
     singular="photo",
     input="pixels",
-    files=Files(images.SUFFIXES, np.dtype(np.uint8), ("size", "channels"), _frame, _decode),
+    files=Files(
+        images.SUFFIXES, np.dtype(np.uint8), ("size", "channels"), _frame, _decode, images.value_range, white.choose
+    ),
     changes=(
         "flip", "rotation", "zoom", "shift", "brightness", "contrast", "crop", "policy", "magnitude", "erasing",
         "mixup", "cutmix",

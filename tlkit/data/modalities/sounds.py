@@ -38,7 +38,9 @@ def _encode(sound: np.ndarray, rate: int | None) -> bytes:
     return sounds.encode(sound, rate)
 
 
-def _requested(content: bytes | np.ndarray, shape: tuple[int | None, ...], rate: int | None, name: str) -> np.ndarray:
+def _requested(
+    content: bytes | np.ndarray, shape: tuple[int | None, ...], rate: int | None, name: str, reading: Reading
+) -> np.ndarray:
     samples = shape[0]
     if not isinstance(content, np.ndarray):
         sound, actual = sounds.decode(content, samples, name), sounds.rate(content)
@@ -53,7 +55,7 @@ def _requested(content: bytes | np.ndarray, shape: tuple[int | None, ...], rate:
     return sound if samples is None else np.pad(sound, ((0, samples - len(sound)), (0, 0)))
 
 
-def _work(content: bytes, shape: tuple[int | None, ...], name: str) -> int:
+def _work(content: bytes, shape: tuple[int | None, ...], name: str, reading: Reading) -> int:
     return len(content) // 4
 
 

@@ -30,6 +30,7 @@ def load_source(
     columns: Mapping[str, str] | None = None,
     group: str | None = None,
     strict: bool = False,
+    white: float | None = None,
 ) -> Examples:
     """List the examples of a source.
 
@@ -42,6 +43,7 @@ def load_source(
         columns: For source `csv`; see `csv_file`.
         group: For sources `folder` and `csv`: what examples no split divides, by their paths; see `folder`.
         strict: For source `csv`: raise an error for a row that cannot be used, instead of leaving it out.
+        white: For source `npz`; see `npz`.
 
     Raises:
         InvalidInput: the source, or what it needs, is missing or cannot be used.
@@ -61,7 +63,7 @@ def load_source(
             raise InvalidInput(f"data.path is None: data.source {source} needs it")
         if source == "csv":
             return csv_file(path, separator, columns=columns, group=group, strict=strict)
-        return folder(path, group) if source == "folder" else npz(path)
+        return folder(path, group) if source == "folder" else npz(path, white)
     if source == "tfds":
         if name is None:
             raise InvalidInput("data.name is None: data.source tfds needs it, for example tf_flowers")

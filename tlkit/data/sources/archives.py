@@ -11,7 +11,9 @@ import numpy as np
 
 from tlkit import untrusted
 from tlkit.data import modalities
+from tlkit.data.sources import pixels
 from tlkit.data.sources.examples import Examples, one_label_each
+from tlkit.data.sources.pixels import Arrays
 from tlkit.display import few
 from tlkit.errors import InvalidInput, first_line
 from tlkit.labels import SEPARATOR
@@ -19,27 +21,35 @@ from tlkit.labels import SEPARATOR
 CHANNELS = 4  # maximum length of a last axis to count as channels and not as space
 
 
-def npz(path: str | Path) -> Examples:
+def npz(path: str | Path, white: float | None = None) -> Examples:
     """List the arrays of a NumPy file in MedMNIST's layout: `train_images`, `train_labels`, and the same for val, test.
 
     Val and test may be missing. Images are volumes, photos or signals, (n, *space) or (n, *space, channels): after an
     axis of space, a last axis of up to 4 is that of channels. Labels are integers, (n,) or (n, 1), or, where an example
     may have several or none, zeros and ones, (n, classes). The file has no names of classes, so a class is called by
-    its integer, or by the number of its column, from 0. uint8 images with 1 or 3 channels are photos, as those of other
-    sources, and can be resized; all others are arrays, and signals and other numbers than uint8 become float32.
+    its integer, or by the number of its column, from 0.
+
+    uint8 images with 1 or 3 channels are photos, as those of other sources, and can be resized. Images that are photos
+    in another form become such: with channels first, with an alpha channel, as floating-point numbers from 0 to 1 or to
+    255, or as integers that use 8, 10, 12, 14 or 16 bits; `notes` say so. All others are arrays, and signals and other
+    numbers than uint8 become float32.
+
+    Args:
+        path: Of the file.
+        white: The images are photos, and this value is white in them; their smallest is 0.
 
     Raises:
         InvalidInput: the file or one of its arrays is missing, damaged or wrong; the message names it.
     """
-    images, labels = _splits(path)
+    images, labels, white, notes = _splits(path, white)
     if len({part.shape[1:] for part in labels.values()}) > 1:
         shapes = few([f"{split}_labels {part.shape}" for split, part in labels.items()])
         raise InvalidInput(f"{path}: {shapes}: give the same columns in every split")
-    all_labels, notes = np.concatenate(list(labels.values())), []
+    all_labels = np.concatenate(list(labels.values()))
     multi_label = all_labels.ndim == 2
     if multi_label:
         classes, positions = [str(column) for column in range(all_labels.shape[1])], all_labels
-        notes = one_label_each(all_labels, "give integers, (n,)")
+        notes += one_label_each(all_labels, "give integers, (n,)")
     else:
         values, positions = np.unique(all_labels, return_inverse=True)
         classes, positions = [str(value) for value in values], positions.tolist()
@@ -56,16 +66,20 @@ def npz(path: str | Path) -> Examples:
         notes=notes,
         kind=modality.name,
         separator=SEPARATOR if multi_label else None,
+        white=white,
     )
 
 
-def _splits(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The images and the labels of each split, which all have one shape and type."""
+def _splits(path: str | Path, white: float | None) -> tuple[Arrays, Arrays, float | None, list[str]]:
+    """The images and the labels of each split, the value that was white in photos, and notes.
+
+    All images have one shape and type.
+    """
     wanted = [f"{split}_{part}" for split in ("train", "val", "test") for part in ("images", "labels")]
     arrays, names = npz_arrays(path, wanted)
     splits = [split for split in ("train", "val", "test") if f"{split}_images" in arrays or f"{split}_labels" in arrays]
-    images: dict[str, np.ndarray] = {}
-    labels: dict[str, np.ndarray] = {}
+    images: Arrays = {}
+    labels: Arrays = {}
     for split in splits if "train" in splits else ["train"]:
         for part in ("images", "labels"):
             if f"{split}_{part}" not in arrays:
@@ -73,18 +87,32 @@ def _splits(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
                     f"{path}: no array {split}_{part} among {names}: give train_images, train_labels and, if wanted, "
                     "the same for val and test"
                 )
-        images[split] = _images(f"{path}: {split}_images", arrays.pop(f"{split}_images"))
+        images[split] = _numbers(f"{path}: {split}_images", arrays.pop(f"{split}_images"))
         labels[split] = _labels(f"{path}: {split}_labels", arrays.pop(f"{split}_labels"), len(images[split]))
+    notes: list[str] = []
+    if len({(part.dtype.kind, part.shape[1:]) for part in images.values()}) == 1:
+        images, notes = pixels.channels_last(images)
+        try:
+            images, white, more = pixels.photos(images, white)
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}: {error}") from error
+        notes += more
+    for split in images:
+        images[split] = _arrays(f"{path}: {split}_images", images[split])
         theirs, ours = (f"{array.dtype} {array.shape[1:]}" for array in (images[split], images["train"]))
         if theirs != ours:
             raise InvalidInput(f"{path}: {split}_images holds {theirs}, train_images {ours}: give one kind")
-    return images, labels
+    return images, labels, white, notes
 
 
-def _images(where: str, images: np.ndarray) -> np.ndarray:
-    kind = images.dtype.kind
-    if kind not in "buif" or not 2 <= images.ndim <= 5 or not images.size:
+def _numbers(where: str, images: np.ndarray) -> np.ndarray:
+    if images.dtype.kind not in "buif" or not 2 <= images.ndim <= 5 or not images.size:
         raise InvalidInput(f"{where} is {images.dtype} {images.shape}: give numbers (n, *space[, channels])")
+    return images
+
+
+def _arrays(where: str, images: np.ndarray) -> np.ndarray:
+    kind = images.dtype.kind
     if images.ndim == 2 or (images.shape[-1] > CHANNELS and images.ndim < 5):
         images = images[..., None]
     if images.ndim == 5 and images.shape[-1] > CHANNELS:

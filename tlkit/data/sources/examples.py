@@ -39,6 +39,7 @@ class Examples(NamedTuple):
     separator: str | None = None  # between the labels of one example, where it may have several or none
     groups: list[str] | None = None  # of each, such as its patient; "" where it has none
     left_out: Mapping[str, list[str]] = MappingProxyType({})  # files and rows that are not used, by the reason
+    white: float | None = None  # the value that was white in photos that became uint8; None where they are files
 
     @property
     def modality(self) -> Modality:
