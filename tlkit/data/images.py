@@ -354,7 +354,7 @@ def properties(content: Content, name: str | None = None) -> Properties:
     Properties(height=6, width=8, channels='RGB', bits=8, format='pixels')
     """
     try:
-        image, *_ = _open(content)
+        image, *_ = _open(content, None)
     except Exception as error:  # as in `decode`
         raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
     mode = image.mode

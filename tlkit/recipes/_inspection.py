@@ -30,16 +30,20 @@ def inspect(
     from tlkit import inspection
     from tlkit.inspection import pictures
 
-    seen = inspection.survey(examples)
+    size, channels = _shape(config, examples)
+
+    def load(examples: data.Examples) -> data.Splits:
+        shape = (size, size, channels) if size else None
+        return _inputs.splits(config.data, examples, shape, check=config.data.strict, quiet=True)
+
+    splits = load(examples)
+    seen = inspection.survey(examples, splits.reading)
     good = [place for place, each in enumerate(seen) if not each.problem]
     if not good:
         raise InvalidInput(f"none of the {len(seen):,} {examples.kind} can be decoded: {seen[0].problem}")
-    size, channels = _shape(config, examples)
-    splits = _inputs.splits(
-        config.data, _selected(examples, good), (size, size, channels) if size else None, check=False, quiet=True
-    )
-    if splits.reading.changed:  # known only now: what is white in these files decides what is blank
-        seen = inspection.survey(examples, splits.reading)
+    if len(good) < len(seen):  # what is damaged is in no split
+        splits = load(_selected(examples, good)._replace(notes=[]))
+        splits = dataclasses.replace(splits, warnings=[*examples.notes, *splits.warnings])
     findings = inspection.of_examples(examples, splits, seen, title, good)
     used = _joined(splits)
     places = np.array(good)[used.rows]
