@@ -265,6 +265,22 @@ def test_sounds_and_arrays_are_looked_at_too(tmp_path: Path):
     assert pictures.picture(np.zeros((4, 4, 4, 1), np.float32)).startswith("data:image/jpeg;base64,")
 
 
+def test_sounds_are_inspected_without_a_network(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture):
+    from tlkit.data import sounds
+
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "sounds" / name).mkdir(parents=True)
+        for number in range(12):
+            sound = rng.uniform(-0.5, 0.5, (200, 1))
+            (tmp_path / "sounds" / name / f"{number}.wav").write_bytes(sounds.encode(sound, 8000))
+    argv = ["--data.path", str(tmp_path / "sounds"), "--data.val_fraction", "0.3", "--data.test_fraction", "0.3"]
+    assert cli.call(config.Inspect, inspect.run, argv) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"format +8,000 samples a second \(24\)", said)
+    assert "there is none for sounds" in " ".join(said.split())
+
+
 def changed_labels(classes: int = 4, each: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features of classes that overlap a little, labels of which a twentieth is wrong, and which these are."""
     rng = np.random.default_rng(seed)

@@ -107,10 +107,10 @@ def _features(
     config: configs.Inspect, examples: data.Examples, splits: data.Splits
 ) -> tuple[features.Features | None, str]:
     """Compute the features of all examples, or say why there are none."""
-    if config.backbone.name == "none":
-        return None, f"{BY_FEATURES}: backbone.name is none"
     if not examples.modality.pretrained:
         return None, f"{BY_FEATURES}: they need a pretrained backbone, and there is none for {examples.kind}"
+    if config.backbone.name == "none":
+        return None, f"{BY_FEATURES}: backbone.name is none"
     from tlkit import backbones
     from tlkit import features as features_
     from tlkit.training import activations

@@ -7,13 +7,14 @@ It ends with status 3 where something would falsify a score, so that it can stan
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlkit import cli
-from tlkit.config import Inspect
+from tlkit.config import Backbone, Inspect
 from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _decisions, _inputs, _inspection, _jobs, _links, _runs
@@ -33,10 +34,12 @@ def run(config: Inspect) -> Findings:
     began = _jobs.start_keras()
     from tlkit import inspection, runtime, tracking
 
+    examples = _inputs.listed(_decisions.located(config.data))
+    if not examples.modality.pretrained:
+        config = dataclasses.replace(config, backbone=Backbone("none"))
     config = _decisions.applied(config, _decisions.fill_in(config))
     runtime.prepare(config.seed, config.precision)
     tracking.open_store(config.experiment)
-    examples = _inputs.listed(config.data)
     findings, splits, picture = _inspection.inspect(config, examples, _runs.dataset_name(config.data))
     page = inspection.page(findings, picture)
     tags = _runs.tags("inspect", config.backbone.name) | _runs.data_tags(splits)
