@@ -55,7 +55,7 @@ figcaption b{color:var(--ink);font-weight:600}
 .row{display:grid;grid-template-columns:10rem 1fr;gap:.75rem;align-items:center;padding:.4rem 0;
 border-bottom:1px solid var(--line)}
 .row div:last-child{display:flex;gap:.4rem;flex-wrap:wrap}
-.row img{height:5rem;max-width:8rem;border-radius:.25rem}
+.row img{height:5rem;max-width:6.5rem;object-fit:contain;border-radius:.25rem}
 @media(max-width:40rem){.row{grid-template-columns:1fr;gap:.25rem}.grid{grid-template-columns:repeat(2,1fr)}
 .pairs{grid-template-columns:1fr}.row img{height:4rem}th,td{padding-right:.5rem}.bar{display:none}}
 """
