@@ -47,15 +47,12 @@ def extracted(folder: str, alpha: float) -> tuple[np.ndarray, np.ndarray, list[s
 
     examples = data.load_source("folder", path=folder)
     training = {"train", None} & set(examples.splits)
-    keep = [i for i, split in enumerate(examples.splits) if split in training]
-    contents, labels = [examples.contents[i] for i in keep], [int(examples.labels[i]) for i in keep]
-    names = [examples.names[i] for i in keep]
-    listed = data.Examples(names, labels, examples.classes, ["train"] * len(keep), contents, [])
+    listed = examples.select([i for i, split in enumerate(examples.splits) if split in training])
     splits = data.load(listed, size=(224, 224), check=False)
     backbone = backbones.build("MobileNet", (224, 224, 3), "imagenet", alpha)
     network = features.pooled(backbones.classifier(backbone, len(examples.classes)))
-    parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
-    joined = features.Features.joined(features.Extractor(network, Store()).extract(*parts))
+    extractor = features.Extractor(network, Store())
+    joined = features.Features.joined(extractor.extract(*splits.by_name.values()))
     return joined[:], joined.labels.astype(int), joined.groups
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tlkit import cli, config, data, inspection
 from tlkit.data import Photos, Splits
-from tlkit.inspection import Findings, Pair, Seen, Suspect, pictures
+from tlkit.inspection import Findings, NearCopy, Seen, Suspect, pictures
 from tlkit.inspection.table import reasons
 from tlkit.inspection.text import WIDTH
 from tlkit.recipes import inspect
@@ -155,16 +155,16 @@ def test_a_table_is_for_files_alone(capsys: pytest.CaptureFixture):
         ({"hashes": ["w", "x", "w", "z"]}, ["1 photo is in several splits: train/a/1 (a) and test/a/3 (a)"]),
         ({"hashes": ["w", "w", "y", "z"]}, ["1 photo is there with several labels: train/a/1 (a) and train/b/2 (b)"]),
         ({"groups": ["p", "q", "p", "r"]}, ["groups in several splits (1), such as p"]),
-        ({"near": [Pair(0, 2, 0.9)]}, []),  # one photo is no share
+        ({"near": [NearCopy(0, 2, 0.9)]}, []),  # one photo is no share
         (
-            {"near": [Pair(0, 2, 0.9), Pair(1, 3, 0.9)]},
+            {"near": [NearCopy(0, 2, 0.9), NearCopy(1, 3, 0.9)]},
             ["2 of 2 photos of test have a near copy in train: test/a/3 (a) and train/a/1 (a)"],
         ),
         (
-            {"near": [Pair(2, 3, 0.9), Pair(0, 1, 0.9)]},
+            {"near": [NearCopy(2, 3, 0.9), NearCopy(0, 1, 0.9)]},
             ["2 pairs of near copies have different labels: test/a/3 (a) and test/b/4 (b)"],
         ),
-        ({"labels": np.array([0, 1, 0, 0])}, ["test has nothing of 1 of 2 classes, such as b"]),
+        ({"labels": np.array([0, 1, 0, 0])}, ["test has no photo of b: its score says nothing about them"]),
         ({"classes": ["cat", "Cat"]}, ["classes with nearly equal names (1): cat = Cat"]),
         ({"suspects": [Suspect(0, "b", 0.01)], "outliers": [1]}, []),  # doubtful, but a score is what it is
     ],
@@ -188,23 +188,23 @@ def test_few_near_copies_do_not_falsify_a_score():
         splits,
         splits,
         names,
-        near=[Pair(0, 200, 1), Pair(2, 202, 1)],
+        near=[NearCopy(0, 200, 1), NearCopy(2, 202, 1)],
         compared=200,
     )
     assert found.exit_status == 0
-    assert dataclasses.replace(found, near=[Pair(2 * n, 200 + 2 * n, 1) for n in range(3)]).exit_status == 3
+    assert dataclasses.replace(found, near=[NearCopy(2 * n, 200 + 2 * n, 1) for n in range(3)]).exit_status == 3
 
 
 def test_of_near_copies_the_one_that_is_not_scored_is_left_out():
-    assert reasons(findings(near=[Pair(2, 0, 0.9)])) == {0: "near copy of test/a/3 (test)"}
-    assert reasons(findings(near=[Pair(0, 1, 0.9)])) == {}
+    assert reasons(findings(near=[NearCopy(2, 0, 0.9)])) == {0: "near copy of test/a/3 (test)"}
+    assert reasons(findings(near=[NearCopy(0, 1, 0.9)])) == {}
 
 
 def test_names_cannot_write_the_page_or_steer_the_terminal():
     bad = "<img src=x onerror=alert(1)>\x1b[31m\"'"
     found = findings(
         title=bad, classes=[bad, "b"], names=[bad] * 4, notes=[bad], left_out={bad: [bad]}, skipped=[bad],
-        suspects=[Suspect(0, bad, 0.0)], outliers=[1], near=[Pair(0, 2, 1.0)], hashes=list("wwyz"),
+        suspects=[Suspect(0, bad, 0.0)], outliers=[1], near=[NearCopy(0, 2, 1.0)], hashes=list("wwyz"),
     )  # fmt: skip
     page = inspection.page(found, lambda place: "data:,")
     assert "<img src=x" not in page
@@ -399,7 +399,7 @@ def near_photos() -> tuple[Findings, Photos]:
 
 @pytest.mark.parametrize("most", [100, 5])
 def test_near_copies_are_found_in_all_of_few_and_in_some_of_many(most: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(inspection.findings, "MOST_COMPARED", most)
+    monkeypatch.setattr(inspection.steps, "MOST_COMPARED", most)
     found, photos = near_photos()
     found = inspection.with_near_copies(found, photos, range(10))
     assert {frozenset(pair[:2]) for pair in found.near} == {frozenset((0, 8)), frozenset((1, 9))}

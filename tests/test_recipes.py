@@ -303,6 +303,8 @@ def test_a_part_of_the_scored_split_is_scored_with_its_groups():
     assert (whole.photos, whole.groups, whole.majority, whole.positive) == (6, 3, 1, 0)
     assert (part.photos, part.groups, part.accuracy, part.majority_accuracy) == (4, 2, 0.5, 0.75)
     assert whole.interval == evaluation.wilson_of_groups(np.array([1, 1, 1, 1, 0, 0]), test.given_groups)
+    alone = dataclasses.replace(splits, test=dataclasses.replace(photos, given_groups=["a", "a", "", "", "", ""]))
+    assert _results.evaluate(job, alone, probabilities).groups == 5  # a photo without a group is one of its own
 
 
 @pytest.mark.usefixtures("uncompiled")

@@ -25,7 +25,7 @@ class Division(NamedTuple):
 
     splits: list[str | None]  # "train", "val", "test"; None for an example taken out because of a leak
     warnings: list[str]  # one line each
-    groups: list[str]  # what must stay together: the unit of each example, see `tlkit.data.units`
+    units: list[str]  # name of the unit of each example: what must stay together, see `tlkit.data.units`
 
 
 def content_hash(content: bytes | np.ndarray) -> str:

@@ -10,28 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tlkit.data import Examples, Photos, Splits, modalities
+from tlkit.data import modalities
 from tlkit.data.sources.class_names import nearly_equal
 from tlkit.data.split import named
-from tlkit.inspection import near_copies
+from tlkit.display import few
+from tlkit.inspection.near_copies import NearCopy
 from tlkit.inspection.survey import Seen
-from tlkit.inspection.suspects import LEAST, TOLD, neighbours, outliers, suspicion
-from tlkit.probes import Features
 
-SPLITS = ("train", "val", "test")
 SHARE = 0.01  # of the scored examples that may have a near copy in train before that counts as falsifying
-COMPARED = (96, 96, 3)  # shape at which photos are compared for near copies
-MOST_COMPARED = 10_000  # photos of which all near copies are looked for: it takes 4 ms of a core for each, and more
-DRAWN = 2_000  # scored photos of which they are looked for where there are more
 PLACEHOLDER = 3  # copies of one content from which on it is taken for a placeholder
-
-
-class Pair(NamedTuple):
-    """Two examples that are near copies of each other, by their positions; and how alike they are, 0 to 1."""
-
-    first: int
-    second: int
-    alike: float
 
 
 class Suspect(NamedTuple):
@@ -78,7 +65,7 @@ class Findings:
     seen: list[Seen] | None = None
     left_out: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
-    near: list[Pair] = dataclasses.field(default_factory=list)
+    near: list[NearCopy] = dataclasses.field(default_factory=list)
     compared: int = 0
     suspects: list[Suspect] = dataclasses.field(default_factory=list)
     outliers: list[int] = dataclasses.field(default_factory=list)
@@ -95,7 +82,11 @@ class Findings:
         several = self.labels.ndim == 2
         rows = self.labels if several else np.eye(len(self.classes), dtype=int)[self.labels]
         where = np.array([split or "" for split in self.splits])
-        return {split: rows[where == split].sum(axis=0).astype(int).tolist() for split in SPLITS if split in where}
+        return {
+            split: rows[where == split].sum(axis=0).astype(int).tolist()
+            for split in ("train", "val", "test")
+            if split in where
+        }
 
     @functools.cached_property
     def copies(self) -> list[list[int]]:
@@ -141,12 +132,12 @@ class Findings:
         return sorted(group for group, splits in where.items() if group and len(splits) > 1)
 
     @property
-    def near_across(self) -> list[Pair]:
+    def near_across(self) -> list[NearCopy]:
         """Near copies of which one is trained on and the other is not."""
         return [pair for pair in self.near if len({self.splits[pair.first], self.splits[pair.second]} - {None}) > 1]
 
     @property
-    def near_contradictions(self) -> list[Pair]:
+    def near_contradictions(self) -> list[NearCopy]:
         """Near copies that have different labels."""
         labels = self.label_names
         return [pair for pair in self.near if labels[pair.first] != labels[pair.second]]
@@ -190,9 +181,8 @@ class Findings:
             name for name, count in zip(self.classes, self.counts.get(self.scored, []), strict=False) if not count
         ]
         if lacking:
-            lines.append(
-                f"{self.scored} has nothing of {len(lacking)} of {len(self.classes)} classes, such as {lacking[0]}"
-            )
+            one = modalities.row(kind).singular
+            lines.append(f"{self.scored} has no {one} of {few(lacking)}: its score says nothing about them")
         lines += nearly_equal(self.classes)
         return lines
 
@@ -285,152 +275,3 @@ class Findings:
         if photos:
             columns["aspect ratio"] = table[:, 1] / table[:, 0]
         return {name: (float(c.min()), float(np.median(c)), float(c.max())) for name, c in columns.items()}
-
-
-def of_splits(splits: Splits, title: str = "") -> Findings:
-    """Give what is known as soon as data are loaded: nothing more is opened or computed."""
-    parts = {name: part for name in SPLITS if (part := getattr(splits, name)) is not None}
-    where: list[str | None] = [name for name, part in parts.items() for _ in range(len(part))]
-    others = sum(len(part) for part in list(parts.values())[:-1])  # before the scored ones
-    left_out = dict(splits.left_out) | ({"cannot be decoded": splits.set_aside} if splits.set_aside else {})
-    return Findings(
-        title=title,
-        kind=splits.kind,
-        classes=splits.classes,
-        names=[name for part in parts.values() for name in part.names],
-        labels=np.concatenate([part.labels for part in parts.values()]),
-        splits=where,
-        given=where,
-        hashes=[hash_ for part in parts.values() for hash_ in part.hashes],
-        left_out=left_out,
-        notes=list(splits.warnings),
-        near=[Pair(others + first, second, alike) for first, second, alike in splits.near_copies],
-        compared=len(list(parts.values())[-1]) if splits.near_copies else 0,
-    )
-
-
-def of_examples(
-    examples: Examples, splits: Splits, seen: list[Seen], title: str, places: Sequence[int] | None = None
-) -> Findings:
-    """Give what is known after every file was looked at.
-
-    Args:
-        examples: What a source lists.
-        splits: What was loaded of it.
-        seen: What each example is.
-        title: Name of the data.
-        places: The positions of the examples that were loaded; by default all.
-    """
-    places = range(len(examples.names)) if places is None else places
-    where: list[str | None] = [None] * len(examples.names)
-    for name in SPLITS:
-        if (part := getattr(splits, name)) is not None:
-            for row in part.rows:
-                where[places[int(row)]] = name
-    return Findings(
-        title=title,
-        kind=examples.kind,
-        classes=splits.classes,
-        names=list(examples.names),
-        labels=np.asarray(examples.labels),
-        splits=where,
-        given=list(examples.splits),
-        hashes=[each.hash for each in seen],
-        groups=examples.groups,
-        seen=seen,
-        left_out=splits.left_out,
-        notes=list(splits.warnings),
-    )
-
-
-def with_near_copies(findings: Findings, photos: Photos, places: Sequence[int] | np.ndarray, seed: int = 0) -> Findings:
-    """Add near copies, in any split; exact copies are not among them.
-
-    Args:
-        findings: What was found before, of examples that were looked at.
-        photos: The examples.
-        places: The position of each in the findings.
-        seed: Decides which scored examples are compared where there are many.
-    """
-    shapes = [seen.size for seen in findings.seen or [] if seen.size]
-    reason = ""
-    if not photos.modality.resized:
-        reason = f"near copies are looked for among photos, and the data are {findings.kind}"
-    elif shapes and np.median([min(shape[:2]) for shape in shapes]) < near_copies.SIDE:
-        reason = f"near copies are looked for from {near_copies.SIDE} pixels on, and most of these photos are smaller"
-    if reason:
-        return dataclasses.replace(findings, skipped=[*findings.skipped, reason])
-    small = dataclasses.replace(photos, shape=COMPARED) if isinstance(photos.stored, list) else photos
-    where = np.array([findings.splits[place] or "" for place in places])
-    scored, train, skipped = np.flatnonzero(where == findings.scored), np.flatnonzero(where == "train"), []
-    if len(photos) <= MOST_COMPARED:
-        found = [(first, second, alike) for first, second, alike in near_copies.within(small)]
-    else:
-        scored = np.sort(np.random.default_rng(seed).permutation(scored)[:DRAWN])
-        pairs = near_copies.across(_rows(small, scored), _rows(small, train))
-        found = [(int(scored[first]), int(train[second]), alike) for first, second, alike in pairs]
-        skipped = [
-            f"near copies of all: of more than {MOST_COMPARED:,} {findings.kind}, those that {len(scored):,} of "
-            f"{findings.scored} have in train are looked for"
-        ]
-    return dataclasses.replace(
-        findings,
-        near=[
-            Pair(int(places[first]), int(places[second]), alike)
-            for first, second, alike in sorted(found, key=lambda pair: -pair[2])
-            if photos.hashes[first] != photos.hashes[second]
-        ],
-        compared=len(scored),
-        skipped=[*findings.skipped, *skipped],
-    )
-
-
-def _rows(photos: Photos, places: np.ndarray) -> Photos:
-    """Give some of the photos."""
-    return dataclasses.replace(
-        photos,
-        names=[photos.names[place] for place in places],
-        hashes=[photos.hashes[place] for place in places],
-        labels=photos.labels[places],
-        rows=photos.rows[places],
-        given_groups=None,
-        units=None,
-    )
-
-
-def by_features(
-    findings: Findings, features: Features, groups: Sequence[str], places: Sequence[int] | np.ndarray, seed: int = 0
-) -> Findings:
-    """Add suspected labels and outliers, by features of a pretrained network; not those that are blank or contradict.
-
-    Args:
-        findings: What was found before.
-        features: Shape (examples, features).
-        groups: The group of each: no example has a say on others of its group.
-        places: The position of each in the findings.
-        seed: Decides the folds of a probe.
-    """
-    skipped = list(findings.skipped)
-    if len(features) < LEAST:
-        skipped.append(
-            f"suspected labels and outliers: {len(features)} {findings.kind} are too few, {LEAST} are needed"
-        )
-        return dataclasses.replace(findings, skipped=skipped)
-    known = {*findings.blank, *(place for group in findings.contradictions for place in group)}
-    near, suspects = neighbours(features, groups, seed=seed), list[Suspect]()
-    if findings.labels.ndim == 2:
-        skipped.append(f"suspected labels: the {findings.kind} may have several each")
-    else:
-        labels = findings.labels[places]
-        doubt = suspicion(features, labels, len(findings.classes), groups=groups, near=near, seed=seed)
-        told = doubt.told(labels)
-        if told < TOLD:
-            skipped.append(
-                f"suspected labels: the features hardly tell the classes ({told:.0%} of the way from chance)"
-            )
-        for i in doubt.listed(labels) if told >= TOLD else []:
-            if places[i] in known:
-                continue
-            suspects.append(Suspect(int(places[i]), findings.classes[doubt.likely[i]], float(doubt.probability[i])))
-    far = [int(places[i]) for i in outliers(near.distance) if places[i] not in known]
-    return dataclasses.replace(findings, suspects=suspects, outliers=far, skipped=skipped)

@@ -216,7 +216,7 @@ def _copies(findings: Findings, picture: Picture) -> str:
         counts = f"{len(pairs):,} pairs; {across:,} across splits, {odd:,} with different labels, which come first."
         special = {*findings.near_across, *findings.near_contradictions}
         figures = []
-        for pair in sorted(pairs, key=lambda pair: (pair not in special, -pair.alike))[:PAIRS]:
+        for pair in sorted(pairs, key=lambda pair: (pair not in special, -pair.correlation))[:PAIRS]:
             caption = "<br>".join(_of(findings, place) for place in pair[:2])
             figures.append(_figure(picture, pair[:2], findings, caption))
         parts.append(_section("Near copies", counts, _grid(figures, len(pairs), "pairs")))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlkit.data import Examples, images, sounds
+from tlkit.data import Examples, images, modalities, sounds
 from tlkit.data.images import Content
 from tlkit.data.modalities import Reading
 from tlkit.data.photos import decoding_threads, file_format
@@ -89,9 +89,7 @@ def _photo(content: Content, name: str, reading: Reading) -> Seen:
 
 
 def _spread(content: Content, shape: tuple[int, ...], name: str, reading: Reading) -> float:
-    from tlkit.data import modalities
-
-    pixels = file_format(modalities.row("photos")).decode(content, shape, name, reading)
+    pixels = file_format(modalities.PHOTOS).decode(content, shape, name, reading)
     return float(pixels.std(axis=(0, 1), dtype=np.float64).max())
 
 

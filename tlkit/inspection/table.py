@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from tlkit.data import Examples
+from tlkit.data.sources.tables import REVIEWED
 from tlkit.data.split import named
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
@@ -58,7 +59,7 @@ def table(findings: Findings, examples: Examples, folder: Path) -> bytes:
     """
     leave, likely = reasons(findings), {suspect.place: suspect.likely for suspect in findings.suspects}
     labels = named(findings.labels, findings.classes, examples.separator)
-    columns = ["path", "label", "split", *(["group"] if findings.groups else []), "leave_out", "suspect"]
+    columns = ["path", "label", "split", *(["group"] if findings.groups else []), *REVIEWED]
     rows = []
     for place, content in enumerate(examples.contents):
         if not isinstance(content, Path):

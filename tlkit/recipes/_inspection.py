@@ -6,7 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from tlkit import config as configs
-from tlkit.errors import InvalidInput, Unavailable, first_line
+from tlkit.display import say
+from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _inputs, _networks
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ def inspect(
     """
     import numpy as np
 
-    from tlkit import inspection
+    from tlkit import data, inspection
     from tlkit.inspection import pictures
 
     size, channels = _shape(config, examples)
 
-    def load(examples: data.Examples) -> data.Splits:
+    def load(examples: data.Examples, quiet: bool = False) -> data.Splits:
         shape = (size, size, channels) if size else None
-        return _inputs.splits(config.data, examples, shape, check=config.data.strict, quiet=True)
+        return _inputs.load(config.data, examples, shape, check=config.data.strict, quiet=quiet)
 
     splits = load(examples)
     seen = inspection.survey(examples, splits.reading)
@@ -42,10 +43,13 @@ def inspect(
     if not good:
         raise InvalidInput(f"none of the {len(seen):,} {examples.kind} can be decoded: {seen[0].problem}")
     if len(good) < len(seen):  # what is damaged is in no split
-        splits = load(_selected(examples, good)._replace(notes=[]))
-        splits = dataclasses.replace(splits, warnings=[*examples.notes, *splits.warnings])
+        known = splits.warnings
+        splits = load(examples.select(good), quiet=True)
+        for warning in splits.warnings:
+            if warning not in known:
+                say(warning, error=True)
     findings = inspection.of_examples(examples, splits, seen, title, good)
-    used = _joined(splits)
+    used = data.Photos.joined(list(splits.by_name.values()))
     places = np.array(good)[used.rows]
     findings = inspection.with_near_copies(findings, used, places, config.seed)
     extracted, skipped = _features(config, examples, splits)
@@ -55,42 +59,6 @@ def inspect(
         findings = dataclasses.replace(findings, skipped=[*findings.skipped, skipped])
     shape = splits.train.shape
     return findings, splits, pictures.of_examples(examples, [each.size for each in seen], shape, splits.reading)
-
-
-def _joined(splits: data.Splits) -> data.Photos:
-    """Give the examples of all splits."""
-    import numpy as np
-
-    parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
-    return dataclasses.replace(
-        parts[0],
-        names=[name for part in parts for name in part.names],
-        hashes=[hash_ for part in parts for hash_ in part.hashes],
-        labels=np.concatenate([part.labels for part in parts]),
-        rows=np.concatenate([part.rows for part in parts]),
-        given_groups=None,
-        units=None,
-    )
-
-
-def _selected(examples: data.Examples, places: list[int]) -> data.Examples:
-    """Give some of the examples."""
-    import numpy as np
-
-    if len(places) == len(examples.names):
-        return examples
-
-    def some(values: list) -> list:
-        return [values[place] for place in places]
-
-    labels, contents = examples.labels, examples.contents
-    return examples._replace(
-        names=some(examples.names),
-        labels=labels[places] if isinstance(labels, np.ndarray) else some(labels),
-        splits=some(examples.splits),
-        contents=contents[places] if isinstance(contents, np.ndarray) else some(contents),
-        groups=examples.groups and some(examples.groups),
-    )
 
 
 def _shape(config: configs.Inspect, examples: data.Examples) -> tuple[int | None, int | None]:
@@ -117,11 +85,11 @@ def _features(
 
     try:
         network = features_.pooled(backbones.classifier(_networks.backbone(config), len(examples.classes)))
-    except Unavailable as error:
-        return None, f"{BY_FEATURES}: {first_line(error)}"
+    except Unavailable:
+        name, other = _networks.title(config.backbone), "--backbone.name or --backbone.weights"
+        return None, f"{BY_FEATURES}: {name}'s weights are damaged or cannot be downloaded; give others by {other}"
     extractor = _networks.extractor(config, network, "pooled")
-    parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
-    return features_.Features.joined(activations.extract(extractor, *parts)), ""
+    return features_.Features.joined(activations.extract(extractor, *splits.by_name.values())), ""
 
 
 def log(splits: data.Splits, title: str) -> None:
@@ -130,5 +98,4 @@ def log(splits: data.Splits, title: str) -> None:
     from tlkit.inspection import pictures
 
     findings = inspection.of_splits(splits, title)
-    parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
-    tracking.log_text(inspection.page(findings, pictures.of_photos(parts)), PAGE)
+    tracking.log_text(inspection.page(findings, pictures.of_photos(list(splits.by_name.values()))), PAGE)

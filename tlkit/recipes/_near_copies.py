@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlkit import config as configs
-from tlkit.display import few, say, shown
+from tlkit.display import few, say
 from tlkit.recipes import _inputs
 
 if TYPE_CHECKING:
@@ -56,20 +56,10 @@ def look(config: configs.Data, splits: data.Splits, parts: Sequence[Features] | 
 
 def _others(splits: data.Splits) -> data.Photos:
     """The photos that are not scored: those to train on, and to choose the epoch by if others are scored."""
-    import numpy as np
+    from tlkit import data
 
-    train, val = splits.train, splits.val
-    if not splits.test:
-        return train
-    return dataclasses.replace(
-        train,
-        names=train.names + val.names,
-        hashes=train.hashes + val.hashes,
-        labels=np.concatenate([train.labels, val.labels]),
-        rows=np.concatenate([train.rows, val.rows]),
-        given_groups=None,
-        units=None,
-    )
+    *others, _ = splits.by_name.values()
+    return data.Photos.joined(others)
 
 
 def add(fit: Fit, splits: data.Splits, scores: evaluation.Scores, rest: evaluation.Scores | None) -> None:
@@ -102,13 +92,14 @@ def _picture(splits: data.Splits) -> Figure:
     import numpy as np
 
     from tlkit import plots
+    from tlkit.inspection.text import shortened
 
     (split, scored), others = _inputs.scored(splits), _others(splits)
     pairs = splits.near_copies[:DRAWN]
     firsts = scored.read([first for first, _, _ in pairs])
     seconds = others.read([second for _, second, _ in pairs])
     photos = [photo for pair in zip(firsts, seconds, strict=True) for photo in pair]
-    texts = [_end(name) for i, j, _ in pairs for name in (scored.names[i], others.names[j])]
+    texts = [shortened(name, 22) for i, j, _ in pairs for name in (scored.names[i], others.names[j])]
     across = 2 * min(len(pairs), 4)
     missing = -len(photos) % across
     photos += [np.full_like(photos[0], 255)] * missing
@@ -117,8 +108,3 @@ def _picture(splits: data.Splits) -> Figure:
     title = f"{len(splits.near_copies):,} of {len(scored):,} {split} {splits.kind} have a near copy"
     heads = [split, "near copy"] * (across // 2)
     return plots.sheet([photos[i : i + across] for i in rows], heads, [texts[i : i + across] for i in rows], title)
-
-
-def _end(name: str, most: int = 22) -> str:
-    name = shown(name)
-    return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -169,7 +169,7 @@ def evaluate(
         probabilities[keep],
         part.labels[keep],
         train_labels=splits.train.labels,
-        groups=np.array(part.given_groups)[keep] if part.given_groups else None,
+        groups=np.array(part.grouping)[keep] if part.grouping else None,
         positive=_inputs.find_positive(job.config.positive, splits.classes, splits.multi_label),
     )
 
@@ -185,9 +185,7 @@ def score(
     scores = evaluate(job, splits, probabilities)
     if splits.near_copies:
         _near_copies.add(fit, splits, scores, _score_without_near_copies(job, splits, probabilities))
-    table = predictions.table(
-        split, part.names, part.hashes, part.labels, probabilities, splits.classes, part.given_groups
-    )
+    table = predictions.table(split, part.names, part.hashes, part.labels, probabilities, splits.classes, part.grouping)
     fit.pictures["worst_mistakes.png"] = plots.mistakes(
         part.read,
         table["label"],

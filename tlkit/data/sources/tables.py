@@ -12,7 +12,7 @@ from tlkit.data.images import Content
 from tlkit.data.sources.class_names import MISSING, class_name, minus_one, nearly_equal
 from tlkit.data.sources.columns import Columns, find_columns, known
 from tlkit.data.sources.examples import Examples, modality_of, one_label_each, renamed_splits, shown_names, split_word
-from tlkit.data.sources.grouping import counted, groups_by
+from tlkit.data.sources.grouping import group_notes, groups_by
 from tlkit.data.sources.tabular import Table, read_table
 from tlkit.display import cut, few, shown
 from tlkit.errors import InvalidInput
@@ -138,7 +138,7 @@ def csv_file(
         groups = groups_by(group, names, ["".join(row.labels) for row in used], kind, notes)
     elif found.group is not None:
         groups = [row.group for row in used] if any(row.group for row in used) else None
-        notes += counted(f"column {table.header[found.group].strip()!r}", names, [row.group for row in used], kind)
+        notes += group_notes(f"column {table.header[found.group].strip()!r}", names, [row.group for row in used], kind)
     classes, names = shown_names(classes, "classes", notes), shown_names(names, kind, notes)
     return Examples(
         names=names,
