@@ -27,10 +27,11 @@ class Inspect(Frozen):
     """Look at data before any training, and find what would falsify a score.
 
     Args:
-        backbone: The network whose features show near copies, suspected labels and outliers; with `--backbone.name
-            none` these are not looked for.
-        write: CSV file to write, with what is better left out; source `csv` reads it. It is not overwritten.
-        output: HTML file to write the page to, which the run has in any case. It is not overwritten.
+        backbone: The network whose features show suspected labels and outliers; with `--backbone.name none` these are
+            not looked for.
+        write: CSV file to write: a table of all examples that says which are better left out, and why; source `csv`
+            reads it. An existing file is not overwritten.
+        output: HTML file to write the page to, which the run has in any case. An existing file is not overwritten.
     """
 
     backbone: Backbone = dataclasses.field(default_factory=Backbone)

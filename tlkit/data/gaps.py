@@ -12,9 +12,7 @@ from tlkit.data.modalities import row
 from tlkit.data.units import Units
 from tlkit.display import few
 
-USUAL = (
-    0.1  # where nothing falls into a split of this share or more, there is too little data, and not too small a share
-)
+USUAL = 0.1  # where nothing falls into a split of this share or more, the data are too few, and not the share too small
 
 
 class Divided(NamedTuple):

@@ -71,6 +71,11 @@ class Findings:
     outliers: list[int] = dataclasses.field(default_factory=list)
     skipped: list[str] = dataclasses.field(default_factory=list)
 
+    @property
+    def singular(self) -> str:
+        """What a single example is called."""
+        return modalities.row(self.kind).singular
+
     @functools.cached_property
     def label_names(self) -> list[str]:
         """The label of each example, or its labels with bars between them."""
@@ -181,8 +186,7 @@ class Findings:
             name for name, count in zip(self.classes, self.counts.get(self.scored, []), strict=False) if not count
         ]
         if lacking:
-            one = modalities.row(kind).singular
-            lines.append(f"{self.scored} has no {one} of {few(lacking)}: its score says nothing about them")
+            lines.append(f"{self.scored} has no {self.singular} of {few(lacking)}: its score says nothing about them")
         lines += nearly_equal(self.classes)
         return lines
 
@@ -207,8 +211,7 @@ class Findings:
         return " and ".join(f"{self.names[place]} ({labels[place]})" for place in (first, min(others, key=unlike)))
 
     def _count(self, groups: Sequence[object]) -> str:
-        one = modalities.row(self.kind).singular
-        return f"1 {one} is" if len(groups) == 1 else f"{len(groups):,} {self.kind} are"
+        return f"1 {self.singular} is" if len(groups) == 1 else f"{len(groups):,} {self.kind} are"
 
     def metrics(self) -> dict[str, float]:
         """Count what was found, by the names that MLflow shows."""

@@ -188,9 +188,8 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
     if columns < 4 * width * count:
         return np.argpartition(-values, count - 1, axis=1)[:, :count]
     whole = columns // width * width
-    peaks = (
-        values[:, :whole].reshape(rows, width, -1).max(axis=1)
-    )  # of every (whole / width)-th column: NumPy is fast so
+    # Each set is every (whole / width)-th column: so NumPy is fast.
+    peaks = values[:, :whole].reshape(rows, width, -1).max(axis=1)
     blocks = np.argpartition(-peaks, count - 1, axis=1)[:, :count]
     places = (blocks[..., None] + np.arange(0, whole, whole // width)).reshape(rows, -1)
     places = np.concatenate([places, np.broadcast_to(np.arange(whole, columns), (rows, columns - whole))], axis=1)

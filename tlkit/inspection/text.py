@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tlkit.display import short, shown
+from tlkit.display import few, short, shown
 from tlkit.inspection.findings import Findings
 
 WIDTH = 80
@@ -64,8 +64,13 @@ def brief(findings: Findings) -> list[str]:
     return lines
 
 
-def report(findings: Findings) -> list[str]:
-    """Write all that was found, lines of 80 columns at most; of long lists the beginning."""
+def report(findings: Findings, notes: bool = True) -> list[str]:
+    """Write all that was found, lines of 80 columns at most; of long lists the beginning.
+
+    Args:
+        findings: What was found.
+        notes: Include the notes of the source and the split, which are printed while data are loaded.
+    """
     kind = findings.kind
     lines = [line(shown(findings.title), f"{len(findings.names):,} {kind}, {len(findings.classes):,} classes"), ""]
     lines += [*_classes(findings), ""]
@@ -77,7 +82,7 @@ def report(findings: Findings) -> list[str]:
         problems = [findings.seen[place].problem for place in findings.damaged] if findings.seen else []
         lines.append(line("damaged", f"{len(problems):,} that cannot be decoded: {_few(problems, 60)}"))
     lines += [*_copies(findings), *_doubtful(findings)]
-    lines += [line("note", short(shown(note), 180)) for note in findings.notes]
+    lines += [line("note", short(shown(note), 180)) for note in findings.notes if notes]
     lines += [line("not done", shown(skipped)) for skipped in findings.skipped]
     falsifying = findings.falsifying()
     lines.append("")
@@ -131,19 +136,18 @@ def _copies(findings: Findings) -> list[str]:
     names, lines = findings.names, []
     if groups := findings.copies:
         count = sum(len(group) - 1 for group in groups)
-        parts = [
-            f"{len(findings.leaks):,} in several splits",
-            f"{len(findings.contradictions):,} with different labels",
-        ]
+        counts = f"{count:,} of {len(groups):,} {findings.kind if len(groups) > 1 else findings.singular}"
+        special = f"{len(findings.leaks):,} in several splits, {len(findings.contradictions):,} with different labels"
         some = " = ".join(names[place] for place in groups[0][:3])
-        lines.append(line("exact copies", f"{count:,} more than once ({', '.join(parts)}), such as {shown(some)}"))
+        lines.append(line("exact copies", f"{counts}; {special}; such as {shown(some)}"))
     else:
         lines.append(line("exact copies", "none"))
     if findings.near:
         across, odd = len(findings.near_across), len(findings.near_contradictions)
-        pairs = f"pairs: {len(findings.near):,}, {across:,} across splits, {odd:,} with different labels"
-        first, second, _ = findings.near[0]
-        lines.append(line("near copies", f"{pairs}, such as {shown(names[first])} and {shown(names[second])}"))
+        pairs = f"{len(findings.near):,} pair{'s' * (len(findings.near) > 1)}"
+        special = f"{across:,} across splits, {odd:,} with different labels"
+        some = " and ".join(names[place] for place in findings.near[0][:2])
+        lines.append(line("near copies", f"{pairs}; {special}; such as {shown(some)}"))
     elif findings.compared:
         lines.append(line("near copies", "none"))
     return lines
@@ -167,11 +171,10 @@ def _doubtful(findings: Findings) -> list[str]:
         if len(findings.suspects) > LISTED:
             lines.append(f"  and {len(findings.suspects) - LISTED:,} more, on the page")
     if findings.outliers:
-        few = _few([findings.names[p] for p in findings.outliers])
-        lines.append(line("outliers", f"like no others: {len(findings.outliers):,}, such as {few}"))
+        some = _few([findings.names[p] for p in findings.outliers])
+        lines.append(line("outliers", f"like no others: {len(findings.outliers):,}, such as {some}"))
     return lines
 
 
 def _few(names: Sequence[str], most: int = 40, count: int = 3) -> str:
-    rest = f" and {len(names) - count:,} more" if len(names) > count else ""
-    return ", ".join(shortened(name, most) for name in names[:count]) + rest
+    return few([shortened(name, most) for name in names], count)

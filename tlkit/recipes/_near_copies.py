@@ -44,11 +44,11 @@ def look(config: configs.Data, splits: data.Splits, parts: Sequence[Features] | 
         return splits
     names, others = scored.names, _others(splits).names
     pairs = [f"{names[first]} ~ {others[second]}" for first, second, _ in found]
-    has, which = ("has", "that has none") if len(found) == 1 else ("have", "that have none")
+    has = "has" if len(found) == 1 else "have"
     warning = (
         f"{len(found):,} of {len(scored):,} {split} {splits.kind} {has} a near copy among the "
-        f"{'training and validation' if splits.test else 'training'} {splits.kind}, such as {few(pairs, 2)}: look at "
-        f"near_copies.png and at the score on those {which}; --data.near_copies together keeps near copies in one split"
+        f"{'training and validation' if splits.test else 'training'} {splits.kind}: {few(pairs, 2)}; "
+        "--data.near_copies together keeps near copies in one split"
     )
     say(warning, error=True)
     return dataclasses.replace(splits, warnings=[*splits.warnings, warning], near_copies=found)

@@ -50,7 +50,7 @@ def run(config: Inspect) -> Findings:
         tracking.log_text(json.dumps(findings.as_json(), indent=1), "inspection.json")
         tracking.log_text("\n".join(inspection.report(findings)) + "\n", "inspection.txt")
         tracking.log_metrics({**findings.metrics(), "seconds": time.perf_counter() - began})
-    say("\n".join(["", *inspection.report(findings), ""]))
+    say("\n".join(["", *inspection.report(findings, notes=False), ""]))  # notes were printed as data were loaded
     if config.output:
         _write(config.output, page.encode("utf-8"))
     if config.write:
@@ -96,7 +96,7 @@ def _print_end(config: Inspect, findings: Findings, run: tracking.Run) -> None:
     if config.write:
         say(f"  {_links.recipe('finetune')} --data.path {_links.shown(Path(config.write).absolute())}")
     elif findings.exit_status and config.data.origin in ("folder", "csv"):
-        say("  Look at the page, then mend the data, or write a table without what is to be left out:")
+        say("  Look at the page and mend the data, or write a table of what to leave out:")
         say(f"  {_links.command('inspect', without=('output',), write='clean.csv')}")
         if findings.near_across and not config.data.group:
             say("  --data.near_copies together keeps near copies in one split, --data.group those of one patient.")
