@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tlkit.data import bits, modalities
-from tlkit.data.images import RESIZES, Content, Resize
+from tlkit.data.images import Content
 from tlkit.data.modalities import Framing, Reading, Shape
 from tlkit.data.photos import Photos, Splits, decoding_threads, file_format, label_array
+from tlkit.data.resizing import RESIZES, Resize
 from tlkit.data.sources import Examples, load_source
 from tlkit.data.split import content_hash, divide
 from tlkit.display import few, say

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tlkit.data import Examples, Photos, Splits
-from tlkit.inspection import near_copies
+from tlkit.inspection import alignment, near_copies
 from tlkit.inspection.findings import Findings, Suspect
 from tlkit.inspection.near_copies import NearCopy
 from tlkit.inspection.survey import Seen
@@ -88,8 +88,8 @@ def with_near_copies(findings: Findings, photos: Photos, places: Sequence[int] |
     reason = ""
     if not photos.modality.resized:
         reason = f"near copies are looked for among photos, and the data are {findings.kind}"
-    elif shapes and np.median([min(shape[:2]) for shape in shapes]) < near_copies.SIDE:
-        reason = f"near copies are looked for from {near_copies.SIDE} pixels on, and most of these photos are smaller"
+    elif shapes and np.median([min(shape[:2]) for shape in shapes]) < alignment.SIDE:
+        reason = f"near copies are looked for from {alignment.SIDE} pixels on, and most of these photos are smaller"
     if reason:
         return dataclasses.replace(findings, skipped=[*findings.skipped, reason])
     small = dataclasses.replace(photos, shape=COMPARED) if isinstance(photos.stored, list) else photos
