@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 from tlkit import config as configs
@@ -43,10 +44,10 @@ def inspect(
     if not good:
         raise InvalidInput(f"none of the {len(seen):,} {examples.kind} can be decoded: {seen[0].problem}")
     if len(good) < len(seen):  # what is damaged is in no split
-        known = splits.warnings
+        known = {_without_counts(warning) for warning in splits.warnings}
         splits = load(examples.select(good), quiet=True)
         for warning in splits.warnings:
-            if warning not in known:
+            if _without_counts(warning) not in known:
                 say(warning, error=True)
     findings = inspection.of_examples(examples, splits, seen, title, good)
     used = data.Photos.joined(list(splits.by_name.values()))
@@ -59,6 +60,10 @@ def inspect(
         findings = dataclasses.replace(findings, skipped=[*findings.skipped, skipped])
     shape = splits.train.shape
     return findings, splits, pictures.of_examples(examples, [each.size for each in seen], shape, splits.reading)
+
+
+def _without_counts(warning: str) -> str:
+    return re.sub(r"\d[\d,]*", "", warning)
 
 
 def _shape(config: configs.Inspect, examples: data.Examples) -> tuple[int | None, int | None]:
