@@ -185,12 +185,12 @@ def test_scored_photos_with_a_near_copy_are_named_and_those_without_one_scored(f
     probabilities[others[0]] = probabilities[others[0], ::-1]  # one mistake, of a photo that has no near copy
     scores = score("test", probabilities, splits.test.labels)
     rest = score("test", probabilities[others], splits.test.labels[others])
-    fit = _results.Fit({}, {}, {}, [], False)
+    fit = _results.Fit({}, {}, {}, [], [], False)
     _near_copies.add(fit, splits, scores, rest)
     assert fit.metrics["test_near_copies"] == len(expected)
     assert fit.metrics["test_accuracy_without_near_copies"] == pytest.approx(1 - 1 / len(others))
     assert fit.metrics["test_accuracy_low_without_near_copies"] < fit.metrics["test_accuracy_without_near_copies"]
-    assert fit.lines[0].endswith(f"{len(others)} photos) without the {len(expected)} that have a near copy")
+    assert fit.under[0].endswith(f"{len(others)} photos) without the {len(expected)} that have a near copy")
     assert list(fit.pictures) == ["near_copies.png"]
     _near_copies.add(fit, splits, scores, None)
-    assert fit.lines[-1] == f"near copies: no test score without the {len(expected)} photos that have one"
+    assert fit.under[-1] == f"near copies: no test score without the {len(expected)} photos that have one"

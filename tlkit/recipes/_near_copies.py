@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import config as configs
 from tlkit.display import few, say
-from tlkit.recipes import _inputs
+from tlkit.recipes import _inputs, _summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +75,7 @@ def add(fit: Fit, splits: data.Splits, scores: evaluation.Scores, rest: evaluati
     fit.metrics[f"{split}_near_copies"] = count
     fit.pictures["near_copies.png"] = _picture(splits)
     if rest is None:
-        fit.lines.append(f"near copies: no {split} score without the {count:,} {splits.kind} that have one")
+        fit.under.append(f"near copies: no {split} score without the {count:,} {splits.kind} that have one")
         return
     name, value, (low, high) = rest.headline
     known = rest.metrics(suffix="_without_near_copies")
@@ -83,8 +83,8 @@ def add(fit: Fit, splits: data.Splits, scores: evaluation.Scores, rest: evaluati
         f"{split}_{key}_without_near_copies" for key in (name.lower(), f"{name.lower()}_low", f"{name.lower()}_high")
     ]
     fit.metrics.update({key: known[key] for key in wanted if key in known})
-    spread = f"95 % interval {low:.3f} to {high:.3f}, {rest.photos:,} {splits.kind}"
-    fit.lines.insert(0, f"{split} {name:<8}  {value:.4f}  ({spread}) without the {count:,} that have a near copy")
+    spread = f"95 % interval {low:.3f} to {high:.3f}, {_summary.counted(rest.photos, splits.kind, rest.groups)}"
+    fit.under.append(f"{split} {name:<8}  {value:.4f}  ({spread}) without the {count:,} that have a near copy")
 
 
 def _picture(splits: data.Splits) -> Figure:

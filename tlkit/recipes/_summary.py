@@ -99,6 +99,8 @@ def _print_scores(job: Job[Any], result: Result) -> None:
     say(f"  {scores.split} {headline:<8}  {score:.4f}  ({spread})")
     if result.fit.is_optimistic(scores):
         say("                     these examples also chose the epoch, so this is not a test score")
+    for line in result.fit.under:
+        say(f"  {line}")
     if scores.unequal:
         say(f"  {scores.split} balanced accuracy  {scores.balanced_accuracy:.4f}  (mean recall of the classes)")
     if scores.auc is not None:
