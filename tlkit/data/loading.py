@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from tlkit.data import bits, modalities
-from tlkit.data.images import Content
 from tlkit.data.modalities import Framing, Reading, Shape
-from tlkit.data.photos import Photos, Splits, decoding_threads, file_format, label_array
+from tlkit.data.opening import Opened, about_damaged, find_white, open_examples
+from tlkit.data.photos import Photos, Splits, file_format, label_array
 from tlkit.data.resizing import RESIZES, Resize
 from tlkit.data.sources import Examples, load_source
-from tlkit.data.split import content_hash, divide
+from tlkit.data.split import divide
 from tlkit.display import few, say
 from tlkit.errors import InvalidInput
-from tlkit.progress import Progress
-from tlkit.untrusted import available_memory
-
-NAMED = 10  # damaged examples that are printed; a run logs all
-TOGETHER = 16  # examples that a thread opens at a time
-SHARE = 0.4  # of the available memory, to fill with decoded examples or their features at most
-
-
-class _Opened(NamedTuple):
-    """The examples of a source after each was opened once."""
-
-    stored: np.ndarray | list[Content]  # decoded values, (n, *shape), where they fit into memory, else contents
-    hashes: list[str]  # "" where an example cannot be decoded
-    set_aside: list[str]  # examples that cannot be decoded, each with the reason
-    reading: Reading  # in the end with the value that is white in all of them
-    ranges: dict[int, bits.Range]  # of those that cannot be decoded before the ranges of all are known
-    notes: list[str]  # what was found out and taken for granted
 
 
 def load(
@@ -129,17 +110,21 @@ def load(
             white=white,
         )
     shape, rate = _shape(examples, Framing(size, channels, seconds))
-    warn = _no_warning if quiet else _warn
-    warn(*examples.notes)
-    opened = _open(examples, shape, _reading(examples, resize, white), check, strict, memory)
-    warn(*_about_damaged(opened.set_aside, examples.kind))
-    opened = _whitened(examples, shape, opened, check)
+
+    def warn(lines: Iterable[str]) -> None:
+        for line in () if quiet else lines:
+            say(line, error=True)
+
+    warn(examples.notes)
+    opened = open_examples(examples, shape, _reading(examples, resize, white), check, strict, memory)
+    warn(about_damaged(opened.set_aside, examples.kind))
+    opened = find_white(examples, shape, opened, check)
     photos = _photos(examples, shape, opened)
     pairs, notes = list(together(photos)) if together else [], opened.notes
     if pairs:
         joined = few([f"{photos.names[i]} ~ {photos.names[j]}" for i, j in pairs])
         notes = [*notes, f"near copies that are kept in one split ({len(pairs):,} pairs): {joined}"]
-    warn(*notes)
+    warn(notes)
     try:
         division = divide(
             photos.hashes,
@@ -156,9 +141,9 @@ def load(
             together=pairs,
         )
     except InvalidInput as error:
-        warn(*getattr(error, "__notes__", []))
+        warn(getattr(error, "__notes__", []))
         raise
-    warn(*division.warnings)
+    warn(division.warnings)
     photos = dataclasses.replace(photos, units=division.units)
 
     def part(split: str) -> Photos:
@@ -207,67 +192,7 @@ def _reading(examples: Examples, resize: Resize | None, white: float | None) -> 
     return Reading(resize or "squash", white)
 
 
-def _open(examples: Examples, shape: Shape, reading: Reading, check: bool, strict: bool, memory: int | None) -> _Opened:
-    """Hash every example and, if `check`, decode it; values are kept where they all fit into memory."""
-    contents = examples.contents
-    if isinstance(contents, np.ndarray):
-        return _Opened(contents, [content_hash(array) for array in contents], [], reading, {}, [])
-    form = file_format(examples.modality)
-    count = len(contents)
-    budget = int(SHARE * available_memory()) if memory is None else memory
-    fits = check and count * math.prod(shape) * form.dtype.itemsize <= budget
-    values = np.empty((count, *shape), form.dtype) if fits else None
-    hashes, problems = [""] * count, [""] * count
-    ranges: dict[int, bits.Range] = {}
-
-    def look(index: int) -> None:
-        content, name = contents[index], examples.names[index]
-        try:
-            if isinstance(content, Path):
-                content = content.read_bytes()
-            value_range = form.value_range(content, name) if form.value_range else None
-            if value_range:
-                ranges[index] = value_range
-            elif check:
-                value = form.decode(content, shape, name, reading)
-                if values is not None:
-                    values[index] = value
-            hashes[index] = content_hash(content)
-        except (OSError, InvalidInput) as error:
-            problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
-            if strict:  # raised here, in its thread, so that no further file is opened
-                raise InvalidInput(f"{problem}; without data.strict it would be set aside") from error
-            problems[index] = problem
-
-    _each(look, range(count), f"opening {examples.kind}", examples.kind)
-    stored = contents if values is None else values
-    return _Opened(stored, hashes, [problem for problem in problems if problem], reading, ranges, [])
-
-
-def _whitened(examples: Examples, shape: Shape, opened: _Opened, check: bool) -> _Opened:
-    """Find the value that is white in the whole set, and decode what could not be decoded without it."""
-    form = examples.modality.files
-    good = [index for index, hash_ in enumerate(opened.hashes) if hash_]
-    names, contents, ranges, values = examples.names, examples.contents, opened.ranges, opened.stored
-    if isinstance(contents, np.ndarray) or form is None or form.white is None or examples.white is not None or not good:
-        return opened
-    others = {names[index]: contents[index] for index in good if index not in ranges}
-    found, note = form.white({names[index]: each for index, each in ranges.items()}, others, opened.reading.white)
-    reading = opened.reading._replace(white=found)
-
-    def decode(index: int) -> None:
-        value = form.decode(contents[index], shape, names[index], reading)
-        if isinstance(values, np.ndarray):
-            values[index] = value
-
-    # A small white is one of the photos with 8 bits too.
-    again = good if reading.white and reading.white <= bits.DIM else sorted(ranges)
-    if check and again:
-        _each(decode, again, f"scaling {examples.kind}", examples.kind)
-    return opened._replace(reading=reading, notes=[note] if note else [])
-
-
-def _photos(examples: Examples, shape: Shape, opened: _Opened) -> Photos:
+def _photos(examples: Examples, shape: Shape, opened: Opened) -> Photos:
     """Those of the examples that can be decoded, of all splits."""
     good = [i for i, hash_ in enumerate(opened.hashes) if hash_]
     if not good:
@@ -285,35 +210,3 @@ def _photos(examples: Examples, shape: Shape, opened: _Opened) -> Photos:
         given_groups=examples.groups,
     )
     return every.select(good)
-
-
-def _each(act: Callable[[int], None], indices: Sequence[int], label: str, unit: str) -> None:
-    """Do something for each example, in several threads."""
-    # Several at a time: handing a file to a thread takes longer than reading it.
-    parts = [indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER)]
-
-    def act_on(part: Sequence[int]) -> int:
-        for index in part:
-            act(index)
-        return len(part)
-
-    with Progress(label, len(indices), unit) as progress:
-        for done in decoding_threads().map(act_on, parts):
-            progress.advance(done)
-
-
-def _about_damaged(problems: list[str], kind: str) -> list[str]:
-    """Name the examples that cannot be decoded, one in a line."""
-    if not problems:
-        return []
-    more = [f"and {len(problems) - NAMED:,} more"] if len(problems) > NAMED else []
-    return [f"{kind} set aside, because they cannot be decoded ({len(problems)}):", *problems[:NAMED], *more]
-
-
-def _no_warning(*lines: str) -> None:
-    """Print nothing."""
-
-
-def _warn(*lines: str) -> None:
-    for line in lines:
-        say(line, error=True)
