@@ -360,7 +360,7 @@ SAME = [*HASHES[:6], *HASHES[:6]]
         ([*HASHES[:4]], [0, 0, 1, 1], ["train", "val", "test", "test"], "photos of b are in test only: move some"),
         (HASHES[:2], [0, 0], None, "no photo of b is left to train on, and none for the other splits: add photos that"),
         ([*HASHES[6:8], *HASHES[:2], *HASHES[:2]], [0, 1] * 3, ["train"] * 2 + ["val"] * 2 + ["test"] * 2,
-         "no photo is left in val: all 2 are in test too: take these out of test"),
+         "no photo is left in val: all 2 are in test too: take these out of test, or give no val, and it is"),
         (HASHES[:2], [0, 1], None, "no photo falls into val: 2 photos are too few: add some, or give the splits"),
     ],
 )  # fmt: skip

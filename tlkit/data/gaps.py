@@ -148,7 +148,7 @@ def _leak(divided: Divided, places: Sequence[int]) -> str:
         so = f"are in {where} too"
     else:
         so = f"are in {where} too, or {'of groups' if divided.groups else 'belong together with others'} that are"
-    or_ = ", or give no val, and it is taken from train" if found == {"val"} else ""
+    or_ = ", or give no val, and it is taken from train" if found == {"val"} or "val" in own else ""
     return f"{so}: take these out of {where}{or_}"
 
 
