@@ -56,8 +56,8 @@ def folder(path: str | Path, group: str | None = None) -> Examples:
 
     Raises:
         InvalidInput: the folder is missing or has no examples, a single class, an empty class, or examples of several
-            modalities; val or the test has a class that train lacks; all classes have the same subfolders; a folder cannot be
-            read; or there are no such groups.
+            modalities; val or the test has a class that train lacks; all classes have the same subfolders; a folder
+            cannot be read; or there are no such groups.
     """
     try:
         return _folder(Path(path), group)

@@ -134,12 +134,12 @@ def csv_file(
 ) -> Examples:
     """List the files in a table with the columns path, label and, optionally, split and group.
 
-    The table is a CSV file in UTF-8 or UTF-16, with commas, semicolons or tabs, or a Parquet file. Columns may be written in any
-    case, and have other names that are usual (see `columns.OTHER_NAMES`). Paths are relative to the folder of the
-    table, and may be written with escapes as in `Examples.names`, with backslashes between folders, in another case or
-    without a suffix. Every row names a split, with a word as in `split_word`, or there is no such column. A row with anything in a column
-    `leave_out` is left out. Other columns are ignored. Rows that cannot be used, or have no label, are left out and
-    named.
+    The table is a CSV file in UTF-8 or UTF-16, with commas, semicolons or tabs, or a Parquet file. Columns may be
+    written in any case, and have other names that are usual (see `columns.OTHER_NAMES`). Paths are relative to the
+    folder of the table, and may be written with escapes as in `Examples.names`, with backslashes between folders, in
+    another case or without a suffix. Every row names a split, with a word as in `split_word`, or there is no such
+    column. A row with anything in a column `leave_out` is left out. Other columns are ignored. Rows that cannot be
+    used, or have no label, are left out and named.
 
     Args:
         path: Of the table.
