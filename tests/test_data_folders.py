@@ -67,7 +67,9 @@ def test_folders_of_splits_as_archives_unpack_them(tmp_path: Path):
     assert found.names[0] == "training_set/training_set/a/1.png"
 
 
-@pytest.mark.parametrize("unlabelled", ["seg_pred/1.png", "seg_pred/seg_pred/1.png", "test/1.png", "test/test/1.png"])
+@pytest.mark.parametrize(
+    "unlabelled", ["seg_pred/1.png", "seg_pred/seg_pred/1.png", "val-mixed/1.png", "test/1.png", "test/test/1.png"]
+)
 def test_photos_without_a_class_are_left_out(tmp_path: Path, unlabelled: str):
     names = [f"{folder}/{name}/1.png" for folder in ("train", "valid") for name in ("a", "b")]
     found = listed(tmp_path, *names, unlabelled)

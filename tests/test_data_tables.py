@@ -366,3 +366,8 @@ def test_splits_that_a_table_does_not_name_are(root: Path):
 def test_numbers_that_are_no_classes_are_named(root: Path):
     rows = [f"photos/{i % 6}.png,{i / 7:.2f}" for i in range(20)]
     assert "20 classes for 20 examples: does" in table(root, "\n".join(["path,label", *rows])).notes[0]
+
+
+def test_a_class_of_which_no_row_can_be_used_is_named(root: Path):
+    found = table(root, "path,label\nphotos/0.png,a\nphotos/1.png,b\nnone.png,c\nno.png,b\n")
+    assert found.notes[1] == "classes of which no row can be used (1): c"

@@ -163,6 +163,9 @@ def _split_folders(root: Path, notes: list[str]) -> tuple[list[tuple[str | None,
     for f in of_splits:
         named[split_word(f.name) or ""].append(f)
     for split, its in named.items():
+        if len(its) > 1 and len(labelled := [f for f in its if _folders(_entered(f))]) == 1:
+            others += [f for f in its if f not in labelled]
+            its[:] = labelled
         if len(its) > 1:
             same = few([f.name for f in its])
             raise InvalidInput(f"{str(root)!r} has several folders for the split {split}: {same}; keep one of them")

@@ -122,6 +122,7 @@ class _Rows(NamedTuple):
     left_out: dict[str, list[str]]  # where the others are, and what of, by the reason
     splits: dict[str, str]  # what the table calls each split that it names
     completed: list[str]  # paths that are not written as the files are called
+    lost: set[str]  # classes of which no row can be used
 
 
 def csv_file(
@@ -210,6 +211,7 @@ def _rows(path: str | Path, table: Table, columns: Columns, separator: str | Non
     reviewed = header.index(REVIEWED[0]) if REVIEWED[0] in header else None
     used: list[_Row] = []
     completed: list[str] = []
+    lost = set[str]()
     left_out: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
     first: dict[str, tuple[str, str]] = {}  # the first problem of each reason, and its path
@@ -235,6 +237,8 @@ def _rows(path: str | Path, table: Table, columns: Columns, separator: str | Non
                 completed.append(f"{name} is {row.name}")
         except _Unusable as problem:
             leave_out(where, name, problem)
+            if problem.reason in _ADVICE and separator is None:
+                lost.add(class_name(cells[columns.label]))
     if not literal and separator is None and (none := minus_one({label for row in used for label in row.labels})):
         for row in used:
             if none in row.labels:
@@ -250,7 +254,7 @@ def _rows(path: str | Path, table: Table, columns: Columns, separator: str | Non
             f"{path}: {count} of {total} rows cannot be used ({what}): {_ADVICE[most]}"
             + (f"; there is {there!r}, seen from there" if there else "")
         )
-    return _Rows(used, left_out, splits, completed)
+    return _Rows(used, left_out, splits, completed, lost - set().union(*(row.labels for row in used)))
 
 
 _PATHS = "paths must be those of files, with their suffixes, and relative to the folder of the table"
@@ -303,6 +307,8 @@ def _left_out_notes(rows: _Rows) -> list[str]:
     notes = [
         f"rows left out: {reason} ({len(names)} of {total}): {few(names, 3)}" for reason, names in rows.left_out.items()
     ]
+    if rows.lost:
+        notes.append(f"classes of which no row can be used ({len(rows.lost)}): {few(sorted(rows.lost, key=shown))}")
     for split in sorted(set(rows.splits.values()) - {row.split for row in rows.used}):
         notes.append(f"no row of {split} can be used: the data have no such split")
     named = {name: split for name, split in rows.splits.items() if name.lower() != split and split_word(name)}
