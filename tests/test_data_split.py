@@ -382,6 +382,15 @@ def test_groups_that_leave_nothing_to_train_on_are_the_cause():
     ]
 
 
+def test_near_copies_that_join_most_photos_are_said():
+    chain = [(i, i + 1) for i in range(39)]
+    with pytest.raises(InvalidInput, match="40 photos, of which copies stay together and leave 1 to divide") as caught:
+        divided(HASHES[:40], labels=[0, 1] * 20, together=chain)
+    doubt = "40 of 40 photos are kept together as near copies of near copies: if they are of one layout"
+    assert caught.value.__notes__[0].startswith(doubt)
+    assert not any("near copies" in line for line in divided(HASHES, labels=[0, 1] * 500, together=chain[:9]).warnings)
+
+
 def listed(groups, labels, given_splits=None, notes=()):
     """Arrays as a source lists them, all different where the labels are 60 or fewer."""
     values = np.arange(2 * len(labels), dtype=np.float32).reshape(-1, 2)
