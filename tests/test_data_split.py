@@ -360,7 +360,7 @@ SAME = [*HASHES[:6], *HASHES[:6]]
         ([*HASHES[:4]], [0, 0, 1, 1], ["train", "val", "test", "test"], "photos of b are in test only: move some"),
         (HASHES[:2], [0, 0], None, "no photo of b is left to train on, and none for the other splits: add photos that"),
         ([*HASHES[6:8], *HASHES[:2], *HASHES[:2]], [0, 1] * 3, ["train"] * 2 + ["val"] * 2 + ["test"] * 2,
-         "no photo is left in val: all 2 are in test too: take these out of test"),
+         "no photo is left in val: all 2 are in test too: take these out of test, or give no val, and it is"),
         (HASHES[:2], [0, 1], None, "no photo falls into val: 2 photos are too few: add some, or give the splits"),
     ],
 )  # fmt: skip
@@ -380,6 +380,15 @@ def test_groups_that_leave_nothing_to_train_on_are_the_cause():
     assert caught.value.__notes__ == [
         "photos taken out of train, because test has others of their groups (2 of 2; 2 groups): p, q"
     ]
+
+
+def test_near_copies_that_join_most_photos_are_said():
+    chain = [(i, i + 1) for i in range(39)]
+    with pytest.raises(InvalidInput, match="40 photos, of which copies stay together and leave 1 to divide") as caught:
+        divided(HASHES[:40], labels=[0, 1] * 20, together=chain)
+    doubt = "40 of 40 photos are kept together as near copies of near copies: if they are of one layout"
+    assert caught.value.__notes__[0].startswith(doubt)
+    assert not any("near copies" in line for line in divided(HASHES, labels=[0, 1] * 500, together=chain[:9]).warnings)
 
 
 def listed(groups, labels, given_splits=None, notes=()):

@@ -162,7 +162,7 @@ def test_a_table_is_for_files_alone(capsys: pytest.CaptureFixture):
         ),
         (
             {"near": [NearCopy(2, 3, 0.9), NearCopy(0, 1, 0.9)]},
-            ["2 pairs of near copies have different labels: test/a/3 (a) and test/b/4 (b)"],
+            ["2 of 2 pairs of near copies have different labels: test/a/3 (a) and test/b/4 (b); so many that"],
         ),
         ({"labels": np.array([0, 1, 0, 0])}, ["test has no photo of b: its score says nothing about them"]),
         ({"classes": ["cat", "Cat"]}, ["classes with nearly equal names (1): cat = Cat"]),

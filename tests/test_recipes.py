@@ -27,7 +27,7 @@ from conftest import write_photos
 from PIL import Image
 
 from tlkit import cli, config, data, errors, evaluation, features, labels, probes
-from tlkit.recipes import _decisions, _inputs, _jobs, _results, feature_extraction, finetune, predict, train
+from tlkit.recipes import _decisions, _inputs, _jobs, _results, _summary, feature_extraction, finetune, predict, train
 from tlkit.recipes import tune as tune_recipe
 from tlkit.training import finetuning
 
@@ -239,6 +239,13 @@ def test_a_score_stands_beside_what_says_nothing(folder: Path, capsys: pytest.Ca
     assert f", always `red`: {found['test_majority_accuracy']:.3f}, balanced accuracy " in note
     assert f"average precision {found['test_average_precision']:.3f} of `green`; trained" in note
     assert config_of(run)["positive"] == "green"
+
+
+def test_precision_of_a_class_that_is_not_there_is_no_zero():
+    scores = evaluation.score("test", np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]), positive=1)
+    assert _summary.of_positive(scores, ["a", "b"]) == (
+        "precision and recall of 'b' are unknown: no example has that label"
+    )
 
 
 def config_of(run: mlflow.entities.Run) -> dict[str, Any]:

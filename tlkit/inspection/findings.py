@@ -179,9 +179,10 @@ class Findings:
             lines.append(f"{share} have a near copy in train: {self._such(copied[0])}")
         if len(self.near_contradictions) > max(1, SHARE * len(self.names)):
             pair = self.near_contradictions[0]
-            lines.append(
-                f"{len(self.near_contradictions):,} pairs of near copies have different labels: {self._such(pair[:2])}"
-            )
+            odd_pairs = f"{len(self.near_contradictions):,} of {len(self.near):,} pairs of near copies"
+            doubt = "; so many that they may be no copies but of one layout, as X-rays are: look at them"
+            chance = 4 * len(self.near_contradictions) > len(self.near)
+            lines.append(f"{odd_pairs} have different labels: {self._such(pair[:2])}{doubt if chance else ''}")
         lacking = [
             name for name, count in zip(self.classes, self.counts.get(self.scored, []), strict=False) if not count
         ]

@@ -84,6 +84,8 @@ def of_positive(scores: evaluation.Scores, classes: Sequence[str], quote: Callab
     metrics, name = scores.metrics(), quote(cut(shown(classes[scores.positive]), 40))
     names = ("precision", "recall", "average_precision")
     values = {each: metrics.get(f"{scores.split}_{each}", math.nan) for each in names}
+    if not scores.confusion[scores.positive].any():
+        return f"precision and recall of {name} are unknown: no example has that label"
     return ", ".join(f"{each.replace('_', ' ')} {value:.3f}" for each, value in values.items()) + f" of {name}"
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tlkit.data.images import Content
-from tlkit.data.sources.class_names import MISSING, class_name, nearly_equal
+from tlkit.data.sources.class_names import MISSING, class_name, minus_one, nearly_equal
 from tlkit.data.sources.examples import SPLITS, Examples, modality_of, renamed_splits, shown_names, split_word
 from tlkit.data.sources.grouping import groups_by
-from tlkit.data.sources.litter import FOLDERS, beside_photos, hidden, litter
+from tlkit.data.sources.litter import FOLDERS, IMAGES, MASKS, beside_photos, hidden, litter
+from tlkit.data.sources.tabular import TABLES
 from tlkit.display import few, shown
 from tlkit.errors import InvalidInput
 
@@ -54,8 +56,8 @@ def folder(path: str | Path, group: str | None = None) -> Examples:
 
     Raises:
         InvalidInput: the folder is missing or has no examples, a single class, an empty class, or examples of several
-            modalities; the splits have different classes; all classes have the same subfolders; a folder cannot be
-            read; or there are no such groups.
+            modalities; val or the test has a class that train lacks; all classes have the same subfolders; a folder
+            cannot be read; or there are no such groups.
     """
     try:
         return _folder(Path(path), group)
@@ -85,7 +87,7 @@ def _folder(root: Path, group: str | None) -> Examples:
         labels += [position[name]] * len(files)
         splits += [split] * len(files)
         contents += files
-    if missing := [name for name in classes if name in MISSING]:
+    if missing := [name for name in classes if name in MISSING or name == minus_one(classes)]:
         notes.append(f"classes called as if they were no label: {few(missing)}; remove their folders if they are none")
     notes += nearly_equal(classes)
     groups = groups_by(group, names, [classes[label] for label in labels], kind, notes) if group else None
@@ -116,22 +118,30 @@ def _class_folders(root: Path, notes: list[str]) -> _Found:
             unlabelled.append(parent)
             continue
         classes = classes or names
-        if len(names) < 2:
+        if len(classes) < 2 or not names:
             what = f"a single class, {names[0]!r}" if names else "no class folders"
-            deeper = names and len(_folders(folders[0])) > 1
-            instead = f"; did you mean --data.path {str(folders[0])!r}?" if deeper else ""
             raise InvalidInput(
-                f"{str(parent)!r} has {what}: give two or more, each holding the photos of one class{instead}"
+                f"{str(parent)!r} has {what}: give two or more, each holding the photos of one class{_instead(parent)}"
             )
-        if names != classes:
-            odd = sorted(set(names) ^ set(classes))
+        if odd := sorted(set(names) - set(classes)):  # that others lack classes is said once photos are divided
             raise InvalidInput(
                 f"{str(parent)!r} and {str(parents[0][1])!r} have different classes ({few(odd)}): "
-                "every split needs the same class folders"
+                "every class needs a folder in the first of them"
             )
         others += _files(parent) if parent != root else []
         class_folders += [_ClassFolder(split, class_name(f.name), f, list(_walk(f))) for f in folders]
     return _Found(class_folders, others, unlabelled)
+
+
+def _instead(path: Path) -> str:
+    """What else could be given, for the end of an error: a folder further down, or a table."""
+    tables = [f for f in _files(path) if f.suffix.lower() in TABLES]
+    tables.sort(key=lambda f: split_word(f.stem) != "train")
+    inner = path
+    while len(folders := _folders(inner)) == 1:
+        inner = folders[0]
+    other = inner if inner != path and folders else tables[0] if tables and not folders else None
+    return f"; did you mean --data.path {str(other)!r}?" if other else ""
 
 
 def _split_folders(root: Path, notes: list[str]) -> tuple[list[tuple[str | None, Path]], list[Path]]:
@@ -145,7 +155,7 @@ def _split_folders(root: Path, notes: list[str]) -> tuple[list[tuple[str | None,
     if not _are_splits(of_splits, others):
         return [(None, root)], []
     several = sum(bool(_folders(_entered(f))) for f in of_splits) > 1  # else a class of trains stands beside others
-    if unclear := [f.name for f in others if not several or _folders(f)]:
+    if unclear := [f.name for f in others if not several or _folders(_entered(f))]:
         raise InvalidInput(
             f"{str(root)!r} has {few(unclear)} beside {few([f.name for f in of_splits])}: move them away"
         )
@@ -153,6 +163,9 @@ def _split_folders(root: Path, notes: list[str]) -> tuple[list[tuple[str | None,
     for f in of_splits:
         named[split_word(f.name) or ""].append(f)
     for split, its in named.items():
+        if len(its) > 1 and len(labelled := [f for f in its if _folders(_entered(f))]) == 1:
+            others += [f for f in its if f not in labelled]
+            its[:] = labelled
         if len(its) > 1:
             same = few([f.name for f in its])
             raise InvalidInput(f"{str(root)!r} has several folders for the split {split}: {same}; keep one of them")
@@ -172,12 +185,13 @@ def _are_splits(of_splits: list[Path], others: list[Path]) -> bool:
 
 
 def _entered(path: Path) -> Path:
-    """The folder, or the one of the same name or split that alone is in it, as archives are unpacked."""
+    """The folder, or the one that alone is in it, as archives are unpacked: of the same name or split, or `images`."""
     inner = [*_folders(path), *(f for f in _files(path) if not litter(f.relative_to(path)))]
     if len(inner) != 1 or not inner[0].is_dir():
         return path
-    same = inner[0].name.lower() == path.name.lower() or split_word(inner[0].name) == split_word(path.name)
-    return _entered(inner[0]) if same else path
+    word = split_word(path.name)
+    same = inner[0].name.lower() == path.name.lower() or (word and split_word(inner[0].name) == word)
+    return _entered(inner[0]) if same or (word and inner[0].name.lower() in IMAGES) else path
 
 
 def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_ClassFolder], dict[str, list[str]], str]:
@@ -201,13 +215,17 @@ def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_Clas
         leave_out(f, litter(f.relative_to(root)) or others)
     for i, part in enumerate(parts):
         examples = [f for f in part.files if f.suffix.lower() in suffixes]
+        needed = part.split in (None, "train")  # which class another split lacks is said once photos are divided
         for f in part.files:
             if f.suffix.lower() not in suffixes:
                 leave_out(f, others)
-        if not examples:
+        if not examples and needed:
+            full = [p.path for p in found.class_folders if any(f.suffix.lower() in suffixes for f in p.files)]
+            only = len(full) == 1 and len(_folders(full[0])) > 1
             raise InvalidInput(
                 f"{str(part.path)!r} holds no {modality.singular} ({len(part.files)} other files): put {kind} there "
                 f"({few(sorted(suffixes), 20)}) or remove the folder"
+                + (f"; did you mean --data.path {str(full[0])!r}?" if only else "")
             )
         beside = beside_photos(examples, part.path) if kind == "photos" else {}
         for what, files in beside.items():
@@ -248,20 +266,65 @@ def _inner_splits(root: Path, parts: list[_ClassFolder], group: str | None, note
             for name in sorted(words, key=lambda name: list(SPLITS.values()).index(words[name]))
             for part in parts
         ]
+    _check_classes(root, inner)
     common = sorted(set.intersection(*inner.values()) - {""})
-    if len(common) > 1 and not group:
+    if len(common) > 1 and not _names_groups(group, common):
+        outer = few(list(inner), 3)
         raise InvalidInput(
-            f"all of {few(list(inner), 3)} in {str(root)!r} hold the folders {few(common, 3)}: if {few(list(inner), 3)}"
-            f" are splits, rename them train, val and test; if they are classes, leave one of these folders in each "
-            "(as of images and masks), or give --data.group parent if each is a group, such as a patient"
+            f"all of {outer} in {str(root)!r} hold the folders {few(common, 3)}: if {outer} are splits, rename them "
+            f"train, val and test; if they are classes, leave one of these folders in each (as of images and masks), "
+            f"or give --data.group parent if each is a group, such as a patient; if {few(common, 3)} are the classes, "
+            "write a table with the columns path, label and, if wanted, split and group"
         )
-    pairs = [_twins(part) for part in parts]
+    pairs, same = ([find(part) for part in parts if part.files] for find in (_twins, _same_stems))
+    if all(same):
+        notes.append(
+            f"every class has files that differ in their suffixes alone (such as {same[0]}): "
+            "if some are masks or copies of the others, move them away: all are used as photos"
+        )
     if all(pairs):
         notes.append(
             f"every class has two folders with files of the same names (such as {few(pairs, 2)}): "
             "if one holds masks or copies of the other, move it away: its files are used as photos"
         )
     return parts
+
+
+def _check_classes(root: Path, inner: Mapping[str, set[str]]) -> None:
+    """Refuse folders that cannot be classes: photos beside their masks, and a copy of all classes beside them.
+
+    Args:
+        root: The folder of the data.
+        inner: The folders that each class has in it.
+    """
+    masks, images = ([name for name in inner if name.lower() in names] for names in (MASKS, IMAGES))
+    if masks and images:
+        raise InvalidInput(
+            f"{str(root)!r} has the folders {few(images)} and {few(masks)}, which seem to be photos and their masks or "
+            "notes: give two folders or more, each holding the photos of one class, or a table"
+        )
+    for name, folders in inner.items():
+        if len(same := folders & {*inner} - {name}) > 1:
+            raise InvalidInput(
+                f"{name} in {str(root)!r} has folders with the names of others beside it ({few(sorted(same))}): "
+                "if it is a copy of them, move it away; if it is a class, rename its folders"
+            )
+
+
+def _names_groups(group: str | None, folders: Sequence[str]) -> bool:
+    """Whether the setting `group` takes the names of folders for groups: then they are no classes and no masks."""
+    if group is None or group == "parent":
+        return group == "parent"
+    return all(re.search(group, f"/{name}/") for name in folders)
+
+
+def _same_stems(part: _ClassFolder) -> str:
+    """Two files of a class that differ in their suffixes alone, where at least half of all do so."""
+    suffixes: dict[Path, list[str]] = defaultdict(list)
+    for f in part.files:
+        suffixes[f.with_suffix("")].append(f.name)
+    same = [names for names in suffixes.values() if len(names) > 1]
+    return " and ".join(same[0][:2]) if same and 4 * len(same) >= len(part.files) else ""
 
 
 def _twins(part: _ClassFolder) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tlkit.data import modalities
 from tlkit.data.images import Content
 from tlkit.data.sources.class_names import MISSING, class_name, minus_one, nearly_equal
 from tlkit.data.sources.columns import Columns, find_columns, known
@@ -22,7 +25,10 @@ MANIFESTS = (["hash", "path", "label", "split"], ["hash", "path", "label", "spli
 """The header of the manifest of a run, whose labels are names of classes, whatever they look like."""
 
 REVIEWED = ["leave_out", "suspect"]
-"""The last columns of a table that `inspect --write` wrote; its labels are names of classes too."""
+"""Columns of a table that `inspect --write` wrote; its labels are names of classes too."""
+
+
+BELOW = 100  # folders beside a table in which a missing file is looked for
 
 
 class Files:
@@ -30,6 +36,7 @@ class Files:
 
     def __init__(self, parent: Path):
         self.parent, self.folders = parent, dict[Path, dict[str, Path]]()
+        self.likes = dict[Path, dict[str, set[str]]]()
 
     def find(self, name: str) -> Path:
         """Return the path of a file, whether it exists or not.
@@ -49,6 +56,43 @@ class Files:
                 inside = self.folders[path].get(shown(part), inside)
             path = inside
         return path
+
+    def like(self, name: str) -> str | None:
+        """Return the name of the one file that differs in case, in Unicode's form or in a suffix that `name` lacks."""
+        path = Path()
+        for part in Path(name).parts:
+            folder = self.parent / path
+            if not (folder / part).exists():
+                if folder not in self.likes:
+                    self.likes[folder] = _by_likeness(folder)
+                found = self.likes[folder].get(_alike(part), set())
+                if len(found) != 1:
+                    return None
+                (part,) = found
+            path = path / part
+        return path.as_posix() if (self.parent / path).is_file() else None
+
+    def elsewhere(self, name: str) -> str | None:
+        """Return the name of a file of such a name, whatever its folder: in the folder of the table or just below."""
+        name = Path(name.replace("\\", "/")).name
+        below = [entry.name for entry in self.parent.iterdir() if entry.is_dir()]
+        below.sort(key=lambda name: (split_word(name) != "train", name))
+        return next((found for folder in (".", *below[:BELOW]) if (found := self.like(f"{folder}/{name}"))), None)
+
+
+def _by_likeness(folder: Path) -> dict[str, set[str]]:
+    """The names of what a folder holds, by what they have in common with names that are like them."""
+    suffixes = {suffix for row in modalities.of_files() if row.files for suffix in row.files.suffixes}
+    names = defaultdict(set)
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        names[_alike(entry.name)].add(entry.name)
+        if entry.suffix.lower() in suffixes:
+            names[_alike(entry.stem)].add(entry.name)
+    return names
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 class _Row(NamedTuple):
@@ -77,6 +121,8 @@ class _Rows(NamedTuple):
     used: list[_Row]
     left_out: dict[str, list[str]]  # where the others are, and what of, by the reason
     splits: dict[str, str]  # what the table calls each split that it names
+    completed: list[str]  # paths that are not written as the files are called
+    lost: set[str]  # classes of which no row can be used
 
 
 def csv_file(
@@ -89,12 +135,12 @@ def csv_file(
 ) -> Examples:
     """List the files in a table with the columns path, label and, optionally, split and group.
 
-    The table is a CSV file in UTF-8, with commas, semicolons or tabs, or a Parquet file. Columns may be written in any
-    case, and have other names that are usual (see `columns.OTHER_NAMES`). Paths are relative to the folder of the
-    table, and may be written with escapes as in `Examples.names`, or with backslashes between folders. Either every row
-    names a split, with a word as in `split_word`, or there is no such column. A row with anything in a column
-    `leave_out` is left out. Other columns are ignored. Rows that cannot be used, or have no label, are left out and
-    named.
+    The table is a CSV file in UTF-8 or UTF-16, with commas, semicolons or tabs, or a Parquet file. Columns may be
+    written in any case, and have other names that are usual (see `columns.OTHER_NAMES`). Paths are relative to the
+    folder of the table, and may be written with escapes as in `Examples.names`, with backslashes between folders, in
+    another case or without a suffix. Every row names a split, with a word as in `split_word`, or there is no such
+    column. A row with anything in a column `leave_out` is left out. Other columns are ignored. Rows that cannot be
+    used, or have no label, are left out and named.
 
     Args:
         path: Of the table.
@@ -114,6 +160,11 @@ def csv_file(
     rows = _rows(path, table, found, separator, strict)
     used, notes = rows.used, [*found.notes]
     notes += _left_out_notes(rows)
+    if rows.completed:
+        notes.append(
+            f"paths that are not written as the files are called ({len(rows.completed)}): {few(rows.completed, 3)}"
+        )
+    notes += [] if found.split is not None else _forgotten_splits(Path(path), [row.name for row in used])
     classes = sorted(set().union(*(row.labels for row in used)), key=shown)
     if len(classes) < 2:
         what = (
@@ -126,7 +177,7 @@ def csv_file(
     labels: list[int] | np.ndarray
     if separator is None:
         labels = [position[label] for row in used for label in row.labels]  # one each
-        notes += _forgotten_separator(classes)
+        notes += _forgotten_separator(classes) + _many(classes, len(used))
     else:
         labels = np.zeros((len(used), len(classes)), np.float32)
         for i, row in enumerate(used):
@@ -155,19 +206,22 @@ def csv_file(
 
 
 def _rows(path: str | Path, table: Table, columns: Columns, separator: str | None, strict: bool) -> _Rows:
-    files, literal = Files(Path(path).parent), table.header in MANIFESTS or table.header[-2:] == REVIEWED
-    reviewed = table.header.index(REVIEWED[0]) if REVIEWED[0] in table.header else None
+    header = [name.strip().lower() for name in table.header]
+    files, literal = Files(Path(path).parent), header in MANIFESTS or {*REVIEWED} <= {*header}
+    reviewed = header.index(REVIEWED[0]) if REVIEWED[0] in header else None
     used: list[_Row] = []
+    completed: list[str] = []
+    lost = set[str]()
     left_out: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
-    first: dict[str, str] = {}  # the first problem of each reason
+    first: dict[str, tuple[str, str]] = {}  # the first problem of each reason, and its path
 
     def leave_out(where: str, name: str, problem: _Unusable) -> None:
         if strict:
             raise InvalidInput(f"{path}, {where}: {problem}; without data.strict the row would be left out")
         what = f"{cut(name, 100)}, {problem.value}" if problem.value else cut(name, 100)
         left_out.setdefault(problem.reason, []).append(f"{where}: {shown(what)}")
-        first.setdefault(problem.reason, f"{where}: {problem}")
+        first.setdefault(problem.reason, (f"{where}: {problem}", name))
 
     for where, cells in table.rows():
         name, split = cells[columns.path].strip(), None if columns.split is None else cells[columns.split].strip()
@@ -177,9 +231,14 @@ def _rows(path: str | Path, table: Table, columns: Columns, separator: str | Non
             left_out.setdefault(f"column {REVIEWED[0]}", []).append(shown(f"{where}: {cut(name, 100)}, {cut(why, 60)}"))
             continue
         try:
-            used.append(_row(where, files, cells, columns, separator, literal))
+            row = _row(where, files, cells, columns, separator, literal)
+            used.append(row)
+            if row.name not in (cells[columns.path], name, name.replace("\\", "/")):
+                completed.append(f"{name} is {row.name}")
         except _Unusable as problem:
             leave_out(where, name, problem)
+            if problem.reason in _ADVICE and separator is None:
+                lost.add(class_name(cells[columns.label]))
     if not literal and separator is None and (none := minus_one({label for row in used for label in row.labels})):
         for row in used:
             if none in row.labels:
@@ -189,8 +248,13 @@ def _rows(path: str | Path, table: Table, columns: Columns, separator: str | Non
     count, total = (sum(map(len, rows.values())) for rows in (unusable, left_out))
     if 2 * count > (total := total + len(used)):
         most = max(unusable, key=lambda reason: len(unusable[reason]))
-        raise InvalidInput(f"{path}: {count} of {total} rows cannot be used ({first[most]}): {_ADVICE[most]}")
-    return _Rows(used, left_out, splits)
+        what, name = first[most]
+        there = files.elsewhere(name) if most == "no such file" else None
+        raise InvalidInput(
+            f"{path}: {count} of {total} rows cannot be used ({what}): {_ADVICE[most]}"
+            + (f"; there is {there!r}, seen from there" if there else "")
+        )
+    return _Rows(used, left_out, splits, completed, lost - set().union(*(row.labels for row in used)))
 
 
 _PATHS = "paths must be those of files, with their suffixes, and relative to the folder of the table"
@@ -209,6 +273,8 @@ def _row(
     """Check a row; its labels are taken as they are written if `literal`, else those that stand for none are not."""
     name, text = cells[columns.path].strip(), cells[columns.label].strip()
     labels = {class_name(part.strip()) for part in (text.split(separator) if separator else [text])} - {""}
+    if len(labels) > 1 and not literal:
+        labels -= MISSING
     if (not labels and separator is None) or (text and text in MISSING and not literal):
         given = f"label is {text!r}" if text else ""
         raise _Unusable("no label", f"the {given or 'label is empty'}", given)
@@ -218,6 +284,8 @@ def _row(
         # The cell as it is, without the blanks around it, and as it is written on Windows.
         spellings = dict.fromkeys((cells[columns.path], name, name.replace("\\", "/")))
         there = next(((each, file) for each in spellings if (file := files.find(each)).is_file()), None)
+        if there is None and (like := files.like(name.replace("\\", "/"))):
+            there = like, files.parent / like
     except (OSError, ValueError) as error:  # the name is too long, or a folder in it is closed to us
         problem = error.strerror if isinstance(error, OSError) else str(error)
         raise _Unusable("cannot be read", f"the photo {cut(name, 100)!r} cannot be read: {problem}") from error
@@ -229,6 +297,7 @@ def _row(
         given = f"split is {cut(cells[columns.split], 40)!r}"
         raise _Unusable("no split", f"{given}: train, val or test, or leave the column out", given)
     group = cells[columns.group].strip() if columns.group is not None else ""
+    group = group if literal or group not in MISSING else ""
     return _Row(where, name, file, labels, split, group)
 
 
@@ -238,13 +307,45 @@ def _left_out_notes(rows: _Rows) -> list[str]:
     notes = [
         f"rows left out: {reason} ({len(names)} of {total}): {few(names, 3)}" for reason, names in rows.left_out.items()
     ]
+    if rows.lost:
+        notes.append(f"classes of which no row can be used ({len(rows.lost)}): {few(sorted(rows.lost, key=shown))}")
     for split in sorted(set(rows.splits.values()) - {row.split for row in rows.used}):
         notes.append(f"no row of {split} can be used: the data have no such split")
     named = {name: split for name, split in rows.splits.items() if name.lower() != split and split_word(name)}
     return notes + renamed_splits(named)
 
 
+def _forgotten_splits(path: Path, names: Sequence[str]) -> list[str]:
+    """Notes about splits that a table without such a column seems to have: in its paths, or in a table beside it."""
+    words = [{split_word(part) for part in Path(name).parts[:-1]} - {None} for name in names]
+    if all(len(word) == 1 for word in words) and len(set().union(*words)) > 1:
+        return [
+            f"the folders of the {len(names)} paths seem to be splits and are not used: for that give a column split"
+        ]
+    others = [other for other in path.parent.glob(f"*{path.suffix}") if other != path and split_word(other.stem)]
+    if split_word(path.stem) != "train" or not others:
+        return []
+    beside = few(sorted(other.name for other in others))
+    return [f"beside {path.name}, not read: {beside}; to use it, make one table of both, with a column split"]
+
+
 def _forgotten_separator(classes: Sequence[str]) -> list[str]:
-    odd = [name for name in classes if SEPARATOR in name]
-    advice = f"if it separates several labels, give data.separator {SEPARATOR!r}"
-    return [f"classes with {SEPARATOR} in their names ({few(odd, 3)}): {advice}"] if odd else []
+    """A note about names that seem to be several: those with `|`, and those with `,` or `;` beside another class."""
+    for sign in (SEPARATOR, ",", ";"):
+        odd = [name for name in classes if sign in name]
+        alone = {*classes}
+        if sign != SEPARATOR:
+            odd = [name for name in odd if any(part.strip() in alone for part in name.split(sign))]
+        if odd:
+            advice = f"if it separates several labels, give data.separator {sign!r}"
+            return [f"classes with {sign} in their names ({few(odd, 3)}): {advice}"]
+    return []
+
+
+def _many(classes: Sequence[str], count: int) -> list[str]:
+    """A note where most examples would have a class of their own."""
+    if len(classes) < 20 or 2 * len(classes) <= count:
+        return []
+    return [
+        f"{len(classes):,} classes for {count:,} examples: does the column of labels hold numbers or names of each?"
+    ]
