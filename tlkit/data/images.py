@@ -363,4 +363,5 @@ def properties(content: Content, name: str | None = None) -> Properties:
     channels = {"1": "gray", "L": "gray", "I": "gray", "F": "gray", "LA": "gray and alpha", "P": "palette"}
     kind = "gray" if mode.startswith("I;") else channels.get(mode, mode)
     size = image.size if _orientation(image) in (5, 6, 7, 8) else image.size[::-1]  # these lie on their side
-    return Properties(*size, kind, bits, image.format or "pixels")
+    several = image.format == "TIFF" and image.tag_v2.next  # type: ignore[attr-defined]
+    return Properties(*size, kind, bits, f"{image.format or 'pixels'}{' (the first of several pages)' * bool(several)}")
