@@ -126,6 +126,7 @@ def test_ignored_columns_that_would_change_the_splits_are_named(root: Path, head
         ),
         ("path,label,Group,GROUP", {}, "2 columns 'group': keep one"),
         ("scan,label", {}, "no column 'path' among .*--data.columns '{path: NAME}'"),
+        ("id,breed", {}, "no column 'path' among .*--data.columns '{path: NAME, label: NAME}'"),
     ],
 )
 def test_columns_that_are_not_clear(root: Path, header: str, settings: dict, words: str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tlkit import cli, config, data, inspection
-from tlkit.data import Photos, Splits
+from tlkit.data import Photos, Splits, images
 from tlkit.inspection import Findings, NearCopy, Seen, Suspect, pictures
 from tlkit.inspection.table import reasons
 from tlkit.inspection.text import WIDTH
@@ -415,3 +416,11 @@ def test_small_photos_are_not_compared():
     assert not found.near
     assert "from 48 pixels on" in found.skipped[0]
     assert "near_copies" not in found.metrics()
+
+
+def test_a_stack_of_pages_is_named():
+    page, several, one = Image.new("L", (60, 50)), io.BytesIO(), io.BytesIO()
+    page.save(several, "TIFF", save_all=True, append_images=[page, page])
+    page.save(one, "TIFF")
+    assert images.properties(several.getvalue()).format == "TIFF (the first of several pages)"
+    assert images.properties(one.getvalue()).format == "TIFF"

@@ -336,4 +336,7 @@ def properties(content: Content, name: str | None = None) -> Properties:
     kind = "gray" if image.mode.startswith("I;") else channels.get(image.mode, image.mode)
     depth = 1 if image.mode == "1" else headers.bits(content) if isinstance(content, bytes) else 8
     size = image.size if _orientation(image) in (5, 6, 7, 8) else image.size[::-1]  # these lie on their side
-    return Properties(*size, kind, depth, image.format or "pixels")
+    several = image.format == "TIFF" and image.tag_v2.next  # type: ignore[attr-defined]
+    return Properties(
+        *size, kind, depth, f"{image.format or 'pixels'}{' (the first of several pages)' * bool(several)}"
+    )

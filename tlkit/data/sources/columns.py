@@ -72,7 +72,7 @@ def find_columns(where: str, table: Table, given: Mapping[str, str], separator: 
         InvalidInput: there is no column for paths or labels, or there are several for one purpose.
     """
     header = [name.strip() for name in table.header]
-    path, label = (_required(where, header, role, given) for role in ("path", "label"))
+    path, label = _required(where, header, given)
     split, group = (_called(where, header, role, given) for role in ("split", "group"))
     values = _split_columns(table, (path, label))
     if split is None:
@@ -87,17 +87,23 @@ def find_columns(where: str, table: Table, given: Mapping[str, str], separator: 
     return Columns(path, label, split, group, None if split is None else values.get(split), notes)
 
 
-def _required(where: str, header: Sequence[str], role: str, given: Mapping[str, str]) -> int:
-    """The column for paths or labels."""
-    place = _called(where, header, role, given)
-    if place is None:
-        place = _only(where, header, role, [i for i, name in enumerate(header) if _plain(name) in OTHER_NAMES[role]])
-    if place is None:
+def _required(where: str, header: Sequence[str], given: Mapping[str, str]) -> list[int]:
+    """The columns for paths and labels."""
+    found: dict[str, int] = {}
+    for role in ("path", "label"):
+        place = _called(where, header, role, given)
+        if place is None:
+            others = [i for i, name in enumerate(header) if _plain(name) in OTHER_NAMES[role]]
+            place = _only(where, header, role, others)
+        if place is not None:
+            found[role] = place
+    if missing := [role for role in ("path", "label") if role not in found]:
+        names = ", ".join(f"{role}: NAME" for role in missing)
         raise InvalidInput(
-            f"{where}: no column {role!r} among {cut(str(header), 300)}: give a header path,label[,split], or say "
-            f"which it is with --data.columns '{{{role}: NAME}}'"
+            f"{where}: no column {missing[0]!r} among {cut(str(header), 300)}: give a header path,label[,split], or say "
+            f"which it is with --data.columns '{{{names}}}'"
         )
-    return place
+    return [found["path"], found["label"]]
 
 
 def _called(where: str, header: Sequence[str], role: str, given: Mapping[str, str]) -> int | None:
