@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from tlkit.data.images import Content
-from tlkit.data.sources.class_names import MISSING, class_name, minus_one, nearly_equal
+from tlkit.data.sources.class_folders import ClassFolder, Found, find_class_folders, folders_in, walk
+from tlkit.data.sources.class_names import MISSING, minus_one, nearly_equal
 from tlkit.data.sources.examples import SPLITS, Examples, modality_of, renamed_splits, shown_names, split_word
 from tlkit.data.sources.grouping import groups_by
-from tlkit.data.sources.litter import FOLDERS, IMAGES, MASKS, beside_photos, hidden, litter
-from tlkit.data.sources.tabular import TABLES
+from tlkit.data.sources.litter import IMAGES, MASKS, beside_photos, litter
 from tlkit.display import few, shown
 from tlkit.errors import InvalidInput
-
-
-class _ClassFolder(NamedTuple):
-    """A folder with files of one class in one split."""
-
-    split: str | None
-    name: str  # of the class
-    path: Path
-    files: list[Path]
-
-    def inner(self, file: Path) -> str:
-        """The folder directly below the class folder in which a file is; "" where there is none."""
-        parts = file.relative_to(self.path).parts
-        return parts[0] if len(parts) > 1 else ""
-
-
-class _Found(NamedTuple):
-    """What the folder of the data holds."""
-
-    class_folders: list[_ClassFolder]
-    others: list[Path]  # files beside the class folders
-    unlabelled: list[Path]  # folders of files without a class, beside folders of splits, or of the test
 
 
 def folder(path: str | Path, group: str | None = None) -> Examples:
@@ -73,7 +49,7 @@ def _folder(root: Path, group: str | None) -> Examples:
     if not root.is_dir():
         raise InvalidInput(f"data.path is {str(root)!r}: not a folder; for a list of photos use --data.source csv")
     notes: list[str] = []
-    found = _class_folders(root, notes)
+    found = find_class_folders(root, notes)
     parts, left_out, kind = _sorted_out(root, found, notes)
     parts = _inner_splits(root, parts, group, notes)
     classes = sorted({part.name for part in parts}, key=shown)  # the order that source `csv` has for the same classes
@@ -105,96 +81,7 @@ def _folder(root: Path, group: str | None) -> Examples:
     )
 
 
-def _class_folders(root: Path, notes: list[str]) -> _Found:
-    """Find the class folders of all splits, with all of their files, and the files beside them."""
-    parents, unlabelled = _split_folders(root, notes)
-    classes: list[str] = []
-    class_folders: list[_ClassFolder] = []
-    others = _files(root)
-    for split, parent in parents:
-        folders = _folders(parent)
-        names = sorted({class_name(f.name) for f in folders}, key=shown)
-        if not names and split == "test" and class_folders:  # its labels are secret, as in a competition
-            unlabelled.append(parent)
-            continue
-        classes = classes or names
-        if len(classes) < 2 or not names:
-            what = f"a single class, {names[0]!r}" if names else "no class folders"
-            raise InvalidInput(
-                f"{str(parent)!r} has {what}: give two or more, each holding the photos of one class{_instead(parent)}"
-            )
-        if odd := sorted(set(names) - set(classes)):  # that others lack classes is said once photos are divided
-            raise InvalidInput(
-                f"{str(parent)!r} and {str(parents[0][1])!r} have different classes ({few(odd)}): "
-                "every class needs a folder in the first of them"
-            )
-        others += _files(parent) if parent != root else []
-        class_folders += [_ClassFolder(split, class_name(f.name), f, list(_walk(f))) for f in folders]
-    return _Found(class_folders, others, unlabelled)
-
-
-def _instead(path: Path) -> str:
-    """What else could be given, for the end of an error: a folder further down, or a table."""
-    tables = [f for f in _files(path) if f.suffix.lower() in TABLES]
-    tables.sort(key=lambda f: split_word(f.stem) != "train")
-    inner = path
-    while len(folders := _folders(inner)) == 1:
-        inner = folders[0]
-    other = inner if inner != path and folders else tables[0] if tables and not folders else None
-    return f"; did you mean --data.path {str(other)!r}?" if other else ""
-
-
-def _split_folders(root: Path, notes: list[str]) -> tuple[list[tuple[str | None, Path]], list[Path]]:
-    """The folders that contain class folders, with their splits (`root` with None if there are none), and others.
-
-    The others stand beside folders of splits and have no folders in them, so that their files have no class.
-    """
-    folders = _folders(root)
-    of_splits = [f for f in folders if split_word(f.name)]
-    others = [f for f in folders if not split_word(f.name)]
-    if not _are_splits(of_splits, others):
-        return [(None, root)], []
-    several = sum(bool(_folders(_entered(f))) for f in of_splits) > 1  # else a class of trains stands beside others
-    if unclear := [f.name for f in others if not several or _folders(_entered(f))]:
-        raise InvalidInput(
-            f"{str(root)!r} has {few(unclear)} beside {few([f.name for f in of_splits])}: move them away"
-        )
-    named: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
-    for f in of_splits:
-        named[split_word(f.name) or ""].append(f)
-    for split, its in named.items():
-        if len(its) > 1 and len(labelled := [f for f in its if _folders(_entered(f))]) == 1:
-            others += [f for f in its if f not in labelled]
-            its[:] = labelled
-        if len(its) > 1:
-            same = few([f.name for f in its])
-            raise InvalidInput(f"{str(root)!r} has several folders for the split {split}: {same}; keep one of them")
-    notes += renamed_splits({its[0].name: split for split, its in named.items() if its})
-    return [(split, _entered(its[0])) for split, its in named.items() if its], others
-
-
-def _are_splits(of_splits: list[Path], others: list[Path]) -> bool:
-    """Whether folders with words for splits in their names are splits: classes may be called so, as may a train."""
-    inner = [{class_name(f.name) for f in _folders(_entered(folder))} for folder in of_splits]
-    if any(f.name.lower() in SPLITS for f in of_splits):
-        return not others or any(inner)
-    words = [split_word(f.name) for f in of_splits]
-    if "train" not in words or (len(words) > 1 and set(words) == {"train"} and not any(inner)):
-        return False
-    return not others or (len(inner) > 1 and len(set.intersection(*[names for names in inner if names] or [set()])) > 1)
-
-
-def _entered(path: Path) -> Path:
-    """The folder, or the one that alone is in it, as archives are unpacked: of the same name or split, or `images`."""
-    inner = [*_folders(path), *(f for f in _files(path) if not litter(f.relative_to(path)))]
-    if len(inner) != 1 or not inner[0].is_dir():
-        return path
-    word = split_word(path.name)
-    same = inner[0].name.lower() == path.name.lower() or (word and split_word(inner[0].name) == word)
-    return _entered(inner[0]) if same or (word and inner[0].name.lower() in IMAGES) else path
-
-
-def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_ClassFolder], dict[str, list[str]], str]:
+def _sorted_out(root: Path, found: Found, notes: list[str]) -> tuple[list[ClassFolder], dict[str, list[str]], str]:
     """The class folders with their examples alone, the other files by what they are, and the kind of the examples."""
     left_out: dict[str, list[str]] = defaultdict(list)
 
@@ -221,7 +108,7 @@ def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_Clas
                 leave_out(f, others)
         if not examples and needed:
             full = [p.path for p in found.class_folders if any(f.suffix.lower() in suffixes for f in p.files)]
-            only = len(full) == 1 and len(_folders(full[0])) > 1
+            only = len(full) == 1 and len(folders_in(full[0])) > 1
             raise InvalidInput(
                 f"{str(part.path)!r} holds no {modality.singular} ({len(part.files)} other files): put {kind} there "
                 f"({few(sorted(suffixes), 20)}) or remove the folder"
@@ -239,7 +126,7 @@ def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_Clas
         what = ", ".join(f"{len(names)} {what}" for what, names in counts.items())
         notes.append(f"files left out: {what} (such as {few([names[0] for names in counts.values()])})")
     for path in found.unlabelled:
-        files = [f for f in _walk(path) if f.suffix.lower() in suffixes and not litter(f.relative_to(root))]
+        files = [f for f in walk(path) if f.suffix.lower() in suffixes and not litter(f.relative_to(root))]
         for f in files:
             leave_out(f, "no label")
         if files:
@@ -248,7 +135,7 @@ def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_Clas
     return parts, dict(left_out), kind
 
 
-def _inner_splits(root: Path, parts: list[_ClassFolder], group: str | None, notes: list[str]) -> list[_ClassFolder]:
+def _inner_splits(root: Path, parts: list[ClassFolder], group: str | None, notes: list[str]) -> list[ClassFolder]:
     """Take folders inside of each class for splits where they are called so; refuse others that all classes have."""
     inner: dict[str, set[str]] = defaultdict(set)  # by class; "" where files lie in the class folder itself
     for part in parts:
@@ -318,7 +205,7 @@ def _names_groups(group: str | None, folders: Sequence[str]) -> bool:
     return all(re.search(group, f"/{name}/") for name in folders)
 
 
-def _same_stems(part: _ClassFolder) -> str:
+def _same_stems(part: ClassFolder) -> str:
     """Two files of a class that differ in their suffixes alone, where at least half of all do so."""
     suffixes: dict[Path, list[str]] = defaultdict(list)
     for f in part.files:
@@ -327,7 +214,7 @@ def _same_stems(part: _ClassFolder) -> str:
     return " and ".join(same[0][:2]) if same and 4 * len(same) >= len(part.files) else ""
 
 
-def _twins(part: _ClassFolder) -> str:
+def _twins(part: ClassFolder) -> str:
     """The two folders in a class folder that hold files of the same names; "" where it has others too."""
     stems: dict[str, set[str]] = defaultdict(set)
     for f in part.files:
@@ -335,33 +222,3 @@ def _twins(part: _ClassFolder) -> str:
     first, *rest = stems.values()
     same = len(stems) == 2 and len(first) > 1 and first == rest[0] and "" not in stems
     return " and ".join(f"{part.path.name}/{name}" for name in sorted(stems)) if same else ""
-
-
-def _folders(path: Path) -> list[Path]:
-    """The folders in one that may be classes or splits."""
-    folders = [f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".") and f.name.lower() not in FOLDERS]
-    folders.sort(key=lambda f: (shown(class_name(f.name)), f.name))
-    for f in folders:
-        if f.is_symlink() and f.resolve() in (path.resolve(), *path.resolve().parents):
-            raise InvalidInput(f"{str(f)!r} is a link to a folder above it: remove the link")
-    return folders
-
-
-def _files(path: Path) -> list[Path]:
-    """The files in a folder, and all in such folders that are no class."""
-    files: list[Path] = []
-    for entry in sorted(path.iterdir()):
-        if entry.name.lower() in FOLDERS and entry.is_dir():
-            files += _walk(entry)
-        elif entry.is_file() and not hidden(entry.name):
-            files.append(entry)
-    return files
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    def stop(error: OSError) -> None:  # without it, `os.walk` skips folders that it cannot read
-        raise error
-
-    for folder_name, inner, files in os.walk(path, onerror=stop):
-        inner[:] = sorted(name for name in inner if not hidden(name))
-        yield from (Path(folder_name) / name for name in sorted(files) if not hidden(name))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tlkit.data import modalities
 from tlkit.data.images import Content
 from tlkit.data.sources.class_names import MISSING, class_name, minus_one, nearly_equal
 from tlkit.data.sources.columns import Columns, find_columns, known
 from tlkit.data.sources.examples import Examples, modality_of, one_label_each, renamed_splits, shown_names, split_word
+from tlkit.data.sources.files import Files
 from tlkit.data.sources.grouping import group_notes, groups_by
 from tlkit.data.sources.tabular import Table, read_table
 from tlkit.display import cut, few, shown
@@ -26,73 +24,6 @@ MANIFESTS = (["hash", "path", "label", "split"], ["hash", "path", "label", "spli
 
 REVIEWED = ["leave_out", "suspect"]
 """Columns of a table that `inspect --write` wrote; its labels are names of classes too."""
-
-
-BELOW = 100  # folders beside a table in which a missing file is looked for
-
-
-class Files:
-    """Find files in a folder by names that may be written with escapes, as in a manifest."""
-
-    def __init__(self, parent: Path):
-        self.parent, self.folders = parent, dict[Path, dict[str, Path]]()
-        self.likes = dict[Path, dict[str, set[str]]]()
-
-    def find(self, name: str) -> Path:
-        """Return the path of a file, whether it exists or not.
-
-        >>> Files(Path("photos")).find("roses/1.jpg").as_posix()
-        'photos/roses/1.jpg'
-        """
-        path = self.parent / name
-        if "\\" not in name or path.exists():
-            return path
-        path = self.parent
-        for part in Path(name).parts:
-            inside = path / part
-            if not inside.exists() and path.is_dir():
-                if path not in self.folders:
-                    self.folders[path] = {shown(entry.name): entry for entry in path.iterdir()}
-                inside = self.folders[path].get(shown(part), inside)
-            path = inside
-        return path
-
-    def like(self, name: str) -> str | None:
-        """Return the name of the one file that differs in case, in Unicode's form or in a suffix that `name` lacks."""
-        path = Path()
-        for part in Path(name).parts:
-            folder = self.parent / path
-            if not (folder / part).exists():
-                if folder not in self.likes:
-                    self.likes[folder] = _by_likeness(folder)
-                found = self.likes[folder].get(_alike(part), set())
-                if len(found) != 1:
-                    return None
-                (part,) = found
-            path = path / part
-        return path.as_posix() if (self.parent / path).is_file() else None
-
-    def elsewhere(self, name: str) -> str | None:
-        """Return the name of a file of such a name, whatever its folder: in the folder of the table or just below."""
-        name = Path(name.replace("\\", "/")).name
-        below = [entry.name for entry in self.parent.iterdir() if entry.is_dir()]
-        below.sort(key=lambda name: (split_word(name) != "train", name))
-        return next((found for folder in (".", *below[:BELOW]) if (found := self.like(f"{folder}/{name}"))), None)
-
-
-def _by_likeness(folder: Path) -> dict[str, set[str]]:
-    """The names of what a folder holds, by what they have in common with names that are like them."""
-    suffixes = {suffix for row in modalities.of_files() if row.files for suffix in row.files.suffixes}
-    names = defaultdict(set)
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        names[_alike(entry.name)].add(entry.name)
-        if entry.suffix.lower() in suffixes:
-            names[_alike(entry.stem)].add(entry.name)
-    return names
-
-
-def _alike(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 class _Row(NamedTuple):
