@@ -100,8 +100,8 @@ def _required(where: str, header: Sequence[str], given: Mapping[str, str]) -> li
     if missing := [role for role in ("path", "label") if role not in found]:
         names = ", ".join(f"{role}: NAME" for role in missing)
         raise InvalidInput(
-            f"{where}: no column {missing[0]!r} among {cut(str(header), 300)}: give a header path,label[,split], or say "
-            f"which it is with --data.columns '{{{names}}}'"
+            f"{where}: no column {missing[0]!r} among {cut(str(header), 300)}: give a header path,label[,split], or "
+            f"say which it is with --data.columns '{{{names}}}'"
         )
     return [found["path"], found["label"]]
 

@@ -233,6 +233,9 @@ def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_Clas
                 leave_out(f, what)
         leaving = {f for files in beside.values() for f in files}
         parts[i] = part._replace(files=[f for f in examples if f not in leaving])
+    for split in {part.split: None for part in parts}:
+        if not any(part.files for part in parts if part.split == split):
+            notes.append(f"the folders of {split} hold no {kind}: the data have no such split")
     if ignored := left_out.get(others):
         notes.append(f"files ignored because they are {others} ({len(ignored)}): {few(ignored)}")
     if counts := {what: names for what, names in left_out.items() if what != others}:
@@ -298,15 +301,16 @@ def _check_classes(root: Path, inner: Mapping[str, set[str]]) -> None:
         inner: The folders that each class has in it.
     """
     masks, images = ([name for name in inner if name.lower() in names] for names in (MASKS, IMAGES))
-    if masks and images:
+    if masks and images and len(masks) + len(images) == len(inner):
         raise InvalidInput(
             f"{str(root)!r} has the folders {few(images)} and {few(masks)}, which seem to be photos and their masks or "
             "notes: give two folders or more, each holding the photos of one class, or a table"
         )
     for name, folders in inner.items():
-        if len(same := folders & {*inner} - {name}) > 1:
+        others = {*inner} - {name}
+        if len(others) > 1 and others <= folders:
             raise InvalidInput(
-                f"{name} in {str(root)!r} has folders with the names of others beside it ({few(sorted(same))}): "
+                f"{name} in {str(root)!r} has folders with the names of all others beside it ({few(sorted(others))}): "
                 "if it is a copy of them, move it away; if it is a class, rename its folders"
             )
 

@@ -56,10 +56,12 @@ def read_table(path: str | Path, score: Callable[[Sequence[str]], int]) -> Table
             for cells in reader:
                 if cells == [END]:
                     return
-                if any(cell.endswith(END) for cell in cells):
+                inner = [line for cell in cells for line in cell.split("\n")[1:-1]]  # of cells of several lines
+                rows_inside = len(inner) > 1 and all(line.count(delimiter) == len(header) - 1 for line in inner)
+                if any(cell.endswith(END) for cell in cells) or rows_inside:
                     raise InvalidInput(
-                        f"{path}, line {begins}: a quotation mark is not closed, so that one cell holds all that "
-                        "follows: remove it, or double it"
+                        f"{path}, line {begins}: a quotation mark is not closed, so that one cell holds the lines "
+                        "that follow: remove it, or double it"
                     )
                 begins = reader.line_num + 1
                 if any(cell.strip() for cell in cells):
