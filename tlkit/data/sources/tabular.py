@@ -56,9 +56,7 @@ def read_table(path: str | Path, score: Callable[[Sequence[str]], int]) -> Table
             for cells in reader:
                 if cells == [END]:
                     return
-                inner = [line for cell in cells for line in cell.split("\n")[1:-1]]  # of cells of several lines
-                rows_inside = len(inner) > 1 and all(line.count(delimiter) == len(header) - 1 for line in inner)
-                if any(cell.endswith(END) for cell in cells) or rows_inside:
+                if reader.line_num > begins and _swallows_rows(cells, delimiter, len(header)):
                     raise InvalidInput(
                         f"{path}, line {begins}: a quotation mark is not closed, so that one cell holds the lines "
                         "that follow: remove it, or double it"
@@ -69,6 +67,13 @@ def read_table(path: str | Path, score: Callable[[Sequence[str]], int]) -> Table
                     yield f"line {reader.line_num}", cells[: len(header)] + missing
 
     return Table(header, rows)
+
+
+def _swallows_rows(cells: Sequence[str], delimiter: str, count: int) -> bool:
+    """Whether a cell of several lines goes to the end of the file, or holds two lines or more that look like rows."""
+    inner = [line for cell in cells for line in cell.split("\n")[1:-1]]
+    looks_so = len(inner) > 1 and all(line.count(delimiter) == count - 1 for line in inner)
+    return looks_so or any(cell.endswith(END) for cell in cells)
 
 
 @contextlib.contextmanager
