@@ -150,6 +150,16 @@ def test_classes_may_be_called_as_folders_of_photos_or_be_mixtures_of_others(tmp
     assert listed(tmp_path, *names).classes == ["label", "mixed", "photo", "stamp"]
 
 
+def test_lists_that_may_name_splits_are_named(tmp_path: Path):
+    names = ["a/1.png", "b/1.png", "readme.txt", "lists/train.txt", "test.json", "lists/1.png"]
+    (note,) = [line for line in listed(tmp_path, *names).notes if line.startswith("lists")]
+    assert (
+        note == "lists that may name splits are not read (test.json, lists/train.txt): a table with a column split is"
+    )
+    given = listed(tmp_path / "x", "train/a/1.png", "train/b/1.png", "test/a/1.png", "test.txt")
+    assert not any(line.startswith("lists") for line in given.notes)
+
+
 def test_a_split_of_empty_folders_is_none_and_named(tmp_path: Path):
     (tmp_path / "test/a").mkdir(parents=True)
     found = listed(tmp_path, "train/a/1.png", "train/b/1.png")

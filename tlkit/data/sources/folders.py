@@ -18,6 +18,9 @@ from tlkit.data.sources.tabular import TABLES
 from tlkit.display import few, shown
 from tlkit.errors import InvalidInput
 
+LISTS = (".txt", ".json", *TABLES)
+"""Suffixes of files that may say which photos are in a split."""
+
 
 class _ClassFolder(NamedTuple):
     """A folder with files of one class in one split."""
@@ -238,6 +241,9 @@ def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_Clas
             notes.append(f"the folders of {split} hold no {kind}: the data have no such split")
     if ignored := left_out.get(others):
         notes.append(f"files ignored because they are {others} ({len(ignored)}): {few(ignored)}")
+        lists = [n for n in ignored if Path(n).suffix.lower() in LISTS and split_word(Path(n).stem)]
+        if lists and not any(part.split for part in parts):
+            notes.append(f"lists that may name splits are not read ({few(lists, 3)}): a table with a column split is")
     if counts := {what: names for what, names in left_out.items() if what != others}:
         what = ", ".join(f"{len(names)} {what}" for what, names in counts.items())
         notes.append(f"files left out: {what} (such as {few([names[0] for names in counts.values()])})")
