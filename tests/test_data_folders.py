@@ -119,7 +119,8 @@ def test_splits_inside_of_each_class(tmp_path: Path):
         (["images/a/1.png", "images/b/1.png", "meta/train.txt"],
          "meta' holds no photo .*; did you mean --data.path '.*/images'?"),
         (["images/1.png", "Annotations/1.png"], "images and Annotations, which seem to be photos and their masks"),
-        (["a/1.png", "b/1.png", "all/a/1.png", "all/b/1.png"], r"all in .* has folders .* others beside it \(a, b\)"),
+        (["a/1.png", "b/1.png", "all/a/1.png", "all/b/1.png"],
+         r"all in .* has folders .* all others beside it \(a, b\)"),
     ],
 )  # fmt: skip
 def test_folders_that_are_not_clear(tmp_path: Path, names: list[str], words: str):
@@ -142,6 +143,30 @@ def test_splits_may_lack_classes_of_train_and_have_one_folder_between(tmp_path: 
     names = [f"train/{inner}a/1.png", f"train/{inner}b/1.png", "test/a/1.png"]
     found = listed(tmp_path, *names)
     assert (found.classes, found.splits) == (["a", "b"], ["train", "train", "test"])
+
+
+def test_classes_may_be_called_as_folders_of_photos_or_be_mixtures_of_others(tmp_path: Path):
+    names = ["label/1.png", "photo/1.png", "stamp/1.png", "mixed/label/1.png", "mixed/photo/1.png"]
+    assert listed(tmp_path, *names).classes == ["label", "mixed", "photo", "stamp"]
+
+
+def test_lists_that_may_name_splits_are_named(tmp_path: Path):
+    names = ["a/1.png", "b/1.png", "readme.txt", "lists/train.txt", "test.json", "lists/1.png"]
+    (note,) = [line for line in listed(tmp_path, *names).notes if line.startswith("lists")]
+    assert (
+        note == "lists that may name splits are not read (test.json, lists/train.txt): a table with a column split is"
+    )
+    given = listed(tmp_path / "x", "train/a/1.png", "train/b/1.png", "test/a/1.png", "test.txt")
+    assert not any(line.startswith("lists") for line in given.notes)
+
+
+def test_a_split_of_empty_folders_is_none_and_named(tmp_path: Path):
+    (tmp_path / "test/a").mkdir(parents=True)
+    found = listed(tmp_path, "train/a/1.png", "train/b/1.png")
+    assert (set(found.splits), found.notes) == (
+        {"train"},
+        ["the folders of test hold no photos: the data have no such split"],
+    )
 
 
 def test_files_that_differ_in_their_suffixes_alone_are_named(tmp_path: Path):

@@ -299,6 +299,9 @@ def test_a_quotation_mark_that_is_left_open_swallows_no_rows(root: Path, end: st
     with pytest.raises(InvalidInput, match="line 4: a quotation mark is not closed"):
         table(root, rows)
     assert len(table(root, rows.replace('"12', '"two\nlines"')).names) == 5
+    with pytest.raises(InvalidInput, match="line 2: a quotation mark is not closed"):
+        table(root, rows.replace('"12', "12").replace("a,x", 'a,"x'))  # closed by that of the last row
+    assert len(table(root, rows.replace('"12', '"a, b\nand\nc, d, e"')).names) == 5
 
 
 @pytest.mark.parametrize("name", ["photos/0", "photos/0.PNG", "PHOTOS/0.png", "photos\\0", "photos/café/1", "."])

@@ -67,7 +67,7 @@ def find_class_folders(root: Path, notes: list[str]) -> Found:
         if odd := sorted(set(names) - set(classes)):  # that others lack classes is said once photos are divided
             raise InvalidInput(
                 f"{str(parent)!r} and {str(parents[0][1])!r} have different classes ({few(odd)}): "
-                "every class needs a folder in the first of them"
+                f"every class needs a folder in {parents[0][1].name!r}"
             )
         others += files_in(parent) if parent != root else []
         class_folders += [ClassFolder(split, class_name(f.name), f, list(walk(f))) for f in folders]

@@ -16,6 +16,9 @@ from tlkit.data.sources.litter import IMAGES, MASKS, beside_photos, litter
 from tlkit.display import few, shown
 from tlkit.errors import InvalidInput
 
+LISTS = (".txt", ".json", *TABLES)
+"""Suffixes of files that may say which photos are in a split."""
+
 
 def folder(path: str | Path, group: str | None = None) -> Examples:
     """List the files of a folder that has one folder for each class, or one for each split with those of the classes.
@@ -120,8 +123,14 @@ def _sorted_out(root: Path, found: Found, notes: list[str]) -> tuple[list[ClassF
                 leave_out(f, what)
         leaving = {f for files in beside.values() for f in files}
         parts[i] = part._replace(files=[f for f in examples if f not in leaving])
+    for split in {part.split: None for part in parts}:
+        if not any(part.files for part in parts if part.split == split):
+            notes.append(f"the folders of {split} hold no {kind}: the data have no such split")
     if ignored := left_out.get(others):
         notes.append(f"files ignored because they are {others} ({len(ignored)}): {few(ignored)}")
+        lists = [n for n in ignored if Path(n).suffix.lower() in LISTS and split_word(Path(n).stem)]
+        if lists and not any(part.split for part in parts):
+            notes.append(f"lists that may name splits are not read ({few(lists, 3)}): a table with a column split is")
     if counts := {what: names for what, names in left_out.items() if what != others}:
         what = ", ".join(f"{len(names)} {what}" for what, names in counts.items())
         notes.append(f"files left out: {what} (such as {few([names[0] for names in counts.values()])})")
@@ -185,15 +194,16 @@ def _check_classes(root: Path, inner: Mapping[str, set[str]]) -> None:
         inner: The folders that each class has in it.
     """
     masks, images = ([name for name in inner if name.lower() in names] for names in (MASKS, IMAGES))
-    if masks and images:
+    if masks and images and len(masks) + len(images) == len(inner):
         raise InvalidInput(
             f"{str(root)!r} has the folders {few(images)} and {few(masks)}, which seem to be photos and their masks or "
             "notes: give two folders or more, each holding the photos of one class, or a table"
         )
     for name, folders in inner.items():
-        if len(same := folders & {*inner} - {name}) > 1:
+        others = {*inner} - {name}
+        if len(others) > 1 and others <= folders:
             raise InvalidInput(
-                f"{name} in {str(root)!r} has folders with the names of others beside it ({few(sorted(same))}): "
+                f"{name} in {str(root)!r} has folders with the names of all others beside it ({few(sorted(others))}): "
                 "if it is a copy of them, move it away; if it is a class, rename its folders"
             )
 

@@ -56,10 +56,10 @@ def read_table(path: str | Path, score: Callable[[Sequence[str]], int]) -> Table
             for cells in reader:
                 if cells == [END]:
                     return
-                if any(cell.endswith(END) for cell in cells):
+                if reader.line_num > begins and _swallows_rows(cells, delimiter, len(header)):
                     raise InvalidInput(
-                        f"{path}, line {begins}: a quotation mark is not closed, so that one cell holds all that "
-                        "follows: remove it, or double it"
+                        f"{path}, line {begins}: a quotation mark is not closed, so that one cell holds the lines "
+                        "that follow: remove it, or double it"
                     )
                 begins = reader.line_num + 1
                 if any(cell.strip() for cell in cells):
@@ -67,6 +67,13 @@ def read_table(path: str | Path, score: Callable[[Sequence[str]], int]) -> Table
                     yield f"line {reader.line_num}", cells[: len(header)] + missing
 
     return Table(header, rows)
+
+
+def _swallows_rows(cells: Sequence[str], delimiter: str, count: int) -> bool:
+    """Whether a cell of several lines goes to the end of the file, or holds two lines or more that look like rows."""
+    inner = [line for cell in cells for line in cell.split("\n")[1:-1]]
+    looks_so = len(inner) > 1 and all(line.count(delimiter) == count - 1 for line in inner)
+    return looks_so or any(cell.endswith(END) for cell in cells)
 
 
 @contextlib.contextmanager
