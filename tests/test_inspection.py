@@ -280,6 +280,7 @@ def test_sounds_are_inspected_without_a_network(tmp_path: Path, folder: Path, ca
     said = capsys.readouterr().out
     assert re.search(r"format +8,000 samples a second \(24\)", said)
     assert "there is none for sounds" in " ".join(said.split())
+    assert "tlkit.recipes.train --" in said  # finetune takes photos alone
 
 
 def changed_labels(classes: int = 4, each: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import Backbone, Inspect
-from tlkit.display import say
+from tlkit.display import quoted, say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _decisions, _inputs, _inspection, _jobs, _links, _runs
 
@@ -83,6 +83,7 @@ def _write(path: str, content: bytes) -> None:
 def _print_end(config: Inspect, findings: Findings, run: tracking.Run) -> None:
     """Print where everything is, and what to do next."""
     from tlkit import tracking
+    from tlkit.data import modalities
 
     folder = tracking.run_folder(run.run_id) if not tracking.journal_of(run.run_id).unsent else None
     if config.output:
@@ -92,16 +93,24 @@ def _print_end(config: Inspect, findings: Findings, run: tracking.Run) -> None:
     say(f"run    {run.run_id}, with {_inspection.PAGE}, inspection.json and split_manifest.csv")
     if config.write:
         say(f"table  {_links.shown(Path(config.write).absolute())}; look at its columns leave_out and suspect")
+    trained_by = "finetune" if modalities.row(findings.kind).pretrained else "train"
     say("\nNext:")
     if config.write:
-        say(f"  {_links.recipe('finetune')} --data.path {_links.shown(Path(config.write).absolute())}")
+        separator = f" --data.separator {quoted(config.data.separator)}" if config.data.separator else ""
+        path = _links.shown(Path(config.write).absolute())
+        say(f"  {_links.recipe(trained_by)} --data.path {path}{separator}")
     elif findings.exit_status and config.data.origin in ("folder", "csv"):
         say("  Look at the page and mend the data, or write a table of what to leave out:")
         say(f"  {_links.command('inspect', without=('output',), write='clean.csv')}")
         if findings.near_across and not config.data.group:
             say("  --data.near_copies together keeps near copies in one split, --data.group those of one patient.")
     else:
-        say(f"  {_links.command('finetune', without=('output', 'write'))}")
+        without = ["output"]
+        if config.backbone.name == "none":
+            without += [f"backbone.{field.name}" for field in dataclasses.fields(config.backbone)]
+        if trained_by == "train":
+            without += [f"features.{field.name}" for field in dataclasses.fields(config.features)]
+        say(f"  {_links.command(trained_by, without)}")
     _links.print_links(run, [])
 
 

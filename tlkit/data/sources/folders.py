@@ -13,6 +13,7 @@ from tlkit.data.sources.class_names import MISSING, minus_one, nearly_equal
 from tlkit.data.sources.examples import SPLITS, Examples, modality_of, renamed_splits, shown_names, split_word
 from tlkit.data.sources.grouping import groups_by
 from tlkit.data.sources.litter import IMAGES, MASKS, beside_photos, litter
+from tlkit.data.sources.tabular import TABLES
 from tlkit.display import few, shown
 from tlkit.errors import InvalidInput
 
@@ -126,14 +127,7 @@ def _sorted_out(root: Path, found: Found, notes: list[str]) -> tuple[list[ClassF
     for split in {part.split: None for part in parts}:
         if not any(part.files for part in parts if part.split == split):
             notes.append(f"the folders of {split} hold no {kind}: the data have no such split")
-    if ignored := left_out.get(others):
-        notes.append(f"files ignored because they are {others} ({len(ignored)}): {few(ignored)}")
-        lists = [n for n in ignored if Path(n).suffix.lower() in LISTS and split_word(Path(n).stem)]
-        if lists and not any(part.split for part in parts):
-            notes.append(f"lists that may name splits are not read ({few(lists, 3)}): a table with a column split is")
-    if counts := {what: names for what, names in left_out.items() if what != others}:
-        what = ", ".join(f"{len(names)} {what}" for what, names in counts.items())
-        notes.append(f"files left out: {what} (such as {few([names[0] for names in counts.values()])})")
+    notes += _about_left_out(left_out, others, any(part.split for part in parts))
     for path in found.unlabelled:
         files = [f for f in walk(path) if f.suffix.lower() in suffixes and not litter(f.relative_to(root))]
         for f in files:
@@ -142,6 +136,26 @@ def _sorted_out(root: Path, found: Found, notes: list[str]) -> tuple[list[ClassF
             name = path.relative_to(root).as_posix()
             notes.append(f"{name} has no class folders: its {kind} have no label and are left out ({len(files)})")
     return parts, dict(left_out), kind
+
+
+def _about_left_out(left_out: Mapping[str, list[str]], others: str, splits: bool) -> list[str]:
+    """Notes about files that are left out.
+
+    Args:
+        left_out: Their names, by what they are.
+        others: Those that are nothing known.
+        splits: Whether there are folders of splits.
+    """
+    notes = []
+    if ignored := left_out.get(others):
+        notes.append(f"files ignored because they are {others} ({len(ignored)}): {few(ignored)}")
+        lists = [name for name in ignored if Path(name).suffix.lower() in LISTS and split_word(Path(name).stem)]
+        if lists and not splits:
+            notes.append(f"lists that may name splits are not read ({few(lists, 3)}): a table with a column split is")
+    if known := {what: names for what, names in left_out.items() if what != others}:
+        counts = ", ".join(f"{len(names)} {what}" for what, names in known.items())
+        notes.append(f"files left out: {counts} (such as {few([names[0] for names in known.values()])})")
+    return notes
 
 
 def _inner_splits(root: Path, parts: list[ClassFolder], group: str | None, notes: list[str]) -> list[ClassFolder]:
