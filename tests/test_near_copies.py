@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 import cv2
@@ -84,10 +85,29 @@ def test_a_pattern_that_repeats_is_no_copy_of_a_similar_one():
     other = cv2.warpPerspective(
         chequers, np.array([[1, 0.03, 0], [0.02, 1, 0], [0.0004, 0, 1]]), (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT
     )
-    structures = [alignment._structure(alignment.thumbnail(photo)) for photo in (chequers, other)]
-    assert alignment._alike(*structures) > alignment.ALIKE  # without looking at the repetition
+    structures = [alignment.structure(alignment.thumbnail(photo)) for photo in (chequers, other)]
+    assert alignment._align(*structures).correlation > alignment.ALIKE  # without looking at the repetition
     assert near_copies.within(photos([chequers, other])) == []
     assert len(near_copies.within(photos([chequers, chequers]))) == 1
+
+
+def test_photos_of_one_layout_are_no_near_copies_but_copies_among_them_are():
+    layout = [cv2.addWeighted(SCENES[0], 0.8, one, 0.2, 0) for one in SCENES[1:]]
+    thumbnails = [alignment.thumbnail(one) for one in layout]
+    alike = [alignment.alike(*pair) for pair in itertools.pairwise(thumbnails[:9])]
+    assert min(alike) > alignment.ALIKE  # without looking at the layout
+    turned = [CHANGES["mirrored"](one) for one in layout[30:34]]
+    assert near_copies.within(photos([*layout[:30], *turned])) == []
+    copies = [CHANGES[change](layout[3]) for change in ("mirrored", "half", "darker")]
+    found = near_copies.across(photos([*copies, layout[30]]), photos(layout[:30]))
+    assert {pair[:2] for pair in found} == {(0, 3), (1, 3), (2, 3)}
+
+
+def test_frames_of_few_scenes_are_near_copies_and_no_layout():
+    frames = [resized(SCENES[i][j : 84 + j, 2 * j : 84 + 2 * j]) for i in range(2) for j in range(6)]
+    found = near_copies.within(photos(frames))
+    assert {i for pair in found for i in pair[:2]} == set(range(12))
+    assert all(first // 6 == second // 6 for first, second, _ in found)
 
 
 def test_each_photo_has_its_nearest_and_the_most_alike_come_first():
@@ -104,12 +124,16 @@ def test_features_of_a_network_give_the_candidates_and_few_photos_are_read(monke
             read.extend(np.asarray(indices).tolist())
             return super().read(indices)
 
+    monkeypatch.setattr(near_copies, "_SAMPLED", 5)
     others = photos(SCENES)
     others = Watched(**{name: getattr(others, name) for name in others.__dataclass_fields__})
     features = np.random.default_rng(0).normal(size=(len(SCENES), 8))
     (found,) = near_copies.across(photos([CHANGES["mirrored"](SCENES[7])]), others, (features[7:8] + 0.01, features))
     assert found[:2] == (0, 7)
-    assert len(read) == near_copies.COUNT
+    assert len(read) <= near_copies.COUNT + 5
+    read.clear()
+    assert not near_copies.across(photos([scene(99)]), others, (features[7:8] + 0.01, features))
+    assert len(read) == near_copies.COUNT  # the layout of a set matters only where photos are alike
 
 
 def test_candidates_are_the_nearest_of_a_direct_search(monkeypatch):

@@ -35,20 +35,28 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
     return small if small.ndim == 3 else cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
 
 
-def alike(first: np.ndarray, second: np.ndarray) -> float:
+def alike(first: np.ndarray, second: np.ndarray, layout: np.ndarray | None = None) -> float:
     """Correlate two photos where they overlap once the first is moved, scaled and perhaps mirrored onto the second.
 
     What is correlated is the structure of the three colors, so brightness and contrast do not matter. 1 is the same
     photo; what a photo of another thing has depends on how much structure there is, mostly below 0.6. Patterns that
-    repeat, such as chequers, fit others of the kind: if both photos are such, `_REGULARITY` is taken off.
+    repeat, such as chequers, fit others of the kind: if both photos are such, `_REGULARITY` is taken off. Photos of one
+    layout, such as X-rays, fit each other too: with the layout, the correlation is at most that of what is left of
+    both once the layout is taken out of them.
 
     Shapes:
         first: (SIDE, SIDE, 3), uint8, a `thumbnail`
         second: the same
+        layout: (SIDE, SIDE, 3), the mean or the sum of the `structure` of other photos of the set
     """
-    structures = _structure(first), _structure(second)
-    correlation = _alike(*structures)
-    return correlation - _REGULARITY if correlation >= ALIKE and all(map(_repeats, structures)) else correlation
+    one, other = structure(first), structure(second)
+    place = _align(one, other)
+    correlation = place.correlation
+    if correlation < ALIKE:
+        return correlation
+    if layout is not None:
+        correlation = min(correlation, _beyond(layout, one, other, place))
+    return correlation - _REGULARITY if _repeats(one) and _repeats(other) else correlation
 
 
 def _repeats(structure: np.ndarray) -> bool:
@@ -59,8 +67,13 @@ def _repeats(structure: np.ndarray) -> bool:
     return float(fits.max()) > _REPEATED
 
 
-def _structure(thumbnail: np.ndarray) -> np.ndarray:
-    """The differences from the surroundings, divided by how much these vary."""
+def structure(thumbnail: np.ndarray) -> np.ndarray:
+    """Return the differences from the surroundings, divided by how much these vary.
+
+    Shapes:
+        thumbnail: (SIDE, SIDE, 3), uint8
+        returns: (SIDE, SIDE, 3), float32
+    """
     values = thumbnail.astype(np.float32)
     values -= cv2.GaussianBlur(values, (0, 0), SIDE / 12)
     local = cv2.GaussianBlur((values * values).mean(axis=2), (0, 0), SIDE / 12)
@@ -72,27 +85,32 @@ class _Alignment(NamedTuple):
     scale: float  # of the first photo in the second
     x: float  # of the first photo's centre in the second, in pixels
     y: float
+    mirrored: bool = False
 
 
-def _alike(first: np.ndarray, second: np.ndarray) -> float:
-    half, best, oriented = _halved(second), _Alignment(-1, 1, 0, 0), first
-    for image in (first, np.ascontiguousarray(first[:, ::-1])):
+def _align(first: np.ndarray, second: np.ndarray) -> _Alignment:
+    half, best = _halved(second), _Alignment(-1, 1, 0, 0)
+    images = first, _mirrored(first)
+    for mirrored, image in enumerate(images):
         rough = max(place.correlation for place in _place(_halved(image), half, _SCALES[::2]))
         if rough < _HOPELESS:
             best = max(best, best._replace(correlation=rough))
             continue
         for place in _place(image, second, _SCALES):
-            if (overlap := _overlap(image, second, place)).correlation > best.correlation:
-                best, oriented = overlap, image
+            best = max(best, _overlap(image, second, place._replace(mirrored=bool(mirrored))))
     if best.correlation < _HOPELESS:
-        return best.correlation
+        return best
     for finer in (1.03, 1.015):
         step = (finer - 1) * SIDE / 3
         for scale, x, y in ((finer, 0.0, 0.0), (1.0, step, 0.0), (1.0, 0.0, step), (finer, 0.0, 0.0)):
             for sign in (1, -1):
-                moved = _Alignment(0, best.scale * scale**sign, best.x + sign * x, best.y + sign * y)
-                best = max(best, _overlap(oriented, second, moved))
-    return best.correlation
+                moved = best._replace(scale=best.scale * scale**sign, x=best.x + sign * x, y=best.y + sign * y)
+                best = max(best, _overlap(images[best.mirrored], second, moved))
+    return best
+
+
+def _mirrored(structure: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(structure[:, ::-1])
 
 
 def _halved(structure: np.ndarray) -> np.ndarray:
@@ -117,15 +135,34 @@ def _place(first: np.ndarray, second: np.ndarray, scales: np.ndarray) -> list[_A
 
 def _overlap(first: np.ndarray, second: np.ndarray, place: _Alignment) -> _Alignment:
     """Correlate all that two photos share; -1 where that is less than half of the side."""
-    _, scale, x, y = place
+    shared = _shared(first, second, place)
+    return place._replace(correlation=_correlation(*shared) if shared else -1.0)
+
+
+def _beyond(layout: np.ndarray, first: np.ndarray, second: np.ndarray, place: _Alignment) -> float:
+    """Correlate what is left of two photos once the layout, as it lies in either, is taken out by least squares."""
+    turned = _mirrored(layout)  # either photo may be mirrored
+    pairs = (_mirrored(first) if place.mirrored else first, second), (layout, layout), (turned, turned)
+    parts = [part.ravel() for pair in pairs for part in _shared(*pair, place) or ()]
+    values, layouts = np.stack(parts[:2], axis=1), np.stack(parts[2:], axis=1)
+    rest = values - layouts @ np.linalg.lstsq(layouts, values, rcond=None)[0]
+    return _correlation(*rest.T)
+
+
+def _shared(first: np.ndarray, second: np.ndarray, place: _Alignment) -> tuple[np.ndarray, np.ndarray] | None:
+    """What both photos show, without their means; None where that is less than half of the side."""
+    scale, x, y = place.scale, place.x, place.y
     left, top, side = x - scale * SIDE / 2, y - scale * SIDE / 2, scale * SIDE
     x0, x1 = max(0, math.ceil(left)), min(SIDE, math.floor(left + side))
     y0, y1 = max(0, math.ceil(top)), min(SIDE, math.floor(top + side))
     if min(x1 - x0, y1 - y0) < SIDE // 2:
-        return place._replace(correlation=-1.0)
+        return None
     warp = np.array([[1 / scale, 0, (x0 + 0.5 - left) / scale - 0.5], [0, 1 / scale, (y0 + 0.5 - top) / scale - 0.5]])
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     a = cv2.warpAffine(first, warp, (x1 - x0, y1 - y0), flags=how, borderMode=cv2.BORDER_REPLICATE)
     b = second[y0:y1, x0:x1]
-    a, b = a - a.mean(axis=(0, 1)), b - b.mean(axis=(0, 1))
-    return place._replace(correlation=float(np.vdot(a, b)) / math.sqrt(float(np.vdot(a, a) * np.vdot(b, b)) + 1e-6))
+    return a - a.mean(axis=(0, 1)), b - b.mean(axis=(0, 1))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.vdot(a, b)) / math.sqrt(float(np.vdot(a, a) * np.vdot(b, b)) + 1e-6)

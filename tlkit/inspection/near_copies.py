@@ -2,7 +2,7 @@
 
 A search has two stages. Every photo has a vector, from its pixels or from a network, whose nearest neighbours are
 candidates; a pair of candidates is then aligned (`tlkit.inspection.alignment`), and counts if small versions of both
-correlate.
+correlate. Where all photos are of one layout, such as X-rays, any two correlate: what the set shares is then taken out.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 
 from tlkit.data import Photos
 from tlkit.data.photos import decoding_threads
-from tlkit.inspection.alignment import ALIKE, SIDE, alike, thumbnail
+from tlkit.inspection.alignment import ALIKE, SIDE, alike, structure, thumbnail
 
 COUNT = 3  # candidates for each photo
 _SMALL, _CELLS, _BINS, _COLORS = 24, 3, 8, 6  # of a fingerprint
 _BLOCK = 256  # photos at a time
+_SAMPLED = 100  # photos whose mean is the layout of a set
 
 
 class NearCopy(NamedTuple):
@@ -53,7 +54,7 @@ def within(photos: Photos, features: np.ndarray | None = None) -> list[NearCopy]
     vectors = _fingerprints_of(photos) if features is None else features
     found = candidates(vectors, vectors, mirror=features is None, same=True)
     pairs = {(min(i, j), max(i, j)) for i, j in found}
-    return _verified(photos, photos, sorted(pairs))
+    return verified(photos, photos, sorted(pairs))
 
 
 def across(photos: Photos, others: Photos, features: tuple[np.ndarray, np.ndarray] | None = None) -> list[NearCopy]:
@@ -78,7 +79,7 @@ def across(photos: Photos, others: Photos, features: tuple[np.ndarray, np.ndarra
     else:
         pairs = candidates(*features)
     best: dict[int, NearCopy] = {}
-    for found in _verified(photos, others, pairs):
+    for found in verified(photos, others, pairs):
         if found.first not in best or found.correlation > best[found.first].correlation:
             best[found.first] = found
     return sorted(best.values(), key=lambda found: -found.correlation)
@@ -183,17 +184,37 @@ def _fingerprints_of(photos: Photos) -> np.ndarray:
     return np.concatenate([fingerprints(block) for block in _thumbnails(photos, np.arange(len(photos)))])
 
 
-def _verified(photos: Photos, others: Photos, pairs: Sequence[tuple[int, int]]) -> list[NearCopy]:
-    """The pairs that are near copies; structures are kept while their photos may be needed again."""
+def verified(photos: Photos, others: Photos, pairs: Sequence[tuple[int, int]]) -> list[NearCopy]:
+    """Return which pairs of candidates are near copies.
 
-    def structures(examples: Photos, indices: set[int]) -> dict[int, np.ndarray]:
+    Args:
+        photos: Photos of which each pair has the first.
+        others: Photos of which each pair has the second; the same object if both are of one set.
+        pairs: Positions.
+
+    Raises:
+        Undecodable: a photo cannot be decoded.
+    """
+
+    def thumbnails(examples: Photos, indices: set[int]) -> dict[int, np.ndarray]:
         order = sorted(indices)
-        thumbnails = (one for block in _thumbnails(examples, order) for one in block)
-        return dict(zip(order, thumbnails, strict=True))
+        return dict(zip(order, (one for block in _thumbnails(examples, order) for one in block), strict=True))
 
-    first = structures(photos, {i for i, _ in pairs})
+    first = thumbnails(photos, {i for i, _ in pairs})
     second = first if photos is others else {}
-    second = second | structures(others, {j for _, j in pairs} - set(second))
+    second = second | thumbnails(others, {j for _, j in pairs} - set(second))
     correlations = decoding_threads().map(lambda pair: alike(first[pair[0]], second[pair[1]]), pairs)
-    found = [NearCopy(i, j, value) for (i, j), value in zip(pairs, correlations, strict=True)]
-    return [pair for pair in found if pair.correlation >= ALIKE]
+    likely = [pair for pair, value in zip(pairs, correlations, strict=True) if value >= ALIKE]
+    if not likely:
+        return []
+    sampled = set(np.random.default_rng(0).permutation(len(others))[:_SAMPLED].tolist())
+    second = second | thumbnails(others, sampled - set(second))
+    structures = {i: structure(second[i]) for i in sampled}
+    total = np.sum(list(structures.values()), axis=0)
+
+    def look(pair: tuple[int, int]) -> NearCopy:
+        own = sampled & ({*pair} if photos is others else {pair[1]})
+        layout = total - sum(structures[i] for i in own)  # of the rest: two copies are no layout
+        return NearCopy(*pair, alike(first[pair[0]], second[pair[1]], layout))
+
+    return [pair for pair in decoding_threads().map(look, likely) if pair.correlation >= ALIKE]
