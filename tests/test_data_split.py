@@ -409,9 +409,7 @@ def test_what_is_loaded_keeps_its_groups_in_the_manifest_and_in_the_summary(tmp_
         assert {expected(f"group:{group}") for group in part.given_groups if group} == {split}
     counts = [(len(part), len(set(part.given_groups) - {""})) for part in parts.values()]
     assert _inputs.summary(loaded) == (
-        "arrays: {} training of {} groups, {} validation of {} groups, {} test of {} groups; 2 classes".format(
-            *sum(counts, ())
-        )
+        "arrays: {} training of {} groups, {} validation of {} groups, {} test of {} groups".format(*sum(counts, ()))
     )
     loaded.write_manifest(tmp_path / "m.csv")
     with open(tmp_path / "m.csv", newline="", encoding="utf-8") as file:
