@@ -78,7 +78,6 @@ def test_the_code_of_a_page_runs_and_makes_its_pictures(
         write_photos(tmp_path / "photos", {"cat": 15, "dog": 15})
     if '"MobileNetV2"' in code:
         request.getfixturevalue("weights")
-        request.getfixturevalue("uncompiled")
     code = code.replace('"MobileNetV2"', '"MobileNet"')  # half as many layers to trace
     code = code.replace('build("MobileNet")', 'build("MobileNet", (64, 64, 3))').replace(
         "size=(224, 224)", "size=(64, 64)"

@@ -62,6 +62,7 @@ def test_only_what_is_unfrozen_learns_and_the_head_is_solved_first(
     changed = {
         path.split("/")[0].split("_")[0] for path, old in before.items() if not np.array_equal(old, value(model, path))
     }
+    assert {weight.path.split("/")[0].split("_")[0] for weight in model.trainable_weights} == {"stage3", "head"}
     assert changed <= {"stage3", "head"}
     assert "head" in changed
 

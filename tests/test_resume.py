@@ -106,7 +106,7 @@ def whole(photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> tuple[ker
 
 
 @pytest.fixture(scope="module")
-def whole_uncompiled(photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, training.History]:
+def uninterrupted(photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, training.History]:
     model = learner(0)
     with pytest.MonkeyPatch.context() as patch:
         leave_uncompiled(patch)
@@ -171,7 +171,7 @@ def test_a_rate_that_fell_on_a_plateau_stays_so(photos: Photos, tmp_path: Path):
 @pytest.mark.parametrize(
     "asked", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=lambda number: number.name
 )
-def test_a_signal_waits_for_the_step_and_the_state(asked: int, photos: Photos, whole_uncompiled: Any, tmp_path: Path):
+def test_a_signal_waits_for_the_step_and_the_state(asked: int, photos: Photos, uninterrupted: Any, tmp_path: Path):
     class Ask(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
             if self.model.optimizer.iterations == 2:
@@ -184,13 +184,13 @@ def test_a_signal_waits_for_the_step_and_the_state(asked: int, photos: Photos, w
     state, _ = checkpoints.load(path, PHASE._asdict())
     assert (len(state.epochs), state.step) == (1, 1)  # the fourth batch, whose gradient makes the second update
     model = learner(1)
-    assert numbers(fit(model, photos, path, [])) == numbers(whole_uncompiled[1])
-    for a, b in zip(model.get_weights(), whole_uncompiled[0].get_weights(), strict=True):
+    assert numbers(fit(model, photos, path, [])) == numbers(uninterrupted[1])
+    for a, b in zip(model.get_weights(), uninterrupted[0].get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.usefixtures("uncompiled")
-def test_a_signal_in_validation_goes_back_to_the_last_batch(photos: Photos, whole_uncompiled: Any, tmp_path: Path):
+def test_a_signal_in_validation_goes_back_to_the_last_batch(photos: Photos, uninterrupted: Any, tmp_path: Path):
     class Ask(keras.callbacks.Callback):
         def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
             if self.model.optimizer.iterations == 3:  # of the second epoch
@@ -202,8 +202,8 @@ def test_a_signal_in_validation_goes_back_to_the_last_batch(photos: Photos, whol
     state, _ = checkpoints.load(path, PHASE._asdict())
     assert (len(state.epochs), state.step) == (1, STEPS - 1)
     model = learner(1)
-    assert numbers(fit(model, photos, path, [])) == numbers(whole_uncompiled[1])
-    for a, b in zip(model.get_weights(), whole_uncompiled[0].get_weights(), strict=True):
+    assert numbers(fit(model, photos, path, [])) == numbers(uninterrupted[1])
+    for a, b in zip(model.get_weights(), uninterrupted[0].get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -238,21 +238,21 @@ def test_the_average_of_no_update_yet_is_the_weights(photos: Photos):
 
 
 @pytest.mark.usefixtures("at_each_step", "uncompiled")
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(photos: Photos, whole_uncompiled: Any, tmp_path: Path):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(photos: Photos, uninterrupted: Any, tmp_path: Path):
     path = tmp_path / "full.npz"
     with pytest.raises(Killed):
         fit(learner(0), photos, path, [Kill(6)])
     path.write_bytes(path.read_bytes()[:1000])
     model = learner(1)
-    assert numbers(fit(model, photos, path, [])) == numbers(whole_uncompiled[1])
-    for a, b in zip(model.get_weights(), whole_uncompiled[0].get_weights(), strict=True):
+    assert numbers(fit(model, photos, path, [])) == numbers(uninterrupted[1])
+    for a, b in zip(model.get_weights(), uninterrupted[0].get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.usefixtures("at_each_step", "uncompiled")
 def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
     photos: Photos,
-    whole_uncompiled: Any,
+    uninterrupted: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
@@ -261,7 +261,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    assert numbers(fit(learner(0), photos, tmp_path / "full.npz", [])) == numbers(whole_uncompiled[1])
+    assert numbers(fit(learner(0), photos, tmp_path / "full.npz", [])) == numbers(uninterrupted[1])
     assert capsys.readouterr().err.count("no checkpoint could be written: no space left on device") == 1
     assert os.listdir(tmp_path) == []
 
