@@ -81,7 +81,7 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> None:
     """Print a row for each kind of candidates."""
     from tlkit import data
-    from tlkit.inspection import near_copies
+    from tlkit.inspection import alignment, near_copies
 
     rng = np.random.default_rng(options.seed)
     files = sorted(folder.glob("*/*/*.jpg"))
@@ -96,8 +96,8 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     copies = data.Photos.of(squeezed(made), classes[source])
     places = np.arange(len(files))
     pairs = [(i, int(rng.choice(places[(classes == classes[i]) & (places != i)]))) for i in places]
-    thumbnails = [near_copies.thumbnail(image) for image in base.read(np.arange(len(base)))]
-    strangers = 100 * np.mean([near_copies.alike(thumbnails[i], thumbnails[j]) >= near_copies.ALIKE for i, j in pairs])
+    thumbnails = [alignment.thumbnail(image) for image in base.read(np.arange(len(base)))]
+    strangers = 100 * np.mean([alignment.alike(thumbnails[i], thumbnails[j]) >= alignment.ALIKE for i, j in pairs])
     for name, features in vectors(copies, base).items():
         began = time.perf_counter()
         found = near_copies.across(copies, base, features)
@@ -105,7 +105,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         # The origin, or one that is like it: a set may hold a photo twice.
         right = np.zeros(len(source), bool)
         for copy, original, _ in found:
-            right[copy] = near_copies.alike(thumbnails[original], thumbnails[source[copy]]) >= near_copies.ALIKE
+            right[copy] = alignment.alike(thumbnails[original], thumbnails[source[copy]]) >= alignment.ALIKE
         right = right.reshape(len(CHANGES), -1)
         among = near_copies.within(base, features and features[1])
         said = {i for pair in among for i in pair[:2]}

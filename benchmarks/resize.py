@@ -51,9 +51,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with train, and val or test")
     parser.add_argument("--fills", action="store_true", help="compare what pad may fill with")
     options = parser.parse_args()
-    from tlkit.data import images
+    from tlkit.data import resizing
 
-    rows: dict[str, int | None] = {**FILLS} if options.fills else dict.fromkeys(images.RESIZES)
+    rows: dict[str, int | None] = {**FILLS} if options.fills else dict.fromkeys(resizing.RESIZES)
     measured: dict[str, dict[str, Measured]] = {}
     for name, (backbone, alpha) in NETWORKS.items():
         for folder in options.data:
@@ -72,12 +72,12 @@ def main() -> None:
 def measure(folder: Path, backbone: str, alpha: float, mode: str, fill: int | None) -> Measured:
     """Compute or find the features of all photos in one mode, and solve the probe on those to train on."""
     from tlkit import backbones, data, features, probes
-    from tlkit.data import images
+    from tlkit.data import resizing
     from tlkit.features.store import Store
 
     store: Store | None = Store()
     if fill is not None:
-        mode, images.GRAY, store = "pad", fill, None  # the store's key does not know the fill
+        mode, resizing.GRAY, store = "pad", fill, None  # the store's key does not know the fill
     splits = data.load(
         "folder",
         path=folder,

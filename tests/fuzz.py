@@ -227,10 +227,10 @@ def make_photo(path: Path, draw: random.Random) -> None:
 
 
 def read_photo(path: Path) -> None:
-    from tlkit.data import images
+    from tlkit.data import images, resizing
 
     for content in (path, path.read_bytes()):
-        for resize in images.RESIZES:
+        for resize in resizing.RESIZES:
             images.decode(content, (32, 24), 3, path.name, resize)
         images.decode(content, None, 1, path.name)
 

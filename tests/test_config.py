@@ -23,6 +23,7 @@ FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
 CONFIGS = {
     "finetune": config.Finetune,
     "find_lr": config.FindLr,
+    "inspect": config.Inspect,
     "preview": config.Preview,
     "feature_extraction": config.FeatureExtraction,
     "pretrain": config.Pretrain,

@@ -75,6 +75,16 @@ def test_labels_need_not_begin_at_0(tmp_path: Path):
     assert (splits.classes, splits.train.labels.tolist(), splits.val.labels.tolist()) == (["3", "7"], [1, 0, 1, 0], [0])
 
 
+def test_arrays_with_the_label_minus_one_are_left_out(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", train_images=np.arange(60).reshape(6, 10), train_labels=[-1, 0, 1, -1, 1, 0],
+             test_images=np.ones((1, 10), int), test_labels=[-1])  # fmt: skip
+    found = load_source("npz", path=tmp_path / "a.npz")
+    assert (found.classes, found.names) == (["0", "1"], [f"train/00000{i}" for i in (1, 2, 4, 5)])
+    assert found.contents[0][0] == 10  # type: ignore[index]
+    assert found.left_out == {"no label": ["train/000000", "train/000003", "test/000000"]}
+    assert found.notes[-1].startswith("left out, because the label is -1 (3 of 7): train/000000, ")
+
+
 def test_an_array_in_two_splits_is_taken_out_of_train(tmp_path: Path):
     values = np.random.default_rng(0).random((8, 10))
     np.savez(

@@ -20,7 +20,8 @@ from PIL import Image
 from tlkit import config
 from tlkit.data import Examples, bits, decode, headers, images, load
 from tlkit.data.modalities import PHOTOS, Reading
-from tlkit.data.white import white_of
+from tlkit.data.sources import pixels
+from tlkit.data.white import choose, white_of
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _inputs
 
@@ -185,6 +186,7 @@ def test_8_bit_photos_beside_deeper_ones_stay_as_they_are(tmp_path: Path):
         (lambda photo: tiff(photo.astype(np.int32) * 1000), "32-bit photos with values up to 255,000 .*16777215"),
         (lambda photo: of_pillow(photo // 25), r"no value of the photos \(12 files\) is above 10 of 255, so that all "
          "would be nearly black: say by data.white which value is white, such as 15; 255 if they are meant to be dark"),
+        (lambda photo: of_pillow(photo // 13), "is above 19 of 255, .* which value is white, such as 19;"),
     ],
 )  # fmt: skip
 def test_what_is_unclear_is_an_error_that_names_the_setting(tmp_path: Path, encode: Callable, words: str):
@@ -473,3 +475,17 @@ def test_damage_gives_a_range_or_a_clear_error(deep: str, cut: int, damage: list
         assert "\n" not in outcome
     else:
         assert outcome is None or outcome.high >= 0
+
+
+def test_files_of_several_depths_are_named():
+    ranges = {str(i): bits.Range(4000.0 if i % 3 else 65535.0) for i in range(9)}
+    assert "a quarter of them end at 4,000 or below" in choose(ranges, {}, None)[1]
+    ranges = {str(i): bits.Range(60000.0 - 4000 * i) for i in range(9)}
+    assert "quarter" not in choose(ranges, {}, None)[1]
+
+
+def test_splits_of_several_ranges_are_refused():
+    part = np.linspace(0, 1, 64).reshape(1, 8, 8, 1)
+    with pytest.raises(InvalidInput, match=r"different ranges \(train_images end at 1, test_images end at 255\)"):
+        pixels.photos({"train": part, "test": part * 255})
+    assert pixels.photos({"train": part * 255, "test": part * 60})[1] == 255

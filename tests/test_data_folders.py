@@ -67,7 +67,9 @@ def test_folders_of_splits_as_archives_unpack_them(tmp_path: Path):
     assert found.names[0] == "training_set/training_set/a/1.png"
 
 
-@pytest.mark.parametrize("unlabelled", ["seg_pred/1.png", "test/1.png", "test/test/1.png"])
+@pytest.mark.parametrize(
+    "unlabelled", ["seg_pred/1.png", "seg_pred/seg_pred/1.png", "val-mixed/1.png", "test/1.png", "test/test/1.png"]
+)
 def test_photos_without_a_class_are_left_out(tmp_path: Path, unlabelled: str):
     names = [f"{folder}/{name}/1.png" for folder in ("train", "valid") for name in ("a", "b")]
     found = listed(tmp_path, *names, unlabelled)
@@ -112,6 +114,13 @@ def test_splits_inside_of_each_class(tmp_path: Path):
         (["train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png", "more/a/1.png"], "has more beside"),
         (["train_images/1.png", "test_images/1.png"], "/train_images' has no class folders: give two or more"),
         (["data/a/1.png", "data/b/1.png"], "has a single class, 'data'.*; did you mean --data.path '.*/data'?"),
+        (["x/y/train/1.png", "x/y/val/1.png"], "has a single class, 'x'.*; did you mean --data.path '.*/x/y'?"),
+        (["1.png", "test.csv", "train.csv"], "has no class folders.*; did you mean --data.path '.*/train.csv'?"),
+        (["images/a/1.png", "images/b/1.png", "meta/train.txt"],
+         "meta' holds no photo .*; did you mean --data.path '.*/images'?"),
+        (["images/1.png", "Annotations/1.png"], "images and Annotations, which seem to be photos and their masks"),
+        (["a/1.png", "b/1.png", "all/a/1.png", "all/b/1.png"],
+         r"all in .* has folders .* all others beside it \(a, b\)"),
     ],
 )  # fmt: skip
 def test_folders_that_are_not_clear(tmp_path: Path, names: list[str], words: str):
@@ -120,16 +129,66 @@ def test_folders_that_are_not_clear(tmp_path: Path, names: list[str], words: str
     assert "\n" not in str(error.value)
 
 
+def test_a_pattern_for_groups_makes_no_classes_of_splits(tmp_path: Path):
+    names = [f"{split}/{name}/p{i}_1.png" for split in ("tr", "te") for name in ("cat", "dog") for i in (1, 2)]
+    with pytest.raises(InvalidInput, match="if te, tr are splits, rename them"):
+        listed(tmp_path, *names, group=r"(p\d+)_")
+    patients = [f"{name}/patient{i}/1.png" for name in ("ill", "well") for i in (1, 2)]
+    assert listed(tmp_path / "x", *patients, group=r"(patient\d+)/").classes == ["ill", "well"]
+
+
+@pytest.mark.parametrize("inner", ["", "images/", "train/"])
+def test_splits_may_lack_classes_of_train_and_have_one_folder_between(tmp_path: Path, inner: str):
+    (tmp_path / "test/b").mkdir(parents=True)
+    names = [f"train/{inner}a/1.png", f"train/{inner}b/1.png", "test/a/1.png"]
+    found = listed(tmp_path, *names)
+    assert (found.classes, found.splits) == (["a", "b"], ["train", "train", "test"])
+
+
+def test_classes_may_be_called_as_folders_of_photos_or_be_mixtures_of_others(tmp_path: Path):
+    names = ["label/1.png", "photo/1.png", "stamp/1.png", "mixed/label/1.png", "mixed/photo/1.png"]
+    assert listed(tmp_path, *names).classes == ["label", "mixed", "photo", "stamp"]
+
+
+def test_lists_that_may_name_splits_are_named(tmp_path: Path):
+    names = ["a/1.png", "b/1.png", "readme.txt", "lists/train.txt", "test.json", "lists/1.png"]
+    (note,) = [line for line in listed(tmp_path, *names).notes if line.startswith("lists")]
+    assert (
+        note == "lists that may name splits are not read (test.json, lists/train.txt): a table with a column split is"
+    )
+    given = listed(tmp_path / "x", "train/a/1.png", "train/b/1.png", "test/a/1.png", "test.txt")
+    assert not any(line.startswith("lists") for line in given.notes)
+
+
+def test_a_split_of_empty_folders_is_none_and_named(tmp_path: Path):
+    (tmp_path / "test/a").mkdir(parents=True)
+    found = listed(tmp_path, "train/a/1.png", "train/b/1.png")
+    assert (set(found.splits), found.notes) == (
+        {"train"},
+        ["the folders of test hold no photos: the data have no such split"],
+    )
+
+
+def test_files_that_differ_in_their_suffixes_alone_are_named(tmp_path: Path):
+    twins = [f"{name}/{i}.{suffix}" for name in ("a", "b") for i in (1, 2) for suffix in ("jpg", "png")]
+    assert (
+        "every class has files that differ in their suffixes alone (such as 1.jpg" in listed(tmp_path, *twins).notes[0]
+    )
+    assert listed(tmp_path / "x", "a/1.jpg", "a/1.png", "b/1.jpg", "b/2.png").notes == []
+
+
 def test_what_other_programs_leave_is_left_out_and_counted(tmp_path: Path):
     found = listed(
         tmp_path, "a/1.jpg", "a/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "a/Thumbs.db", "a/._1.jpg", "@eaDir/x.jpg",
         "b/2.jpg", "b/.thumbnails/2.jpg", "b/SYNOPHOTO_THUMB_S.jpg", "b/thumbs/2.jpg", ".DS_Store", "b/.hidden.jpg",
-        "__MACOSX/a/._1.jpg", "thumbnails/3.jpg", "b/desktop.ini", "b/.picasa.ini",
+        "__MACOSX/a/._1.jpg", "thumbnails/3.jpg", "b/desktop.ini", "b/.picasa.ini", "mlruns/1/x.png", "mlflow.db",
     )  # fmt: skip
     assert found.names == ["a/1.jpg", "b/2.jpg", "thumbnails/3.jpg"]  # the last is a class of its own
-    assert counts(found) == {"thumbnails": 5, "system files": 4, "resource forks": 2}
+    assert counts(found) == {"thumbnails": 5, "system files": 5, "resource forks": 2, "files of MLflow": 1}
     (note,) = found.notes
-    assert note.startswith("files left out: 2 resource forks, 4 system files, 5 thumbnails (such as a/._1.jpg, ")
+    assert note.startswith(
+        "files left out: 2 resource forks, 5 system files, 5 thumbnails, 1 files of MLflow (such as a/._1.jpg, "
+    )
 
 
 def test_masks_of_photos_are_left_out(tmp_path: Path):

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from tlkit import cli, config, data, serving
-from tlkit.data import decode, images
+from tlkit.data import decode, images, resizing
 from tlkit.data.modalities import Reading
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _decisions, _models, _network_pictures, _search, feature_extraction, predict, train
@@ -34,7 +34,7 @@ def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
 
 def test_the_setting_has_the_modes_of_the_decoder():
     literal, none = get_args(get_type_hints(config.Data)["resize"])
-    assert (literal, none) == (images.Resize, type(None))
+    assert (literal, none) == (resizing.Resize, type(None))
 
 
 @pytest.mark.parametrize(("resize", "kept"), [("center", 1.0), ("crop", 0.875)])
@@ -49,7 +49,7 @@ def test_the_setting_has_the_modes_of_the_decoder():
     ],
 )
 def test_center_and_crop_are_a_resize_of_the_whole_photo_and_then_its_center(
-    size: tuple[int, int], height: int, width: int, resize: images.Resize, kept: float
+    size: tuple[int, int], height: int, width: int, resize: resizing.Resize, kept: float
 ):
     """As timm does it: the photo covers size / kept, here in whole pixels, and the window in its middle is cut out."""
     photo = noise(height, width)
@@ -85,17 +85,17 @@ def test_squash_is_a_plain_resize():
     np.testing.assert_array_equal(decode(encoded(photo), (112, 224)), expected)
 
 
-@pytest.mark.parametrize("resize", images.RESIZES)
-def test_a_photo_is_turned_upright_first(resize: images.Resize):
+@pytest.mark.parametrize("resize", resizing.RESIZES)
+def test_a_photo_is_turned_upright_first(resize: resizing.Resize):
     photo, tags = noise(96, 160), Image.Exif()
     tags[0x0112] = 6  # stored turned to the left
     turned = encoded(np.ascontiguousarray(np.rot90(photo)), exif=tags)
     np.testing.assert_array_equal(decode(turned, (24, 56), resize=resize), decode(photo, (24, 56), resize=resize))
 
 
-@pytest.mark.parametrize("resize", images.RESIZES)
+@pytest.mark.parametrize("resize", resizing.RESIZES)
 @pytest.mark.parametrize(("height", "width"), [(1, 5000), (5000, 1), (1, 1), (3, 2)])
-def test_photos_of_every_aspect_are_resized(resize: images.Resize, height: int, width: int):
+def test_photos_of_every_aspect_are_resized(resize: resizing.Resize, height: int, width: int):
     photo = np.full((height, width), 200, np.uint8)
     found = decode(photo, (7, 9), 1, resize=resize)
     assert found.shape == (7, 9, 1)
@@ -104,7 +104,7 @@ def test_photos_of_every_aspect_are_resized(resize: images.Resize, height: int, 
 
 @pytest.mark.parametrize(("resize", "side"), [("squash", 500), ("center", 500), ("crop", 1000), ("pad", 500)])
 def test_a_large_jpeg_is_decoded_to_twice_what_is_needed_or_more(
-    resize: images.Resize, side: int, monkeypatch: pytest.MonkeyPatch
+    resize: resizing.Resize, side: int, monkeypatch: pytest.MonkeyPatch
 ):
     photo = encoded(noise(1000, 1000), "JPEG", quality=95)
     resized, plain = [], Image.Image.resize
@@ -143,9 +143,9 @@ def model() -> keras.Model:
     return keras.Sequential([keras.Input((16, 16, 3), name="pixels"), *layers])
 
 
-@pytest.mark.parametrize("resize", images.RESIZES)
+@pytest.mark.parametrize("resize", resizing.RESIZES)
 def test_training_predict_and_the_server_see_the_same_photo(
-    resize: images.Resize, photos: Path, model: keras.Model, tmp_path: Path
+    resize: resizing.Resize, photos: Path, model: keras.Model, tmp_path: Path
 ):
     import mlflow.pyfunc
 
@@ -173,7 +173,7 @@ def test_training_predict_and_the_server_see_the_same_photo(
 def test_the_modes_see_different_photos(photos: Path):
     seen = [
         data.load("folder", path=photos, size=(16, 16), resize=resize).train.read([0]).tobytes()
-        for resize in images.RESIZES
+        for resize in resizing.RESIZES
     ]
     assert len(set(seen)) == 4
 

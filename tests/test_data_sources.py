@@ -89,7 +89,10 @@ def test_links_make_no_loop(tmp_path):
         (["a/1.png"], "has a single class, 'a': give two or more"),
         (["a/1.png", "b/readme.txt"], r"/b' holds no photo \(1 other files\): put photos there .* or remove"),
         (["a/1.png", "b/.1.png"], r"/b' holds no photo \(0 other files\)"),
-        (["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"], r"have different classes \(b, c\)"),
+        (
+            ["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"],
+            r"have different classes \(c\): every class needs a folder in 'train'",
+        ),
         (["train/a/1.png", "train/b/1.png", "val/1.png"], "/val' has no class folders"),
         (["train/a/1.png", "train/b/1.png", "extra/1.png"], "has extra beside train: move them away"),
         (

@@ -173,7 +173,7 @@ def test_photos_stay_where_they_always_were(fractions, given_splits, frozen):
     settings = dict(zip(("val_fraction", "test_fraction"), fractions, strict=True))
     found = divided(HASHES[:120], given_splits, [i % 2 for i in range(120)], **settings)
     assert "".join({"train": "-", "val": "v", "test": "t"}[split] for split in found.splits) == frozen
-    assert found.groups == HASHES[:120]
+    assert found.units == HASHES[:120]
 
 
 def place(text):
@@ -201,14 +201,14 @@ def test_groups_that_share_a_photo_and_pairs_stay_together():
     )
     name = min(one, other, key=lambda group: place(f"group:{group}"))
     assert [joined.splits[i] for i in (0, 1, 2, 4)] == 4 * [expected(f"group:{name}")]
-    assert [joined.groups[i] for i in range(5)] == [name, name, name, HASHES[3], name]
+    assert [joined.units[i] for i in range(5)] == [name, name, name, HASHES[3], name]
     assert joined.warnings[0] == f"groups that share photos, and are kept together (1): {one} = {other}"
     pairs = [(7, 8), (20, 8), (30, 31)]
     paired, alone = divided(HASHES[:90], labels=LABELS, together=pairs), divided(HASHES[:90], labels=LABELS)
     for unit in ([7, 8, 20], [30, 31]):
         least = min(unit, key=lambda i: HASHES[i])
         assert [paired.splits[i] for i in unit] == len(unit) * [expected(f"group:{HASHES[least]}")]
-        assert [paired.groups[i] for i in unit] == len(unit) * [HASHES[least]]
+        assert [paired.units[i] for i in unit] == len(unit) * [HASHES[least]]
     moved = [i for i in range(90) if paired.splits[i] != alone.splits[i]]
     assert moved
     assert set(moved) <= {7, 8, 20, 30, 31}
@@ -360,7 +360,7 @@ SAME = [*HASHES[:6], *HASHES[:6]]
         ([*HASHES[:4]], [0, 0, 1, 1], ["train", "val", "test", "test"], "photos of b are in test only: move some"),
         (HASHES[:2], [0, 0], None, "no photo of b is left to train on, and none for the other splits: add photos that"),
         ([*HASHES[6:8], *HASHES[:2], *HASHES[:2]], [0, 1] * 3, ["train"] * 2 + ["val"] * 2 + ["test"] * 2,
-         "no photo is left in val: all 2 are in test too: take these out of test"),
+         "no photo is left in val: all 2 are in test too: take these out of test, or give no val, and it is"),
         (HASHES[:2], [0, 1], None, "no photo falls into val: 2 photos are too few: add some, or give the splits"),
     ],
 )  # fmt: skip
@@ -382,6 +382,15 @@ def test_groups_that_leave_nothing_to_train_on_are_the_cause():
     ]
 
 
+def test_near_copies_that_join_most_photos_are_said():
+    chain = [(i, i + 1) for i in range(39)]
+    with pytest.raises(InvalidInput, match="40 photos, of which copies stay together and leave 1 to divide") as caught:
+        divided(HASHES[:40], labels=[0, 1] * 20, together=chain)
+    doubt = "40 of 40 photos are kept together as near copies of near copies: if they are of one layout"
+    assert caught.value.__notes__[0].startswith(doubt)
+    assert not any("near copies" in line for line in divided(HASHES, labels=[0, 1] * 500, together=chain[:9]).warnings)
+
+
 def listed(groups, labels, given_splits=None, notes=()):
     """Arrays as a source lists them, all different where the labels are 60 or fewer."""
     values = np.arange(2 * len(labels), dtype=np.float32).reshape(-1, 2)
@@ -398,12 +407,10 @@ def test_what_is_loaded_keeps_its_groups_in_the_manifest_and_in_the_summary(tmp_
         assert part.given_groups == [group_of[name] for name in part.names]
         assert part.groups == [group_of[name] or h for name, h in zip(part.names, part.hashes, strict=True)]
         assert {expected(f"group:{group}") for group in part.given_groups if group} == {split}
-    counts = [(len(part), len(set(part.given_groups) - {""})) for part in parts.values()]
-    assert _inputs.summary(loaded) == (
-        "arrays: {} training of {} groups, {} validation of {} groups, {} test of {} groups; 2 classes".format(
-            *sum(counts, ())
-        )
-    )
+    counts = [(len(part), len(set(part.grouping))) for part in parts.values()]
+    text = "arrays: {} training of {} groups, {} validation of {} groups, {} test of {} groups; 2"
+    assert _inputs.summary(loaded).splitlines() == ["classes: 2 (a 30, b 30)", text.format(*sum(counts, ()))]
+    assert plain.train.grouping is None
     loaded.write_manifest(tmp_path / "m.csv")
     with open(tmp_path / "m.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

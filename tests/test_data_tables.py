@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_a_semicolon_in_labels_separates_no_cells(root: Path):
     assert (found.notes, dict(found.left_out)) == ([], {})
 
 
-@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1", "0"), ("yes", "no")])
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1", "0"), ("yes", "no"), ("1.0", "0.0")])
 @pytest.mark.parametrize(("column", "split"), [("is_valid", "val"), ("is_test", "test")])
 def test_a_column_of_true_and_false(root: Path, column: str, split: str, yes: str, no: str):
     found = read(root, f"path,label,{column}", f",a,{no}", f",b,{no}", f",a,{yes}")
@@ -101,7 +102,8 @@ def test_a_column_of_true_and_false(root: Path, column: str, split: str, yes: st
         ("path,label,phase", CELLS, "column 'phase' is ignored although its values are splits: to use it give "
          "--data.columns '{split: phase}'"),
         ("path,label,fold", [",a,1", ",b,2"], "column 'fold' is ignored: its values are not train, training, val,"),
-        ("path,label,is_train", [",a,1", ",b,0"], "column 'is_train' is ignored: its values are not train"),
+        ("path,label,valid", [",a,1", ",b,0"], "column 'valid' is ignored although its values are splits"),
+        ("path,label,Usage", [",a,Training", ",b,PublicTest"], "column 'Usage' is ignored although its values are"),
         ("path,label,patient_id", [",a,1", ",b,2"],
          "column 'patient_id' is ignored: --data.columns '{group: patient_id}' keeps the examples of each in one"),
     ],
@@ -124,6 +126,7 @@ def test_ignored_columns_that_would_change_the_splits_are_named(root: Path, head
         ),
         ("path,label,Group,GROUP", {}, "2 columns 'group': keep one"),
         ("scan,label", {}, "no column 'path' among .*--data.columns '{path: NAME}'"),
+        ("id,breed", {}, "no column 'path' among .*--data.columns '{path: NAME, label: NAME}'"),
     ],
 )
 def test_columns_that_are_not_clear(root: Path, header: str, settings: dict, words: str):
@@ -267,3 +270,108 @@ def test_parquet_tables_that_cannot_be_read(root: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InvalidInput, match="a Parquet table needs pyarrow: pip install pyarrow"):
         load_source("csv", path=root / "many.parquet")
+
+
+def test_a_column_of_what_is_train(root: Path):
+    found = read(root, "path,label,is_train", ",a,1", ",b,0", ",b,1")
+    assert (found.splits, found.notes) == (["train", "test", "train"], ["columns by their names: is_train is split"])
+
+
+def test_a_usual_column_of_splits_may_have_other_values_in_some_rows(root: Path):
+    found = read(root, "path,label,set", *CELLS, ",a,extra")
+    assert (found.splits, list(found.left_out)) == (SPLITS, ["no split"])
+    assert set(read(root, "path,label,fold", ",a,train", ",b,1", ",a,2").splits) == {None}
+
+
+def test_a_table_as_excel_writes_unicode_text(root: Path):
+    rows = ["path\tlabel", "photos/0.png\tKäse", "photos/1.png\tWurst"]
+    (root / "list.csv").write_bytes("\r\n".join(rows).encode("utf-16"))
+    assert load_source("csv", path=root / "list.csv").classes == ["Käse", "Wurst"]
+    (root / "list.csv").write_bytes("\r\n".join(rows).encode("cp1252"))
+    with pytest.raises(InvalidInput, match=r"not a CSV file in UTF-8 .*: save it as CSV UTF-8"):
+        load_source("csv", path=root / "list.csv")
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_quotation_mark_that_is_left_open_swallows_no_rows(root: Path, end: str):
+    cells = [",a,x", ",b,x", ',a,"12 cm', ",b,x", ",a,x"]
+    rows = "\n".join(["path,label,note", *(f"{p}{c}" for p, c in zip(PHOTOS, cells, strict=False))]) + end
+    with pytest.raises(InvalidInput, match="line 4: a quotation mark is not closed"):
+        table(root, rows)
+    assert len(table(root, rows.replace('"12', '"two\nlines"')).names) == 5
+    with pytest.raises(InvalidInput, match="line 2: a quotation mark is not closed"):
+        table(root, rows.replace('"12', "12").replace("a,x", 'a,"x'))  # closed by that of the last row
+    assert len(table(root, rows.replace('"12', '"a, b\nand\nc, d, e"')).names) == 5
+
+
+@pytest.mark.parametrize("name", ["photos/0", "photos/0.PNG", "PHOTOS/0.png", "photos\\0", "photos/café/1", "."])
+def test_paths_that_are_not_written_as_files_are_called(root: Path, name: str):
+    (root / "photos" / unicodedata.normalize("NFD", "café")).mkdir()
+    for other in (f"photos/{unicodedata.normalize('NFD', 'café')}/1.jpg", "photos/0.txt"):
+        (root / other).touch()
+    found = table(root, f"path,label\n{name},a\nphotos/1.png,b\nphotos/2.png,a\n")
+    if name == ".":
+        assert found.left_out == {"no such file": ["line 2: ."]}
+        return
+    assert found.contents[0].is_file()  # type: ignore[union-attr]
+    assert unicodedata.normalize("NFC", found.names[0]) == ("photos/café/1.jpg" if "caf" in name else "photos/0.png")
+    assert "paths that are not written as the files are called (1): " in found.notes[0]
+
+
+def test_a_path_that_may_be_two_files_is_none(root: Path):
+    (root / "photos" / "0.jpg").touch()
+    with pytest.raises(InvalidInput, match="no such photo"):
+        table(root, "path,label\nphotos/0,a\nphotos/1,b\n", strict=True)
+
+
+@pytest.mark.parametrize("name", ["0", "/elsewhere/0.png", "C:\\photos\\0.png"])
+def test_where_files_are_is_said(root: Path, name: str):
+    with pytest.raises(InvalidInput, match=r"no such photo.*; there is 'photos/0\.png', seen from there"):
+        table(root, f"path,label\n{name},a\n{name},b\n")
+
+
+def test_groups_that_are_missing_are_none(root: Path):
+    found = read(root, "path,label,group", ",a,nan", ",b,NA", ",a,x", ",b,x")
+    assert found.groups == ["", "", "x", "x"]
+
+
+def test_a_column_of_what_to_leave_out_in_other_letters(root: Path):
+    assert len(read(root, "path,label,Leave_Out ", ",a,", ",b,", ",b,blank").names) == 2
+    found = read(root, "path,label,split,leave_out,suspect,mine", ",None,train,,,", ",b,train,,,x", ",b,test,,,")
+    assert found.classes == ["None", "b"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "note"),
+    [
+        ([",a", ",b", ',"a, c"'], "classes with , in their names (a, c): if it separates several labels, give"),
+        ([",a", ",b", ",b;a"], "classes with ; in their names (b;a): if it separates several labels, give"),
+        ([",cat", ",\u200bcat", ",c\u00adat"], "classes with nearly equal names (1): c\\xadat = cat; they stay apart"),
+    ],
+)
+def test_labels_that_seem_to_be_others_are_named(root: Path, cells: list[str], note: str):
+    assert read(root, "path,label", *cells).notes[0].startswith(note)
+    assert read(root, "path,label", ',"Salem, Oregon"', ",b").notes == []
+
+
+def test_splits_that_a_table_does_not_name_are(root: Path):
+    for name in ("train/0.png", "test/0.png"):
+        (root / name).parent.mkdir()
+        (root / name).touch()
+    found = table(root, "path,label\ntrain/0.png,a\ntest/0.png,b\n")
+    assert found.notes == [
+        "the folders of the 2 paths seem to be splits and are not used: for that give a column split"
+    ]
+    (root / "test.csv").touch()
+    found = table(root, "path,label\nphotos/0.png,a\nphotos/1.png,b\n", "train.csv")
+    assert found.notes[0].startswith("beside train.csv, not read: test.csv; ")
+
+
+def test_numbers_that_are_no_classes_are_named(root: Path):
+    rows = [f"photos/{i % 6}.png,{i / 7:.2f}" for i in range(20)]
+    assert "20 classes for 20 examples: does" in table(root, "\n".join(["path,label", *rows])).notes[0]
+
+
+def test_a_class_of_which_no_row_can_be_used_is_named(root: Path):
+    found = table(root, "path,label\nphotos/0.png,a\nphotos/1.png,b\nnone.png,c\nno.png,b\n")
+    assert found.notes[1] == "classes of which no row can be used (1): c"

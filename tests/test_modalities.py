@@ -172,7 +172,7 @@ def test_a_new_modality_is_trained_drawn_logged_and_served(curves: Path, capsys:
     assert "augment.erasing is 0.5; curves like these can have brightness and mixup only" in capsys.readouterr().err
     assert cli.call(config.Train, train.run, settings) == 0
     printed = capsys.readouterr().out
-    assert "curves: 61 training, 8 validation, 11 test; 2 classes; 24 x 1" in printed
+    assert "curves: 61 training, 8 validation, 11 test; 24 x 1" in printed
     assert 'predict({"curve": ["' in printed
 
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")

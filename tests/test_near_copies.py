@@ -13,7 +13,7 @@ from PIL import Image
 from tlkit import config as configs
 from tlkit import data
 from tlkit.evaluation import score
-from tlkit.inspection import near_copies
+from tlkit.inspection import alignment, near_copies
 from tlkit.recipes import _inputs, _near_copies, _results
 
 SIZE = 96
@@ -62,12 +62,12 @@ def test_changed_photos_are_found_among_others(change: str):
     copies = photos([CHANGES[change](scene) for scene in SCENES[:6]])
     found = near_copies.across(copies, photos(SCENES))
     assert {pair[:2] for pair in found} == {(i, i) for i in range(6)}
-    assert all(near_copies.ALIKE <= pair.correlation <= 1.0001 for pair in found)
+    assert all(alignment.ALIKE <= pair.correlation <= 1.0001 for pair in found)
 
 
 def test_a_photo_that_was_cropped_more_is_found_from_either_side():
-    whole, part = near_copies.thumbnail(SCENES[0]), near_copies.thumbnail(resized(SCENES[0][:77, :77]))
-    assert min(near_copies.alike(whole, part), near_copies.alike(part, whole)) > near_copies.ALIKE
+    whole, part = alignment.thumbnail(SCENES[0]), alignment.thumbnail(resized(SCENES[0][:77, :77]))
+    assert min(alignment.alike(whole, part), alignment.alike(part, whole)) > alignment.ALIKE
 
 
 def test_other_photos_are_not_near_copies():
@@ -84,8 +84,8 @@ def test_a_pattern_that_repeats_is_no_copy_of_a_similar_one():
     other = cv2.warpPerspective(
         chequers, np.array([[1, 0.03, 0], [0.02, 1, 0], [0.0004, 0, 1]]), (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT
     )
-    structures = [near_copies._structure(near_copies.thumbnail(photo)) for photo in (chequers, other)]
-    assert near_copies._alike(*structures) > near_copies.ALIKE  # without looking at the repetition
+    structures = [alignment._structure(alignment.thumbnail(photo)) for photo in (chequers, other)]
+    assert alignment._alike(*structures) > alignment.ALIKE  # without looking at the repetition
     assert near_copies.within(photos([chequers, other])) == []
     assert len(near_copies.within(photos([chequers, chequers]))) == 1
 
@@ -124,7 +124,7 @@ def test_candidates_are_the_nearest_of_a_direct_search(monkeypatch):
 
 
 def test_the_fingerprint_of_a_mirrored_photo_is_the_mirrored_fingerprint():
-    thumbnails = np.stack([near_copies.thumbnail(scene) for scene in SCENES[:5]])
+    thumbnails = np.stack([alignment.thumbnail(scene) for scene in SCENES[:5]])
     expected = near_copies.fingerprints(thumbnails[:, :, ::-1])
     np.testing.assert_allclose(near_copies.mirrored(near_copies.fingerprints(thumbnails)), expected, atol=1e-3)
 
@@ -185,12 +185,12 @@ def test_scored_photos_with_a_near_copy_are_named_and_those_without_one_scored(f
     probabilities[others[0]] = probabilities[others[0], ::-1]  # one mistake, of a photo that has no near copy
     scores = score("test", probabilities, splits.test.labels)
     rest = score("test", probabilities[others], splits.test.labels[others])
-    fit = _results.Fit({}, {}, {}, [], False)
+    fit = _results.Fit({}, {}, {}, [], [], False)
     _near_copies.add(fit, splits, scores, rest)
     assert fit.metrics["test_near_copies"] == len(expected)
     assert fit.metrics["test_accuracy_without_near_copies"] == pytest.approx(1 - 1 / len(others))
     assert fit.metrics["test_accuracy_low_without_near_copies"] < fit.metrics["test_accuracy_without_near_copies"]
-    assert fit.lines[0].endswith(f"{len(others)} photos) without the {len(expected)} that have a near copy")
+    assert fit.under[0].endswith(f"{len(others)} photos) without the {len(expected)} that have a near copy")
     assert list(fit.pictures) == ["near_copies.png"]
     _near_copies.add(fit, splits, scores, None)
-    assert fit.lines[-1] == f"near copies: no test score without the {len(expected)} photos that have one"
+    assert fit.under[-1] == f"near copies: no test score without the {len(expected)} photos that have one"

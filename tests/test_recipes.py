@@ -27,7 +27,7 @@ from conftest import write_photos
 from PIL import Image
 
 from tlkit import cli, config, data, errors, evaluation, features, labels, probes
-from tlkit.recipes import _decisions, _inputs, _jobs, _results, feature_extraction, finetune, predict, train
+from tlkit.recipes import _decisions, _inputs, _jobs, _results, _summary, feature_extraction, finetune, predict, train
 from tlkit.recipes import tune as tune_recipe
 from tlkit.training import finetuning
 
@@ -143,7 +143,7 @@ def test_finetune_leaves_a_run_with_everything_in_it(finished: Finished):
     assert len(run.data.tags["dataset_digest"]) == 64
     assert artifacts(run) == {
         "config.yaml", "decisions.json", "split_manifest.csv", "example.png", "example_request.json",
-        "predictions.json",
+        "inspection.html", "predictions.json",
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "class_scores.json", "worst_mistakes.png",
     }  # fmt: skip
     client = mlflow.MlflowClient()
@@ -243,6 +243,13 @@ def test_a_score_stands_beside_what_says_nothing(folder: Path, capsys: pytest.Ca
     assert config_of(run)["positive"] == "green"
 
 
+def test_precision_of_a_class_that_is_not_there_is_no_zero():
+    scores = evaluation.score("test", np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]), positive=1)
+    assert _summary.of_positive(scores, ["a", "b"]) == (
+        "precision and recall of 'b' are unknown: no example has that label"
+    )
+
+
 def config_of(run: mlflow.entities.Run) -> dict[str, Any]:
     path = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/config.yaml")
     return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -305,6 +312,8 @@ def test_a_part_of_the_scored_split_is_scored_with_its_groups():
     assert (whole.photos, whole.groups, whole.majority, whole.positive) == (6, 3, 1, 0)
     assert (part.photos, part.groups, part.accuracy, part.majority_accuracy) == (4, 2, 0.5, 0.75)
     assert whole.interval == evaluation.wilson_of_groups(np.array([1, 1, 1, 1, 0, 0]), test.given_groups)
+    alone = dataclasses.replace(splits, test=dataclasses.replace(photos, given_groups=["a", "a", "", "", "", ""]))
+    assert _results.evaluate(job, alone, probabilities).groups == 5  # a photo without a group is one of its own
 
 
 @pytest.mark.usefixtures("uncompiled", "undrawn")

@@ -68,7 +68,7 @@ def test_sounds_leave_a_run_that_repeats_bit_for_bit(folder: Path, capsys: pytes
     run = repeats_bit_for_bit(config.Train, train.run)
     assert artifacts(run) == {
         "config.yaml", "decisions.json", "split_manifest.csv", "example.wav", "example_request.json",
-        "predictions.json",
+        "inspection.html", "predictions.json",
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "class_scores.json", "worst_mistakes.png",
     }  # fmt: skip
     stored = yaml.safe_load(artifact(run, "config.yaml").read_text(encoding="utf-8"))

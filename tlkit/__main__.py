@@ -20,6 +20,7 @@ COMMANDS = (
     ("train_graph", "train", "Train on a graph, whose nodes have classes."),
     ("tune", "train", "Search for better settings of finetune or train."),
     ("pretrain", "train", "Pretrain LetterNet, tlkit's own small network."),
+    ("inspect", "look", "Say what your data are, and what would falsify a score."),
     ("preview", "look", "Draw what the network sees of the photos."),
     ("find_lr", "look", "Look for a learning rate by a range test."),
     ("describe", "look", "Describe a network layer by layer, and what it costs."),

@@ -99,7 +99,7 @@ def few(names: Sequence[str], most: int = 10) -> str:
     'a, b and 1 more'
     """
     rest = len(names) - most
-    return ", ".join(shown(name) for name in names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(shown(name) for name in names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def quoted(word: str) -> str:

@@ -26,7 +26,10 @@ def call(
     argv: Sequence[str] | None = None,
     positional: Sequence[str] = (),
 ) -> int:
-    """Parse `argv`, run the recipe and return the exit status: 0, 2 for wrong usage, 1 for a failure."""
+    """Parse `argv`, run the recipe and return the exit status: 0, 2 for wrong usage, 1 for a failure.
+
+    A recipe whose result has an `exit_status` ends with that.
+    """
     module = sys.modules[run.__module__]
     path = module.__spec__.name if module.__spec__ else run.__module__  # of `__main__`, the name it was called by
     name, words = path.rpartition(".")[2], list(sys.argv[1:] if argv is None else argv)
@@ -45,7 +48,7 @@ def call(
             whole = line.print_config != "skip_default"
             say(untrusted.dump_yaml(nested_settings(config_class, line.settings, whole)), end="")
             return 0
-        run(construct(config_class, line.settings, positional, usage(config_class, prog, positional)))
+        result = run(construct(config_class, line.settings, positional, usage(config_class, prog, positional)))
     except InvalidInput as error:
         return _fail(name, error, USAGE)
     except BrokenPipeError:  # `... | head` has read enough
@@ -55,7 +58,7 @@ def call(
         return _fail(name, reason(error), FAILURE)
     except KeyboardInterrupt:
         return _fail(name, "interrupted", INTERRUPTED)
-    return 0
+    return getattr(result, "exit_status", 0)
 
 
 def main(config_class: type[Config], run: Callable[[Config], object], positional: Sequence[str] = ()) -> NoReturn:

@@ -39,15 +39,16 @@ class Data:
         val_as_test: Make the given `val` the test split and take the validation split out of `train`.
         strict: Stop at a photo or sound that cannot be decoded, or a row of a table that cannot be used, instead of
             setting it aside.
-        separator: For CSV files whose examples may have several labels or none: the character between labels, such as
+        separator: For tables whose examples may have several labels or none: the character between labels, such as
             `|`. In a NumPy file such labels are a matrix of zeros and ones with a column for each class.
-        columns: Names of a table's columns, where they are not found by themselves, such as
+        columns: Names of a table's columns that tlkit does not find by itself, such as
             `{path: image, label: diagnosis, split: set, group: patient}`.
-        group: What no split and no fold divides, such as the photos of one patient: `parent` for the folder that holds
-            a file, or a regular expression on its path with one group in parentheses, such as `(patient\\d+)_`.
-        near_copies: What is done about crops, re-encodings, bursts, mirrored and resized versions of one photo: `warn`
-            says how many scored photos have one among the others and scores those that have none too; `together` keeps
-            near copies in one split, for which every photo is decoded.
+        group: Which examples no split and no fold separates, such as the photos of one patient: `parent` for those in
+            one folder, or a regular expression that finds the group in the path, in parentheses, such as
+            `(patient\\d+)_`.
+        near_copies: What to do about near copies: crops, re-encodings, frames of a burst, mirrored and resized versions
+            of one photo. `warn` counts the scored photos that have one among the others, and also gives the score
+            without them; `together` keeps near copies in one split, for which every photo is decoded.
     """
 
     source: Literal["auto", "embedded", "folder", "csv", "npz", "tfds"] = "auto"

@@ -22,6 +22,32 @@ class FeatureExtraction(Classifier, Frozen):
     backbone: Backbone = dataclasses.field(default_factory=Backbone)
 
 
+@dataclasses.dataclass(frozen=True)
+class Inspect(Frozen):
+    """Look at data before any training, and find what would falsify a score.
+
+    Args:
+        backbone: The network whose features show suspected labels and outliers; with `--backbone.name none` these are
+            not looked for.
+        write: CSV file to write: a table of all examples that says which are better left out, and why; source `csv`
+            reads it. An existing file is not overwritten.
+        output: HTML file to write the page to, which the run has in any case. An existing file is not overwritten.
+    """
+
+    backbone: Backbone = dataclasses.field(default_factory=Backbone)
+    write: str | None = None
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, suffix in (("write", ".csv"), ("output", ".html")):
+            value = getattr(self, name)
+            right = value is None or value.lower().endswith(suffix)
+            require(right, name, value, f"it must be the path of a file that ends in {suffix}")
+        files = self.write is None or self.data.origin in ("folder", "csv")
+        require(files, "write", self.write, "the data must be files, of --data.source folder or csv")
+
+
 SELECT = ("MobileNetV2", "MobileNetV3Large", "EfficientNetV2B0", "ResNet50V2", "DenseNet121", "ConvNeXtTiny")
 """What `Select` ranks by default: six families, none larger than 30 million parameters."""
 

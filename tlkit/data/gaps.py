@@ -12,9 +12,7 @@ from tlkit.data.modalities import row
 from tlkit.data.units import Units
 from tlkit.display import few
 
-USUAL = (
-    0.1  # where nothing falls into a split of this share or more, there is too little data, and not too small a share
-)
+USUAL = 0.1  # where nothing falls into a split of this share or more, the data are too few, and not the share too small
 
 
 class Divided(NamedTuple):
@@ -132,7 +130,10 @@ def _empty(divided: Divided, split: str) -> str:
     share = divided.shares[split] if split in divided.shares else 1 - sum(divided.shares.values())
     if share >= USUAL:
         count, units = len(set(divided.units.names)), "groups" if divided.groups else kind
-        return f"no {one} falls into {split}: {count:,} {units} are too few: add some, or give the splits"
+        many = f"{count:,} {units} are"
+        if not divided.groups and count < len(divided.names):
+            many = f"{len(divided.names):,} {kind}, of which copies stay together and leave {count:,} to divide, are"
+        return f"no {one} falls into {split}: {many} too few: add some, or give the splits"
     what = "lower the fractions" if split == "train" else f"raise data.{split}_fraction"
     return f"no {one} falls into {split}, whose share is {share:.3g}: {what}"
 
@@ -148,7 +149,7 @@ def _leak(divided: Divided, places: Sequence[int]) -> str:
         so = f"are in {where} too"
     else:
         so = f"are in {where} too, or {'of groups' if divided.groups else 'belong together with others'} that are"
-    or_ = ", or give no val, and it is taken from train" if found == {"val"} else ""
+    or_ = ", or give no val, and it is taken from train" if found == {"val"} or "val" in own else ""
     return f"{so}: take these out of {where}{or_}"
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import os
 import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, get_args
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tlkit.data import bits, headers
+from tlkit.data.resizing import RESIZES, Resize, least_side, resized
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
 from tlkit.untrusted import check_memory
@@ -24,12 +24,6 @@ DECODER = 1  # raise it when `decode` begins to return other pixels: stored feat
 Content = Path | bytes | np.ndarray
 """A photo before it is decoded: a file, the bytes of a file, or uint8 pixels (H, W) or (H, W, 1 | 3 | 4)."""
 
-Resize = Literal["squash", "center", "crop", "pad"]
-"""How a photo is brought to a size of another aspect ratio; see `decode`."""
-
-RESIZES: tuple[Resize, ...] = get_args(Resize)
-KEPT = {"center": 1.0, "crop": 0.875}  # share of the largest window that they keep; timm calls it crop_pct
-GRAY = 128  # what `pad` fills with
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 VARIABLE = "TLKIT_MAX_PIXELS"
 PIXELS = 2**26  # maximum of a photo, unless VARIABLE is set: a PNG of 200 kB may have them and take 0.6 GB to decode
@@ -150,7 +144,7 @@ def work(
         InvalidInput: `decode` would refuse it because of its header.
     """
     try:
-        _, room, passes = _open(content, _least_side(size, resize))
+        _, room, passes = _open(content, least_side(size, resize))
     except Exception as error:
         raise InvalidInput(f"{_name(content, name)}: {_reason(error)}") from error
     return room + passes // 32
@@ -174,32 +168,10 @@ def _name(content: Content, name: str | None) -> str:
     return name or (str(content) if isinstance(content, Path) else "the image")
 
 
-def _least_side(size: tuple[int, int] | None, resize: Resize) -> int | None:
-    """The shorter side that a JPEG must at least be decoded to: twice what the resize needs."""
-    if size is None:
-        return None
-    return math.ceil(2 * max(size) / KEPT.get(resize, 1.0))
-
-
-def _resized(photo: Image.Image, size: tuple[int, int], resize: Resize) -> Image.Image:
-    (height, width), bilinear = size, Image.Resampling.BILINEAR
-    if resize in KEPT:  # the largest window of the size's aspect ratio, and so much of it
-        window = min(photo.width, photo.height * width / height), min(photo.height, photo.width * height / width)
-        left, top = (photo.width - KEPT[resize] * window[0]) / 2, (photo.height - KEPT[resize] * window[1]) / 2
-        return photo.resize((width, height), bilinear, box=(left, top, photo.width - left, photo.height - top))
-    if resize == "pad":
-        scale = max(photo.width / width, photo.height / height)
-        inner = max(1, round(photo.width / scale)), max(1, round(photo.height / scale))
-        padded = Image.new(photo.mode, (width, height), (GRAY,) * len(photo.getbands()))
-        padded.paste(photo.resize(inner, bilinear), ((width - inner[0]) // 2, (height - inner[1]) // 2))
-        return padded
-    return photo.resize((width, height), bilinear)
-
-
 def _decoded(
     content: Content, size: tuple[int, int] | None, mode: str, resize: Resize, white: float | None
 ) -> Image.Image:
-    image, room, _ = _open(content, _least_side(size, resize))
+    image, room, _ = _open(content, least_side(size, resize))
     deep_colors = white is not None and bits.has_deep_colors(image)
     with _turn(2 * room if deep_colors else room):
         low = bits.lower_bytes(_open(content, None)[0]) if deep_colors else None
@@ -210,7 +182,7 @@ def _decoded(
         del image, low  # before another copy is made
         if orientation in _UPRIGHT:
             photo = photo.transpose(_UPRIGHT[orientation])
-        return _resized(photo, size, resize) if size else photo
+        return resized(photo, size, resize) if size else photo
 
 
 def _open(content: Content, least: int | None) -> tuple[Image.Image, int, int]:
@@ -324,3 +296,47 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+class Properties(NamedTuple):
+    """What the header of a photo says, or the shape of pixels.
+
+    Args:
+        height: In pixels, of the upright photo.
+        width: Likewise.
+        channels: `gray`, `RGB`, `palette` or another name of what a pixel holds.
+        bits: Of a channel.
+        format: Such as `JPEG`; `pixels` where there is no file.
+    """
+
+    height: int
+    width: int
+    channels: str
+    bits: int
+    format: str
+
+
+def properties(content: Content, name: str | None = None) -> Properties:
+    """Read a photo's size, channels, bits and format without decoding it.
+
+    Raises:
+        InvalidInput: as for `decode`, where it follows from the header.
+
+    >>> properties(np.zeros((6, 8, 3), np.uint8))
+    Properties(height=6, width=8, channels='RGB', bits=8, format='pixels')
+    """
+    name = _name(content, name)
+    try:
+        if isinstance(content, Path):
+            content = content.read_bytes()
+        image, *_ = _open(content, None)
+    except Exception as error:  # as in `decode`
+        raise InvalidInput(f"{name}: {_reason(error)}") from error
+    channels = {"1": "gray", "L": "gray", "I": "gray", "F": "gray", "LA": "gray and alpha", "P": "palette"}
+    kind = "gray" if image.mode.startswith("I;") else channels.get(image.mode, image.mode)
+    depth = 1 if image.mode == "1" else headers.bits(content) if isinstance(content, bytes) else 8
+    size = image.size if _orientation(image) in (5, 6, 7, 8) else image.size[::-1]  # these lie on their side
+    several = image.format == "TIFF" and image.tag_v2.next  # type: ignore[attr-defined]
+    return Properties(
+        *size, kind, depth, f"{image.format or 'pixels'}{' (the first of several pages)' * bool(several)}"
+    )

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from tlkit.data import bits, modalities
-from tlkit.data.images import RESIZES, Content, Resize
 from tlkit.data.modalities import Framing, Reading, Shape
-from tlkit.data.photos import Photos, Splits, decoding_threads, file_format, label_array
+from tlkit.data.opening import Opened, about_damaged, find_white, open_examples
+from tlkit.data.photos import Photos, Splits, file_format, label_array
+from tlkit.data.resizing import RESIZES, Resize
 from tlkit.data.sources import Examples, load_source
-from tlkit.data.split import content_hash, divide
+from tlkit.data.split import divide
 from tlkit.display import few, say
 from tlkit.errors import InvalidInput
-from tlkit.progress import Progress
-from tlkit.untrusted import available_memory
-
-NAMED = 10  # damaged examples that are printed; a run logs all
-TOGETHER = 16  # examples that a thread opens at a time
-SHARE = 0.4  # of the available memory, to fill with decoded examples or their features at most
-
-
-class _Opened(NamedTuple):
-    """The examples of a source after each was opened once."""
-
-    stored: np.ndarray | list[Content]  # decoded values, (n, *shape), where they fit into memory, else contents
-    hashes: list[str]  # "" where an example cannot be decoded
-    set_aside: list[str]  # examples that cannot be decoded, each with the reason
-    reading: Reading  # with the value that is white in all of them
-    notes: list[str]  # what was found out and taken for granted
 
 
 def load(
@@ -56,6 +40,7 @@ def load(
     check: bool = True,
     memory: int | None = None,
     together: Callable[[Photos], Iterable[tuple[int, int]]] | None = None,
+    quiet: bool = False,
 ) -> Splits:
     """Load, check and split labeled photos, sounds or arrays.
 
@@ -94,6 +79,7 @@ def load(
         memory: Maximum bytes of decoded examples in memory; beyond it, examples are decoded again in every epoch. By
             default 40 % of the available memory.
         together: Finds pairs of examples that must be in one split, by their positions, such as near copies.
+        quiet: Print no warnings: the result has them.
 
     Returns:
         The examples of each split, with the names of the classes.
@@ -124,63 +110,51 @@ def load(
             white=white,
         )
     shape, rate = _shape(examples, Framing(size, channels, seconds))
-    _warn(*examples.notes)
-    reading = _reading(examples, resize, white)
-    stored, hashes, set_aside, reading, notes = _open(examples, shape, reading, check, strict, memory)
-    good = [i for i, hash_ in enumerate(hashes) if hash_]
-    if not good:
-        raise InvalidInput(f"none of the {len(hashes)} {examples.kind} can be decoded: {few(set_aside, 3)}")
-    labels = label_array(examples.labels)
 
-    def photos(rows: list[int], units: list[str] | None = None) -> Photos:
-        return Photos(
-            names=[examples.names[i] for i in rows],
-            hashes=[hashes[i] for i in rows],
-            labels=labels[rows],
-            shape=shape,
-            stored=stored,
-            rows=np.array(rows, int),
-            kind=examples.kind,
-            reading=reading,
-            given_groups=[examples.groups[i] for i in rows] if examples.groups else None,
-            units=units,
-        )
+    def warn(lines: Iterable[str]) -> None:
+        for line in () if quiet else lines:
+            say(line, error=True)
 
-    pairs = list(together(photos(good))) if together else []
-    joined = [f"{examples.names[good[i]]} ~ {examples.names[good[j]]}" for i, j in pairs]
+    warn(examples.notes)
+    opened = open_examples(examples, shape, _reading(examples, resize, white), check, strict, memory)
+    warn(about_damaged(opened.set_aside, examples.kind))
+    opened = find_white(examples, shape, opened, check)
+    photos = _photos(examples, shape, opened)
+    pairs, notes = list(together(photos)) if together else [], opened.notes
     if pairs:
-        notes = [*notes, f"near copies that are kept in one split ({len(pairs):,} pairs): {few(joined)}"]
-    _warn(*notes)
+        joined = few([f"{photos.names[i]} ~ {photos.names[j]}" for i, j in pairs])
+        notes = [*notes, f"near copies that are kept in one split ({len(pairs):,} pairs): {joined}"]
+    warn(notes)
     try:
         division = divide(
-            [hashes[i] for i in good],
-            labels[good],
-            [examples.names[i] for i in good],
-            [examples.splits[i] for i in good],
+            photos.hashes,
+            photos.labels,
+            photos.names,
+            [examples.splits[row] for row in photos.rows],
             examples.classes,
             kind=examples.kind,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             val_as_test=val_as_test,
             separator=examples.separator,
-            groups=[examples.groups[i] for i in good] if examples.groups else None,
+            groups=photos.given_groups,
             together=pairs,
         )
     except InvalidInput as error:
-        _warn(*getattr(error, "__notes__", []))
+        warn(getattr(error, "__notes__", []))
         raise
-    _warn(*division.warnings)
+    warn(division.warnings)
+    photos = dataclasses.replace(photos, units=division.units)
 
     def part(split: str) -> Photos:
-        here = [place for place, name in enumerate(division.splits) if name == split]
-        return photos([good[place] for place in here], [division.groups[place] for place in here])
+        return photos.select([place for place, name in enumerate(division.splits) if name == split])
 
     return Splits(
         classes=examples.classes,
         train=part("train"),
         val=part("val"),
         test=part("test") if "test" in division.splits else None,
-        set_aside=set_aside,
+        set_aside=opened.set_aside,
         warnings=examples.notes + notes + division.warnings,
         kind=examples.kind,
         rate=rate,
@@ -218,80 +192,21 @@ def _reading(examples: Examples, resize: Resize | None, white: float | None) -> 
     return Reading(resize or "squash", white)
 
 
-def _open(examples: Examples, shape: Shape, reading: Reading, check: bool, strict: bool, memory: int | None) -> _Opened:
-    """Hash every example and, if `check`, decode it; values are kept where they all fit into memory.
-
-    The white of `reading` is the setting, that of the result what holds for the whole set.
-    """
-    contents = examples.contents
-    if isinstance(contents, np.ndarray):
-        return _Opened(contents, [content_hash(array) for array in contents], [], reading, [])
-    form = file_format(examples.modality)
-    count = len(contents)
-    budget = int(SHARE * available_memory()) if memory is None else memory
-    fits = check and count * math.prod(shape) * form.dtype.itemsize <= budget
-    values = np.empty((count, *shape), form.dtype) if fits else None
-    hashes, problems = [""] * count, [""] * count
-    ranges: dict[int, bits.Range] = {}  # of those that cannot be decoded before the ranges of all are known
-
-    def look(index: int) -> None:
-        content, name = contents[index], examples.names[index]
-        try:
-            if isinstance(content, Path):
-                content = content.read_bytes()
-            value_range = form.value_range(content, name) if form.value_range else None
-            if value_range:
-                ranges[index] = value_range
-            elif check:
-                keep(index, content, reading)
-            hashes[index] = content_hash(content)
-        except (OSError, InvalidInput) as error:
-            problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
-            if strict:  # raised here, in its thread, so that no further file is opened
-                raise InvalidInput(f"{problem}; without data.strict it would be set aside") from error
-            problems[index] = problem
-
-    def keep(index: int, content: Content, how: Reading) -> None:
-        value = form.decode(content, shape, examples.names[index], how)
-        if values is not None:
-            values[index] = value
-
-    _each(look, range(count), f"opening {examples.kind}", examples.kind)
-    set_aside = [problem for problem in problems if problem]
-    if set_aside:
-        more = [f"and {len(set_aside) - NAMED:,} more"] if len(set_aside) > NAMED else []
-        _warn(
-            f"{examples.kind} set aside, because they cannot be decoded ({len(set_aside)}):", *set_aside[:NAMED], *more
-        )
-    good = [index for index in range(count) if hashes[index]]
-    notes = []
-    if form.white and examples.white is None and good:
-        names = examples.names
-        others = {names[index]: contents[index] for index in good if index not in ranges}
-        found, note = form.white({names[index]: each for index, each in ranges.items()}, others, reading.white)
-        reading, notes = reading._replace(white=found), [note] if note else []
-    # A small white is one of the photos with 8 bits too.
-    again = good if reading.white and reading.white <= bits.DIM else sorted(ranges)
-    if check and again and examples.white is None:
-        _each(lambda index: keep(index, contents[index], reading), again, f"scaling {examples.kind}", examples.kind)
-    return _Opened(contents if values is None else values, hashes, set_aside, reading, notes)
-
-
-def _each(act: Callable[[int], None], indices: Sequence[int], label: str, unit: str) -> None:
-    """Do something for each example, in several threads."""
-    # Several at a time: handing a file to a thread takes longer than reading it.
-    parts = [indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER)]
-
-    def act_on(part: Sequence[int]) -> int:
-        for index in part:
-            act(index)
-        return len(part)
-
-    with Progress(label, len(indices), unit) as progress:
-        for done in decoding_threads().map(act_on, parts):
-            progress.advance(done)
-
-
-def _warn(*lines: str) -> None:
-    for line in lines:
-        say(line, error=True)
+def _photos(examples: Examples, shape: Shape, opened: Opened) -> Photos:
+    """Those of the examples that can be decoded, of all splits."""
+    good = [i for i, hash_ in enumerate(opened.hashes) if hash_]
+    if not good:
+        problems = few(opened.set_aside, 3)
+        raise InvalidInput(f"none of the {len(opened.hashes)} {examples.kind} can be decoded: {problems}")
+    every = Photos(
+        names=examples.names,
+        hashes=opened.hashes,
+        labels=label_array(examples.labels),
+        shape=shape,
+        stored=opened.stored,
+        rows=np.arange(len(opened.hashes)),
+        kind=examples.kind,
+        reading=opened.reading,
+        given_groups=examples.groups,
+    )
+    return every.select(good)

@@ -52,7 +52,14 @@ class Photos:
     @property
     def groups(self) -> list[str]:
         """What a cross-validation must not divide: the unit of each example, its group, or else its hash."""
-        return self.units or self.given_groups or self.hashes
+        if self.units or not self.given_groups:
+            return self.units or self.hashes
+        return [group or hash_ for group, hash_ in zip(self.given_groups, self.hashes, strict=True)]
+
+    @property
+    def grouping(self) -> list[str] | None:
+        """The `groups`, between which alone examples are independent; None where the data have none."""
+        return self.groups if self.given_groups else None
 
     @property
     def dtype(self) -> np.dtype:
@@ -88,6 +95,46 @@ class Photos:
         for _ in decoding_threads().map(fill, range(len(indices)), indices):
             pass
         return values
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Photos:
+        """Return the examples at some positions, in that order.
+
+        >>> Photos.of(np.zeros((3, 8, 8, 1), np.uint8), [0, 1, 1]).select([2, 0]).names
+        ['2', '0']
+        """
+        indices = np.asarray(indices, int)
+
+        def some(values: list[str] | None) -> list[str] | None:
+            return values and [values[index] for index in indices]
+
+        return dataclasses.replace(
+            self,
+            names=[self.names[index] for index in indices],
+            hashes=[self.hashes[index] for index in indices],
+            labels=self.labels[indices],
+            rows=self.rows[indices],
+            given_groups=some(self.given_groups),
+            units=some(self.units),
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Photos]) -> Photos:
+        """Return the examples of several splits of the same `Splits`, one split after the other."""
+        first, *_ = parts
+
+        def together(name: str) -> list[str] | None:
+            lists = [getattr(part, name) for part in parts]
+            return None if None in lists else [value for values in lists for value in values]
+
+        return dataclasses.replace(
+            first,
+            names=[name for part in parts for name in part.names],
+            hashes=[hash_ for part in parts for hash_ in part.hashes],
+            labels=np.concatenate([part.labels for part in parts]),
+            rows=np.concatenate([part.rows for part in parts]),
+            given_groups=together("given_groups"),
+            units=together("units"),
+        )
 
     @staticmethod
     def of(images: np.ndarray, labels: Sequence[int] | np.ndarray, names: Sequence[str] | None = None) -> Photos:
@@ -144,6 +191,11 @@ class Splits:
     near_copies: Sequence[tuple[int, int, float]] = ()
 
     @property
+    def by_name(self) -> dict[str, Photos]:
+        """The splits that there are: `train`, `val` and, perhaps, `test`."""
+        return {"train": self.train, "val": self.val} | ({"test": self.test} if self.test else {})
+
+    @property
     def reading(self) -> Reading:
         """How the examples are decoded, as a model that learned from them must decode others."""
         return self.train.reading
@@ -161,12 +213,11 @@ class Splits:
     def manifest(self) -> list[Row]:
         """Return one row for each example, sorted."""
         rows = []
-        for split, photos in (("train", self.train), ("val", self.val), ("test", self.test)):
-            if photos:
-                labels = named(photos.labels, self.classes, self.separator)
-                groups = photos.given_groups or [""] * len(photos)
-                each = zip(photos.hashes, photos.names, labels, groups, strict=True)
-                rows += [Row(hash_, name, label, split, group) for hash_, name, label, group in each]
+        for split, photos in self.by_name.items():
+            labels = named(photos.labels, self.classes, self.separator)
+            groups = photos.given_groups or [""] * len(photos)
+            each = zip(photos.hashes, photos.names, labels, groups, strict=True)
+            rows += [Row(hash_, name, label, split, group) for hash_, name, label, group in each]
         return sorted(rows)
 
     @functools.cached_property
@@ -175,8 +226,8 @@ class Splits:
         rows: dict[str, list[Row]] = {}
         for row in self.manifest():
             rows.setdefault(row.split, []).append(row)
-        order = [split for split in ("train", "val", "test") if split in rows]
-        return {split: (len(rows[split]), hashlib.sha256(self._csv(rows[split])).hexdigest()) for split in order}
+        digests = {split: hashlib.sha256(self._csv(lines)).hexdigest() for split, lines in rows.items()}
+        return {split: (len(rows[split]), digests[split]) for split in self.by_name if split in rows}
 
     @functools.cached_property
     def digest(self) -> str:

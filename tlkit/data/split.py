@@ -25,7 +25,7 @@ class Division(NamedTuple):
 
     splits: list[str | None]  # "train", "val", "test"; None for an example taken out because of a leak
     warnings: list[str]  # one line each
-    groups: list[str]  # what must stay together: the unit of each example, see `tlkit.data.units`
+    units: list[str]  # name of the unit of each example: what must stay together, see `tlkit.data.units`
 
 
 def content_hash(content: bytes | np.ndarray) -> str:
@@ -143,12 +143,13 @@ def divide(
         given, shares = ["train"] * len(hashes), {"val": val_fraction, "test": test_fraction}
     elif present == {"train", "test"}:
         shares = {"val": val_fraction}
+    together = list(together)
     found = units(hashes, groups, together)
     divided = Divided(list(given), given, shares, np.asarray(labels), classes, names, hashes, groups, found, kind)
     several = divided.labels.ndim == 2
     odd = "whose copies have other labels" if several else "with several labels"
     warnings = _contradictions(hashes, named(labels, classes, separator), names, f"{kind} {odd}")
-    warnings += _connected(divided) + _remove_leaks(divided)
+    warnings += _connected(divided, bool(together)) + _remove_leaks(divided)
     if shares:
         _place(divided)
         warnings += [] if several else _keep_each_class(divided)
@@ -172,11 +173,18 @@ def _check_given(present: set[str], val_as_test: bool) -> None:
         )
 
 
-def _connected(divided: Divided) -> list[str]:
-    """A warning about groups that became one unit."""
+def _connected(divided: Divided, paired: bool) -> list[str]:
+    """Warnings about groups that became one unit, and about near copies of which most are one."""
     joined = [" = ".join(groups) for groups in divided.units.joined]
     what = f"groups that share {divided.kind}, and are kept together"
-    return [f"{what} ({len(joined)}): {few(joined)}"] if joined else []
+    lines = [f"{what} ({len(joined)}): {few(joined)}"] if joined else []
+    largest, total = max(Counter(divided.units.names).values(), default=0), len(divided.names)
+    if paired and not divided.groups and total >= 10 and 4 * largest > total:
+        lines.append(
+            f"{largest:,} of {total:,} {divided.kind} are kept together as near copies of near copies: if they are of "
+            "one layout, as X-rays and letters are, they may be no copies; look at the pairs that inspect finds"
+        )
+    return lines
 
 
 def _remove_leaks(divided: Divided) -> list[str]:

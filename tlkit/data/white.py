@@ -89,6 +89,11 @@ def _of_more_bits(ranges: Mapping[str, Range], others: int, given: float | None)
                 f"{what}, which do not show which value is white: say it by data.white, such as {_example(high)}"
             )
         given, line = white, f"{what}: {number(white)} is taken as white; data.white says otherwise"
+        low = float(np.quantile([each.high for each in ranges.values()], 0.25, method="lower"))
+        if (white_of(low, kinds == {True}) or white) < white:
+            line += (
+                f". But a quarter of them end at {number(low)} or below: have these other depths, or others odd values?"
+            )
     if others:
         line += f". Mixed with {others:,} of 8 bits, where 255 is white"
     return float(given), line
@@ -161,4 +166,6 @@ def _files(count: int) -> str:
 
 def _example(high: float) -> str:
     """The least usual value of white that is not below the largest value."""
+    if 16 <= high <= DIM:  # classes of pixels, or a few levels of gray
+        return f"{high:.0f}"
     return f"{next((2**depth - 1 for depth in (1, 4, *DEPTHS, 24, 32) if high < 2**depth), high):.0f}"

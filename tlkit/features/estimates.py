@@ -12,7 +12,7 @@ import keras
 
 from tlkit import arithmetic, runtime
 from tlkit.data import NamedExamples
-from tlkit.data.loading import SHARE
+from tlkit.data.opening import SHARE
 from tlkit.features.extractor import Extractor
 from tlkit.features.store import GB
 from tlkit.untrusted import available_memory

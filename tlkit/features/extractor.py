@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from tlkit.data import NamedExamples, images
-from tlkit.data.loading import SHARE
+from tlkit.data.opening import SHARE
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.features import engines

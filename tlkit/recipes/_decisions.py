@@ -84,7 +84,7 @@ def fill_in(config: configs.Recipe | configs.TrainGraph) -> list[Decision]:
         decisions.append(
             Decision("precision", runtime.best_precision(), f"the best for a {runtime.device()[0].upper()}")
         )
-    if isinstance(config, configs.FeatureExtraction | configs.Finetune):
+    if isinstance(config, configs.FeatureExtraction | configs.Finetune | configs.Inspect):
         decisions += _of_backbone(config, embedded=config.data.origin == "embedded")
     return decisions
 
@@ -140,10 +140,14 @@ def located(data: AnyData) -> AnyData:
     return dataclasses.replace(data, path=data.path and os.path.abspath(data.path), **origin)  # type: ignore[arg-type]
 
 
-def _of_backbone(config: configs.FeatureExtraction | configs.Finetune, embedded: bool) -> list[Decision]:
+def _of_backbone(
+    config: configs.FeatureExtraction | configs.Finetune | configs.Inspect, embedded: bool
+) -> list[Decision]:
     from tlkit import backbones
 
     name, weights = config.backbone.name, config.backbone.weights
+    if name == "none" and isinstance(config, configs.Inspect):
+        return []
     if name == "auto":
         name = "LetterNet" if embedded else "MobileNetV2"
     row = backbones.row(name)

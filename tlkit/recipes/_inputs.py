@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tlkit import config as configs
 from tlkit.display import called, few, say, shown
 from tlkit.errors import InvalidInput, Undecodable
+from tlkit.recipes import _summary
 
 if TYPE_CHECKING:
     from tlkit import data, features
@@ -102,21 +103,33 @@ def splits(
     examples: data.Examples,
     shape: Sequence[int | None] | None = None,
     check: bool = True,
+) -> data.Splits:
+    """Read, check and split what was listed, and say what there is; see `load`."""
+    loaded = load(config, examples, shape, check)
+    say(summary(loaded))
+    return loaded
+
+
+def load(
+    config: configs.Data,
+    examples: data.Examples,
+    shape: Sequence[int | None] | None = None,
+    check: bool = True,
     quiet: bool = False,
 ) -> data.Splits:
-    """Read, check and split what was listed, and say what there is.
+    """Read, check and split what was listed.
 
     Args:
         config: Where the data are, and how they are split.
         examples: What was listed.
         shape: Height, width and channels of photos; by default their own.
         check: Look at every example before training, so that damaged ones are named and set aside.
-        quiet: Say nothing.
+        quiet: Print no warnings.
     """
     from tlkit import data
 
     height, width, channels = shape or (None, None, None)
-    loaded = data.load(
+    return data.load(
         examples,
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
@@ -128,31 +141,30 @@ def splits(
         channels=channels,
         resize=config.resize,
         check=check,
-        together=_near_copies if config.near_copies == "together" else None,
+        together=_near_pairs if config.near_copies == "together" else None,
+        quiet=quiet,
     )
-    if not quiet:
-        say(f"{summary(loaded)}; {' x '.join(map(str, loaded.train.shape))}")
-    return loaded
 
 
-def _near_copies(photos: data.Photos) -> list[tuple[int, int]]:
+def _near_pairs(photos: data.Photos) -> list[tuple[int, int]]:
     from tlkit.inspection import near_copies
 
     return [(first, second) for first, second, _ in near_copies.within(photos)]
 
 
 def summary(splits: data.Splits) -> str:
-    """Say how many examples each split has, of how many groups if there are any, and how many classes there are."""
+    """Say what the data are: the classes, the examples and groups of each split, and what is left out."""
+    from tlkit import inspection
+
     counts = {"training": splits.train, "validation": splits.val, "test": splits.test}
-    sizes = ", ".join(f"{len(part.labels):,} {name}{_groups(part)}" for name, part in counts.items() if part)
-    return f"{splits.kind}: {sizes}; {len(splits.classes)} classes"
-
-
-def _groups(part: data.Photos) -> str:
-    if not part.given_groups:
-        return ""
-    count = len(set(part.given_groups) - {""})
-    return f" of {count:,} group{'s' if count != 1 else ''}"
+    sizes = ", ".join(
+        _summary.counted(len(part), name, len(set(part.grouping)) if part.grouping else None)
+        for name, part in counts.items()
+        if part
+    )
+    classes, *left_out = inspection.brief(inspection.of_splits(splits))
+    shape = " x ".join(map(str, splits.train.shape))
+    return "\n".join([classes, f"{splits.kind}: {sizes}; {shape}", *left_out])
 
 
 def scored(splits: data.Splits) -> tuple[str, data.Photos]:
@@ -177,8 +189,7 @@ def split_features(
 
     def extract(check: bool) -> tuple[data.Splits, list[features.Features]]:
         loaded = splits(config, examples, shape, check=check)
-        parts = [part for part in (loaded.train, loaded.val, loaded.test) if part is not None]
-        return loaded, activations.extract(extractor, *parts[:count])
+        return loaded, activations.extract(extractor, *list(loaded.by_name.values())[:count])
 
     try:
         return extract(check=False)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlkit import config as configs
-from tlkit.display import few, say, shown
-from tlkit.recipes import _inputs
+from tlkit.display import few, say
+from tlkit.recipes import _inputs, _summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,11 +44,11 @@ def look(config: configs.Data, splits: data.Splits, parts: Sequence[Features] | 
         return splits
     names, others = scored.names, _others(splits).names
     pairs = [f"{names[first]} ~ {others[second]}" for first, second, _ in found]
-    has, which = ("has", "that has none") if len(found) == 1 else ("have", "that have none")
+    has = "has" if len(found) == 1 else "have"
     warning = (
         f"{len(found):,} of {len(scored):,} {split} {splits.kind} {has} a near copy among the "
-        f"{'training and validation' if splits.test else 'training'} {splits.kind}, such as {few(pairs, 2)}: look at "
-        f"near_copies.png and at the score on those {which}; --data.near_copies together keeps near copies in one split"
+        f"{'training and validation' if splits.test else 'training'} {splits.kind}: {few(pairs, 2)}; "
+        "--data.near_copies together keeps near copies in one split"
     )
     say(warning, error=True)
     return dataclasses.replace(splits, warnings=[*splits.warnings, warning], near_copies=found)
@@ -56,20 +56,10 @@ def look(config: configs.Data, splits: data.Splits, parts: Sequence[Features] | 
 
 def _others(splits: data.Splits) -> data.Photos:
     """The photos that are not scored: those to train on, and to choose the epoch by if others are scored."""
-    import numpy as np
+    from tlkit import data
 
-    train, val = splits.train, splits.val
-    if not splits.test:
-        return train
-    return dataclasses.replace(
-        train,
-        names=train.names + val.names,
-        hashes=train.hashes + val.hashes,
-        labels=np.concatenate([train.labels, val.labels]),
-        rows=np.concatenate([train.rows, val.rows]),
-        given_groups=None,
-        units=None,
-    )
+    *others, _ = splits.by_name.values()
+    return data.Photos.joined(others)
 
 
 def add(fit: Fit, splits: data.Splits, scores: evaluation.Scores, rest: evaluation.Scores | None) -> None:
@@ -85,7 +75,7 @@ def add(fit: Fit, splits: data.Splits, scores: evaluation.Scores, rest: evaluati
     fit.metrics[f"{split}_near_copies"] = count
     fit.pictures["near_copies.png"] = _picture(splits)
     if rest is None:
-        fit.lines.append(f"near copies: no {split} score without the {count:,} {splits.kind} that have one")
+        fit.under.append(f"near copies: no {split} score without the {count:,} {splits.kind} that have one")
         return
     name, value, (low, high) = rest.headline
     known = rest.metrics(suffix="_without_near_copies")
@@ -93,8 +83,8 @@ def add(fit: Fit, splits: data.Splits, scores: evaluation.Scores, rest: evaluati
         f"{split}_{key}_without_near_copies" for key in (name.lower(), f"{name.lower()}_low", f"{name.lower()}_high")
     ]
     fit.metrics.update({key: known[key] for key in wanted if key in known})
-    spread = f"95 % interval {low:.3f} to {high:.3f}, {rest.photos:,} {splits.kind}"
-    fit.lines.insert(0, f"{split} {name:<8}  {value:.4f}  ({spread}) without the {count:,} that have a near copy")
+    spread = f"95 % interval {low:.3f} to {high:.3f}, {_summary.counted(rest.photos, splits.kind, rest.groups)}"
+    fit.under.append(f"{split} {name:<8}  {value:.4f}  ({spread}) without the {count:,} that have a near copy")
 
 
 def _picture(splits: data.Splits) -> Figure:
@@ -102,13 +92,14 @@ def _picture(splits: data.Splits) -> Figure:
     import numpy as np
 
     from tlkit import plots
+    from tlkit.inspection.text import shortened
 
     (split, scored), others = _inputs.scored(splits), _others(splits)
     pairs = splits.near_copies[:DRAWN]
     firsts = scored.read([first for first, _, _ in pairs])
     seconds = others.read([second for _, second, _ in pairs])
     photos = [photo for pair in zip(firsts, seconds, strict=True) for photo in pair]
-    texts = [_end(name) for i, j, _ in pairs for name in (scored.names[i], others.names[j])]
+    texts = [shortened(name, 22) for i, j, _ in pairs for name in (scored.names[i], others.names[j])]
     across = 2 * min(len(pairs), 4)
     missing = -len(photos) % across
     photos += [np.full_like(photos[0], 255)] * missing
@@ -117,8 +108,3 @@ def _picture(splits: data.Splits) -> Figure:
     title = f"{len(splits.near_copies):,} of {len(scored):,} {split} {splits.kind} have a near copy"
     heads = [split, "near copy"] * (across // 2)
     return plots.sheet([photos[i : i + across] for i in rows], heads, [texts[i : i + across] for i in rows], title)
-
-
-def _end(name: str, most: int = 22) -> str:
-    name = shown(name)
-    return name if len(name) <= most else f"…{name[1 - most :]}"

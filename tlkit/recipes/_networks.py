@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tlkit.recipes._jobs import Trial
 
 
-def backbone(config: configs.FeatureExtraction | configs.Finetune) -> keras.Model:
+def backbone(config: configs.FeatureExtraction | configs.Finetune | configs.Inspect) -> keras.Model:
     """Build the pretrained network at the size that the photos will have."""
     from tlkit import backbones
 
@@ -40,7 +40,10 @@ def classifier(config: configs.Finetune, examples: data.Examples) -> keras.Model
 
 
 def extractor(
-    config: configs.FeatureExtraction | configs.Finetune, frozen: keras.Model, cut: str, dtype: str = "float32"
+    config: configs.FeatureExtraction | configs.Finetune | configs.Inspect,
+    frozen: keras.Model,
+    cut: str,
+    dtype: str = "float32",
 ) -> features.Extractor:
     """Make what computes the outputs of a frozen part of the network, which ends at `cut`."""
     from tlkit import features

@@ -30,13 +30,15 @@ class Fit(NamedTuple):
         parts: Seconds of training, by what was done.
         metrics: Metrics for MLflow, by name.
         pictures: Figures for MLflow, by file name.
-        lines: Lines of the summary.
+        under: Lines of the summary that stand directly under the score.
+        lines: Other lines of the summary.
         chosen_by_val: Whether the validation examples chose the weights, so that their score is no test score.
     """
 
     parts: dict[str, float]
     metrics: dict[str, float]
     pictures: dict[str, Figure]
+    under: list[str]
     lines: list[str]
     chosen_by_val: bool
 
@@ -79,6 +81,7 @@ def of_training(job: Job[Any], history: training.History) -> Fit:
             "best_val_accuracy": best["val_accuracy"],
         },
         pictures={"learning_curves.png": plots.learning_curves(history.epochs, best["epoch"])},
+        under=[],
         lines=[f"kept  epoch {best['epoch']} of {len(history.epochs)}, phase {best['phase']}"],
         chosen_by_val=True,
     )
@@ -111,6 +114,7 @@ def of_solving(
             "nearest_neighbours_accuracy": nearest,
         },
         pictures={"regularization.png": plots.regularization(probe.tried, row.l2)},
+        under=[],
         lines=[
             f"l2    {row.l2:.2g}, the best of {len(probe.tried)} strengths by cross-validation on {len(labels):,} "
             f"photos: accuracy {row.accuracy:.3f} ({_summary.always(classes, majority, constant, digits=3)})",
@@ -169,7 +173,7 @@ def evaluate(
         probabilities[keep],
         part.labels[keep],
         train_labels=splits.train.labels,
-        groups=np.array(part.given_groups)[keep] if part.given_groups else None,
+        groups=np.array(part.grouping)[keep] if part.grouping else None,
         positive=_inputs.find_positive(job.config.positive, splits.classes, splits.multi_label),
     )
 
@@ -185,9 +189,7 @@ def score(
     scores = evaluate(job, splits, probabilities)
     if splits.near_copies:
         _near_copies.add(fit, splits, scores, _score_without_near_copies(job, splits, probabilities))
-    table = predictions.table(
-        split, part.names, part.hashes, part.labels, probabilities, splits.classes, part.given_groups
-    )
+    table = predictions.table(split, part.names, part.hashes, part.labels, probabilities, splits.classes, part.grouping)
     fit.pictures["worst_mistakes.png"] = plots.mistakes(
         part.read,
         table["label"],

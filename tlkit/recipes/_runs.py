@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import config as configs
 from tlkit import untrusted
 from tlkit.display import shown
-from tlkit.recipes import _networks, _resume
+from tlkit.recipes import _inspection, _networks, _resume
 
 if TYPE_CHECKING:
     import filelock
@@ -82,6 +82,7 @@ def _resumed(job: Job[Any], interrupted: _resume.Interrupted, described: dict[st
 @contextlib.contextmanager
 def _new(job: Job[Any], splits: data.Splits | graph.Graph, described: dict[str, str]) -> Iterator[tracking.Run]:
     from tlkit import tracking
+    from tlkit.data import graph
     from tlkit.training import checkpoints
 
     config = job.config
@@ -92,6 +93,8 @@ def _new(job: Job[Any], splits: data.Splits | graph.Graph, described: dict[str, 
         log_config(config)
         log_decisions(job)
         log_data(config.data, splits)
+        if not isinstance(splits, graph.Graph):
+            _inspection.log(splits, dataset_name(config.data))
         if job.resumable:
             started_with = {"asked": job.asked, "config": dataclasses.asdict(config), "digest": splits.digest}
             unfinished = checkpoints.begin(run.run_id, recipe=job.recipe, **started_with)

@@ -118,7 +118,7 @@ def finish(search: Search, parent: tracking.Run) -> Best:
         experiment_id=parent.experiment_id,
         model_uri=logged.model_uri,
         registered=logged.registered,
-        groups=len(set(part.given_groups)) if part.given_groups else None,
+        groups=len(set(part.grouping)) if part.grouping else None,
         baseline=_baseline(splits, logged.metrics.get(f"{split}_majority_accuracy")),
     )
     _write_recipe(search, winner, best, len(ranked))
@@ -147,7 +147,7 @@ def _split(winner: _Winner) -> data.Splits:
     """Split the data as the best trial did."""
     config, size = winner.config, winner.config.data.image_size
     shape = (size, size, winner.model.input_shape[-1]) if size else None
-    return _inputs.splits(config.data, _inputs.listed(config.data), shape, quiet=True)
+    return _inputs.load(config.data, _inputs.listed(config.data), shape)
 
 
 def _find_logged(parent: tracking.Run) -> _Logged | None:

@@ -84,6 +84,8 @@ def of_positive(scores: evaluation.Scores, classes: Sequence[str], quote: Callab
     metrics, name = scores.metrics(), quote(cut(shown(classes[scores.positive]), 40))
     names = ("precision", "recall", "average_precision")
     values = {each: metrics.get(f"{scores.split}_{each}", math.nan) for each in names}
+    if not scores.confusion[scores.positive].any():
+        return f"precision and recall of {name} are unknown: no example has that label"
     return ", ".join(f"{each.replace('_', ' ')} {value:.3f}" for each, value in values.items()) + f" of {name}"
 
 
@@ -99,6 +101,8 @@ def _print_scores(job: Job[Any], result: Result) -> None:
     say(f"  {scores.split} {headline:<8}  {score:.4f}  ({spread})")
     if result.fit.is_optimistic(scores):
         say("                     these examples also chose the epoch, so this is not a test score")
+    for line in result.fit.under:
+        say(f"  {line}")
     if scores.unequal:
         say(f"  {scores.split} balanced accuracy  {scores.balanced_accuracy:.4f}  (mean recall of the classes)")
     if scores.auc is not None:

@@ -110,7 +110,7 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
             name=name,
             backbone=config.backbone,
             accuracy=float(right.mean()),
-            interval=evaluation.accuracy_interval(right, groups if splits.train.given_groups else None),
+            interval=evaluation.accuracy_interval(right, groups if splits.train.grouping else None),
             nearest=probes.nearest_neighbours(values, labels, groups=groups, seed=config.seed),
             logme=probes.logme(values, labels),
             seconds=time.perf_counter() - began,

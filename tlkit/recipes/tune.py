@@ -99,7 +99,7 @@ def _check_data(config: Tune, decided: _search.Tuned) -> None:
     side = decided.data.image_size or (None if config.data.origin == "embedded" else 32)
     shape = (side, side, 3) if side and examples.modality.resized else None
     _inputs.check(decided, examples)
-    say(_inputs.summary(_inputs.splits(decided.data, examples, shape, check=False, quiet=True)))
+    _inputs.splits(decided.data, examples, shape, check=False)
 
 
 @contextlib.contextmanager

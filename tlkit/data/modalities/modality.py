@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tlkit.data.bits import Range
-from tlkit.data.images import RESIZES, Content, Resize
+from tlkit.data.images import Content
+from tlkit.data.resizing import RESIZES, Resize
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
 

@@ -10,8 +10,9 @@ import numpy as np
 from tlkit.data.sources.archives import npz, npz_arrays
 from tlkit.data.sources.datasets import tfds
 from tlkit.data.sources.examples import SPLITS, Examples, split_word
+from tlkit.data.sources.files import Files
 from tlkit.data.sources.folders import folder
-from tlkit.data.sources.tables import Files, csv_file
+from tlkit.data.sources.tables import csv_file
 from tlkit.errors import InvalidInput
 
 __all__ = [

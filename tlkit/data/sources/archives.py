@@ -12,6 +12,7 @@ import numpy as np
 from tlkit import untrusted
 from tlkit.data import modalities
 from tlkit.data.sources import pixels
+from tlkit.data.sources.class_names import minus_one
 from tlkit.data.sources.examples import Examples, one_label_each
 from tlkit.data.sources.pixels import Arrays
 from tlkit.display import few
@@ -45,8 +46,18 @@ def npz(path: str | Path, white: float | None = None) -> Examples:
     if len({part.shape[1:] for part in labels.values()}) > 1:
         shapes = few([f"{split}_labels {part.shape}" for split, part in labels.items()])
         raise InvalidInput(f"{path}: {shapes}: give the same columns in every split")
+    places = {split: np.arange(len(part)) for split, part in images.items()}
     all_labels = np.concatenate(list(labels.values()))
     multi_label = all_labels.ndim == 2
+    unlabelled: list[str] = []
+    if not multi_label and minus_one([str(value) for value in np.unique(all_labels)]):
+        unlabelled = [f"{split}/{i:06}" for split, part in labels.items() for i in np.flatnonzero(part == -1)]
+        notes.append(
+            f"left out, because the label is -1 ({len(unlabelled)} of {len(all_labels)}): {few(unlabelled, 3)}"
+        )
+        places = {split: np.flatnonzero(part != -1) for split, part in labels.items()}
+        images = {split: part[places[split]] for split, part in images.items()}
+        all_labels = all_labels[all_labels != -1]
     if multi_label:
         classes, positions = [str(column) for column in range(all_labels.shape[1])], all_labels
         notes += one_label_each(all_labels, "give integers, (n,)")
@@ -58,7 +69,7 @@ def npz(path: str | Path, white: float | None = None) -> Examples:
     parts = list(images.values())
     modality = modalities.of_arrays(parts[0])
     return Examples(
-        names=[f"{split}/{i:06}" for split, part in images.items() for i in range(len(part))],
+        names=[f"{split}/{i:06}" for split, part in places.items() for i in part],
         labels=positions,
         classes=classes,
         splits=[split for split, part in images.items() for _ in part],
@@ -66,6 +77,7 @@ def npz(path: str | Path, white: float | None = None) -> Examples:
         notes=notes,
         kind=modality.name,
         separator=SEPARATOR if multi_label else None,
+        left_out={"no label": unlabelled} if unlabelled else {},
         white=white,
     )
 

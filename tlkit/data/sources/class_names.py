@@ -15,17 +15,18 @@ MISSING = frozenset(
 """Labels that stand for none, as pandas, R and Excel write them. `none` is not among them: it is a class of some."""
 
 _BLANKS = re.compile("[ \\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+_INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"  # soft hyphen, zero-width blanks and joiners, byte order mark
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _MINUS_ONE = re.compile(r"-1(\.0*)?")
 
 
 def class_name(text: str) -> str:
-    """Return a class name in Unicode's form NFC, with ordinary single blanks, and none at its ends.
+    """Return a class name in Unicode's form NFC, with ordinary single blanks, and no invisible letter at its ends.
 
     >>> class_name(" cafe\\u0301\\u00a0 noir ")
     'café noir'
     """
-    return _BLANKS.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
+    return _BLANKS.sub(" ", unicodedata.normalize("NFC", text)).strip(f" {_INVISIBLE}")
 
 
 def minus_one(labels: Collection[str]) -> str | None:
@@ -41,7 +42,7 @@ def minus_one(labels: Collection[str]) -> str | None:
 
 
 def nearly_equal(classes: Sequence[str]) -> list[str]:
-    """Return a note about classes whose names differ in case, as numbers, or in blanks, `-` and `_` alone.
+    """Return a note about classes whose names differ only in case, blanks, `-`, `_`, invisible letters, or as numbers.
 
     >>> nearly_equal(["1", "1.0", "Cat", "cat", "sea lion"])
     ['classes with nearly equal names (2): 1 = 1.0, Cat = cat; they stay apart: if they are one, give them one name']
@@ -49,7 +50,8 @@ def nearly_equal(classes: Sequence[str]) -> list[str]:
     alike = defaultdict(list)
     for name in classes:
         number = _NUMBER.fullmatch(name)
-        alike[repr(float(name)) if number else re.sub("[ _-]+", " ", name.casefold())].append(name)
+        seen = unicodedata.normalize("NFKC", re.sub(f"[{_INVISIBLE}]", "", name)).casefold()
+        alike[repr(float(name)) if number else re.sub("[ _-]+", " ", seen)].append(name)
     pairs = [" = ".join(names) for names in alike.values() if len(names) > 1]
     if not pairs:
         return []

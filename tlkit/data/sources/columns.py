@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,8 +26,8 @@ OTHER_NAMES = {
 ABOUT_GROUPS = frozenset(("patient", "patient_id", "subject", "subject_id", "lesion_id", "video", "video_id"))
 """Columns, in small letters, that are likely to hold groups; they are not taken without the user's word."""
 
-_YES = frozenset(("true", "1", "yes"))
-_NO = frozenset(("false", "0", "no"))
+_YES = frozenset(("true", "1", "1.0", "yes"))
+_NO = frozenset(("false", "0", "0.0", "no"))
 
 
 class Columns(NamedTuple):
@@ -36,14 +37,15 @@ class Columns(NamedTuple):
     label: int
     split: int | None
     group: int | None
-    booleans: str | None  # the split that "true" stands for, where the column of splits holds true and false
+    booleans: tuple[str, str] | None  # the splits of "true" and "false", where the column of splits holds these
     notes: list[str]
 
     def split_of(self, text: str) -> str | None:
         """The split that a cell names, or None."""
         if self.booleans is None:
             return split_word(text)
-        return self.booleans if text.lower() in _YES else "train" if text.lower() in _NO else None
+        yes, no = self.booleans
+        return yes if text.lower() in _YES else no if text.lower() in _NO else None
 
 
 def known(header: Sequence[str]) -> int:
@@ -70,7 +72,7 @@ def find_columns(where: str, table: Table, given: Mapping[str, str], separator: 
         InvalidInput: there is no column for paths or labels, or there are several for one purpose.
     """
     header = [name.strip() for name in table.header]
-    path, label = (_required(where, header, role, given) for role in ("path", "label"))
+    path, label = _required(where, header, given)
     split, group = (_called(where, header, role, given) for role in ("split", "group"))
     values = _split_columns(table, (path, label))
     if split is None:
@@ -85,17 +87,23 @@ def find_columns(where: str, table: Table, given: Mapping[str, str], separator: 
     return Columns(path, label, split, group, None if split is None else values.get(split), notes)
 
 
-def _required(where: str, header: Sequence[str], role: str, given: Mapping[str, str]) -> int:
-    """The column for paths or labels."""
-    place = _called(where, header, role, given)
-    if place is None:
-        place = _only(where, header, role, [i for i, name in enumerate(header) if _plain(name) in OTHER_NAMES[role]])
-    if place is None:
+def _required(where: str, header: Sequence[str], given: Mapping[str, str]) -> list[int]:
+    """The columns for paths and labels."""
+    found: dict[str, int] = {}
+    for role in ("path", "label"):
+        place = _called(where, header, role, given)
+        if place is None:
+            others = [i for i, name in enumerate(header) if _plain(name) in OTHER_NAMES[role]]
+            place = _only(where, header, role, others)
+        if place is not None:
+            found[role] = place
+    if missing := [role for role in ("path", "label") if role not in found]:
+        names = ", ".join(f"{role}: NAME" for role in missing)
         raise InvalidInput(
-            f"{where}: no column {role!r} among {cut(str(header), 300)}: give a header path,label[,split], or say "
-            f"which it is with --data.columns '{{{role}: NAME}}'"
+            f"{where}: no column {missing[0]!r} among {cut(str(header), 300)}: give a header path,label[,split], or "
+            f"say which it is with --data.columns '{{{names}}}'"
         )
-    return place
+    return [found["path"], found["label"]]
 
 
 def _called(where: str, header: Sequence[str], role: str, given: Mapping[str, str]) -> int | None:
@@ -130,31 +138,39 @@ def _only(where: str, header: Sequence[str], role: str, found: Sequence[int]) ->
     return found[0] if found else None
 
 
-def _split_columns(table: Table, taken: Sequence[int]) -> dict[int, str | None]:
-    """The columns in which every value names a split; and the split that "true" stands for in those of true and false.
+def _split_columns(table: Table, taken: Sequence[int]) -> dict[int, tuple[str, str] | None]:
+    """The columns whose values name splits; and the splits that "true" and "false" stand for in those of these two.
 
-    A column such as `is_valid` of true and false is among them.
+    A column such as `is_valid` of true and false is among them. In one that is called as columns of splits are, some
+    values may be others, as in one called `split`: their rows cannot be used.
     """
     words = {i: set[str]() for i in range(len(table.header)) if i not in taken}
-    booleans = {i: set[str]() for i in words if _plain(table.header[i]).startswith("is_")}
+    booleans = {i: set[str]() for i in words if split_word(table.header[i])}
+    usual = {i for i in words if _plain(table.header[i]) in OTHER_NAMES["split"]}
+    right = Counter[int]()  # more of these values name a split than do not
     for _, cells in table.rows():
         for found, names in ((words, None), (booleans, _YES | _NO)):
             for i in list(found):
-                text = cells[i].strip().lower()
-                if text and not (text in names if names else split_word(text)):
-                    del found[i]
-                elif text:
+                text = cells[i].strip()
+                fits = text.lower() in names if names else split_word(text)
+                if names is None and i in usual and text:
+                    right[i] += 1 if fits else -1
+                if text and fits:
                     found[i].add(text)
+                elif text and not (names is None and i in usual):
+                    del found[i]
         if not words and not booleans:
             break
-    columns: dict[int, str | None] = {i: None for i, texts in words.items() if texts}
-    for i, texts in booleans.items():
-        if texts and (split := split_word(table.header[i])) in ("val", "test"):
-            columns[i] = split
+    columns: dict[int, tuple[str, str] | None] = {
+        i: None for i, texts in words.items() if texts and (i not in usual or right[i] > 0)
+    }
+    for i in [i for i, texts in booleans.items() if texts]:
+        split = split_word(table.header[i]) or ""
+        columns[i] = (split, "test" if split == "train" else "train")
     return columns
 
 
-def _ignored(header: Sequence[str], places: Mapping[str, int | None], values: Mapping[int, str | None]) -> list[str]:
+def _ignored(header: Sequence[str], places: Mapping[str, int | None], values: Mapping[int, object]) -> list[str]:
     """Notes about columns that are not used and would change the splits."""
     notes = []
     for i, name in enumerate(header):

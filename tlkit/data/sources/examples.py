@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,6 +55,20 @@ class Examples(NamedTuple):
     def encoded(self) -> bool:
         """Whether the contents are files still to be decoded, so that photos may differ in size."""
         return len(self.contents) > 0 and not isinstance(self.contents[0], np.ndarray)
+
+    def select(self, places: Sequence[int]) -> Examples:
+        """Return the examples at some positions, in that order."""
+
+        def some(values: Any) -> Any:
+            return values[places] if isinstance(values, np.ndarray) else [values[place] for place in places]
+
+        return self._replace(
+            names=some(self.names),
+            labels=some(self.labels),
+            splits=some(self.splits),
+            contents=some(self.contents),
+            groups=self.groups and some(self.groups),
+        )
 
 
 @functools.lru_cache(4096)

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from tlkit.data.images import Content
-from tlkit.data.sources.class_names import MISSING, class_name, nearly_equal
+from tlkit.data.sources.class_folders import ClassFolder, Found, find_class_folders, folders_in, walk
+from tlkit.data.sources.class_names import MISSING, minus_one, nearly_equal
 from tlkit.data.sources.examples import SPLITS, Examples, modality_of, renamed_splits, shown_names, split_word
 from tlkit.data.sources.grouping import groups_by
-from tlkit.data.sources.litter import FOLDERS, beside_photos, hidden, litter
+from tlkit.data.sources.litter import IMAGES, MASKS, beside_photos, litter
+from tlkit.data.sources.tabular import TABLES
 from tlkit.display import few, shown
 from tlkit.errors import InvalidInput
 
-
-class _ClassFolder(NamedTuple):
-    """A folder with files of one class in one split."""
-
-    split: str | None
-    name: str  # of the class
-    path: Path
-    files: list[Path]
-
-    def inner(self, file: Path) -> str:
-        """The folder directly below the class folder in which a file is; "" where there is none."""
-        parts = file.relative_to(self.path).parts
-        return parts[0] if len(parts) > 1 else ""
-
-
-class _Found(NamedTuple):
-    """What the folder of the data holds."""
-
-    class_folders: list[_ClassFolder]
-    others: list[Path]  # files beside the class folders
-    unlabelled: list[Path]  # folders of files without a class, beside folders of splits, or of the test
+LISTS = (".txt", ".json", *TABLES)
+"""Suffixes of files that may say which photos are in a split."""
 
 
 def folder(path: str | Path, group: str | None = None) -> Examples:
@@ -54,8 +36,8 @@ def folder(path: str | Path, group: str | None = None) -> Examples:
 
     Raises:
         InvalidInput: the folder is missing or has no examples, a single class, an empty class, or examples of several
-            modalities; the splits have different classes; all classes have the same subfolders; a folder cannot be
-            read; or there are no such groups.
+            modalities; val or the test has a class that train lacks; all classes have the same subfolders; a folder
+            cannot be read; or there are no such groups.
     """
     try:
         return _folder(Path(path), group)
@@ -71,7 +53,7 @@ def _folder(root: Path, group: str | None) -> Examples:
     if not root.is_dir():
         raise InvalidInput(f"data.path is {str(root)!r}: not a folder; for a list of photos use --data.source csv")
     notes: list[str] = []
-    found = _class_folders(root, notes)
+    found = find_class_folders(root, notes)
     parts, left_out, kind = _sorted_out(root, found, notes)
     parts = _inner_splits(root, parts, group, notes)
     classes = sorted({part.name for part in parts}, key=shown)  # the order that source `csv` has for the same classes
@@ -85,7 +67,7 @@ def _folder(root: Path, group: str | None) -> Examples:
         labels += [position[name]] * len(files)
         splits += [split] * len(files)
         contents += files
-    if missing := [name for name in classes if name in MISSING]:
+    if missing := [name for name in classes if name in MISSING or name == minus_one(classes)]:
         notes.append(f"classes called as if they were no label: {few(missing)}; remove their folders if they are none")
     notes += nearly_equal(classes)
     groups = groups_by(group, names, [classes[label] for label in labels], kind, notes) if group else None
@@ -103,84 +85,7 @@ def _folder(root: Path, group: str | None) -> Examples:
     )
 
 
-def _class_folders(root: Path, notes: list[str]) -> _Found:
-    """Find the class folders of all splits, with all of their files, and the files beside them."""
-    parents, unlabelled = _split_folders(root, notes)
-    classes: list[str] = []
-    class_folders: list[_ClassFolder] = []
-    others = _files(root)
-    for split, parent in parents:
-        folders = _folders(parent)
-        names = sorted({class_name(f.name) for f in folders}, key=shown)
-        if not names and split == "test" and class_folders:  # its labels are secret, as in a competition
-            unlabelled.append(parent)
-            continue
-        classes = classes or names
-        if len(names) < 2:
-            what = f"a single class, {names[0]!r}" if names else "no class folders"
-            deeper = names and len(_folders(folders[0])) > 1
-            instead = f"; did you mean --data.path {str(folders[0])!r}?" if deeper else ""
-            raise InvalidInput(
-                f"{str(parent)!r} has {what}: give two or more, each holding the photos of one class{instead}"
-            )
-        if names != classes:
-            odd = sorted(set(names) ^ set(classes))
-            raise InvalidInput(
-                f"{str(parent)!r} and {str(parents[0][1])!r} have different classes ({few(odd)}): "
-                "every split needs the same class folders"
-            )
-        others += _files(parent) if parent != root else []
-        class_folders += [_ClassFolder(split, class_name(f.name), f, list(_walk(f))) for f in folders]
-    return _Found(class_folders, others, unlabelled)
-
-
-def _split_folders(root: Path, notes: list[str]) -> tuple[list[tuple[str | None, Path]], list[Path]]:
-    """The folders that contain class folders, with their splits (`root` with None if there are none), and others.
-
-    The others stand beside folders of splits and have no folders in them, so that their files have no class.
-    """
-    folders = _folders(root)
-    of_splits = [f for f in folders if split_word(f.name)]
-    others = [f for f in folders if not split_word(f.name)]
-    if not _are_splits(of_splits, others):
-        return [(None, root)], []
-    several = sum(bool(_folders(_entered(f))) for f in of_splits) > 1  # else a class of trains stands beside others
-    if unclear := [f.name for f in others if not several or _folders(f)]:
-        raise InvalidInput(
-            f"{str(root)!r} has {few(unclear)} beside {few([f.name for f in of_splits])}: move them away"
-        )
-    named: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
-    for f in of_splits:
-        named[split_word(f.name) or ""].append(f)
-    for split, its in named.items():
-        if len(its) > 1:
-            same = few([f.name for f in its])
-            raise InvalidInput(f"{str(root)!r} has several folders for the split {split}: {same}; keep one of them")
-    notes += renamed_splits({its[0].name: split for split, its in named.items() if its})
-    return [(split, _entered(its[0])) for split, its in named.items() if its], others
-
-
-def _are_splits(of_splits: list[Path], others: list[Path]) -> bool:
-    """Whether folders with words for splits in their names are splits: classes may be called so, as may a train."""
-    inner = [{class_name(f.name) for f in _folders(_entered(folder))} for folder in of_splits]
-    if any(f.name.lower() in SPLITS for f in of_splits):
-        return not others or any(inner)
-    words = [split_word(f.name) for f in of_splits]
-    if "train" not in words or (len(words) > 1 and set(words) == {"train"} and not any(inner)):
-        return False
-    return not others or (len(inner) > 1 and len(set.intersection(*[names for names in inner if names] or [set()])) > 1)
-
-
-def _entered(path: Path) -> Path:
-    """The folder, or the one of the same name or split that alone is in it, as archives are unpacked."""
-    inner = [*_folders(path), *(f for f in _files(path) if not litter(f.relative_to(path)))]
-    if len(inner) != 1 or not inner[0].is_dir():
-        return path
-    same = inner[0].name.lower() == path.name.lower() or split_word(inner[0].name) == split_word(path.name)
-    return _entered(inner[0]) if same else path
-
-
-def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_ClassFolder], dict[str, list[str]], str]:
+def _sorted_out(root: Path, found: Found, notes: list[str]) -> tuple[list[ClassFolder], dict[str, list[str]], str]:
     """The class folders with their examples alone, the other files by what they are, and the kind of the examples."""
     left_out: dict[str, list[str]] = defaultdict(list)
 
@@ -201,13 +106,17 @@ def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_Clas
         leave_out(f, litter(f.relative_to(root)) or others)
     for i, part in enumerate(parts):
         examples = [f for f in part.files if f.suffix.lower() in suffixes]
+        needed = part.split in (None, "train")  # which class another split lacks is said once photos are divided
         for f in part.files:
             if f.suffix.lower() not in suffixes:
                 leave_out(f, others)
-        if not examples:
+        if not examples and needed:
+            full = [p.path for p in found.class_folders if any(f.suffix.lower() in suffixes for f in p.files)]
+            only = len(full) == 1 and len(folders_in(full[0])) > 1
             raise InvalidInput(
                 f"{str(part.path)!r} holds no {modality.singular} ({len(part.files)} other files): put {kind} there "
                 f"({few(sorted(suffixes), 20)}) or remove the folder"
+                + (f"; did you mean --data.path {str(full[0])!r}?" if only else "")
             )
         beside = beside_photos(examples, part.path) if kind == "photos" else {}
         for what, files in beside.items():
@@ -215,13 +124,12 @@ def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_Clas
                 leave_out(f, what)
         leaving = {f for files in beside.values() for f in files}
         parts[i] = part._replace(files=[f for f in examples if f not in leaving])
-    if ignored := left_out.get(others):
-        notes.append(f"files ignored because they are {others} ({len(ignored)}): {few(ignored)}")
-    if counts := {what: names for what, names in left_out.items() if what != others}:
-        what = ", ".join(f"{len(names)} {what}" for what, names in counts.items())
-        notes.append(f"files left out: {what} (such as {few([names[0] for names in counts.values()])})")
+    for split in {part.split: None for part in parts}:
+        if not any(part.files for part in parts if part.split == split):
+            notes.append(f"the folders of {split} hold no {kind}: the data have no such split")
+    notes += _about_left_out(left_out, others, any(part.split for part in parts))
     for path in found.unlabelled:
-        files = [f for f in _walk(path) if f.suffix.lower() in suffixes and not litter(f.relative_to(root))]
+        files = [f for f in walk(path) if f.suffix.lower() in suffixes and not litter(f.relative_to(root))]
         for f in files:
             leave_out(f, "no label")
         if files:
@@ -230,7 +138,27 @@ def _sorted_out(root: Path, found: _Found, notes: list[str]) -> tuple[list[_Clas
     return parts, dict(left_out), kind
 
 
-def _inner_splits(root: Path, parts: list[_ClassFolder], group: str | None, notes: list[str]) -> list[_ClassFolder]:
+def _about_left_out(left_out: Mapping[str, list[str]], others: str, splits: bool) -> list[str]:
+    """Notes about files that are left out.
+
+    Args:
+        left_out: Their names, by what they are.
+        others: Those that are nothing known.
+        splits: Whether there are folders of splits.
+    """
+    notes = []
+    if ignored := left_out.get(others):
+        notes.append(f"files ignored because they are {others} ({len(ignored)}): {few(ignored)}")
+        lists = [name for name in ignored if Path(name).suffix.lower() in LISTS and split_word(Path(name).stem)]
+        if lists and not splits:
+            notes.append(f"lists that may name splits are not read ({few(lists, 3)}): a table with a column split is")
+    if known := {what: names for what, names in left_out.items() if what != others}:
+        counts = ", ".join(f"{len(names)} {what}" for what, names in known.items())
+        notes.append(f"files left out: {counts} (such as {few([names[0] for names in known.values()])})")
+    return notes
+
+
+def _inner_splits(root: Path, parts: list[ClassFolder], group: str | None, notes: list[str]) -> list[ClassFolder]:
     """Take folders inside of each class for splits where they are called so; refuse others that all classes have."""
     inner: dict[str, set[str]] = defaultdict(set)  # by class; "" where files lie in the class folder itself
     for part in parts:
@@ -248,14 +176,22 @@ def _inner_splits(root: Path, parts: list[_ClassFolder], group: str | None, note
             for name in sorted(words, key=lambda name: list(SPLITS.values()).index(words[name]))
             for part in parts
         ]
+    _check_classes(root, inner)
     common = sorted(set.intersection(*inner.values()) - {""})
-    if len(common) > 1 and not group:
+    if len(common) > 1 and not _names_groups(group, common):
+        outer = few(list(inner), 3)
         raise InvalidInput(
-            f"all of {few(list(inner), 3)} in {str(root)!r} hold the folders {few(common, 3)}: if {few(list(inner), 3)}"
-            f" are splits, rename them train, val and test; if they are classes, leave one of these folders in each "
-            "(as of images and masks), or give --data.group parent if each is a group, such as a patient"
+            f"all of {outer} in {str(root)!r} hold the folders {few(common, 3)}: if {outer} are splits, rename them "
+            f"train, val and test; if they are classes, leave one of these folders in each (as of images and masks), "
+            f"or give --data.group parent if each is a group, such as a patient; if {few(common, 3)} are the classes, "
+            "write a table with the columns path, label and, if wanted, split and group"
         )
-    pairs = [_twins(part) for part in parts]
+    pairs, same = ([find(part) for part in parts if part.files] for find in (_twins, _same_stems))
+    if all(same):
+        notes.append(
+            f"every class has files that differ in their suffixes alone (such as {same[0]}): "
+            "if some are masks or copies of the others, move them away: all are used as photos"
+        )
     if all(pairs):
         notes.append(
             f"every class has two folders with files of the same names (such as {few(pairs, 2)}): "
@@ -264,7 +200,45 @@ def _inner_splits(root: Path, parts: list[_ClassFolder], group: str | None, note
     return parts
 
 
-def _twins(part: _ClassFolder) -> str:
+def _check_classes(root: Path, inner: Mapping[str, set[str]]) -> None:
+    """Refuse folders that cannot be classes: photos beside their masks, and a copy of all classes beside them.
+
+    Args:
+        root: The folder of the data.
+        inner: The folders that each class has in it.
+    """
+    masks, images = ([name for name in inner if name.lower() in names] for names in (MASKS, IMAGES))
+    if masks and images and len(masks) + len(images) == len(inner):
+        raise InvalidInput(
+            f"{str(root)!r} has the folders {few(images)} and {few(masks)}, which seem to be photos and their masks or "
+            "notes: give two folders or more, each holding the photos of one class, or a table"
+        )
+    for name, folders in inner.items():
+        others = {*inner} - {name}
+        if len(others) > 1 and others <= folders:
+            raise InvalidInput(
+                f"{name} in {str(root)!r} has folders with the names of all others beside it ({few(sorted(others))}): "
+                "if it is a copy of them, move it away; if it is a class, rename its folders"
+            )
+
+
+def _names_groups(group: str | None, folders: Sequence[str]) -> bool:
+    """Whether the setting `group` takes the names of folders for groups: then they are no classes and no masks."""
+    if group is None or group == "parent":
+        return group == "parent"
+    return all(re.search(group, f"/{name}/") for name in folders)
+
+
+def _same_stems(part: ClassFolder) -> str:
+    """Two files of a class that differ in their suffixes alone, where at least half of all do so."""
+    suffixes: dict[Path, list[str]] = defaultdict(list)
+    for f in part.files:
+        suffixes[f.with_suffix("")].append(f.name)
+    same = [names for names in suffixes.values() if len(names) > 1]
+    return " and ".join(same[0][:2]) if same and 4 * len(same) >= len(part.files) else ""
+
+
+def _twins(part: ClassFolder) -> str:
     """The two folders in a class folder that hold files of the same names; "" where it has others too."""
     stems: dict[str, set[str]] = defaultdict(set)
     for f in part.files:
@@ -272,33 +246,3 @@ def _twins(part: _ClassFolder) -> str:
     first, *rest = stems.values()
     same = len(stems) == 2 and len(first) > 1 and first == rest[0] and "" not in stems
     return " and ".join(f"{part.path.name}/{name}" for name in sorted(stems)) if same else ""
-
-
-def _folders(path: Path) -> list[Path]:
-    """The folders in one that may be classes or splits."""
-    folders = [f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".") and f.name.lower() not in FOLDERS]
-    folders.sort(key=lambda f: (shown(class_name(f.name)), f.name))
-    for f in folders:
-        if f.is_symlink() and f.resolve() in (path.resolve(), *path.resolve().parents):
-            raise InvalidInput(f"{str(f)!r} is a link to a folder above it: remove the link")
-    return folders
-
-
-def _files(path: Path) -> list[Path]:
-    """The files in a folder, and all in such folders that are no class."""
-    files: list[Path] = []
-    for entry in sorted(path.iterdir()):
-        if entry.name.lower() in FOLDERS and entry.is_dir():
-            files += _walk(entry)
-        elif entry.is_file() and not hidden(entry.name):
-            files.append(entry)
-    return files
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    def stop(error: OSError) -> None:  # without it, `os.walk` skips folders that it cannot read
-        raise error
-
-    for folder_name, inner, files in os.walk(path, onerror=stop):
-        inner[:] = sorted(name for name in inner if not hidden(name))
-        yield from (Path(folder_name) / name for name in sorted(files) if not hidden(name))

@@ -43,14 +43,14 @@ def groups_by(group: str, names: Sequence[str], labels: Sequence[str], kind: str
     groups = {*found} - {""}
     if len(groups) == 1 and not alone:
         raise InvalidInput(f"data.group is {group!r}, which makes a single group, {few([*groups])}: give another")
-    notes += counted("data.group", names, found, kind)
+    notes += group_notes("data.group", names, found, kind)
     return found
 
 
-def counted(source: str, names: Sequence[str], groups: Sequence[str], kind: str) -> list[str]:
+def group_notes(source: str, names: Sequence[str], groups: Sequence[str], kind: str) -> list[str]:
     """Return notes on how many groups there are, and which examples have none.
 
-    >>> counted("data.group", ["1.png", "2.png"], ["x", ""], "photos")
+    >>> group_notes("data.group", ["1.png", "2.png"], ["x", ""], "photos")
     ['groups by data.group: 1; each stays in one split', 'photos without a group, which stand alone (1): 2.png']
     """
     notes = [f"groups by {source}: {len({*groups} - {''})}; each stays in one split"]

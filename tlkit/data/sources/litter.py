@@ -12,10 +12,11 @@ FOLDERS = {
     "__macosx": "resource forks",
     **dict.fromkeys(("#recycle", "$recycle.bin"), "deleted files"),
     "system volume information": "system files",
+    "mlruns": "files of MLflow",
 }
 """Folders, in small letters, in which no photo is meant, and what they hold."""
 
-FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".picasa.ini", "picasa.ini"))
+FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".picasa.ini", "picasa.ini", "mlflow.db"))
 """Files, in small letters, of file browsers and of programs that sort photos."""
 
 THUMBNAILS = frozenset(("thumb", "thumbs", "thumbnail", "thumbnails"))
@@ -25,6 +26,9 @@ MASKS = frozenset(
     ("mask", "masks", "annotation", "annotations", "label", "labels", "segmentation", "segmentations", "ground_truth")
 )
 """Folders, in small letters, that hold masks where photos beside them have the same names."""
+
+IMAGES = frozenset(("image", "images", "img", "imgs", "photo", "photos"))
+"""Folders, in small letters, that hold photos, whatever their class."""
 
 _MASK_OF = re.compile(r"(?i)(.+?)[ _.-]?(mask|masks|segmentation|seg|gt|label)(_?\d+)?")
 

@@ -75,6 +75,11 @@ def photos(parts: Arrays, white: float | None = None) -> tuple[Arrays, float | N
     what = f"train_images is {first.dtype} {first.shape} with values from {bits.number(low)} to {bits.number(high)}"
     if white is not None and not 0 <= low <= high <= white <= (255 if ready else np.inf):
         raise InvalidInput(f"data.white is {bits.number(white)}, but {what}: photos lie between 0 and white")
+    if white is None and first.dtype.kind == "f" and low >= 0:
+        whites = {split: white_of(float(part.max()), True) for split, part in parts.items()}
+        if {*whites.values()} >= {1, 255}:
+            ends = ", ".join(f"{split}_images end at {bits.number(part.max())}" for split, part in parts.items())
+            raise InvalidInput(f"the splits have different ranges ({ends}): bring them to one")
     most = white if white is not None else _white(parts, low, high)
     alpha = first.ndim == 4 and first.shape[-1] == 4
     if most is None or (alpha and not all(_has_alpha(part, -1, most) for part in parts.values())):

@@ -12,7 +12,8 @@ from tlkit.data.images import Content
 from tlkit.data.sources.class_names import MISSING, class_name, minus_one, nearly_equal
 from tlkit.data.sources.columns import Columns, find_columns, known
 from tlkit.data.sources.examples import Examples, modality_of, one_label_each, renamed_splits, shown_names, split_word
-from tlkit.data.sources.grouping import counted, groups_by
+from tlkit.data.sources.files import Files
+from tlkit.data.sources.grouping import group_notes, groups_by
 from tlkit.data.sources.tabular import Table, read_table
 from tlkit.display import cut, few, shown
 from tlkit.errors import InvalidInput
@@ -21,31 +22,8 @@ from tlkit.labels import SEPARATOR
 MANIFESTS = (["hash", "path", "label", "split"], ["hash", "path", "label", "split", "group"])
 """The header of the manifest of a run, whose labels are names of classes, whatever they look like."""
 
-
-class Files:
-    """Find files in a folder by names that may be written with escapes, as in a manifest."""
-
-    def __init__(self, parent: Path):
-        self.parent, self.folders = parent, dict[Path, dict[str, Path]]()
-
-    def find(self, name: str) -> Path:
-        """Return the path of a file, whether it exists or not.
-
-        >>> Files(Path("photos")).find("roses/1.jpg").as_posix()
-        'photos/roses/1.jpg'
-        """
-        path = self.parent / name
-        if "\\" not in name or path.exists():
-            return path
-        path = self.parent
-        for part in Path(name).parts:
-            inside = path / part
-            if not inside.exists() and path.is_dir():
-                if path not in self.folders:
-                    self.folders[path] = {shown(entry.name): entry for entry in path.iterdir()}
-                inside = self.folders[path].get(shown(part), inside)
-            path = inside
-        return path
+REVIEWED = ["leave_out", "suspect"]
+"""Columns of a table that `inspect --write` wrote; its labels are names of classes too."""
 
 
 class _Row(NamedTuple):
@@ -74,6 +52,8 @@ class _Rows(NamedTuple):
     used: list[_Row]
     left_out: dict[str, list[str]]  # where the others are, and what of, by the reason
     splits: dict[str, str]  # what the table calls each split that it names
+    completed: list[str]  # paths that are not written as the files are called
+    lost: set[str]  # classes of which no row can be used
 
 
 def csv_file(
@@ -86,11 +66,12 @@ def csv_file(
 ) -> Examples:
     """List the files in a table with the columns path, label and, optionally, split and group.
 
-    The table is a CSV file in UTF-8, with commas, semicolons or tabs, or a Parquet file. Columns may be written in any
-    case, and have other names that are usual (see `columns.OTHER_NAMES`). Paths are relative to the folder of the
-    table, and may be written with escapes as in `Examples.names`, or with backslashes between folders. Either every row
-    names a split, with a word as in `split_word`, or there is no such column. Other columns are ignored. Rows that
-    cannot be used, or have no label, are left out and named.
+    The table is a CSV file in UTF-8 or UTF-16, with commas, semicolons or tabs, or a Parquet file. Columns may be
+    written in any case, and have other names that are usual (see `columns.OTHER_NAMES`). Paths are relative to the
+    folder of the table, and may be written with escapes as in `Examples.names`, with backslashes between folders, in
+    another case or without a suffix. Every row names a split, with a word as in `split_word`, or there is no such
+    column. A row with anything in a column `leave_out` is left out. Other columns are ignored. Rows that cannot be
+    used, or have no label, are left out and named.
 
     Args:
         path: Of the table.
@@ -110,6 +91,11 @@ def csv_file(
     rows = _rows(path, table, found, separator, strict)
     used, notes = rows.used, [*found.notes]
     notes += _left_out_notes(rows)
+    if rows.completed:
+        notes.append(
+            f"paths that are not written as the files are called ({len(rows.completed)}): {few(rows.completed, 3)}"
+        )
+    notes += [] if found.split is not None else _forgotten_splits(Path(path), [row.name for row in used])
     classes = sorted(set().union(*(row.labels for row in used)), key=shown)
     if len(classes) < 2:
         what = (
@@ -122,7 +108,7 @@ def csv_file(
     labels: list[int] | np.ndarray
     if separator is None:
         labels = [position[label] for row in used for label in row.labels]  # one each
-        notes += _forgotten_separator(classes)
+        notes += _forgotten_separator(classes) + _many(classes, len(used))
     else:
         labels = np.zeros((len(used), len(classes)), np.float32)
         for i, row in enumerate(used):
@@ -134,7 +120,7 @@ def csv_file(
         groups = groups_by(group, names, ["".join(row.labels) for row in used], kind, notes)
     elif found.group is not None:
         groups = [row.group for row in used] if any(row.group for row in used) else None
-        notes += counted(f"column {table.header[found.group].strip()!r}", names, [row.group for row in used], kind)
+        notes += group_notes(f"column {table.header[found.group].strip()!r}", names, [row.group for row in used], kind)
     classes, names = shown_names(classes, "classes", notes), shown_names(names, kind, notes)
     return Examples(
         names=names,
@@ -151,38 +137,55 @@ def csv_file(
 
 
 def _rows(path: str | Path, table: Table, columns: Columns, separator: str | None, strict: bool) -> _Rows:
-    files, literal = Files(Path(path).parent), table.header in MANIFESTS
+    header = [name.strip().lower() for name in table.header]
+    files, literal = Files(Path(path).parent), header in MANIFESTS or {*REVIEWED} <= {*header}
+    reviewed = header.index(REVIEWED[0]) if REVIEWED[0] in header else None
     used: list[_Row] = []
+    completed: list[str] = []
+    lost = set[str]()
     left_out: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
-    first: dict[str, str] = {}  # the first problem of each reason
+    first: dict[str, tuple[str, str]] = {}  # the first problem of each reason, and its path
 
     def leave_out(where: str, name: str, problem: _Unusable) -> None:
         if strict:
             raise InvalidInput(f"{path}, {where}: {problem}; without data.strict the row would be left out")
         what = f"{cut(name, 100)}, {problem.value}" if problem.value else cut(name, 100)
         left_out.setdefault(problem.reason, []).append(f"{where}: {shown(what)}")
-        first.setdefault(problem.reason, f"{where}: {problem}")
+        first.setdefault(problem.reason, (f"{where}: {problem}", name))
 
     for where, cells in table.rows():
         name, split = cells[columns.path].strip(), None if columns.split is None else cells[columns.split].strip()
         if split and (named := columns.split_of(split)):
             splits.setdefault(split, named)
+        if reviewed is not None and (why := cells[reviewed].strip()):
+            left_out.setdefault(f"column {REVIEWED[0]}", []).append(shown(f"{where}: {cut(name, 100)}, {cut(why, 60)}"))
+            continue
         try:
-            used.append(_row(where, files, cells, columns, separator, literal))
+            row = _row(where, files, cells, columns, separator, literal)
+            used.append(row)
+            if row.name not in (cells[columns.path], name, name.replace("\\", "/")):
+                completed.append(f"{name} is {row.name}")
         except _Unusable as problem:
             leave_out(where, name, problem)
+            if problem.reason in _ADVICE and separator is None:
+                lost.add(class_name(cells[columns.label]))
     if not literal and separator is None and (none := minus_one({label for row in used for label in row.labels})):
         for row in used:
             if none in row.labels:
                 leave_out(row.where, row.name, _Unusable("no label", f"the label is {none!r}", f"label is {none!r}"))
         used = [row for row in used if none not in row.labels]
-    unusable = {reason: names for reason, names in left_out.items() if reason != "no label"}
+    unusable = {reason: names for reason, names in left_out.items() if reason in _ADVICE}
     count, total = (sum(map(len, rows.values())) for rows in (unusable, left_out))
     if 2 * count > (total := total + len(used)):
         most = max(unusable, key=lambda reason: len(unusable[reason]))
-        raise InvalidInput(f"{path}: {count} of {total} rows cannot be used ({first[most]}): {_ADVICE[most]}")
-    return _Rows(used, left_out, splits)
+        what, name = first[most]
+        there = files.elsewhere(name) if most == "no such file" else None
+        raise InvalidInput(
+            f"{path}: {count} of {total} rows cannot be used ({what}): {_ADVICE[most]}"
+            + (f"; there is {there!r}, seen from there" if there else "")
+        )
+    return _Rows(used, left_out, splits, completed, lost - set().union(*(row.labels for row in used)))
 
 
 _PATHS = "paths must be those of files, with their suffixes, and relative to the folder of the table"
@@ -201,6 +204,8 @@ def _row(
     """Check a row; its labels are taken as they are written if `literal`, else those that stand for none are not."""
     name, text = cells[columns.path].strip(), cells[columns.label].strip()
     labels = {class_name(part.strip()) for part in (text.split(separator) if separator else [text])} - {""}
+    if len(labels) > 1 and not literal:
+        labels -= MISSING
     if (not labels and separator is None) or (text and text in MISSING and not literal):
         given = f"label is {text!r}" if text else ""
         raise _Unusable("no label", f"the {given or 'label is empty'}", given)
@@ -210,6 +215,8 @@ def _row(
         # The cell as it is, without the blanks around it, and as it is written on Windows.
         spellings = dict.fromkeys((cells[columns.path], name, name.replace("\\", "/")))
         there = next(((each, file) for each in spellings if (file := files.find(each)).is_file()), None)
+        if there is None and (like := files.like(name.replace("\\", "/"))):
+            there = like, files.parent / like
     except (OSError, ValueError) as error:  # the name is too long, or a folder in it is closed to us
         problem = error.strerror if isinstance(error, OSError) else str(error)
         raise _Unusable("cannot be read", f"the photo {cut(name, 100)!r} cannot be read: {problem}") from error
@@ -221,6 +228,7 @@ def _row(
         given = f"split is {cut(cells[columns.split], 40)!r}"
         raise _Unusable("no split", f"{given}: train, val or test, or leave the column out", given)
     group = cells[columns.group].strip() if columns.group is not None else ""
+    group = group if literal or group not in MISSING else ""
     return _Row(where, name, file, labels, split, group)
 
 
@@ -230,13 +238,45 @@ def _left_out_notes(rows: _Rows) -> list[str]:
     notes = [
         f"rows left out: {reason} ({len(names)} of {total}): {few(names, 3)}" for reason, names in rows.left_out.items()
     ]
+    if rows.lost:
+        notes.append(f"classes of which no row can be used ({len(rows.lost)}): {few(sorted(rows.lost, key=shown))}")
     for split in sorted(set(rows.splits.values()) - {row.split for row in rows.used}):
         notes.append(f"no row of {split} can be used: the data have no such split")
     named = {name: split for name, split in rows.splits.items() if name.lower() != split and split_word(name)}
     return notes + renamed_splits(named)
 
 
+def _forgotten_splits(path: Path, names: Sequence[str]) -> list[str]:
+    """Notes about splits that a table without such a column seems to have: in its paths, or in a table beside it."""
+    words = [{split_word(part) for part in Path(name).parts[:-1]} - {None} for name in names]
+    if all(len(word) == 1 for word in words) and len(set().union(*words)) > 1:
+        return [
+            f"the folders of the {len(names)} paths seem to be splits and are not used: for that give a column split"
+        ]
+    others = [other for other in path.parent.glob(f"*{path.suffix}") if other != path and split_word(other.stem)]
+    if split_word(path.stem) != "train" or not others:
+        return []
+    beside = few(sorted(other.name for other in others))
+    return [f"beside {path.name}, not read: {beside}; to use it, make one table of both, with a column split"]
+
+
 def _forgotten_separator(classes: Sequence[str]) -> list[str]:
-    odd = [name for name in classes if SEPARATOR in name]
-    advice = f"if it separates several labels, give data.separator {SEPARATOR!r}"
-    return [f"classes with {SEPARATOR} in their names ({few(odd, 3)}): {advice}"] if odd else []
+    """A note about names that seem to be several: those with `|`, and those with `,` or `;` beside another class."""
+    for sign in (SEPARATOR, ",", ";"):
+        odd = [name for name in classes if sign in name]
+        alone = {*classes}
+        if sign != SEPARATOR:
+            odd = [name for name in odd if any(part.strip() in alone for part in name.split(sign))]
+        if odd:
+            advice = f"if it separates several labels, give data.separator {sign!r}"
+            return [f"classes with {sign} in their names ({few(odd, 3)}): {advice}"]
+    return []
+
+
+def _many(classes: Sequence[str], count: int) -> list[str]:
+    """A note where most examples would have a class of their own."""
+    if len(classes) < 20 or 2 * len(classes) <= count:
+        return []
+    return [
+        f"{len(classes):,} classes for {count:,} examples: does the column of labels hold numbers or names of each?"
+    ]

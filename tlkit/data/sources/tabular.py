@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import io
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +17,9 @@ from tlkit.errors import InvalidInput, first_line
 
 DELIMITERS = (",", ";", "\t")
 PARQUET = (".parquet", ".pq")
+TABLES = (".csv", ".tsv", *PARQUET)
 ROW_BYTES = 1000  # that a listed example takes in memory, roughly
+END = "\x1e"  # a line that is put after the last: it becomes part of a cell if a quotation mark is open
 BEGINNING = 2**20  # characters by which the delimiter is chosen
 
 
@@ -30,7 +34,7 @@ def read_table(path: str | Path, score: Callable[[Sequence[str]], int]) -> Table
     """Open a table. Its rows are read when they are asked for; those without any text are passed over.
 
     Args:
-        path: Of a Parquet file, by its suffix, or of a CSV file in UTF-8.
+        path: Of a Parquet file, by its suffix, or of a CSV file in UTF-8, or in UTF-16 with its mark.
         score: How many of the columns that are looked for are in a header. The cells of a CSV file are divided so that
             there are most of them, and then so that most rows have as many cells as the header.
 
@@ -46,9 +50,18 @@ def read_table(path: str | Path, score: Callable[[Sequence[str]], int]) -> Table
 
     def rows() -> Iterator[tuple[str, list[str]]]:
         with _csv(path) as file:
-            reader = csv.reader(file, delimiter=delimiter)
+            reader = csv.reader(itertools.chain(file, [END]), delimiter=delimiter)
             next(reader, None)
+            begins = reader.line_num + 1
             for cells in reader:
+                if cells == [END]:
+                    return
+                if reader.line_num > begins and _swallows_rows(cells, delimiter, len(header)):
+                    raise InvalidInput(
+                        f"{path}, line {begins}: a quotation mark is not closed, so that one cell holds the lines "
+                        "that follow: remove it, or double it"
+                    )
+                begins = reader.line_num + 1
                 if any(cell.strip() for cell in cells):
                     missing = [""] * (len(header) - len(cells))
                     yield f"line {reader.line_num}", cells[: len(header)] + missing
@@ -56,15 +69,24 @@ def read_table(path: str | Path, score: Callable[[Sequence[str]], int]) -> Table
     return Table(header, rows)
 
 
+def _swallows_rows(cells: Sequence[str], delimiter: str, count: int) -> bool:
+    """Whether a cell of several lines goes to the end of the file, or holds two lines or more that look like rows."""
+    inner = [line for cell in cells for line in cell.split("\n")[1:-1]]
+    looks_so = len(inner) > 1 and all(line.count(delimiter) == count - 1 for line in inner)
+    return looks_so or any(cell.endswith(END) for cell in cells)
+
+
 @contextlib.contextmanager
 def _csv(path: str | Path) -> Iterator[TextIO]:
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, "rb") as start:
+            utf16 = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as Excel's "Unicode text"
+        with open(path, newline="", encoding="utf-16" if utf16 else "utf-8-sig") as file:
             yield file
     except OSError as error:
         raise InvalidInput(f"data.path is {str(path)!r}: {error.strerror}; data.source csv needs a file") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"{path}: not a CSV file in UTF-8 ({error})") from error
+        raise InvalidInput(f"{path}: not a CSV file in UTF-8 ({error}): save it as CSV UTF-8") from error
 
 
 def _fit(beginning: str, delimiter: str, score: Callable[[Sequence[str]], int]) -> tuple[int, float, int]:

@@ -1,0 +1,142 @@
+"""Open each example of a source once: hash it, decode it, and find the value that is white in all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tlkit.data import bits
+from tlkit.data.images import Content
+from tlkit.data.modalities import Reading, Shape
+from tlkit.data.photos import decoding_threads, file_format
+from tlkit.data.sources import Examples
+from tlkit.data.split import content_hash
+from tlkit.errors import InvalidInput
+from tlkit.progress import Progress
+from tlkit.untrusted import available_memory
+
+NAMED = 10  # damaged examples that are printed; a run logs all
+TOGETHER = 16  # examples that a thread opens at a time
+SHARE = 0.4  # of the available memory, to fill with decoded examples or their features at most
+
+
+class Opened(NamedTuple):
+    """The examples of a source after each was opened once."""
+
+    stored: np.ndarray | list[Content]  # decoded values, (n, *shape), where they fit into memory, else contents
+    hashes: list[str]  # "" where an example cannot be decoded
+    set_aside: list[str]  # examples that cannot be decoded, each with the reason
+    reading: Reading  # in the end with the value that is white in all of them
+    ranges: dict[int, bits.Range]  # of those that cannot be decoded before the ranges of all are known
+    notes: list[str]  # what was found out and taken for granted
+
+
+def open_examples(
+    examples: Examples, shape: Shape, reading: Reading, check: bool, strict: bool, memory: int | None
+) -> Opened:
+    """Hash every example and, if `check`, decode it; values are kept where they all fit into memory.
+
+    Args:
+        examples: What a source lists.
+        shape: That each gets.
+        reading: How files become examples; its `white` is the setting, which `find_white` replaces.
+        check: Decode every example now.
+        strict: Raise an error for an example that cannot be decoded.
+        memory: Maximum bytes of decoded examples; by default 40 % of the available memory.
+
+    Raises:
+        InvalidInput: `strict`, and an example cannot be decoded.
+    """
+    contents = examples.contents
+    if isinstance(contents, np.ndarray):
+        return Opened(contents, [content_hash(array) for array in contents], [], reading, {}, [])
+    form = file_format(examples.modality)
+    count = len(contents)
+    budget = int(SHARE * available_memory()) if memory is None else memory
+    fits = check and count * math.prod(shape) * form.dtype.itemsize <= budget
+    values = np.empty((count, *shape), form.dtype) if fits else None
+    hashes, problems = [""] * count, [""] * count
+    ranges: dict[int, bits.Range] = {}
+
+    def look(index: int) -> None:
+        content, name = contents[index], examples.names[index]
+        try:
+            if isinstance(content, Path):
+                content = content.read_bytes()
+            value_range = form.value_range(content, name) if form.value_range else None
+            if value_range:
+                ranges[index] = value_range
+            elif check:
+                value = form.decode(content, shape, name, reading)
+                if values is not None:
+                    values[index] = value
+            hashes[index] = content_hash(content)
+        except (OSError, InvalidInput) as error:
+            problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
+            if strict:  # raised here, in its thread, so that no further file is opened
+                raise InvalidInput(f"{problem}; without data.strict it would be set aside") from error
+            problems[index] = problem
+
+    _each(look, range(count), f"opening {examples.kind}", examples.kind)
+    stored = contents if values is None else values
+    return Opened(stored, hashes, [problem for problem in problems if problem], reading, ranges, [])
+
+
+def find_white(examples: Examples, shape: Shape, opened: Opened, check: bool) -> Opened:
+    """Find the value that is white in the whole set, and decode what could not be decoded without it.
+
+    Args:
+        examples: What a source lists.
+        shape: That each gets.
+        opened: The same examples, opened.
+        check: As for `open_examples`.
+
+    Raises:
+        InvalidInput: it is unclear which value is white.
+    """
+    form = examples.modality.files
+    good = [index for index, hash_ in enumerate(opened.hashes) if hash_]
+    names, contents, ranges, values = examples.names, examples.contents, opened.ranges, opened.stored
+    if isinstance(contents, np.ndarray) or form is None or form.white is None or examples.white is not None or not good:
+        return opened
+    others = {names[index]: contents[index] for index in good if index not in ranges}
+    found, note = form.white({names[index]: each for index, each in ranges.items()}, others, opened.reading.white)
+    reading = opened.reading._replace(white=found)
+
+    def decode(index: int) -> None:
+        value = form.decode(contents[index], shape, names[index], reading)
+        if isinstance(values, np.ndarray):
+            values[index] = value
+
+    # A small white is one of the photos with 8 bits too.
+    again = good if reading.white and reading.white <= bits.DIM else sorted(ranges)
+    if check and again:
+        _each(decode, again, f"scaling {examples.kind}", examples.kind)
+    return opened._replace(reading=reading, notes=[note] if note else [])
+
+
+def about_damaged(problems: list[str], kind: str) -> list[str]:
+    """Name the examples that cannot be decoded, one in a line."""
+    if not problems:
+        return []
+    more = [f"and {len(problems) - NAMED:,} more"] if len(problems) > NAMED else []
+    return [f"{kind} set aside, because they cannot be decoded ({len(problems)}):", *problems[:NAMED], *more]
+
+
+def _each(act: Callable[[int], None], indices: Sequence[int], label: str, unit: str) -> None:
+    """Do something for each example, in several threads."""
+    # Several at a time: handing a file to a thread takes longer than reading it.
+    parts = [indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER)]
+
+    def act_on(part: Sequence[int]) -> int:
+        for index in part:
+            act(index)
+        return len(part)
+
+    with Progress(label, len(indices), unit) as progress:
+        for done in decoding_threads().map(act_on, parts):
+            progress.advance(done)
