@@ -87,11 +87,27 @@ def folder(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture
-def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps that Python runs one by one, for tests of few steps and of other things: compiling takes far longer.
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs whose pictures are empty files and whose speed is not measured, for tests of other things.
 
-    Not on JAX, which then compiles each operation by itself.
+    The two take half of the time of a small run.
     """
+    from matplotlib.figure import Figure
+
+    from tlkit.recipes import _results
+
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: path.write_bytes(b""))
+    monkeypatch.setattr(_results, "_speed", lambda *_: {})
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that Python runs one by one, for tests of few steps and of other things: compiling takes far longer."""
+    leave_uncompiled(monkeypatch)
+
+
+def leave_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Python run steps one by one, but not on JAX, which then compiles each operation by itself."""
     import keras
     from keras.src.trainers.trainer import Trainer
 

@@ -30,7 +30,6 @@ FAMILIES = (
     "EfficientNetB0",
     "LetterNet",
     "MobileNet",
-    "MobileNetV2",
     "MobileNetV3Small",
     "ResNet50",
     "VGG16",
@@ -81,7 +80,8 @@ def name(request):
 @pytest.fixture(scope="module")
 def network(name):
     """Odd and not square, which is where padding goes wrong."""
-    return build(name, (257, 129, BACKBONES[name].channels), weights="none")
+    size = (129, 97) if name in FAMILIES else (257, 129)  # Inception's borders are too wide for the strides of less
+    return build(name, (*size, BACKBONES[name].channels), weights="none")
 
 
 def test_table_is_complete():
@@ -97,7 +97,7 @@ def test_stages(name, network):
     assert ends[-1].output is network.output
     nested = [ancestors(end) for end in ends]
     assert all(earlier < later for earlier, later in pairwise(nested))
-    strides = [2 ** round(np.log2(257 / end.output.shape[1])) for end in ends]
+    strides = [2 ** round(np.log2(network.input.shape[1] / end.output.shape[1])) for end in ends]
     assert strides == STRIDES.get(name, [4 if name.startswith(STEM_AT_4) else 2, 4, 8, 16, 32])
 
 
@@ -160,7 +160,7 @@ def test_the_older_format_holds_the_preprocessing(name, tmp_path):
 
 # One for each preprocessing and each kind of layer that is special to one family.
 @pytest.mark.parametrize(
-    "name", rows(["ConvNeXtTiny", "EfficientNetB0", "LetterNet", "MobileNetV3Small", "ResNet50"]), indirect=True
+    "name", rows(["ConvNeXtTiny", "EfficientNetB0", "LetterNet", "MobileNetV3Small", "VGG16"]), indirect=True
 )
 def test_saved_model_needs_only_keras(name, network, tmp_path):
     path = tmp_path / "model.keras"
@@ -215,13 +215,14 @@ def test_integer_pixels():
 @pytest.mark.parametrize(
     ("name", "alpha", "last"),
     [
-        ("EfficientNetB0", None, "rescaling_1"),
+        pytest.param("EfficientNetB0", None, "rescaling_1", marks=pytest.mark.slow),
         pytest.param("EfficientNetV2B0", None, "normalization", marks=pytest.mark.slow),
         ("MobileNet", 0.25, "preprocessing"),
         ("MobileNetV3Small", 0.75, "rescaling"),
     ],
 )
-def test_mixed_precision_keeps_pixels_and_probabilities_in_float32(name, alpha, last, tmp_path):
+def test_mixed_precision_keeps_pixels_and_probabilities_in_float32(name, alpha, last, tmp_path, monkeypatch):
+    draw_zeros(monkeypatch)
     x = pixels(1, 64, 64, 3)
     exact = build(name, (64, 64, 3), weights="none", alpha=alpha)
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -284,6 +285,7 @@ def test_published_weights_and_the_same_file_give_equal_outputs(tmp_path, monkey
     """EfficientNetB* of Keras do not: they add a layer for the word `imagenet` only."""
     path = str(tmp_path / "random.weights.h5")
     keras.applications.EfficientNetB0(include_top=False, weights=None).save_weights(path)
+    draw_zeros(monkeypatch)
     by_path = build("EfficientNetB0", (224, 224, 3), weights=path)
     monkeypatch.setattr(weightfiles, "fetch", lambda *_: path)
     by_word = build("EfficientNetB0", (224, 224, 3), weights="imagenet")

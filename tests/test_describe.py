@@ -141,6 +141,7 @@ def test_a_photo_changes_the_feature_maps_alone(tmp_path: Path):
     assert same == {"filters.png": True, "feature_maps.png": False, "receptive_field.png": True}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_file_is_described_with_its_own_stages(tmp_path: Path, capsys):
     path = tmp_path / "own.keras"
     backbones.classifier(backbones.build("LetterNet"), classes=3).save(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tlkit import cli, config, data
 from tlkit.recipes import _decisions, find_lr, finetune, train
 from tlkit.training import batched, finetuning, phases
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 QUICK = ["--backbone.name", "LetterNet", "--data.image_size", "16", "--head.epochs", "0", "--head.solved", "false"]
 
 
@@ -58,14 +60,14 @@ class Watch:
 @pytest.mark.usefixtures("uncompiled")
 def test_stages_are_unfrozen_one_after_the_other(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
     watch = Watch(monkeypatch)
-    flags = ("--full.unfreeze_from", "[stage3, stage2]", "--full.epochs", "5", "--full.schedule", "constant")
+    flags = ("--full.unfreeze_from", "[stage3, stage2]", "--full.epochs", "3", "--full.schedule", "constant")
     assert tune(photos, *flags, "--full.warmup", "0", "--full.learning_rate", "1e-4") == 0
     assert watch.phases == ["full1", "full2"]
-    assert [settings.epochs for settings in watch.settings] == [2, 3]
+    assert [settings.epochs for settings in watch.settings] == [1, 2]
     assert watch.moved == [{"stage3", "head"}, {"stage2", "stage3", "head"}]
     paths = {variable.path.split("_")[0].split("/")[0] for variable in watch.optimizers[1][1]}
     assert paths == {"stage2", "stage3", "head"}
-    assert [step for step, _ in metrics("loss")] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in metrics("loss")] == [1, 2, 3]
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -97,6 +99,8 @@ def test_a_rate_that_is_auto_is_found_and_the_network_left_as_it_was(
         return original(model, *given, **more)
 
     monkeypatch.setattr(finetuning, "fit_full", noted)
+    few = functools.partial(finetuning.range_test_full, steps=10)
+    monkeypatch.setattr(finetuning, "range_test_full", few)
     with pytest.raises(Begun):
         tune(photos, "--full.epochs", "1")
     assert tune(photos, "--full.epochs", "1", "--full.learning_rate", "auto") == 0

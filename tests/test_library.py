@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import runpy
 from pathlib import Path
 
@@ -44,7 +45,14 @@ def test_a_script_of_fifteen_lines_loads_builds_fine_tunes_scores_and_saves(
     assert [path.name for path in tmp_path.iterdir()] == ["digits.keras"]  # no run, no store
 
 
-def test_only_what_is_unfrozen_learns_and_the_head_is_solved_first(splits: data.Splits, capsys: pytest.CaptureFixture):
+def test_only_what_is_unfrozen_learns_and_the_head_is_solved_first(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    from tlkit.training import finetuning
+
+    few = functools.partial(finetuning.range_test_full, steps=10)
+    monkeypatch.setattr(finetuning, "range_test_full", few)
+    splits = two_classes(photos)
     model = classifier(splits)
     before = {weight.path: np.array(weight) for weight in model.weights}
     history = training.fine_tune(model, splits, unfreeze_from="stage3", epochs=1, learning_rate="auto")
@@ -54,6 +62,7 @@ def test_only_what_is_unfrozen_learns_and_the_head_is_solved_first(splits: data.
     changed = {
         path.split("/")[0].split("_")[0] for path, old in before.items() if not np.array_equal(old, value(model, path))
     }
+    assert {weight.path.split("/")[0].split("_")[0] for weight in model.trainable_weights} == {"stage3", "head"}
     assert changed <= {"stage3", "head"}
     assert "head" in changed
 
@@ -62,7 +71,7 @@ def value(model: keras.Model, path: str) -> np.ndarray:
     return next(np.array(weight) for weight in model.weights if weight.path == path)
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("folder", "uncompiled", "undrawn")
 def test_the_recipe_and_the_library_learn_the_same(photos: Path):
     """One algorithm: the recipe decides around it, and calls it."""
     from tlkit import config

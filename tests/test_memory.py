@@ -278,6 +278,7 @@ def test_remat_shares_the_layers_and_predicts_the_same():
     np.testing.assert_allclose(twin.predict(pixels, verbose=0), plain.predict(pixels, verbose=0), 1e-5, 1e-6)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_network_trained_by_remat_is_saved_as_keras_own(tmp_path: Any):
     plain = network()
     compiled(memory.remat(plain)).train_on_batch(*batch())
@@ -404,6 +405,7 @@ def test_an_overflow_halves_the_scale_and_skips_the_step():
     assert float(model.optimizer.dynamic_scale) == 2**15
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_restored_scale_goes_on_as_if_nothing_had_happened():
     def steps(model: keras.Model, first: int, last: int) -> None:
         for step in range(first, last):

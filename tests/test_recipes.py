@@ -198,6 +198,7 @@ def extract(photos: Path, *argv: str) -> int:
     return cli.call(config.FeatureExtraction, feature_extraction.run, given)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_feature_extraction_leaves_a_model_that_says_what_the_solver_says(folder: Path, photos: Path):
     settings = config.FeatureExtraction(
         data=config.Data(path=str(photos), image_size=16), backbone=config.Backbone("LetterNet", weights="none")
@@ -222,6 +223,7 @@ def test_feature_extraction_leaves_a_model_that_says_what_the_solver_says(folder
     assert "regularization.png" in artifacts(run)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_score_stands_beside_what_says_nothing(folder: Path, capsys: pytest.CaptureFixture):
     photos = write_photos(folder / "uneven", {"green": 8, "red": 40})
     assert extract(photos) == 0
@@ -314,7 +316,7 @@ def test_a_part_of_the_scored_split_is_scored_with_its_groups():
     assert _results.evaluate(job, alone, probabilities).groups == 5  # a photo without a group is one of its own
 
 
-@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.usefixtures("uncompiled", "undrawn")
 def test_features_are_computed_once_and_photos_that_are_added_alone(folder: Path, photos: Path, capsys):
     def computed(*argv: str) -> str:
         assert extract(photos, "--features.engine", "keras", *argv) == 0
@@ -328,6 +330,7 @@ def test_features_are_computed_once_and_photos_that_are_added_alone(folder: Path
     assert "0 from the store, 61 computed" in computed("--seed", "1")  # other random weights
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_photo_that_cannot_be_decoded_is_set_aside_here_too(folder: Path, photos: Path, capsys):
     (photos / "green" / "000.png").write_bytes(b"no photo")
     assert extract(photos) == 0
@@ -367,7 +370,7 @@ def test_finetune_learns_from_stored_activations(folder: Path, photos: Path, cap
     assert "it goes with --full.unfreeze_from" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.usefixtures("uncompiled", "undrawn")
 @pytest.mark.parametrize("rotation", [0.0, 20.0])
 def test_tta_scores_the_mean_over_a_photo_and_its_views(folder: Path, rotation: float):
     rng = np.random.default_rng(0)
@@ -412,6 +415,7 @@ def test_views_and_stored_activations_need_photos_that_suit_them():
         check(rotation=10.0)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_stored_config_repeats_the_run_bit_for_bit(finished: Finished, tmp_path: Path, database: Path, monkeypatch):
     first = one_run()
     stored = mlflow.artifacts.download_artifacts(f"runs:/{first.info.run_id}/config.yaml")
@@ -448,7 +452,7 @@ def test_another_seed_gives_other_weights(folder: Path, photos: Path):
     assert not np.allclose(*kernels)
 
 
-@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.usefixtures("uncompiled", "undrawn")
 def test_without_a_test_split_the_score_is_called_validation(folder: Path, tmp_path: Path, capsys):
     for split in ("train", "val"):
         write_photos(tmp_path / "photos" / split, {"a": 8, "b": 8})
@@ -467,6 +471,7 @@ def test_without_a_test_split_the_score_is_called_validation(folder: Path, tmp_p
         assert [metric.step for metric in mlflow.MlflowClient().get_metric_history(run.info.run_id, name)] == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("uncompiled", "undrawn")
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_half_precision_keeps_logits_and_loss_in_float32(folder: Path, photos: Path, precision: str):
     try:
@@ -481,7 +486,7 @@ def test_half_precision_keeps_logits_and_loss_in_float32(folder: Path, photos: P
 
 
 @pytest.mark.usefixtures("uncompiled")
-def test_a_run_that_fails_in_training_ends_failed(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_that_fails_in_training_ends_failed(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
     given = {}
 
     def fail(*_, **arguments):
@@ -490,7 +495,7 @@ def test_a_run_that_fails_in_training_ends_failed(folder: Path, monkeypatch: pyt
 
     monkeypatch.setattr(finetuning, "fit_full", fail)
     with pytest.raises(RuntimeError):
-        tune("--seed", "5", "--augment.zoom", "0.3")
+        tune(*small(photos), "--seed", "5", "--augment.zoom", "0.3")
     assert given["seed"] == 5
     assert given["augment"]["zoom"] == 0.3
     assert one_run().info.status == "FAILED"
@@ -527,7 +532,7 @@ def test_an_empty_class(folder: Path, capsys: pytest.CaptureFixture):
     assert "none" in refuse(capsys, 2, "--data.source", "folder", "--data.path", "some")
 
 
-@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.usefixtures("uncompiled", "undrawn")
 def test_a_photo_that_is_not_one_is_set_aside_or_an_error(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
     (photos / "red" / "fake.jpg").write_text("this is not a photo", encoding="utf-8")
     assert "fake.jpg" in refuse(capsys, 2, *small(photos), "--data.strict", "true")
@@ -650,7 +655,7 @@ def test_a_loss_that_becomes_nan_is_one_line(folder: Path, photos: Path, capsys:
     assert one_run().info.status == "FAILED"
 
 
-@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.usefixtures("uncompiled", "undrawn")
 def test_how_the_head_is_found_is_decided_and_written_down(
     folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
@@ -719,6 +724,7 @@ def test_a_run_that_is_terminated_ends_killed_within_seconds(folder: Path):
     assert one_run().info.status == "KILLED"
 
 
+@pytest.mark.usefixtures("uncompiled", "undrawn")
 def test_a_run_goes_to_a_real_server(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -15,6 +15,7 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+from conftest import leave_uncompiled
 
 from tlkit import builders, tracking, training
 from tlkit.config import Data, Finetune, Full
@@ -104,6 +105,14 @@ def whole(photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> tuple[ker
     return model, fit(model, photos, tmp_path_factory.mktemp("whole") / "full.npz", [logged]), logged
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, training.History]:
+    model = learner(0)
+    with pytest.MonkeyPatch.context() as patch:
+        leave_uncompiled(patch)
+        return model, fit(model, photos, tmp_path_factory.mktemp("uncompiled") / "full.npz", [])
+
+
 def numbers(history: training.History) -> list[tuple[Any, ...]]:
     return [tuple(value for name, value in entry.items() if name != "seconds") for entry in history.epochs]
 
@@ -158,11 +167,11 @@ def test_a_rate_that_fell_on_a_plateau_stays_so(photos: Photos, tmp_path: Path):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.usefixtures("at_each_step")
+@pytest.mark.usefixtures("at_each_step", "uncompiled")
 @pytest.mark.parametrize(
     "asked", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=lambda number: number.name
 )
-def test_a_signal_waits_for_the_step_and_the_state(asked: int, photos: Photos, whole: Any, tmp_path: Path):
+def test_a_signal_waits_for_the_step_and_the_state(asked: int, photos: Photos, uninterrupted: Any, tmp_path: Path):
     class Ask(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
             if self.model.optimizer.iterations == 2:
@@ -175,12 +184,13 @@ def test_a_signal_waits_for_the_step_and_the_state(asked: int, photos: Photos, w
     state, _ = checkpoints.load(path, PHASE._asdict())
     assert (len(state.epochs), state.step) == (1, 1)  # the fourth batch, whose gradient makes the second update
     model = learner(1)
-    assert numbers(fit(model, photos, path, [])) == numbers(whole[1])
-    for a, b in zip(model.get_weights(), whole[0].get_weights(), strict=True):
+    assert numbers(fit(model, photos, path, [])) == numbers(uninterrupted[1])
+    for a, b in zip(model.get_weights(), uninterrupted[0].get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_signal_in_validation_goes_back_to_the_last_batch(photos: Photos, whole: Any, tmp_path: Path):
+@pytest.mark.usefixtures("uncompiled")
+def test_a_signal_in_validation_goes_back_to_the_last_batch(photos: Photos, uninterrupted: Any, tmp_path: Path):
     class Ask(keras.callbacks.Callback):
         def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
             if self.model.optimizer.iterations == 3:  # of the second epoch
@@ -192,8 +202,8 @@ def test_a_signal_in_validation_goes_back_to_the_last_batch(photos: Photos, whol
     state, _ = checkpoints.load(path, PHASE._asdict())
     assert (len(state.epochs), state.step) == (1, STEPS - 1)
     model = learner(1)
-    assert numbers(fit(model, photos, path, [])) == numbers(whole[1])
-    for a, b in zip(model.get_weights(), whole[0].get_weights(), strict=True):
+    assert numbers(fit(model, photos, path, [])) == numbers(uninterrupted[1])
+    for a, b in zip(model.get_weights(), uninterrupted[0].get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -216,6 +226,7 @@ def test_a_halved_batch_stays_halved_when_it_goes_on(photos: Photos, tmp_path: P
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_the_average_of_no_update_yet_is_the_weights(photos: Photos):
     model = learner(0)
     before = model.get_weights()
@@ -226,31 +237,36 @@ def test_the_average_of_no_update_yet_is_the_weights(photos: Photos):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.usefixtures("at_each_step")
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(photos: Photos, whole: Any, tmp_path: Path):
+@pytest.mark.usefixtures("at_each_step", "uncompiled")
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(photos: Photos, uninterrupted: Any, tmp_path: Path):
     path = tmp_path / "full.npz"
     with pytest.raises(Killed):
         fit(learner(0), photos, path, [Kill(6)])
     path.write_bytes(path.read_bytes()[:1000])
     model = learner(1)
-    assert numbers(fit(model, photos, path, [])) == numbers(whole[1])
-    for a, b in zip(model.get_weights(), whole[0].get_weights(), strict=True):
+    assert numbers(fit(model, photos, path, [])) == numbers(uninterrupted[1])
+    for a, b in zip(model.get_weights(), uninterrupted[0].get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.usefixtures("at_each_step")
+@pytest.mark.usefixtures("at_each_step", "uncompiled")
 def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
-    photos: Photos, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    photos: Photos,
+    uninterrupted: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ):
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    assert numbers(fit(learner(0), photos, tmp_path / "full.npz", [])) == numbers(whole[1])
+    assert numbers(fit(learner(0), photos, tmp_path / "full.npz", [])) == numbers(uninterrupted[1])
     assert capsys.readouterr().err.count("no checkpoint could be written: no space left on device") == 1
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
     photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
@@ -275,6 +291,7 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
         training.fit_full(learner(0), photos, photos, PHASE._replace(learning_rate=1e30, global_clipnorm=None))
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("places", [0, 1])
 def test_the_moving_average_is_what_is_validated_and_kept(places: int, photos: Photos):
     """Whatever other callbacks do before or after ours; what they see at an epoch's end is what was validated."""
@@ -309,6 +326,7 @@ def test_the_moving_average_is_what_is_validated_and_kept(places: int, photos: P
     assert alike(look.begun[1], look.trained[0])  # and training goes on from the weights themselves
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_validation_loss_that_is_no_number_is_told(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture):
     """The last step of an epoch may wreck the weights, whose own loss is from before it."""
 

@@ -49,6 +49,7 @@ def test_training_on_features_equals_training_through_the_frozen_backbone(photos
     assert not np.allclose(ours.get_layer("head").kernel, classifier().get_layer("head").kernel)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_the_best_epochs_weights_are_kept_and_the_step_goes_on(photos: Photos):
     model = classifier()
     backbones.freeze(model)
@@ -75,6 +76,7 @@ class Told(keras.callbacks.Callback):
         self.epochs.append((epoch, dict(logs)))
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_solved_head_is_a_logistic_regression_and_the_first_epoch(photos: Photos):
     model, told = classifier(), Told()
     train, val = seen(model, photos, Photos.of(photos.read(range(10)), photos.labels[:10]))
@@ -99,6 +101,7 @@ def test_a_solved_head_is_a_logistic_regression_and_the_first_epoch(photos: Phot
     np.testing.assert_array_equal(training.predict(model, photos), probabilities)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_the_kept_weights_score_what_the_best_epoch_says(photos: Photos):
     model = classifier()
     settings = training.Settings(epochs=4, learning_rate=0.01)
@@ -134,6 +137,7 @@ def test_on_a_plateau_the_rate_falls_to_a_tenth(photos: Photos, monkeypatch: pyt
     assert rates == [0.1] * 5 + [0.01] * 4 + [0.001] * 2
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_batch_statistics_stay_in_an_unfrozen_backbone(photos: Photos):
     model = classifier()
     backbones.unfreeze(model, "LetterNet")
@@ -264,6 +268,7 @@ def test_a_phase_that_goes_on_from_its_checkpoint_equals_one_in_one_go(
         np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_checkpoint_keeps_the_best_epoch_and_the_patience(photos: Photos, tmp_path: Path):
     """No epoch can be better than the phase before, so the third in vain is the last."""
     settings = training.Settings(epochs=9, learning_rate=0.01, patience=3)
