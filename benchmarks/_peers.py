@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib
 import json
 import os
@@ -214,8 +215,17 @@ def keras_finetune(options: argparse.Namespace, parts: Parts) -> dict[str, Any]:
             model.fit(train, epochs=options.epochs or 10, callbacks=[] if options.once else [tested])
         parts[phase] -= sum(pauses) - before
     with part(parts, "evaluate"):
-        _, accuracy = model.evaluate(test)
-    return {"accuracy": accuracy, "trace": trace}
+        outputs = model.predict(test)
+    labels = np.concatenate([y.numpy() for _, y in test])
+    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
+    order = np.argsort([hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in test_files(options)])
+    right = (outputs.argmax(axis=1) == labels)[order]
+    return {
+        "accuracy": float(right.mean()),
+        "trace": trace,
+        "correct": right.astype(int).tolist(),  # of each test photo, by the SHA-256 of its file
+        "probability": probabilities[np.arange(len(labels)), labels][order].tolist(),  # of the right class, likewise
+    }
 
 
 def openvino_bare(options: argparse.Namespace, parts: Parts, precision: str) -> dict[str, Any]:
@@ -373,6 +383,11 @@ def folder(path: Path, options: argparse.Namespace, shuffle: bool = False, batch
     for _ in photos:  # fills it
         pass
     return photos
+
+
+def test_files(options: argparse.Namespace) -> list[Path]:
+    """Give the test photos in the order of `folder`, which goes by class and by name."""
+    return [file for name in classes(options.test) for file in sorted((options.test / name).iterdir())]
 
 
 def decode(path: Path, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
