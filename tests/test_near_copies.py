@@ -86,7 +86,7 @@ def test_a_pattern_that_repeats_is_no_copy_of_a_similar_one():
         chequers, np.array([[1, 0.03, 0], [0.02, 1, 0], [0.0004, 0, 1]]), (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT
     )
     structures = [alignment.structure(alignment.thumbnail(photo)) for photo in (chequers, other)]
-    assert alignment._align(*structures).correlation > alignment.ALIKE  # without looking at the repetition
+    assert alignment.align(*structures).correlation > alignment.ALIKE  # without looking at the repetition
     assert near_copies.within(photos([chequers, other])) == []
     assert len(near_copies.within(photos([chequers, chequers]))) == 1
 

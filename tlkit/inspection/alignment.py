@@ -35,28 +35,60 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
     return small if small.ndim == 3 else cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
 
 
-def alike(first: np.ndarray, second: np.ndarray, layout: np.ndarray | None = None) -> float:
+class Alignment(NamedTuple):
+    """How the first of two photos lies on the second, from which `correlation` orders them.
+
+    Args:
+        correlation: Of the structure of what both show, before what is common in the set is taken out.
+        scale: Of the first photo in the second.
+        x: Of the first photo's centre in the second, in pixels of a thumbnail.
+        y: Likewise.
+        mirrored: Whether the first is mirrored.
+    """
+
+    correlation: float
+    scale: float
+    x: float
+    y: float
+    mirrored: bool = False
+
+
+def alike(first: np.ndarray, second: np.ndarray) -> float:
     """Correlate two photos where they overlap once the first is moved, scaled and perhaps mirrored onto the second.
 
     What is correlated is the structure of the three colors, so brightness and contrast do not matter. 1 is the same
-    photo; what a photo of another thing has depends on how much structure there is, mostly below 0.6. Patterns that
-    repeat, such as chequers, fit others of the kind: if both photos are such, `_REGULARITY` is taken off. Photos of one
-    layout, such as X-rays, fit each other too: with the layout, the correlation is at most that of what is left of
-    both once the layout is taken out of them.
+    photo; what a photo of another thing has depends on how much structure there is, mostly below 0.6.
 
     Shapes:
         first: (SIDE, SIDE, 3), uint8, a `thumbnail`
         second: the same
-        layout: (SIDE, SIDE, 3), the mean or the sum of the `structure` of other photos of the set
     """
-    one, other = structure(first), structure(second)
-    place = _align(one, other)
+    structures = structure(first), structure(second)
+    return judge(*structures, align(*structures))
+
+
+def judge(first: np.ndarray, second: np.ndarray, place: Alignment, layout: np.ndarray | None = None) -> float:
+    """Return how alike two photos are that have been aligned; less than their correlation where that means little.
+
+    Patterns that repeat, such as chequers, fit others of the kind: if both photos are such, `_REGULARITY` is taken off.
+    Photos of one layout, such as X-rays, fit each other too: with the layout, the correlation is at most that of what
+    is left of both once the layout is taken out of them.
+
+    Args:
+        first: The `structure` of a photo.
+        second: That of the other.
+        place: What `align` returned for them.
+        layout: The mean or the sum of the `structure` of other photos of the set.
+
+    Shapes:
+        first, second, layout: (SIDE, SIDE, 3)
+    """
     correlation = place.correlation
     if correlation < ALIKE:
         return correlation
     if layout is not None:
-        correlation = min(correlation, _beyond(layout, one, other, place))
-    return correlation - _REGULARITY if _repeats(one) and _repeats(other) else correlation
+        correlation = min(correlation, _beyond(layout, first, second, place))
+    return correlation - _REGULARITY if _repeats(first) and _repeats(second) else correlation
 
 
 def _repeats(structure: np.ndarray) -> bool:
@@ -80,16 +112,14 @@ def structure(thumbnail: np.ndarray) -> np.ndarray:
     return values / np.sqrt(local + _FLAT**2)[..., None]
 
 
-class _Alignment(NamedTuple):
-    correlation: float
-    scale: float  # of the first photo in the second
-    x: float  # of the first photo's centre in the second, in pixels
-    y: float
-    mirrored: bool = False
+def align(first: np.ndarray, second: np.ndarray) -> Alignment:
+    """Find how the first photo lies best on the second.
 
-
-def _align(first: np.ndarray, second: np.ndarray) -> _Alignment:
-    half, best = _halved(second), _Alignment(-1, 1, 0, 0)
+    Shapes:
+        first: (SIDE, SIDE, 3), the `structure` of a photo
+        second: the same
+    """
+    half, best = _halved(second), Alignment(-1, 1, 0, 0)
     images = first, _mirrored(first)
     for mirrored, image in enumerate(images):
         rough = max(place.correlation for place in _place(_halved(image), half, _SCALES[::2]))
@@ -117,7 +147,7 @@ def _halved(structure: np.ndarray) -> np.ndarray:
     return cv2.resize(structure, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
 
 
-def _place(first: np.ndarray, second: np.ndarray, scales: np.ndarray) -> list[_Alignment]:
+def _place(first: np.ndarray, second: np.ndarray, scales: np.ndarray) -> list[Alignment]:
     """Where the first photo's centre fits best in the second, at each scale."""
     full = len(first)
     edge = round(full * (1 - _CORE) / 2)
@@ -129,17 +159,17 @@ def _place(first: np.ndarray, second: np.ndarray, scales: np.ndarray) -> list[_A
             how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
             scaled = cv2.resize(core, (side, side), interpolation=how)
             _, best, _, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(second, scaled, cv2.TM_CCOEFF_NORMED))
-            found.append(_Alignment(best, side / len(core), x + side / 2, y + side / 2))
+            found.append(Alignment(best, side / len(core), x + side / 2, y + side / 2))
     return found
 
 
-def _overlap(first: np.ndarray, second: np.ndarray, place: _Alignment) -> _Alignment:
+def _overlap(first: np.ndarray, second: np.ndarray, place: Alignment) -> Alignment:
     """Correlate all that two photos share; -1 where that is less than half of the side."""
     shared = _shared(first, second, place)
     return place._replace(correlation=_correlation(*shared) if shared else -1.0)
 
 
-def _beyond(layout: np.ndarray, first: np.ndarray, second: np.ndarray, place: _Alignment) -> float:
+def _beyond(layout: np.ndarray, first: np.ndarray, second: np.ndarray, place: Alignment) -> float:
     """Correlate what is left of two photos once the layout, as it lies in either, is taken out by least squares."""
     turned = _mirrored(layout)  # either photo may be mirrored
     pairs = (_mirrored(first) if place.mirrored else first, second), (layout, layout), (turned, turned)
@@ -149,7 +179,7 @@ def _beyond(layout: np.ndarray, first: np.ndarray, second: np.ndarray, place: _A
     return _correlation(*rest.T)
 
 
-def _shared(first: np.ndarray, second: np.ndarray, place: _Alignment) -> tuple[np.ndarray, np.ndarray] | None:
+def _shared(first: np.ndarray, second: np.ndarray, place: Alignment) -> tuple[np.ndarray, np.ndarray] | None:
     """What both photos show, without their means; None where that is less than half of the side."""
     scale, x, y = place.scale, place.x, place.y
     left, top, side = x - scale * SIDE / 2, y - scale * SIDE / 2, scale * SIDE

@@ -15,7 +15,7 @@ import numpy as np
 
 from tlkit.data import Photos
 from tlkit.data.photos import decoding_threads
-from tlkit.inspection.alignment import ALIKE, SIDE, alike, structure, thumbnail
+from tlkit.inspection.alignment import ALIKE, SIDE, Alignment, align, judge, structure, thumbnail
 
 COUNT = 3  # candidates for each photo
 _SMALL, _CELLS, _BINS, _COLORS = 24, 3, 8, 6  # of a fingerprint
@@ -203,8 +203,13 @@ def verified(photos: Photos, others: Photos, pairs: Sequence[tuple[int, int]]) -
     first = thumbnails(photos, {i for i, _ in pairs})
     second = first if photos is others else {}
     second = second | thumbnails(others, {j for _, j in pairs} - set(second))
-    correlations = decoding_threads().map(lambda pair: alike(first[pair[0]], second[pair[1]]), pairs)
-    likely = [pair for pair, value in zip(pairs, correlations, strict=True) if value >= ALIKE]
+
+    # Computed again where they are needed again: thumbnails take a quarter of their memory.
+    def structures_of(pair: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        return structure(first[pair[0]]), structure(second[pair[1]])
+
+    aligned = decoding_threads().map(lambda pair: align(*structures_of(pair)), pairs)
+    likely = [(pair, place) for pair, place in zip(pairs, aligned, strict=True) if place.correlation >= ALIKE]
     if not likely:
         return []
     sampled = set(np.random.default_rng(0).permutation(len(others))[:_SAMPLED].tolist())
@@ -212,9 +217,10 @@ def verified(photos: Photos, others: Photos, pairs: Sequence[tuple[int, int]]) -
     structures = {i: structure(second[i]) for i in sampled}
     total = np.sum(list(structures.values()), axis=0)
 
-    def look(pair: tuple[int, int]) -> NearCopy:
+    def look(aligned: tuple[tuple[int, int], Alignment]) -> NearCopy:
+        pair, place = aligned
         own = sampled & ({*pair} if photos is others else {pair[1]})
         layout = total - sum(structures[i] for i in own)  # of the rest: two copies are no layout
-        return NearCopy(*pair, alike(first[pair[0]], second[pair[1]], layout))
+        return NearCopy(*pair, judge(*structures_of(pair), place, layout))
 
     return [pair for pair in decoding_threads().map(look, likely) if pair.correlation >= ALIKE]

@@ -39,11 +39,11 @@ def look(config: configs.Data, splits: data.Splits, parts: Sequence[Features] | 
     if parts:
         *learned, last = [part[:] for part in parts]
         features = (last, np.concatenate(learned))
-    found = near_copies.across(scored, _others(splits), features)
+    others = _others(splits)
+    found = near_copies.across(scored, others, features)
     if not found:
         return splits
-    names, others = scored.names, _others(splits).names
-    pairs = [f"{names[first]} ~ {others[second]}" for first, second, _ in found]
+    pairs = [f"{scored.names[first]} ~ {others.names[second]}" for first, second, _ in found]
     has = "has" if len(found) == 1 else "have"
     warning = (
         f"{len(found):,} of {len(scored):,} {split} {splits.kind} {has} a near copy among the "
