@@ -81,7 +81,7 @@ def open_examples(
                 raise InvalidInput(f"{problem}; without data.strict it would be set aside") from error
             problems[index] = problem
 
-    _each(look, range(count), f"opening {examples.kind}", examples.kind)
+    for_each(look, range(count), f"opening {examples.kind}", examples.kind)
     stored = contents if values is None else values
     return Opened(stored, hashes, [problem for problem in problems if problem], reading, ranges, [])
 
@@ -115,7 +115,7 @@ def find_white(examples: Examples, shape: Shape, opened: Opened, check: bool) ->
     # A small white is one of the photos with 8 bits too.
     again = good if reading.white and reading.white <= bits.DIM else sorted(ranges)
     if check and again:
-        _each(decode, again, f"scaling {examples.kind}", examples.kind)
+        for_each(decode, again, f"scaling {examples.kind}", examples.kind)
     return opened._replace(reading=reading, notes=[note] if note else [])
 
 
@@ -127,8 +127,15 @@ def about_damaged(problems: list[str], kind: str) -> list[str]:
     return [f"{kind} set aside, because they cannot be decoded ({len(problems)}):", *problems[:NAMED], *more]
 
 
-def _each(act: Callable[[int], None], indices: Sequence[int], label: str, unit: str) -> None:
-    """Do something for each example, in several threads."""
+def for_each(act: Callable[[int], None], indices: Sequence[int], label: str, unit: str) -> None:
+    """Do something for each example, in several threads, and show how far it is.
+
+    Args:
+        act: Takes the position of an example.
+        indices: The positions.
+        label: What is done, such as `opening photos`.
+        unit: What the examples are called.
+    """
     # Several at a time: handing a file to a thread takes longer than reading it.
     parts = [indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER)]
 

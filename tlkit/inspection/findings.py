@@ -102,12 +102,12 @@ class Findings:
                 places[hash_].append(place)
         return sorted((group for group in places.values() if len(group) > 1), key=len, reverse=True)
 
-    @property
+    @functools.cached_property
     def damaged(self) -> list[int]:
         """Positions of examples that cannot be decoded."""
         return [place for place, seen in enumerate(self.seen or []) if seen.problem]
 
-    @property
+    @functools.cached_property
     def blank(self) -> list[int]:
         """Positions of examples in which nearly nothing is to be seen."""
         return [place for place, seen in enumerate(self.seen or []) if seen.blank]
@@ -117,18 +117,18 @@ class Findings:
         """Copies of one content that are so many that it is probably no photo of anything."""
         return [group for group in self.copies if len(group) >= PLACEHOLDER]
 
-    @property
+    @functools.cached_property
     def contradictions(self) -> list[list[int]]:
         """Copies of one content that have different labels."""
         labels = self.label_names
         return [group for group in self.copies if len({labels[place] for place in group}) > 1]
 
-    @property
+    @functools.cached_property
     def leaks(self) -> list[list[int]]:
         """Copies of one content in several splits of the source."""
         return [group for group in self.copies if len({self.given[place] for place in group}) > 1]
 
-    @property
+    @functools.cached_property
     def divided_groups(self) -> list[str]:
         """Groups that are in several splits of the source."""
         where = defaultdict(set)
@@ -136,12 +136,12 @@ class Findings:
             where[group].add(split)
         return sorted(group for group, splits in where.items() if group and len(splits) > 1)
 
-    @property
+    @functools.cached_property
     def near_across(self) -> list[NearCopy]:
         """Near copies of which one is trained on and the other is not."""
         return [pair for pair in self.near if len({self.splits[pair.first], self.splits[pair.second]} - {None}) > 1]
 
-    @property
+    @functools.cached_property
     def near_contradictions(self) -> list[NearCopy]:
         """Near copies that have different labels."""
         labels = self.label_names
@@ -191,7 +191,7 @@ class Findings:
         lines += nearly_equal(self.classes)
         return lines
 
-    @property
+    @functools.cached_property
     def copied(self) -> list[tuple[int, int]]:
         """Each scored example that has a near copy in train, with that copy."""
         found: dict[int, int] = {}

@@ -10,16 +10,15 @@ import numpy as np
 from tlkit.data import Examples, images, modalities, sounds
 from tlkit.data.images import Content
 from tlkit.data.modalities import Reading
-from tlkit.data.photos import decoding_threads, file_format
+from tlkit.data.opening import for_each
+from tlkit.data.photos import file_format
 from tlkit.data.split import content_hash
 from tlkit.errors import InvalidInput
-from tlkit.progress import Progress
 
 SMALL, LARGE = (64, 64, 3), (512, 512, 3)  # shapes at which photos are looked at: at the second only if need be
 BLANK = 3.0  # standard deviation, of 255 levels, below which a photo is nearly blank
 UNSURE = 8.0  # at the small size, where fine textures are averaged away
 SILENT = 1e-4  # standard deviation below which a sound is silent; 16 bits end at 3e-5
-TOGETHER = 16  # examples that a thread looks at at a time
 
 
 class Seen(NamedTuple):
@@ -54,13 +53,12 @@ def survey(examples: Examples, reading: Reading | None = None) -> list[Seen]:
     (8, 8)
     """
     reading = (reading or Reading())._replace(resize="squash")  # all of a photo is looked at
-    count = len(examples.names)
-    seen: list[Seen] = []
-    parts = [range(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
-    with Progress(f"looking at {examples.kind}", count, examples.kind) as progress:
-        for part in decoding_threads().map(lambda part: [_look(examples, i, reading) for i in part], parts):
-            seen += part
-            progress.advance(len(part))
+    seen = [Seen()] * len(examples.names)
+
+    def look(index: int) -> None:
+        seen[index] = _look(examples, index, reading)
+
+    for_each(look, range(len(seen)), f"looking at {examples.kind}", examples.kind)
     return seen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from tlkit.display import few, short, shown
@@ -18,8 +19,6 @@ def line(label: str, text: str) -> str:
     >>> print(line("sizes", "64 to 128"))
     sizes        64 to 128
     """
-    import textwrap
-
     return textwrap.fill(
         text, WIDTH, initial_indent=f"{label:<12} ", subsequent_indent=" " * 13, break_on_hyphens=False
     )
@@ -88,8 +87,6 @@ def report(findings: Findings, notes: bool = True) -> list[str]:
     lines.append("")
     if falsifying:
         lines.append("This would falsify a score:")
-        import textwrap
-
         for each in falsifying:
             lines += textwrap.wrap(
                 shown(each), WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False

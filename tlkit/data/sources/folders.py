@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tlkit.data.images import Content
+from tlkit.data.modalities import Modality
 from tlkit.data.sources.class_folders import ClassFolder, Found, find_class_folders, folders_in, walk
 from tlkit.data.sources.class_names import MISSING, minus_one, nearly_equal
 from tlkit.data.sources.examples import SPLITS, Examples, modality_of, renamed_splits, shown_names, split_word
@@ -111,13 +112,7 @@ def _sorted_out(root: Path, found: Found, notes: list[str]) -> tuple[list[ClassF
             if f.suffix.lower() not in suffixes:
                 leave_out(f, others)
         if not examples and needed:
-            full = [p.path for p in found.class_folders if any(f.suffix.lower() in suffixes for f in p.files)]
-            only = len(full) == 1 and len(folders_in(full[0])) > 1
-            raise InvalidInput(
-                f"{str(part.path)!r} holds no {modality.singular} ({len(part.files)} other files): put {kind} there "
-                f"({few(sorted(suffixes), 20)}) or remove the folder"
-                + (f"; did you mean --data.path {str(full[0])!r}?" if only else "")
-            )
+            raise InvalidInput(_about_empty(part, found, modality))
         beside = beside_photos(examples, part.path) if kind == "photos" else {}
         for what, files in beside.items():
             for f in files:
@@ -136,6 +131,18 @@ def _sorted_out(root: Path, found: Found, notes: list[str]) -> tuple[list[ClassF
             name = path.relative_to(root).as_posix()
             notes.append(f"{name} has no class folders: its {kind} have no label and are left out ({len(files)})")
     return parts, dict(left_out), kind
+
+
+def _about_empty(part: ClassFolder, found: Found, modality: Modality) -> str:
+    """Say that a class folder holds no example, and what to do."""
+    suffixes = modality.files.suffixes if modality.files else frozenset()
+    full = [other.path for other in found.class_folders if any(f.suffix.lower() in suffixes for f in other.files)]
+    only = len(full) == 1 and len(folders_in(full[0])) > 1
+    instead = f"; did you mean --data.path {str(full[0])!r}?" if only else ""
+    return (
+        f"{str(part.path)!r} holds no {modality.singular} ({len(part.files)} other files): put {modality.name} there "
+        f"({few(sorted(suffixes), 20)}) or remove the folder{instead}"
+    )
 
 
 def _about_left_out(left_out: Mapping[str, list[str]], others: str, splits: bool) -> list[str]:
