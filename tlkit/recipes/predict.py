@@ -10,18 +10,17 @@ It ends with status 3 where a photo could not be read; the others are answered.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import Predict
-from tlkit.display import cut, say, shown
+from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
-from tlkit.recipes import _jobs, _links, _models
+from tlkit.recipes import _jobs, _models, _predicted
+from tlkit.recipes._predicted import NO_LABEL, UNSURE, Predicted
 
 if TYPE_CHECKING:
     import keras
@@ -31,53 +30,7 @@ if TYPE_CHECKING:
     from tlkit.features.engines import Engine
     from tlkit.serving.tables import Row
 
-UNSURE = "unsure"
-"""The label of a photo whose highest probability is below the threshold."""
-
 PRINTED = 64  # photos whose answers are printed; of more, labels are counted
-NAMED = 10  # photos that are printed because they cannot be read
-LABELS = 20  # labels that are printed with their counts
-NONE = "no label"  # what is printed for photos that have none, of a multi-label model
-
-
-@dataclasses.dataclass
-class Predicted:
-    """What a model says about photos.
-
-    Args:
-        rankings: For each photo whose answer is printed, the labels with the highest probabilities, the highest first.
-            Of a multi-label model, these include all labels with a probability above 0.5.
-        counts: Number of photos by label; of a multi-label model a photo counts for each of its labels.
-        sums: Sum of the probabilities of these labels.
-        answered: Number of photos that have an answer.
-        unread: Number of photos that could not be read.
-        problems: The first of these, each with the reason.
-    """
-
-    rankings: list[list[tuple[str, float]]] = dataclasses.field(default_factory=list)
-    counts: Counter[str] = dataclasses.field(default_factory=Counter)
-    sums: dict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
-    answered: int = 0
-    unread: int = 0
-    problems: list[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def exit_status(self) -> int:
-        """Of the command: 3 where a photo could not be read."""
-        return 3 if self.unread else 0
-
-    def add(self, labels: Sequence[tuple[str, float]]) -> None:
-        """Count a photo with its labels."""
-        self.answered += 1
-        for label, share in labels:
-            self.counts[label] += 1
-            self.sums[label] += share
-
-    def add_unread(self, photo: str, error: str) -> None:
-        """Count a photo that cannot be read."""
-        self.unread += 1
-        if len(self.problems) < NAMED:
-            self.problems.append(f"{shown(photo)}: {shown(error)}")
 
 
 def run(config: Predict) -> Predicted:
@@ -102,7 +55,10 @@ def run(config: Predict) -> Predicted:
     if predicted.unread and not predicted.answered and not config.output:
         more = f" and {predicted.unread - 1:,} more" if predicted.unread > 1 else ""
         raise InvalidInput(f"{predicted.problems[0]}{more}")
-    _print_end(config, predicted, len(named.photos))
+    _predicted.print_unread(predicted)
+    if config.output or len(named.photos) > PRINTED:
+        _predicted.print_counts(predicted)
+        _predicted.print_end(predicted, config.output)
     return predicted
 
 
@@ -135,12 +91,14 @@ def _predict(
                 answer = serving.answer(probabilities, classes, several)
                 unsure = config.threshold is not None and answer.probability < config.threshold
                 label = UNSURE if unsure else answer.label
-                labels = [(name, share) for name, share in answer.top if share > 0.5] or [(NONE, answer.probability)]
+                labels = [(name, share) for name, share in answer.top if share > 0.5] or [
+                    (NO_LABEL, answer.probability)
+                ]
                 predicted.add(labels if several else [(label, answer.probability)])
                 if printed:
                     count = max(config.top, len(labels)) if several else config.top
                     ranking = serving.ranked(probabilities, classes, count)
-                    _print_answer(photo, ranking, several, unsure)
+                    _predicted.print_answer(photo, ranking, several, unsure)
                     predicted.rankings.append(ranking)
             if write:
                 write(tables.row(photo, answer, error, label))
@@ -177,45 +135,6 @@ def _output(path: str | None, total: int) -> Iterator[tuple[Callable[[Row], None
                 done = f"{progress.done:,} of {total:,} photos were answered"
                 say(f"{done}, and none is kept: {shown(path)} is written whole or not at all", error=True)
             raise
-
-
-def _print_answer(photo: str, ranking: Sequence[tuple[str, float]], several: bool, unsure: bool) -> None:
-    texts = [UNSURE] if unsure else []
-    texts += [f"{shown(label)}{'*' if several and share > 0.5 else ''} {share:.4f}" for label, share in ranking]
-    say(f"{shown(photo)}  " + "  ".join(texts))
-
-
-def _print_end(config: Predict, predicted: Predicted, total: int) -> None:
-    """Print what could not be read, how many photos have which label, and where the answers are."""
-    if predicted.unread:
-        lines = [f"photos that could not be read ({predicted.unread:,}):", *predicted.problems]
-        if predicted.unread > len(predicted.problems):
-            lines.append(f"and {predicted.unread - len(predicted.problems):,} more")
-        say("\n".join(lines), error=True)
-    if config.output or total > PRINTED:
-        _print_counts(predicted)
-    if config.output:
-        problems = f", {predicted.unread:,} of them with an error" if predicted.unread else ""
-        say(f"table  {_links.shown(Path(config.output).absolute())}: {total:,} rows{problems}")
-    elif total > PRINTED:
-        say(
-            "\nNext: the answer for each photo, by the same command with --output predictions.csv (or .jsonl, .parquet)"
-        )
-
-
-def _print_counts(predicted: Predicted) -> None:
-    """Print how many photos have each label, the most frequent first."""
-    labels = predicted.counts.most_common(LABELS)
-    width = max((len(cut(shown(label), 40)) for label, _ in labels), default=0)
-    say(
-        f"{predicted.answered:,} photos"
-        + (f", and {predicted.unread:,} that could not be read" * bool(predicted.unread))
-    )
-    for label, count in labels:
-        share, mean = count / predicted.answered, predicted.sums[label] / count
-        say(f"  {cut(shown(label), 40):{width}}  {count:>9,}  {share:6.1%}  mean probability {mean:.3f}")
-    if rest := len(predicted.counts) - len(labels):
-        say(f"  and {rest:,} other labels")
 
 
 def load(model: str, path: Path | None = None) -> tuple[keras.Model, list[str], Reading]:

@@ -109,7 +109,10 @@ def _csv(file: BinaryIO) -> Iterator[Callable[[Row], None]]:
 
 @contextlib.contextmanager
 def _jsonl(file: BinaryIO) -> Iterator[Callable[[Row], None]]:
-    yield lambda cells: file.write(json.dumps(cells, ensure_ascii=False).encode() + b"\n") and None
+    def write(cells: Row) -> None:
+        file.write(json.dumps(cells, ensure_ascii=False).encode() + b"\n")
+
+    yield write
 
 
 @contextlib.contextmanager

@@ -113,7 +113,10 @@ def _problem(path: str) -> str:
 def _add(path: str, found: NamedPhotos, problem: str) -> None:
     """Add what a path names: a folder, a table or a photo."""
     if os.path.isdir(path):
-        _add_folder(path, found)
+        if what := litter(PurePath(PurePath(path).name, "photo")):
+            found.skipped[f"folders of {what}"] += 1
+        else:
+            _add_folder(path, found)
     elif not problem and path.lower().endswith(TABLES):
         _add_table(path, found)
     else:
@@ -166,7 +169,10 @@ def _add_matches(pattern: str, found: NamedPhotos) -> None:
     if not matches:
         raise InvalidInput(f"no file matches {pattern!r}; give the path of an image file, a folder or another pattern")
     for match in matches:
-        _add(match, found, "" if os.path.isdir(match) else _problem(match))
+        if what := litter(PurePath(match).relative_to(root)):
+            found.skipped[what] += 1
+        else:
+            _add(match, found, _problem(match))
 
 
 def _add_table(path: str, found: NamedPhotos) -> None:
