@@ -264,7 +264,7 @@ def test_few_answers_are_printed_and_many_are_counted(here: Path, monkeypatch, c
     assert call("photos") == 3
     first, *lines, empty, hint = capsys.readouterr().out.splitlines()
     assert (first, empty) == ("8 photos, and 1 that could not be read", "")
-    assert hint == "Next: for the answer to each photo, add --output predictions.csv (or .jsonl, .parquet)"
+    assert hint == "Next: --output predictions.csv (or .jsonl, .parquet) writes the answer for each photo."
     assert sum(int(line.split()[1]) for line in lines) == 8
     result = predict.run(config.Predict("model.keras", ["photos"]))
     assert (result.rankings, sum(result.counts.values()), result.unread, result.exit_status) == ([], 8, 1, 3)

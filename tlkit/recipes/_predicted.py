@@ -95,4 +95,4 @@ def print_end(predicted: Predicted, output: str | None) -> None:
         problems = f", {predicted.unread:,} of them with an error" if predicted.unread else ""
         say(f"table  {_links.shown(Path(output).absolute())}: {predicted.answered + predicted.unread:,} rows{problems}")
     else:
-        say("\nNext: for the answer to each photo, add --output predictions.csv (or .jsonl, .parquet)")
+        say("\nNext: --output predictions.csv (or .jsonl, .parquet) writes the answer for each photo.")

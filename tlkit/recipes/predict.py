@@ -10,6 +10,7 @@ It ends with status 3 where a photo could not be read; the others are answered.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,8 +83,9 @@ def _predict(
         return engine
 
     predictions = many.predictions(photos, many.reader(model, reading), prepare)
+    first = next(predictions)  # with it the engine is prepared, which is no part of the rate
     with _output(config.output, len(photos)) as (write, advance):
-        for photo, probabilities, error in predictions:
+        for photo, probabilities, error in itertools.chain([first], predictions):
             answer, label = None, None
             if probabilities is None:
                 predicted.add_unread(photo, error)
@@ -126,15 +128,15 @@ def _output(path: str | None, total: int) -> Iterator[tuple[Callable[[Row], None
     """Give a function that writes a row of the table, if there is to be one, and one to call after each photo."""
     from tlkit.serving import tables
 
-    with Progress("predicting", total) as progress:
-        try:
-            with tables.writing_rows(path) if path else contextlib.nullcontext() as write:
-                yield write, progress.advance
-        except (KeyboardInterrupt, OSError):
-            if path:
-                done = f"{progress.done:,} of {total:,} photos were answered"
-                say(f"{done}, and none is kept: {shown(path)} is written whole or not at all", error=True)
-            raise
+    progress = Progress("predicting", total)
+    try:
+        with progress, tables.writing_rows(path) if path else contextlib.nullcontext() as write:
+            yield write, progress.advance
+    except (KeyboardInterrupt, OSError):
+        if path:
+            done = f"{progress.done:,} of {total:,} photos were answered"
+            say(f"{done}, and none is kept: {shown(path)} is written whole or not at all", error=True)
+        raise
 
 
 def load(model: str, path: Path | None = None) -> tuple[keras.Model, list[str], Reading]:
