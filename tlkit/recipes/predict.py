@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from tlkit.data.modalities import Reading
     from tlkit.features.engines import Engine
+    from tlkit.serving import Answer
     from tlkit.serving.tables import Row
 
 PRINTED = 64  # photos whose answers are printed; of more, labels are counted
@@ -86,27 +87,32 @@ def _predict(
     first = next(predictions)  # with it the engine is prepared, which is no part of the rate
     with _output(config.output, len(photos)) as (write, advance):
         for photo, probabilities, error in itertools.chain([first], predictions):
-            answer, label = None, None
             if probabilities is None:
                 predicted.add_unread(photo, error)
+                row = tables.row(photo, None, error)
             else:
                 answer = serving.answer(probabilities, classes, several)
                 unsure = config.threshold is not None and answer.probability < config.threshold
-                label = UNSURE if unsure else answer.label
-                labels = [(name, share) for name, share in answer.top if share > 0.5] or [
-                    (NO_LABEL, answer.probability)
-                ]
-                predicted.add(labels if several else [(label, answer.probability)])
+                labels = _labels(answer, several, unsure)
+                predicted.add(labels)
+                row = tables.row(photo, answer, label=UNSURE if unsure else answer.label)
                 if printed:
                     count = max(config.top, len(labels)) if several else config.top
                     ranking = serving.ranked(probabilities, classes, count)
                     _predicted.print_answer(photo, ranking, several, unsure)
                     predicted.rankings.append(ranking)
             if write:
-                write(tables.row(photo, answer, error, label))
+                write(row)
             if not printed:
                 advance()
     return predicted
+
+
+def _labels(answer: Answer, several: bool, unsure: bool) -> list[tuple[str, float]]:
+    """The labels for which a photo counts, with their probabilities."""
+    if several:
+        return [(label, share) for label, share in answer.top if share > 0.5] or [(NO_LABEL, answer.probability)]
+    return [(UNSURE if unsure else answer.label, answer.probability)]
 
 
 def _check_threshold(threshold: float, classes: Sequence[str], several: bool) -> None:
