@@ -158,9 +158,8 @@ def main() -> None:
         model = options.model or f"{folder}/model.keras"
         if not options.model:
             make_model(model)
-        print(
-            f"{'photos':>7}  {'':14} {'a second':>9} {'(lowest to highest)':>20} {'to bare':>8} {'CPU, ms':>8} {'peak, MB':>9}"
-        )
+        spread = "(lowest to highest)"
+        print(f"{'photos':>7}  {'':14} {'a second':>8} {spread} {'to bare':>8} {'CPU, ms':>8} {'peak, MB':>9}")
         for count in options.counts:
             photos = Path(folder, str(count))
             copy_photos(options.data, photos, count)
@@ -173,10 +172,9 @@ def main() -> None:
                 spread = f"({rates[0]:.0f} to {rates[-1]:.0f})"
                 cpu = statistics.median(run["cpu"] for run in runs) / count * 1000
                 peak = max(run["peak"] for run in runs) / 1e6
-                print(
-                    f"{count:7,}  {way:14} {statistics.median(rates):9.0f} {spread:>20} {ratio:8.2f} {cpu:8.2f} {peak:9.0f}",
-                    flush=True,
-                )
+                rate = statistics.median(rates)
+                figures = f"{rate:8.0f} {spread:>19} {ratio:8.2f} {cpu:8.2f} {peak:9.0f}"
+                print(f"{count:7,}  {way:14} {figures}", flush=True)
             shutil.rmtree(photos)
 
 
