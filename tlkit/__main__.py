@@ -27,7 +27,7 @@ COMMANDS = (
     ("select", "compare", "Rank pretrained networks on your photos, before training."),
     ("compare", "compare", "Compare runs: scores, a paired test, their settings."),
     ("ui", "compare", "Open the runs in MLflow's UI."),
-    ("predict", "use", "Label photos, or folders of them, by a trained model."),
+    ("predict", "use", "Print the labels of photos by a trained model."),
     ("cache", "maintain", "List, verify or prune the stored activations."),
     ("sync", "maintain", "Send what runs logged while their server was away."),
 )

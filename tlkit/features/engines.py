@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,8 +21,6 @@ import numpy as np
 from tlkit import runtime
 from tlkit.errors import InvalidInput
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 ENGINES = ("keras", "openvino")
 AGREE = {"float32": 0.01, "mixed_bfloat16": 0.2}  # maximum distance from the outputs of Keras, relative to their norm
 PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}  # those of OpenVINO on a CPU
@@ -231,10 +229,10 @@ def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any
     return Engine("openvino", batch_size, lambda batches: in_order(compute, batches, threads=count, ahead=count))
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int) -> Iterator[Result]:
+def in_order(function: Callable[[Any], Any], items: Iterable[Any], threads: int, ahead: int) -> Iterator[Any]:
     """Call a function on items in other threads, a few items ahead, and yield the results in order."""
     with ThreadPoolExecutor(threads) as pool:
-        waiting: collections.deque[Future[Result]] = collections.deque()
+        waiting: collections.deque[Future[Any]] = collections.deque()
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > ahead:
