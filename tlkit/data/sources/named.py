@@ -15,7 +15,7 @@ from tlkit.data.sources.columns import known, path_column
 from tlkit.data.sources.files import Files
 from tlkit.data.sources.litter import hidden, litter
 from tlkit.data.sources.tabular import TABLES, read_table
-from tlkit.display import cut, few
+from tlkit.display import cut, few, say
 from tlkit.errors import InvalidInput
 
 STANDARD_INPUT = "-"
@@ -197,6 +197,8 @@ def _lines_of_standard_input() -> Iterator[str]:
     if sys.stdin is None:
         raise InvalidInput("- is for names on standard input, which is closed")
     try:
+        if sys.stdin.isatty():
+            say("names of photos, one in a line; Ctrl-D ends them:", error=True)
         content: bytes = sys.stdin.buffer.read()
     except (OSError, ValueError) as error:
         raise InvalidInput(f"- is for names on standard input, which cannot be read: {error}") from error
