@@ -94,9 +94,9 @@ def kept(history: training.History) -> str:
     >>> head, full = ({"epoch": n, "phase": name, "val_loss": 1 / n} for n, name in ((1, "head"), (2, "full")))
     >>> kept(History([head, full]))
     'kept  epoch 1 of phase full, by the lowest validation loss'
-    >>> kept(History([head, {**full, "kept": True}]))
+    >>> kept(History([head, {**full, "kept": 1.0}]))
     'kept  epoch 1 of phase full, the last (validation loss 0.5000; 1.0000 before the phase)'
-    >>> kept(History([{**head, "kept": True}, full]))
+    >>> kept(History([{**head, "kept": 1.0}, full]))
     'kept  the head: fine-tuning did not improve on it (validation loss 1.0000, and 0.5000 after it)'
     """
     best, last = history.best, history.epochs[-1]

@@ -145,7 +145,7 @@ class BestEpoch(keras.callbacks.Callback):
     def _keep(self, kept: dict[str, Any]) -> None:
         for entry in self.history.epochs:
             entry.pop("kept", None)
-        kept["kept"] = True
+        kept["kept"] = 1.0  # a number, as all that a checkpoint holds of an epoch
 
 
 class Plateau(keras.callbacks.Callback):
