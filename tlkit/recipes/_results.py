@@ -97,18 +97,23 @@ def kept(history: training.History) -> str:
     >>> kept(History([head, {**full, "kept": 1.0}]))
     'kept  epoch 1 of phase full, the last (validation loss 0.5000; 1.0000 before the phase)'
     >>> kept(History([{**head, "kept": 1.0}, full]))
-    'kept  the head: fine-tuning did not improve on it (validation loss 1.0000, and 0.5000 after it)'
+    'kept  the head: fine-tuning did not improve on it (validation loss 1.0000; 0.5000 after epoch 1 of phase full)'
     """
     best, last = history.best, history.epochs[-1]
     others = [epoch for epoch in history.epochs if epoch["phase"] != last["phase"]]
     if best["phase"] == "head" != last["phase"]:
-        after = f"validation loss {best['val_loss']:.4f}, and {last['val_loss']:.4f} after it"
-        return f"kept  the head: fine-tuning did not improve on it ({after})"
-    number = sum(each["phase"] == best["phase"] and each["epoch"] <= best["epoch"] for each in history.epochs)
+        after = f"{last['val_loss']:.4f} after epoch {_number(history, last)} of phase {last['phase']}"
+        return f"kept  the head: fine-tuning did not improve on it (validation loss {best['val_loss']:.4f}; {after})"
+    name = f"epoch {_number(history, best)} of phase {best['phase']}"
     if "kept" not in best or not others:
-        return f"kept  epoch {number} of phase {best['phase']}, by the lowest validation loss"
-    losses = f"validation loss {best['val_loss']:.4f}; {history._replace(epochs=others).best['val_loss']:.4f}"
-    return f"kept  epoch {number} of phase {best['phase']}, the last ({losses} before the phase)"
+        return f"kept  {name}, by the lowest validation loss"
+    before = history._replace(epochs=others).best["val_loss"]
+    return f"kept  {name}, the last (validation loss {best['val_loss']:.4f}; {before:.4f} before the phase)"
+
+
+def _number(history: training.History, epoch: dict[str, Any]) -> int:
+    """Number an epoch within its phase, as the table of epochs does."""
+    return sum(each["phase"] == epoch["phase"] and each["epoch"] <= epoch["epoch"] for each in history.epochs)
 
 
 def of_solving(
