@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from tlkit import config as configs
+from tlkit import startup
 from tlkit.display import say
 from tlkit.recipes import _decisions, _resume, _runs
 from tlkit.recipes._decisions import Decision
@@ -192,8 +193,20 @@ def start_keras() -> float:
     began = time.perf_counter()
     if "keras" not in sys.modules:
         with _native_stderr_held(), _no_garbage_collection():
-            import keras  # noqa: F401
+            if os.environ.get(startup.VARIABLE) == startup.LEAN:
+                startup.openvino()  # before Keras, which would have it send its telemetry
+            import keras
+
+            if keras.backend.backend() == startup.LEAN:
+                _hide_tensorflow()
     return began
+
+
+def _hide_tensorflow() -> None:
+    """Keep Keras from importing TensorFlow, where it is installed, to seed it and to ask whether a shape is its own."""
+    from keras.src.utils import module_utils  # where Keras looks first
+
+    module_utils.tensorflow._available = False
 
 
 @contextlib.contextmanager
