@@ -103,7 +103,7 @@ def mistakes(
     for axes, index, example in zip(panels.flat, order.tolist(), read(order), strict=False):
         draw(axes, np.asarray(example))
         axes.set_xticks([])
-        axes.set_yticks([])
+        axes.yaxis.set_visible(False)  # at once: laying out its empty ticks took a third of the time
         axes.spines[:].set_visible(False)
         axes.set_title(shortened(labels[index], 21), fontsize=8, pad=14, parse_math=False)
         text = f"{shortened(predicted[index], 15)} ({shares[index]:.2f})"

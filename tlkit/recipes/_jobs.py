@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -192,7 +193,7 @@ def start_keras() -> float:
     """Import Keras without TensorFlow's start-up lines, and return when the import began."""
     began = time.perf_counter()
     if "keras" not in sys.modules:
-        with _native_stderr_held(), _no_garbage_collection():
+        with _native_stderr_held(), _no_garbage_collection(), _unused_left_out():
             if os.environ.get(startup.VARIABLE) == startup.LEAN:
                 startup.openvino()  # before Keras, which would have it send its telemetry
             import keras
@@ -207,6 +208,24 @@ def _hide_tensorflow() -> None:
     from keras.src.utils import module_utils  # where Keras looks first
 
     module_utils.tensorflow._available = False
+
+
+@contextlib.contextmanager
+def _unused_left_out() -> Iterator[None]:
+    """Leave out what Keras imports for functions that tlkit does not call: half of its time without TensorFlow.
+
+    Keras does without Matplotlib and scikit-learn, and SciPy imports its `signal` when it is first used.
+    """
+    names = ("matplotlib.pyplot", "sklearn", "scipy.signal")
+    left_out = {
+        name: types.ModuleType(name) if name == "scipy.signal" else None for name in names if name not in sys.modules
+    }
+    sys.modules.update(left_out)  # type: ignore[arg-type]  # None makes an import fail
+    try:
+        yield
+    finally:
+        for name in left_out:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager

@@ -239,12 +239,12 @@ def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
     """Measure how many examples in memory the model looks at in a second, unless compiling that would take long."""
     import keras
 
-    from tlkit import inference
+    from tlkit import inference, runtime
 
     compiles_fast = keras.backend.backend() in ("tensorflow", "openvino")
     if not compiles_fast and getattr(model, "predict_function", None) is None:
         return {}
-    batch = part.read(range(min(32, len(part))))
+    batch = part.read(range(min(8 if runtime.device()[0] == "cpu" else 32, len(part))))
     inference.in_full_precision(model).predict_on_batch(batch)
     began, count = time.perf_counter(), 0
     while count < 3 or time.perf_counter() - began < 0.1:
