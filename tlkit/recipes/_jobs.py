@@ -214,9 +214,9 @@ def _hide_tensorflow() -> None:
 def _unused_left_out() -> Iterator[None]:
     """Leave out what Keras imports for functions that tlkit does not call: half of its time without TensorFlow.
 
-    Keras does without Matplotlib and scikit-learn, and SciPy imports its `signal` when it is first used.
+    Keras does without the others; SciPy imports its `signal` when it is first used.
     """
-    names = ("matplotlib.pyplot", "sklearn", "scipy.signal")
+    names = ("matplotlib", "pandas", "requests", "scipy.signal", "sklearn")
     left_out = {
         name: types.ModuleType(name) if name == "scipy.signal" else None for name in names if name not in sys.modules
     }
