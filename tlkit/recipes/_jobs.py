@@ -194,7 +194,7 @@ def start_keras() -> float:
     began = time.perf_counter()
     if "keras" not in sys.modules:
         with _native_stderr_held(), _no_garbage_collection(), _unused_left_out():
-            if os.environ.get(startup.VARIABLE) == startup.LEAN:
+            if startup.asked() == startup.LEAN:
                 startup.openvino()  # before Keras, which would have it send its telemetry
             import keras
 

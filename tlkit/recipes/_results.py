@@ -313,5 +313,10 @@ def requirements() -> list[str]:
     """Give what loading a model needs, pinned; given to MLflow, whose own search takes 15 s."""
     import keras
 
-    names = ["keras", keras.backend.backend(), "numpy", "mlflow", "tlkit"]
+    from tlkit import startup
+
+    backend = keras.backend.backend()
+    if backend == startup.LEAN and startup.is_installed(startup.DEFAULT):  # the model was not trained with either
+        backend = startup.DEFAULT
+    names = ["keras", backend, "numpy", "mlflow", "tlkit"]
     return [f"{name}=={metadata.version(name)}" for name in names]
