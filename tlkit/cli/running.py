@@ -82,7 +82,8 @@ def _run(name: str, run: Callable[[Config], object], config: Config, words: list
     except Exception as error:
         if not (is_command_line and startup.is_of_openvino(error) and startup.is_installed(startup.DEFAULT)):
             raise
-        say(f"{name}: Keras' openvino backend cannot do this ({cut(first_line(error), 200)}): again with TensorFlow", error=True)
+        problem = cut(first_line(error), 200)
+        say(f"{name}: Keras' openvino backend cannot do this ({problem}): again with TensorFlow", error=True)
         sys.stdout.flush()
         environment = {**os.environ, startup.VARIABLE: startup.DEFAULT}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606  the same command

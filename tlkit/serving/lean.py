@@ -12,10 +12,10 @@ from tlkit import startup, untrusted
 LONGEST = 2**24  # bytes of a model's description
 LAYERS = {
     "keras": "Sequential",
-    "keras.layers": "Activation Add AveragePooling2D BatchNormalization Concatenate Conv1D Conv2D Conv3D Cropping2D Dense "
-    "DepthwiseConv2D Dropout Flatten GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D Identity "
-    "InputLayer LayerNormalization MaxPooling1D MaxPooling2D MaxPooling3D MultiHeadAttention Multiply Normalization ReLU "
-    "Rescaling Reshape SeparableConv2D ZeroPadding2D",
+    "keras.layers": "Activation Add AveragePooling2D BatchNormalization Concatenate Conv1D Conv2D Conv3D Cropping2D "
+    "Dense DepthwiseConv2D Dropout Flatten GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D "
+    "Identity InputLayer LayerNormalization MaxPooling1D MaxPooling2D MaxPooling3D MultiHeadAttention Multiply "
+    "Normalization ReLU Rescaling Reshape SeparableConv2D ZeroPadding2D",
     "keras.src.applications.convnext": "LayerScale",
     "keras.src.models.functional": "Functional",
     "keras.src.models.sequential": "Sequential",
