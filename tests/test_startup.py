@@ -174,7 +174,7 @@ def test_what_openvino_cannot_do_is_done_again_with_tensorflow(fresh, capsys: py
     ((program, words, environment),) = started
     assert (program, words[1:]) == (sys.executable, sys.orig_argv[1:])
     assert environment[startup.VARIABLE] == "tensorflow"
-    assert "predict: Keras' openvino backend cannot do this ('m.keras' cannot predict" in capsys.readouterr().err
+    assert "predict: OpenVINO cannot do this (`svd` is not supported): again with TensorFlow" in capsys.readouterr().err
     assert cli.call(Predict, run_wrongly, ["m", "p"], ("model", "photos")) == cli.USAGE
     assert len(started) == 1
 

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tlkit.display import shown
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, first_line
 
 VARIABLE = "KERAS_BACKEND"
 DEFAULT, LEAN = "tensorflow", "openvino"
@@ -119,18 +120,25 @@ def openvino() -> ModuleType:
     return importlib.import_module("openvino")
 
 
-def is_of_openvino(error: BaseException | None) -> bool:
-    """Whether an error comes from Keras' openvino backend: it lacks an operation, or OpenVINO cannot compile a graph.
+def openvino_problem(error: Exception) -> str:
+    """Return what Keras' openvino backend could not do, if that is why an error was raised, else an empty text.
 
-    >>> is_of_openvino(NotImplementedError("`qr` is not supported with openvino backend")), is_of_openvino(KeyError())
-    (True, False)
+    It lacks an operation, or OpenVINO cannot compile a graph.
+
+    >>> openvino_problem(NotImplementedError("`qr` is not supported with openvino backend"))
+    '`qr` is not supported with openvino backend'
+    >>> openvino_problem(KeyError("name"))
+    ''
     """
-    while error is not None:
-        ours = isinstance(error, InvalidInput | OSError)  # whose text holds names that users give
-        if isinstance(error, NotImplementedError) or (not ours and "openvino" in str(error).lower()):
-            return True
-        frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-        if any("openvino" in Path(file).parts for file in frames[-3:]):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    cause: BaseException | None = error
+    while isinstance(cause, Exception):
+        text = re.sub(r"\x1b\[[0-9;]*m", "", str(cause))  # Keras writes in bold letters
+        named = [line.strip() for line in text.splitlines() if LEAN in line.lower()]
+        frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(cause.__traceback__)]
+        inside = any(LEAN in Path(file).parts for file in frames[-3:])
+        if isinstance(cause, InvalidInput | OSError):  # their texts hold names that users give
+            named = []
+        if named or inside or isinstance(cause, NotImplementedError):
+            return named[0] if named else first_line(cause)
+        cause = cause.__cause__ or cause.__context__
+    return ""

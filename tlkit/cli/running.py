@@ -15,7 +15,7 @@ from tlkit.cli.helptext import help_text
 from tlkit.cli.parsing import parse, usage
 from tlkit.cli.values import Config, construct, nested_settings
 from tlkit.display import called, cut, say, short
-from tlkit.errors import InvalidInput, first_line, reason
+from tlkit.errors import InvalidInput, reason
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 WIDEST = 100  # columns of `--help`
@@ -80,10 +80,10 @@ def _run(name: str, run: Callable[[Config], object], config: Config, words: list
     except (KeyboardInterrupt, OSError):
         raise
     except Exception as error:
-        if not (is_command_line and startup.is_of_openvino(error) and startup.is_installed(startup.DEFAULT)):
+        problem = startup.openvino_problem(error)
+        if not (is_command_line and problem and startup.is_installed(startup.DEFAULT)):
             raise
-        problem = cut(first_line(error), 200)
-        say(f"{name}: Keras' openvino backend cannot do this ({problem}): again with TensorFlow", error=True)
+        say(f"{name}: OpenVINO cannot do this ({cut(problem, 200)}): again with TensorFlow", error=True)
         sys.stdout.flush()
         environment = {**os.environ, startup.VARIABLE: startup.DEFAULT}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606  the same command

@@ -193,9 +193,12 @@ def start_keras() -> float:
     """Import Keras without TensorFlow's start-up lines, and return when the import began."""
     began = time.perf_counter()
     if "keras" not in sys.modules:
-        with _native_stderr_held(), _no_garbage_collection(), _unused_left_out():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_native_stderr_held())
+            stack.enter_context(_no_garbage_collection())
             if startup.asked() == startup.LEAN:
                 startup.openvino()  # before Keras, which would have it send its telemetry
+                stack.enter_context(_unused_left_out())
             import keras
 
             if keras.backend.backend() == startup.LEAN:
@@ -212,7 +215,7 @@ def _hide_tensorflow() -> None:
 
 @contextlib.contextmanager
 def _unused_left_out() -> Iterator[None]:
-    """Leave out what Keras imports for functions that tlkit does not call: half of its time without TensorFlow.
+    """Leave out what Keras imports for functions that tlkit does not call: half of its time without a framework.
 
     Keras does without the others; SciPy imports its `signal` when it is first used.
     """
