@@ -23,7 +23,9 @@ def save(figure: Figure, to: str | os.PathLike[str] | IO[bytes], **options: Any)
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
-        if engine := figure.get_layout_engine():  # once: `savefig` would draw everything first, and once more
+        if figure.axes and (
+            engine := figure.get_layout_engine()
+        ):  # once: `savefig` would draw everything first, and once more
             engine.execute(figure)
             figure.set_layout_engine("none")
         figure.savefig(to, **options)
