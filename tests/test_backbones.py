@@ -20,8 +20,19 @@ from conftest import draw_zeros
 from keras.src.utils import file_utils
 from PIL import Image
 
-from tlkit import backbones, builders
-from tlkit.backbones import BACKBONES, build, building, classifier, freeze, split, stages, unfreeze, weightfiles
+from tlkit import backbones, builders, features
+from tlkit.backbones import (
+    BACKBONES,
+    build,
+    building,
+    classifier,
+    freeze,
+    pooled_widths,
+    split,
+    stages,
+    unfreeze,
+    weightfiles,
+)
 from tlkit.errors import InvalidInput, Unavailable
 
 FAMILIES = (
@@ -262,6 +273,40 @@ def test_classifier(classes):
     expected = 1 / (1 + np.exp(-logits)) if classes == 1 else np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(y, expected, rtol=1e-5)
     assert [layer.name for layer in model.layers[-2:]] == ["head", "probabilities"]
+
+
+@pytest.mark.parametrize("make", [tiny, lambda: builders.build("vgg_mini", (64, 64, 3), include_top=False)])
+@pytest.mark.parametrize("count", [2, 3, 99])
+def test_several_stages_are_averaged_side_by_side(make, count, tmp_path):
+    backbone, x = make(), pixels(2, 64, 64, 3)
+    model = classifier(backbone, 3, pooled_stages=count)
+    ends = list(stages(backbone).values())[-count:]
+    maps = [outputs(keras.Model(backbone.input, backbone.get_layer(end).output), x) for end in ends]
+    averages = np.concatenate([each.mean((1, 2)) for each in maps], axis=1)
+    assert_close(outputs(features.pooled(model), x), averages)
+    assert pooled_widths(model) == [each.shape[-1] for each in maps]
+    assert [layer.name for layer in model.layers] == [
+        "pixels",
+        backbone.name,
+        "pool",
+        "dropout",
+        "head",
+        "probabilities",
+    ]
+    assert stages(model) == stages(backbone)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")  # of Keras' own layers
+    assert_close(outputs(loaded, x), outputs(model, x))
+
+
+def test_several_pooled_stages_can_be_cut_where_all_of_them_are_above():
+    model, x = classifier(tiny(), 3, pooled_stages=2), pixels(2, 64, 64, 3)
+    logits = outputs(keras.Model(model.input, model.get_layer("head").output), x)
+    for stage in ("stage4", "stage2"):
+        lower, upper = split(model, from_stage=stage)
+        assert_close(outputs(upper, outputs(lower, x)), logits)
+    with pytest.raises(InvalidInput, match="MobileNet cannot be cut in front of stage4: later layers need what is"):
+        split(classifier(tiny(), 3, pooled_stages=3), from_stage="stage4")
 
 
 def test_training_leaves_batch_normalization_statistics_alone():
@@ -718,6 +763,12 @@ def test_bad_arguments_of_the_head():
         classifier(backbone, 0)
     with pytest.raises(InvalidInput, match=r"dropout is 1.0: from 0 to below 1"):
         classifier(backbone, 2, dropout=1.0)
+    with pytest.raises(InvalidInput, match=r"pooled_stages is 0: 1 or more"):
+        classifier(backbone, 2, pooled_stages=0)
+    x = keras.Input((64, 64, 3))
+    theirs = keras.Model(x, keras.layers.Conv2D(2, 3)(x), name="theirs")
+    with pytest.raises(InvalidInput, match="model 'theirs' does not tell its stages"):
+        classifier(theirs, 2, pooled_stages=2)
     model = classifier(backbone, 2)
     with pytest.raises(InvalidInput, match="stage 'stage5' is unknown: MobileNet has stem, stage1, stage2, stage3"):
         unfreeze(model, "MobileNet", "stage5")

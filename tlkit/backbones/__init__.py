@@ -15,10 +15,10 @@ Source of networks, weights and stage boundaries: https://keras.io/api/applicati
 """
 
 from tlkit.backbones.building import build, check
-from tlkit.backbones.surgery import classifier, freeze, set_head, split, stages, unfreeze
+from tlkit.backbones.surgery import classifier, freeze, pooled_widths, set_head, split, stages, unfreeze
 from tlkit.backbones.table import BACKBONES, Row, row
 
 __all__ = [
-    "BACKBONES", "Row", "build", "check", "classifier", "freeze", "row", "set_head", "split", "stages",
+    "BACKBONES", "Row", "build", "check", "classifier", "freeze", "pooled_widths", "row", "set_head", "split", "stages",
     "unfreeze",
 ]  # fmt: skip
