@@ -118,8 +118,11 @@ def choose(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[En
     """
     if reason := unavailable(precision):
         return make("keras", network, precision, sample.dtype), f"openvino: {reason}"
-    if keras.backend.backend() == "openvino":  # Keras itself is nothing else
-        return make("openvino", network, precision, sample.dtype), ""
+    if keras.backend.backend() == "openvino":  # Keras itself is nothing else, so there is nothing to compare
+        try:
+            return _openvino(network, precision, sample.dtype), ""
+        except Exception as error:
+            return _keras(network, sample.dtype), f"openvino cannot run this network: {_reason(error)}"
     traced = _traced(network, sample.dtype)  # once for both
     ours = _keras(network, sample.dtype, traced)
     with ThreadPoolExecutor(1) as pool:  # the first call of Keras takes one core, the conversion for OpenVINO another
