@@ -83,10 +83,26 @@ def _run(name: str, run: Callable[[Config], object], config: Config, words: list
         problem = startup.openvino_problem(error)
         if not (is_command_line and problem and startup.is_installed(startup.DEFAULT)):
             raise
+        _rewind(words, f"OpenVINO cannot do this ({cut(problem, 200)})")
         say(f"{name}: OpenVINO cannot do this ({cut(problem, 200)}): again with TensorFlow", error=True)
         sys.stdout.flush()
         environment = {**os.environ, startup.VARIABLE: startup.DEFAULT}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606  the same command
+
+
+def _rewind(words: Sequence[str], problem: str) -> None:
+    """Go back to the beginning of standard input, if the command reads it.
+
+    Raises:
+        InvalidInput: it comes from a pipe.
+    """
+    if "-" not in words:
+        return
+    try:
+        os.lseek(0, 0, os.SEEK_SET)
+    except OSError as error:
+        setting = f"{startup.VARIABLE}={startup.DEFAULT}"
+        raise InvalidInput(f"{problem}, and a pipe cannot be read again: set {setting}") from error
 
 
 def _needs_more(config: object) -> bool:
