@@ -224,7 +224,7 @@ def _kept(store: Store | None, photos: Photos, others: Photos, pairs: Sequence[t
             space.keep([key], values)
     part, row = space.use([key])
     stored = space.segments[part[0]].values[row[0]]
-    return [NearCopy(*pair, float(value)) for pair, value in zip(pairs, stored, strict=True) if value >= ALIKE]
+    return [NearCopy(*pair, float(value)) for pair, value in zip(pairs, stored, strict=True) if value > 0]
 
 
 def verified(photos: Photos, others: Photos, pairs: Sequence[tuple[int, int]]) -> list[NearCopy]:
