@@ -268,10 +268,13 @@ def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
     """Measure how many examples in memory the model looks at in a second, unless compiling that would take long."""
     import keras
 
-    if keras.backend.backend() != "tensorflow" and getattr(model, "predict_function", None) is None:
+    from tlkit import inference, runtime
+
+    compiles_fast = keras.backend.backend() in ("tensorflow", "openvino")
+    if not compiles_fast and getattr(model, "predict_function", None) is None:
         return {}
-    batch = part.read(range(min(32, len(part))))
-    model.predict_on_batch(batch)
+    batch = part.read(range(min(8 if runtime.device()[0] == "cpu" else 32, len(part))))
+    inference.in_full_precision(model).predict_on_batch(batch)
     began, count = time.perf_counter(), 0
     while count < 3 or time.perf_counter() - began < 0.1:
         model.predict_on_batch(batch)
@@ -339,5 +342,10 @@ def requirements() -> list[str]:
     """Give what loading a model needs, pinned; given to MLflow, whose own search takes 15 s."""
     import keras
 
-    names = ["keras", keras.backend.backend(), "numpy", "mlflow", "tlkit"]
+    from tlkit import startup
+
+    backend = keras.backend.backend()
+    if backend == startup.LEAN and startup.is_installed(startup.DEFAULT):  # the model was not trained with either
+        backend = startup.DEFAULT
+    names = ["keras", backend, "numpy", "mlflow", "tlkit"]
     return [f"{name}=={metadata.version(name)}" for name in names]
