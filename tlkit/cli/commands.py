@@ -36,6 +36,7 @@ COMMANDS = (
     Command("compare", "compare", "Compare runs: scores, a paired test, their settings."),
     Command("ui", "compare", "Open the runs in MLflow's UI."),
     Command("predict", "use", "Print the labels of photos by a trained model.", "predicts"),
+    Command("serve", "use", "Serve a trained model over HTTP, with a page to try it.", "predicts"),
     Command("cache", "maintain", "List, verify or prune the stored activations."),
     Command("sync", "maintain", "Send what runs logged while their server was away."),
 )

@@ -4,7 +4,7 @@ from tlkit.config.data import Augment, Data, Graph, Views
 from tlkit.config.fields import flatten
 from tlkit.config.networks import CNN, Backbone, Builder, Features, Network
 from tlkit.config.recipes import SELECT, FeatureExtraction, Finetune, Inspect, Pretrain, Select, Train, TrainGraph, Tune
-from tlkit.config.tools import Cache, Compare, Describe, FindLr, Predict, Preview, Sync, Ui
+from tlkit.config.tools import Cache, Compare, Describe, FindLr, Predict, Preview, Serve, Sync, Ui
 from tlkit.config.training import Full, Head, Phase, Precision, Recipe, Steady, Training
 
 __all__ = [

@@ -108,6 +108,44 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True)
+class Serve:
+    """Which model is served over HTTP, where, and what a request may cost.
+
+    Args:
+        model: A `.keras` file, or an MLflow URI such as `models:/m-…`, `models:/NAME@champion` or `runs:/ID/model`.
+        port: Port to listen on.
+        host: Address to listen on. By default only this machine can connect; with 0.0.0.0, every machine that reaches
+            it, without authentication or TLS.
+        reload: Seconds after which an alias such as `@champion` is looked up again; if it has moved, the new version
+            takes over. 0 never looks.
+        waiting: Maximum number of photos that wait for their answers; further requests get status 503.
+        photos: Maximum number of photos in a request.
+        megabytes: Maximum size of a request in MiB.
+        timeout: Seconds in which the body of a request must have come, and in which it must then be answered.
+    """
+
+    model: str
+    port: int = 8000
+    host: str = "127.0.0.1"
+    reload: float = 60.0
+    waiting: int = 256
+    photos: int = 64
+    megabytes: float = 32.0
+    timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        require(1 <= self.port <= 65535, "port", self.port, "it must be from 1 to 65535")
+        require(bool(self.host.strip()), "host", self.host, "it must be an address such as 127.0.0.1 or 0.0.0.0")
+        allowed = self.reload == 0 or 1 <= self.reload < float("inf")
+        require(allowed, "reload", self.reload, "it must be 1 second or more, or 0 to look only once")
+        require(1 <= self.photos <= 4096, "photos", self.photos, "it must be from 1 to 4096")
+        wanted = f"it must be at least {self.photos}, the photos of one request"
+        require(self.waiting >= self.photos, "waiting", self.waiting, wanted)
+        require(0 < self.megabytes <= 1024, "megabytes", self.megabytes, "it must be above 0, up to 1024")
+        require(0 < self.timeout <= 3600, "timeout", self.timeout, "it must be above 0, up to 3600 seconds")
+
+
+@dataclasses.dataclass(frozen=True)
 class Compare:
     """Which runs to compare.
 

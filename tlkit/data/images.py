@@ -205,7 +205,7 @@ def _open(content: Content, least: int | None) -> tuple[Image.Image, int, int]:
     try:
         image = _identified(content)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"more pixels than Pillow allows ({error})") from error
+        raise TooLarge(f"more pixels than Pillow allows ({error})") from error
     return image, *_counted(image, header, most, least, len(content))
 
 
@@ -230,7 +230,7 @@ def _counted(image: Image.Image, header: headers.Header, most: int, least: int |
     passes = width * height * header.scans
     if (header.scaled or header.scans > 1) and passes > PASSES * most:
         scans = f" in {header.scans} scans" if header.scans > 1 else ""
-        raise ValueError(
+        raise TooLarge(
             f"{width:,} x {height:,} pixels{scans}, more than {PASSES} times the {most:,} that {VARIABLE} allows"
         )
     if least:
@@ -254,7 +254,11 @@ def _counted(image: Image.Image, header: headers.Header, most: int, least: int |
 def _check(width: int, height: int, times: int, most: int) -> None:
     if times * width * height > most:
         webp = " of WebP, which count three times" if times > 1 else ""
-        raise ValueError(f"{width:,} x {height:,} pixels{webp}, more than the {limit():,} that {VARIABLE} allows")
+        raise TooLarge(f"{width:,} x {height:,} pixels{webp}, more than the {limit():,} that {VARIABLE} allows")
+
+
+class TooLarge(ValueError):
+    """A photo has more pixels than are allowed: the cause of the InvalidInput that `decode` and `work` raise."""
 
 
 class _Turns:

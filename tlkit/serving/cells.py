@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import sys
 import time
@@ -108,10 +107,22 @@ def _read_text(text: str, name: str, trusted: bool) -> bytes:
     if not trusted and len(text) > FILE_BYTES * 4 // 3 + 2**20:  # base64 may contain line breaks
         raise InvalidInput(f"{name} is larger than {FILE_BYTES // 2**20} MiB")
     try:
-        return base64.b64decode(text.encode("ascii").translate(None, b" \t\n\r\x0b\x0c"), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return decode_base64(text)
+    except ValueError as error:
         problem = "is no file and not base64" if trusted else f"is not base64: {_NOT_ALLOWED}"
         raise InvalidInput(f"{name}, {cut(repr(text[:100]))}, {problem}") from error
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode base64, which may contain line breaks and blanks.
+
+    Raises:
+        ValueError: it contains anything else.
+
+    >>> decode_base64("UE\\n5H")
+    b'PNG'
+    """
+    return base64.b64decode(text.encode("ascii").translate(None, b" \t\n\r\x0b\x0c"), validate=True)
 
 
 def _is_file(text: str) -> bool:

@@ -1,0 +1,1 @@
+"""A model behind HTTP, for `tlkit serve`: the app, the page, and the batches that requests are gathered into."""
