@@ -29,6 +29,7 @@ CONFIGS = {
     "pretrain": config.Pretrain,
     "predict": config.Predict,
     "describe": config.Describe,
+    "serve": config.Serve,
     "train": config.Train,
     "train_graph": config.TrainGraph,
     "select": config.Select,
@@ -375,6 +376,7 @@ def test_a_wrong_list_of_backbones_is_refused(given: str, says: str, capsys: pyt
 def test_what_print_config_shows_makes_an_equal_config(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture):
     needed = {
         "predict": ["--model", "m", "--photos", "[a]"],
+        "serve": ["--model", "m"],
         "train_graph": ["--data.path", "a"],
         "tune": ["--space.seed", "{choice: ['1', 1e-3]}"],
         "select": ["--backbones", "[VGG16, {name: MobileNet, alpha: 0.5}]"],
@@ -410,7 +412,8 @@ def test_help_shows_what_people_use_first_and_all_that_there_is(
     verb: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     module = importlib.import_module(f"tlkit.recipes.{verb}")
-    places = {"cache": ("action",), "compare": ("runs",), "predict": ("model", "photos"), "sync": ("folder",)}
+    places = {"cache": ("action",), "compare": ("runs",), "predict": ("model", "photos"), "serve": ("model",)}
+    places["sync"] = ("folder",)
     positional = places.get(verb, ())
     monkeypatch.setenv("COLUMNS", str(width))
 

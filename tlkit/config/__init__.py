@@ -10,6 +10,6 @@ from tlkit.config.training import Full, Head, Phase, Precision, Recipe, Steady, 
 __all__ = [
     "CNN", "SELECT", "Augment", "Backbone", "Builder", "Cache", "Compare", "Data", "Describe", "FeatureExtraction",
     "Features", "FindLr", "Finetune", "Full", "Graph", "Head", "Inspect", "Network", "Phase", "Precision", "Predict",
-    "Pretrain", "Preview", "Recipe", "Select", "Steady", "Sync", "Train", "TrainGraph", "Training", "Tune", "Ui",
-    "Views", "flatten",
+    "Pretrain", "Preview", "Recipe", "Select", "Serve", "Steady", "Sync", "Train", "TrainGraph", "Training", "Tune",
+    "Ui", "Views", "flatten",
 ]  # fmt: skip

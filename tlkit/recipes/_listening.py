@@ -21,10 +21,7 @@ HEAD_BYTES = 2**14  # maximum size of the headers of a request
 HEAD_SECONDS = 10.0  # in which they must have come
 IDLE_SECONDS = 5  # for which a connection stays open without a request
 END_SECONDS = 10  # for which requests that are being answered may go on when the server ends
-BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    b'Content-Length: 42\r\n\r\n{"error": "too many connections are open"}'
-)
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 @contextlib.contextmanager
@@ -84,7 +81,6 @@ def server(app: FastAPI) -> uvicorn.Server:
 
 def _protocol() -> type[Any]:
     """Make uvicorn's protocol with a limit of connections, and of the time for the headers of a request."""
-    import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Protocol(H11Protocol):
@@ -106,9 +102,9 @@ def _protocol() -> type[Any]:
             if self.transport.is_closing():
                 return
             super().data_received(data)
-            if self.conn.their_state is not h11.IDLE:
+            if self.cycle is not None and not self.cycle.response_complete:  # the app has limits of its own
                 self.trust()
-            elif self.patience is None:
+            elif self.patience is None:  # the beginning of a request, or what comes after its answer
                 self.watch()
 
         def watch(self) -> None:

@@ -85,11 +85,10 @@ def make(batcher: Batcher, limits: Limits) -> FastAPI:
         except ClientDisconnect:
             response = Response(status_code=GONE)
         except Refused as error:
-            status, retry = error.status, {}
+            status, headers = error.status, {"Connection": "close"} if error.close else {}
             if status == 503:
-                mean = math.ceil(counters.seconds.mean)
-                retry = {"Retry-After": str(min(RETRY_AFTER, max(1, mean)))}
-            response = JSONResponse({"error": str(error)}, status, headers=retry)
+                headers["Retry-After"] = str(min(RETRY_AFTER, max(1, math.ceil(counters.seconds.mean))))
+            response = JSONResponse({"error": str(error)}, status, headers=headers)
         finally:
             counters.add_request(status, time.monotonic() - began)
         return response
@@ -146,48 +145,60 @@ class _WithHeaders:
 
 async def _predict(request: Request, batcher: Batcher, limits: Limits, room: _Room) -> Response:
     """Read a request and answer its photos."""
-    content_type = request.headers.get("content-type", "")
-    check_type(content_type)
-    if batcher.waiting >= batcher.most:  # before the body is read
-        raise Refused(503, f"{batcher.waiting:,} photos are waiting for their answers: try again later")
-    taken = 0
+    body = bytearray()
     try:
-        async with asyncio.timeout(limits.seconds):
-            body = bytearray()
-            async for part in _parts(request, limits.size):
-                room.take(len(part))
-                taken += len(part)
-                body += part
-    except TimeoutError:
-        raise Refused(408, f"the body did not come within {limits.seconds:g} s") from None
-    else:
+        await _read(request, body, batcher, limits, room)
+        content_type = request.headers["content-type"]
         sent = await asyncio.to_thread(photos_of, content_type, bytes(body), limits.photos)
-        del body
         return await _answered(request, sent, batcher, limits)
     finally:
-        room.free += taken
+        room.free += len(body)
 
 
-async def _parts(request: Request, most: int) -> Any:
-    """Give the parts of a body, up to a size."""
+async def _read(request: Request, body: bytearray, batcher: Batcher, limits: Limits, room: _Room) -> None:
+    """Read the body of a request, which is refused as soon as there is a reason."""
+    more = True
     announced = request.headers.get("content-length", "")
     size = int(announced) if announced.isascii() and announced.isdigit() and len(announced) < 20 else 0
-    refused = Refused(413, f"the body has more than {most / 2**20:g} MiB: send fewer or smaller photos in a request")
-    if size > most and "expect" in request.headers:  # the client waits for a word before it sends the body
-        raise refused
-    stream, received = request.stream(), 0
-    async for part in stream:
-        received += len(part)
-        if max(size, received) > most:
-            try:
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    async for _ in stream:
-                        pass
-            except TimeoutError:
+    try:
+        check_type(request.headers.get("content-type", ""))
+        if batcher.waiting >= batcher.most:
+            raise Refused(503, f"{batcher.waiting:,} photos are waiting for their answers: try again later")
+        async with asyncio.timeout(limits.seconds):
+            while more:
+                if max(size, len(body)) > limits.size:
+                    most = f"{limits.size / 2**20:g} MiB"
+                    raise Refused(413, f"the body has more than {most}: send fewer or smaller photos in a request")
+                part, more = await _part(request)
+                room.take(len(part))
+                body += part
+    except TimeoutError:
+        raise Refused(408, f"the body did not come within {limits.seconds:g} s", close=True) from None
+    except Refused as error:
+        if more:
+            error.close = not await _drain(request)
+        raise
+
+
+async def _part(request: Request) -> tuple[bytes, bool]:
+    """The next part of a body, and whether there are more."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
+
+
+async def _drain(request: Request) -> bool:
+    """Throw the rest of a body away, so that its sender, who may read only then, sees the answer; return if all came."""
+    if "expect" in request.headers:  # the client waits for a word before it sends the body
+        return False
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while (await _part(request))[1]:
                 pass
-            raise refused
-        if part:
-            yield part
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _answered(request: Request, sent: list[Sent], batcher: Batcher, limits: Limits) -> Response:

@@ -194,14 +194,16 @@ class Batcher:
         try:
             batches = [np.stack(pixels[start : start + size]) for start in range(0, len(pixels), size)]
             rows = np.concatenate(list(served.engine.run(batches)))
-            answers = [answer(row, served.classes, served.several) for row in rows]
         except Exception as error:  # of any engine; the server goes on
             problem = CannotPredict(first_line(error))
             for photo in together:
                 photo.end(problem)
             return
-        for photo, result in zip(together, answers, strict=True):
-            photo.end(result)
+        for photo, row in zip(together, rows, strict=True):
+            try:
+                photo.end(answer(row, served.classes, served.several))
+            except InvalidInput as error:  # not a number
+                photo.end(CannotPredict(str(error)))
 
 
 @contextlib.contextmanager

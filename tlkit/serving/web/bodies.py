@@ -20,11 +20,12 @@ class Refused(Exception):
     Args:
         status: The HTTP status.
         message: Why.
+        close: Whether the connection is closed, because the rest of the request is not read.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, close: bool = False) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.close = status, close
 
 
 class Sent(NamedTuple):
