@@ -7,12 +7,8 @@ import contextlib
 import http.client
 import io
 import json
-import os
 import re
-import shutil
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -104,7 +100,7 @@ class Site:
             return answer.status, json.loads(answer.read()), answer.headers
 
     def get(self, path: str) -> tuple[str, Any]:
-        with urllib.request.urlopen(f"{self.uri}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.uri}{path}", timeout=30) as answer:  # noqa: S310 (http, on loopback)
             return answer.read().decode(), answer.headers
 
     def metric(self, name: str) -> float:
@@ -362,7 +358,9 @@ def test_an_answer_that_takes_too_long_and_a_body_that_does(served: batching.Ser
         assert (status, answer["error"]) == (503, "the photos were not answered within 0.3 s: try again later")
         assert headers["Retry-After"]
         with site.socket() as client:
-            client.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\na")
+            client.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\na"
+            )
             assert client.recv(100).startswith(b"HTTP/1.1 408 ")
             while client.recv(1000):  # until it is closed
                 pass
@@ -517,7 +515,9 @@ def test_the_model_is_refused_first_and_a_port_in_use_before_it_is_loaded(
         assert call("nowhere.keras", "--port", str(port)) == 2
         assert "there is no model 'nowhere.keras'" in capsys.readouterr().err
         assert call(str(file), "--port", str(port)) == 1
-        assert capsys.readouterr().err == f"serve: error: port {port} is in use: give another, such as --port {port + 1}\n"
+        assert (
+            capsys.readouterr().err == f"serve: error: port {port} is in use: give another, such as --port {port + 1}\n"
+        )
     assert call(str(file), "--host", "no such host") == 1
     assert "cannot listen on 'no such host', port 8000" in capsys.readouterr().err
 

@@ -39,7 +39,9 @@ def listener(host: str, port: int) -> Iterator[socket.socket]:
         if number == errno.EADDRINUSE:
             raise Unavailable(f"port {port} is in use: give another, such as --port {port % 65535 + 1}") from error
         if number == errno.EACCES:
-            raise Unavailable(f"port {port} is not allowed to this user: give one from 1024, such as --port 8000") from error
+            raise Unavailable(
+                f"port {port} is not allowed to this user: give one from 1024, such as --port 8000"
+            ) from error
         reason = getattr(error, "strerror", None) or error
         raise Unavailable(f"cannot listen on {host!r}, port {port}: {reason}") from error
     with bound:

@@ -44,7 +44,7 @@ def run(config: Serve) -> None:
             server.run(sockets=[listening])
         batcher.close()
         answered, failed = batcher.counters.answered, batcher.counters.failed
-        say(f"the server has ended: {answered:,} photos were answered, {failed:,} could not be")
+        say(f"the server has ended; photos answered: {answered:,}, and not: {failed:,}")
 
 
 def load(model: str, version: _versions.Version, path: Path | None = None) -> Served:

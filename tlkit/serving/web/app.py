@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 import tlkit
 from tlkit.display import say
@@ -52,6 +50,10 @@ class Limits(NamedTuple):
     seconds: float
 
 
+class _Gone(Exception):
+    """The client has gone."""
+
+
 class _Room:
     """The bytes of all bodies that are in memory."""
 
@@ -82,7 +84,7 @@ def make(batcher: Batcher, limits: Limits) -> FastAPI:
         try:
             response = await _predict(request, batcher, limits, room)
             status = response.status_code
-        except ClientDisconnect:
+        except _Gone:
             response = Response(status_code=GONE)
         except Refused as error:
             status, headers = error.status, {"Connection": "close"} if error.close else {}
@@ -115,9 +117,10 @@ def make(batcher: Batcher, limits: Limits) -> FastAPI:
         text = counters.text(batcher.waiting, {"model": served.name, "version": served.version})
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    async def refused(request: Request, error: Any) -> Response:
+        return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
@@ -184,12 +187,12 @@ async def _part(request: Request) -> tuple[bytes, bool]:
     """The next part of a body, and whether there are more."""
     message = await request.receive()
     if message["type"] == "http.disconnect":
-        raise ClientDisconnect
+        raise _Gone
     return message.get("body", b""), message.get("more_body", False)
 
 
 async def _drain(request: Request) -> bool:
-    """Throw the rest of a body away, so that its sender, who may read only then, sees the answer; return if all came."""
+    """Throw the rest of a body away, as its sender may read an answer only then; return whether all of it came."""
     if "expect" in request.headers:  # the client waits for a word before it sends the body
         return False
     try:
@@ -208,13 +211,14 @@ async def _answered(request: Request, sent: list[Sent], batcher: Batcher, limits
     except Busy as error:
         raise Refused(503, str(error)) from error
     answers = asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
-    gone = asyncio.ensure_future(_gone(request))
+    gone = asyncio.create_task(_gone(request))
+    both: set[asyncio.Future[Any]] = {answers, gone}
     try:
-        done, _ = await asyncio.wait({answers, gone}, timeout=limits.seconds, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(both, timeout=limits.seconds, return_when=asyncio.FIRST_COMPLETED)
         if answers in done:
             return _response(sent, answers.result(), batcher)
         if gone in done:
-            raise ClientDisconnect
+            raise _Gone
         raise Refused(503, f"the photos were not answered within {limits.seconds:g} s: try again later")
     finally:
         gone.cancel()

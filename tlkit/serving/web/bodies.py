@@ -118,7 +118,7 @@ def _form(content_type: str, body: bytes, most: int) -> list[Sent]:
         raise Refused(400, "the Content-Type of the form has no boundary")
     delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1", "replace")
     _, *parts = (b"\r\n" + body).split(delimiter, most + FIELDS + 1)
-    sent = []
+    sent: list[Sent] = []
     for part in parts:
         if part.startswith(b"--"):
             return sent

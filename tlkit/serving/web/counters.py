@@ -87,7 +87,8 @@ class Counters:
         with self._lock:
             tables = {
                 ("requests_total", "counter", "Requests to predict, by HTTP status; 499: the client went away."): [
-                    f'tlkit_requests_total{{status="{status}"}} {count}' for status, count in sorted(self.requests.items())
+                    f'tlkit_requests_total{{status="{status}"}} {count}'
+                    for status, count in sorted(self.requests.items())
                 ],
                 ("photos_total", "counter", "Photos that were answered."): [f"tlkit_photos_total {self.answered}"],
                 ("failures_total", "counter", "Photos that could not be answered."): [

@@ -12,7 +12,10 @@ _PREDICTION = {
     "type": "object",
     "properties": {
         "name": {"type": "string", "description": "of the file, in a form"},
-        "label": {"type": "string", "description": "of the most probable class; of several labels, with | between them"},
+        "label": {
+            "type": "string",
+            "description": "of the most probable class; of several labels, with | between them",
+        },
         "probability": {"type": "number", "description": "of this label, from 0 to 1"},
         "top": {"type": "array", "items": _RANKED, "description": "the five most probable classes"},
         "error": {"type": "string", "description": "in place of these: why the photo has no answer"},
@@ -100,7 +103,8 @@ def page(openapi: dict[str, Any]) -> str:
     title, about = (html.escape(openapi["info"].get(name, "")) for name in ("title", "description"))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}: API</title>'
-        f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>{_STYLE}</style></head>'
+        f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        f"<style>{_STYLE}</style></head>"
         f"<body><h1>{title}</h1><p>{about} The same as <a href='openapi.json'>OpenAPI</a>; "
         f"<a href='./'>a page to try it</a>.</p>{''.join(parts)}</body></html>"
     )
