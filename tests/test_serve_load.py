@@ -128,7 +128,7 @@ def test_a_signal_ends_it_cleanly_and_the_printed_curl_line_works(number: signal
 
 
 def test_another_address_says_what_that_means(file: Path, tmp_path: Path):
-    with serving(str(file), tmp_path, "--host", "0.0.0.0") as served:
+    with serving(str(file), tmp_path, "--host", "0.0.0.0") as served:  # noqa: S104
         (line,) = [line for line in served.said.splitlines() if line.startswith("anyone")]
         assert line == (
             f"anyone who reaches http://0.0.0.0:{served.port} can use it: there is no authentication and no TLS; put a "
@@ -374,7 +374,8 @@ def test_the_page_in_a_browser(width: int, scheme: Any, browser: Any, file: Path
         page.get_by_text("not a JPEG, PNG, GIF, BMP, WebP or TIFF image").wait_for()
         assert problems.pop().startswith("Failed to load resource: the server responded with a status of 400")
         page.get_by_text("Use the camera").click()
-        page.wait_for_function("document.getElementById('video').videoWidth > 0")
+        while not page.evaluate("document.getElementById('video').videoWidth"):  # to wait there needs `eval`
+            page.wait_for_timeout(50)
         page.get_by_text("Take a photo").click()
         page.locator("article").nth(2).wait_for()
         page.locator(".bar").nth(9).wait_for()
