@@ -146,17 +146,17 @@ def test_fifty_clients_lose_nothing_while_others_are_killed(file: Path, tmp_path
 
         def client(number: int) -> None:
             connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
-            while time.monotonic() < end:
-                began = time.monotonic()
-                connection.request("POST", "/predict", photos[number], {"Content-Type": "image/jpeg"})
-                answer = connection.getresponse()
-                content = json.loads(answer.read())
-                seconds.append(time.monotonic() - began)
-                counts[answer.status] += 1
-                same = content["predictions"][0]["label"] == wanted[number][1]["predictions"][0]["label"]
-                counts["another label"] += not same
-                share = content["predictions"][0]["probability"] - wanted[number][1]["predictions"][0]["probability"]
-                counts["another probability"] += abs(share) > 1e-5
+            with contextlib.closing(connection):
+                while time.monotonic() < end:
+                    began = time.monotonic()
+                    connection.request("POST", "/predict", photos[number], {"Content-Type": "image/jpeg"})
+                    answer = connection.getresponse()
+                    (entry,) = json.loads(answer.read())["predictions"]
+                    seconds.append(time.monotonic() - began)
+                    counts[answer.status] += 1
+                    (other,) = wanted[number][1]["predictions"]
+                    counts["another label"] += entry["label"] != other["label"]
+                    counts["another probability"] += abs(entry["probability"] - other["probability"]) > 1e-5
 
         def killed() -> None:
             head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\nContent-Length: {len(photos[0])}"

@@ -56,7 +56,8 @@ def load(model: str, version: _versions.Version, path: Path | None = None) -> Se
     from tlkit.serving.web import batching
 
     loaded, classes, reading = predict.load(version.uri, path or _models.locate(version.uri))
-    return batching.prepare(loaded, classes, reading, model, version.number)
+    name = model if model.startswith(("models:/", "runs:/")) else Path(model).name  # strangers need not know folders
+    return batching.prepare(loaded, classes, reading, name, version.number)
 
 
 @contextlib.contextmanager

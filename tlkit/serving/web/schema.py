@@ -34,7 +34,14 @@ _REFUSALS = {
     503: "Too many photos are waiting; try again after the seconds in the header Retry-After.",
 }
 
+_WAYS = """\
+curl -H "Content-Type: image/jpeg" --data-binary @photo.jpg http://127.0.0.1:8000/predict
+curl -F photo=@one.jpg -F photo=@two.png http://127.0.0.1:8000/predict
+curl -H "Content-Type: application/json" -d '{"image": "...base64..."}' http://127.0.0.1:8000/predict
+curl -H "Content-Type: application/json" -d '{"images": ["...", "..."]}' http://127.0.0.1:8000/predict"""
+
 PREDICT: dict[str, Any] = {
+    "description": _WAYS,
     "requestBody": {
         "required": True,
         "content": {
@@ -91,15 +98,17 @@ def page(openapi: dict[str, Any]) -> str:
     for path, methods in openapi["paths"].items():
         for method, operation in methods.items():
             parts.append(f"<h2>{method.upper()} {html.escape(path)}</h2><p>{html.escape(operation['summary'])}</p>")
+            if "description" in operation:
+                parts.append(f"<pre>{html.escape(operation['description'])}</pre>")
             for content_type, entry in operation.get("requestBody", {}).get("content", {}).items():
-                parts.append(f"<p>Content-Type {html.escape(content_type)}</p>{_code(entry['schema'])}")
+                parts.append(_code(f"Content-Type {content_type}", entry["schema"]))
             rows = "".join(
                 f"<tr><td>{html.escape(status)}</td><td>{html.escape(entry['description'])}</td></tr>"
                 for status, entry in operation.get("responses", {}).items()
             )
             parts.append(f"<p>Answers</p><table>{rows}</table>" if rows else "")
             answer = operation.get("responses", {}).get("200", {}).get("content", {}).get("application/json", {})
-            parts.append(_code(answer["schema"]) if "properties" in answer.get("schema", {}) else "")
+            parts.append(_code("The answer", answer["schema"]) if "properties" in answer.get("schema", {}) else "")
     title, about = (html.escape(openapi["info"].get(name, "")) for name in ("title", "description"))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}: API</title>'
@@ -110,5 +119,6 @@ def page(openapi: dict[str, Any]) -> str:
     )
 
 
-def _code(schema: dict[str, Any]) -> str:
-    return f"<pre>{html.escape(json.dumps(schema, indent=1))}</pre>"
+def _code(title: str, schema: dict[str, Any]) -> str:
+    text = html.escape(json.dumps(schema, indent=1))
+    return f"<details><summary>{html.escape(title)}</summary><pre>{text}</pre></details>"
