@@ -552,6 +552,16 @@ def test_wrong_settings_are_refused(words: list[str], says: str, capsys: pytest.
     assert says in capsys.readouterr().err
 
 
+def test_the_packages_of_the_docker_file_are_those_that_are_tested_together():
+    root = Path(__file__).parents[1]
+    constraints = (root / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-").split()
+    lines = (root / "docs" / "docker" / "requirements.txt").read_text(encoding="utf-8").lower().replace("_", "-")
+    needed = [line for line in lines.splitlines() if not line.startswith("#")]
+    assert len(needed) > 20
+    assert [line for line in needed if line not in constraints] == []
+    assert not [line for line in needed if line.startswith(("tensorflow", "mlflow"))]
+
+
 def test_bodies_in_a_form_are_bytes_with_any_line_ends():
     content = b"\r\n--X\n\r\n\r\n-- \xff\x00"
     body, content_type = form(('a"b.png', content), ("c", b""), boundary="X-1")
