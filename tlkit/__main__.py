@@ -14,6 +14,7 @@ from tlkit import display
 from tlkit.display import say, short, shown
 
 COMMANDS = (
+    ("auto", "train", "Find the best classifier in the minutes you have."),
     ("finetune", "train", "Fine-tune a pretrained network on your photos."),
     ("feature_extraction", "train", "Put a new head on a frozen network, within seconds."),
     ("train", "train", "Train a network from random weights."),

@@ -33,6 +33,7 @@ class Fit(NamedTuple):
         under: Lines of the summary that stand directly under the score.
         lines: Other lines of the summary.
         chosen_by_val: Whether the validation examples chose the weights, so that their score is no test score.
+        note: Lines of Markdown for the note of the run.
     """
 
     parts: dict[str, float]
@@ -41,6 +42,7 @@ class Fit(NamedTuple):
     under: list[str]
     lines: list[str]
     chosen_by_val: bool
+    note: Sequence[str] = ()
 
     @property
     def seconds(self) -> float:

@@ -1,0 +1,161 @@
+"""The networks that `auto` tries: which, how large and how fast they are, and which of them are within the bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from tlkit import config as configs
+from tlkit.errors import InvalidInput, Unavailable
+from tlkit.recipes import _decisions, _networks
+
+if TYPE_CHECKING:
+    import keras
+
+    from tlkit import data
+    from tlkit.features import Extractor
+
+SMALL = 64  # pixels: gray photos up to this size are as LetterNet knows them
+CALLS = 7  # of which the median is the time for one photo
+
+
+class Network(NamedTuple):
+    """A backbone that is built.
+
+    Args:
+        config: Its settings, as `feature_extraction` has them.
+        title: Its name for people.
+        model: The backbone, preprocessing included.
+        megabytes: Size of its weights in a file.
+        cost: Estimated seconds for one photo, from counts alone; to compare networks.
+        extractor: What computes its pooled features.
+        milliseconds: Measured time for one photo; None where no bound asks for it.
+    """
+
+    config: configs.FeatureExtraction
+    title: str
+    model: keras.Model
+    megabytes: float
+    cost: float
+    extractor: Extractor
+    milliseconds: float | None = None
+
+
+def candidates(config: configs.Auto, examples: data.Examples) -> list[configs.Backbone]:
+    """List the networks to try, probably the fastest first.
+
+    Raises:
+        InvalidInput: one that was asked for does not exist.
+    """
+    from tlkit import backbones
+
+    if config.backbones is not None:
+        asked = [configs.Backbone(each) if isinstance(each, str) else each for each in config.backbones]
+        for each in asked:
+            backbones.check(each.name, None, each.weights, each.alpha)
+        return list(dict.fromkeys(asked))
+    if config.data.origin == "embedded":
+        return [configs.Backbone("LetterNet")]
+    here = [configs.Backbone(each.name, alpha=each.alpha) for each in backbones.on_this_machine()]
+    letters = [configs.Backbone("LetterNet")] if is_small_and_gray(examples) else []
+    return letters + here or [configs.Backbone("MobileNetV2")]
+
+
+def is_small_and_gray(examples: data.Examples) -> bool:
+    """Tell whether photos are arrays like the scanned digits that LetterNet is for."""
+    shape = getattr(examples.contents, "shape", ())
+    return len(shape) == 4 and shape[-1] == 1 and max(shape[1:3]) <= SMALL
+
+
+def build(config: configs.Auto, backbone: configs.Backbone, resize: str) -> Network:
+    """Build a candidate.
+
+    Raises:
+        Unavailable: its weights are neither here nor can they be downloaded.
+        InvalidInput: it cannot be built at this size, or its weights do not fit.
+    """
+    from tlkit import backbones, features
+
+    common = {name: getattr(config, name) for name in ("precision", "seed", "experiment", "features")}
+    place = dataclasses.replace(config.data, resize=resize)
+    full = _decisions.completed(configs.FeatureExtraction(backbone=backbone, data=place, **common))
+    model = _networks.backbone(full)
+    network = features.pooled(backbones.classifier(model, 2))
+    milliseconds = one_photo(network) if config.fastest_ms else None
+    return Network(
+        config=full,
+        title=_networks.title(full.backbone),
+        model=model,
+        megabytes=4e-6 * model.count_params(),
+        cost=features.seconds_each(model),
+        extractor=_networks.extractor(full, network, "pooled"),
+        milliseconds=milliseconds,
+    )
+
+
+def one_photo(model: keras.Model) -> float:
+    """Measure how many milliseconds a model takes for one photo, by itself."""
+    import numpy as np
+
+    pixels, times = np.zeros((1, *model.input_shape[1:]), np.float32), []
+    model.predict_on_batch(pixels)  # compiles
+    for _ in range(CALLS):
+        began = time.perf_counter()
+        model.predict_on_batch(pixels)
+        times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times)
+
+
+def excess(config: configs.Auto, networks: list[Network], mirrored: bool = False) -> str:
+    """Say which bound a model of these networks exceeds; empty if it is within all.
+
+    Args:
+        config: The bounds.
+        networks: Each once.
+        mirrored: Whether each is computed for the mirror image too.
+    """
+    megabytes = sum(network.megabytes for network in networks)
+    if config.largest_mb and megabytes > config.largest_mb:
+        return f"{megabytes:.1f} MB; largest_mb is {config.largest_mb:g}"
+    milliseconds = sum(network.milliseconds or 0.0 for network in networks) * (2 if mirrored else 1)
+    if config.fastest_ms and milliseconds > config.fastest_ms:
+        return f"{milliseconds:.1f} ms a photo; fastest_ms is {config.fastest_ms:g}"
+    return ""
+
+
+def first(
+    config: configs.Auto, asked: Sequence[configs.Backbone], resize: str
+) -> tuple[Network, list[configs.Backbone], dict[str, str]]:
+    """Build the first network that can be had and is within the bounds.
+
+    Returns:
+        The network, those after it, and why those before it are left out.
+
+    Raises:
+        Unavailable: the weights of none can be had.
+        InvalidInput: none is within the bounds.
+    """
+    left_out: dict[str, str] = {}
+    unavailable = []
+    for number, candidate in enumerate(asked):
+        name = _networks.title(candidate)
+        try:
+            network = build(config, candidate, resize)
+        except Unavailable as error:
+            unavailable.append(error)
+            left_out[name] = str(error)
+            continue
+        reason = excess(config, [network])
+        if not reason:
+            return network, list(asked[number + 1 :]), left_out
+        left_out[network.title] = reason
+    if len(unavailable) == len(asked) == 1:
+        raise unavailable[0]
+    if len(unavailable) == len(asked):
+        raise Unavailable(f"none of the {len(asked)} networks is available: {unavailable[0]}")
+    each = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5])
+    what = "the network" if len(asked) == 1 else f"each of the {len(asked)} networks"
+    raise InvalidInput(f"{what} exceeds a bound ({each}): raise it, or name smaller networks with --backbones")

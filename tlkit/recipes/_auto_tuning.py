@@ -1,0 +1,250 @@
+"""What `auto` fine-tunes in the time that is left, and how it combines that with heads on frozen networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tlkit import config as configs
+from tlkit.display import say
+from tlkit.progress import duration
+from tlkit.recipes import _auto_networks, _auto_search, _auto_tried, _decisions, _networks, _plans
+from tlkit.recipes._auto_networks import Network
+from tlkit.recipes._auto_search import TRACING, Search
+from tlkit.recipes._auto_tried import HELD, Tried
+
+if TYPE_CHECKING:
+    import keras
+
+    from tlkit import data, training
+
+TIMES = 7.0  # forward passes of the engine for features that a photo takes in training, in a network as a whole
+LEAST, FEWEST = 6, 20  # epochs, and validation photos, from which fine-tuning is tried
+NETWORKS, MEMBERS = 2, 3  # that are fine-tuned; that a mean of predictions has, at the most
+SHARE = 0.6  # of the time that is left, for the first of two networks
+
+
+def fine_tuned(search: Search, singles: Sequence[Tried]) -> list[Tried]:
+    """Fine-tune the best network, and the second best, where there is time."""
+    ranked = sorted(singles, key=lambda each: each.loss)[:NETWORKS]
+    val = len(search.held(ranked[0].networks[0], HELD).labels)
+    if val < FEWEST:
+        search.left_out.append(
+            _auto_tried.LeftOut("fine-tuning", f"{val} validation photos cannot say whether it helps")
+        )
+        return []
+    found = []
+    for each in ranked:
+        tried = _fine_tune(search, each.networks[0])
+        if tried:
+            found += tried
+    return found
+
+
+def _fine_tune(search: Search, network: Network) -> list[Tried]:
+    """Fine-tune a network as a whole or, if that would take too long, its last stage on stored activations."""
+    from tlkit import backbones
+
+    stages = list(backbones.row(network.config.backbone.name).stages)
+    name, left = f"{network.title}, fine-tuned", search.seconds_left([network, network])
+    reason = ""
+    for stage in (None, stages[-1]):
+        config = _config(search, network, stage)
+        fixed, epoch = _estimate(search, network, stage)
+        epochs = min(config.full.epochs, int((left - fixed) / epoch))
+        if epochs >= min(LEAST, config.full.epochs):
+            what = name + (f" from {stage}" if stage else "")
+            return _train(search, network, what, _decisions.applied(config, [_epochs(epochs)]))
+        reason = f"{LEAST} epochs would take {duration(fixed + LEAST * epoch)}; {duration(max(left, 0.0))} left"
+    search.leave_out(name, reason)
+    return []
+
+
+def _epochs(count: int) -> _decisions.Decision:
+    return _decisions.Decision("full.epochs", count)
+
+
+def _estimate(search: Search, network: Network, stage: str | None) -> tuple[float, float]:
+    """Estimate the seconds before the first epoch, and those of an epoch."""
+    from tlkit import arithmetic, backbones
+
+    train, val = (len(part) for part in search.known(network, search.resize))
+    photo = network.cost * search.pace
+    if stage is None:
+        return 2 * TRACING, photo * (TIMES * train + 2 * val)
+    _, upper = backbones.split(backbones.classifier(network.model, 2), from_stage=stage)
+    parts = [arithmetic.totals(arithmetic.describe(part)).multiply_adds or 1 for part in (upper, network.model)]
+    share = parts[0] / parts[1]
+    return 2 * TRACING + photo * (2 * train + val), share * photo * (TIMES * train + 2 * val)
+
+
+def _config(search: Search, network: Network, stage: str | None) -> configs.Finetune:
+    """Give the settings by which `finetune` would fine-tune the network."""
+    default = configs.Finetune()
+    same = {name: getattr(network.config, name) for name in ("data", "backbone", "precision", "seed", "features")}
+    config = dataclasses.replace(default, **same, full=dataclasses.replace(default.full, unfreeze_from=stage))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, resize=search.resize))
+    config = _decisions.completed(config)
+    if _auto_networks.is_small_and_gray(search.examples):
+        config = _decisions.applied(config, [_decisions.Decision("augment.flip", False)])
+    return config
+
+
+def _train(search: Search, network: Network, name: str, config: configs.Finetune) -> list[Tried]:
+    """Fine-tune, and score on the validation photos: the photo alone, and with its mirror image."""
+    from tlkit import tracking
+    from tlkit.training import activations, finetuning
+    from tlkit.training.limits import TimeLimit
+
+    began = time.perf_counter()
+    folder = checkpoint_folder(search) / hashlib.sha256(name.encode()).hexdigest()[:16]
+    config = _as_begun(config, folder)
+    deadline = began + search.seconds_left([network, network])
+    splits = _splits(search, network)
+    model = _networks.classifier(config, search.examples)
+    config = _decisions.applied(config, _decisions.decide_head(config, model, search.examples))
+    plan, make_extractor = _plans.finetuning(config, splits), functools.partial(_networks.extractor, config)
+    with _auto_search.step(search, name, **_params(config)) as run:
+        full_input = activations.choose_input(model, splits, plan, make_extractor)
+        pooled = activations.pool(model, splits, make_extractor)
+        limit = TimeLimit(deadline)
+        history = finetuning.fit_phases(
+            model,
+            full_input,
+            pooled,
+            plan,
+            callbacks=[tracking.epoch_logger(), limit],
+            checkpointing=lambda phase: _checkpointing(folder, phase),
+        )
+        if limit.reached:
+            say(f"{name}: stopped after {len(history.epochs) - 1} epochs, as its time is up")
+        seconds = time.perf_counter() - began
+        tracking.log_metrics({"best_epoch": history.best["epoch"]})
+        tuned = network._replace(model=model.get_layer("backbone"), title=name)
+        rows = _scored(search, tuned, model, splits, seconds, run.run_id)
+        finished = _auto_search.finish(search, rows[0])
+    for row in rows[1:]:
+        say(f"{row.name}: accuracy {row.accuracy:.3f}, log loss {row.loss:.3f}")
+    search.tried += rows[1:]
+    return [finished, *rows[1:]]
+
+
+def _splits(search: Search, network: Network) -> data.Splits:
+    """Give the photos, those that are drawn where there is no time for all."""
+    train, val = search.known(network, search.resize)
+    return dataclasses.replace(search.photos(network, search.resize), train=train, val=val, test=None)
+
+
+def _params(config: configs.Finetune) -> dict[str, Any]:
+    return {f"full.{name}": getattr(config.full, name) for name in ("epochs", "learning_rate", "unfreeze_from")}
+
+
+def _scored(
+    search: Search, tuned: Network, model: keras.Model, splits: data.Splits, seconds: float, run_id: str
+) -> list[Tried]:
+    """Predict the validation photos by a fine-tuned network, and by the mean over each and its mirror image."""
+    from tlkit import backbones, features, training
+    from tlkit.data import Mirrored
+    from tlkit.probes.problem import softmax
+
+    kernel, bias = (np.asarray(value) for value in model.get_layer("head").get_weights())
+    pooled = features.pooled(model)
+    plain = training.predict(pooled, splits.val)
+    held, found = search.held(tuned, HELD), []
+    variants = [(plain, False)]
+    mirror = bool(_config(search, tuned, None).augment.flip)
+    if mirror and not _auto_networks.excess(search.config, [tuned], mirrored=True):
+        variants.append(((plain + training.predict(pooled, Mirrored(splits.val))) / 2, True))
+    for values, mirrored in variants:
+        head = backbones.JoinedHead([tuned.model], kernel, bias, mirrored)
+        name = tuned.title + ", mirror image too" * mirrored
+        found.append(Tried(name, (tuned,), (head,), softmax(values @ kernel + bias), held, seconds, mirrored, run_id))
+    return found
+
+
+def best_of(search: Search, alone: Tried, tuned: Sequence[Tried]) -> tuple[Tried, str]:
+    """Choose between a head, fine-tuned networks and means of their predictions, all on the validation photos.
+
+    Args:
+        search: The search.
+        alone: The best head, solved on the training photos alone.
+        tuned: The fine-tuned networks, each also with the mirror image.
+    """
+    began = time.perf_counter()
+    chosen, why = _auto_tried.choose([alone, *tuned])
+    members, pool = [chosen], [each for each in [alone, *tuned] if each is not chosen]
+    while pool and len(members) < MEMBERS:
+        means = [_mean([*members, each], began) for each in pool]
+        means = [mean for mean in means if not _auto_networks.excess(search.config, list(mean.networks), mean.mirrored)]
+        if not means:
+            break
+        best = min(means, key=lambda mean: mean.loss)
+        with _auto_search.step(search, best.name) as run:
+            best = _auto_search.finish(search, dataclasses.replace(best, run_id=run.run_id))
+        if not _auto_tried.beats(best, chosen):
+            break
+        why = f"better than {chosen.name} by more than a standard error of the difference"
+        members, chosen = [*members, next(each for each in pool if each.name in best.name.split(" & "))], best
+        pool = [each for each in pool if each not in members]
+    return chosen, why
+
+
+def _mean(members: Sequence[Tried], began: float) -> Tried:
+    """Take the mean of the predictions of several."""
+    networks = tuple({id(network.model): network for each in members for network in each.networks}.values())
+    return Tried(
+        name=" & ".join(each.name for each in members),
+        networks=networks,
+        heads=tuple(head for each in members for head in each.heads),
+        probabilities=np.mean([each.probabilities for each in members], axis=0),
+        held=members[0].held,
+        seconds=time.perf_counter() - began,
+        mirrored=any(each.mirrored for each in members),
+    )
+
+
+def checkpoint_folder(search: Search) -> Path:
+    """Give the folder for checkpoints of this command on these data, by which it resumes when it is called again."""
+    from tlkit.training import checkpoints
+
+    settings = {**search.job.asked, "minutes": 0, "run_name": None, "experiment": "", "register": None}
+    digest = next(iter(search.splits.values())).digest
+    key = hashlib.sha256(json.dumps([settings, digest], sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return checkpoints.FOLDER / f"auto-{key}"
+
+
+def forget(search: Search) -> None:
+    """Delete the checkpoints of a command that has finished."""
+    from tlkit import untrusted
+    from tlkit.training import checkpoints
+
+    untrusted.remove(checkpoint_folder(search), checkpoints.FOLDER)
+
+
+def _as_begun(config: configs.Finetune, folder: Path) -> configs.Finetune:
+    """Give the settings with the epochs of the same training that was interrupted, if it was."""
+    from tlkit import atomic, untrusted
+
+    file = folder / "epochs.json"
+    if file.exists():
+        epochs = untrusted.read_json(file)
+        if type(epochs) is int and 0 < epochs <= config.full.epochs + LEAST:
+            return _decisions.applied(config, [_epochs(epochs)])
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic.writing(file) as opened:
+        opened.write(json.dumps(config.full.epochs).encode())
+    return config
+
+
+def _checkpointing(folder: Path, phase: str) -> training.Checkpointing:
+    from tlkit import training
+
+    return training.Checkpointing(folder / f"{phase}.npz", within_epochs=True)
