@@ -14,8 +14,10 @@ from tlkit.recipes import _decisions, _networks
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from tlkit import data
+    from tlkit.data.resizing import Resize
     from tlkit.features import Extractor
 
 SMALL = 64  # pixels: gray photos up to this size are as LetterNet knows them
@@ -33,6 +35,7 @@ class Network(NamedTuple):
         cost: Estimated seconds for one photo, from counts alone; to compare networks.
         extractor: What computes its pooled features.
         milliseconds: Measured time for one photo; None where no bound asks for it.
+        tuned: If it is fine-tuned, from pixels to its pooled features: Keras computes them, and they are not stored.
     """
 
     config: configs.FeatureExtraction
@@ -42,6 +45,16 @@ class Network(NamedTuple):
     cost: float
     extractor: Extractor
     milliseconds: float | None = None
+    tuned: keras.Model | None = None
+
+    def features(self, photos: data.NamedExamples) -> np.ndarray:
+        """Compute the pooled features of photos, (n, features), or find them in the store."""
+        if self.tuned is not None:
+            from tlkit import training
+
+            return training.predict(self.tuned, photos)
+        (found,) = self.extractor.extract(photos)
+        return found[:]
 
 
 def candidates(config: configs.Auto, examples: data.Examples) -> list[configs.Backbone]:
@@ -66,11 +79,11 @@ def candidates(config: configs.Auto, examples: data.Examples) -> list[configs.Ba
 
 def is_small_and_gray(examples: data.Examples) -> bool:
     """Tell whether photos are arrays like the scanned digits that LetterNet is for."""
-    shape = getattr(examples.contents, "shape", ())
+    shape: tuple[int, ...] = getattr(examples.contents, "shape", ())
     return len(shape) == 4 and shape[-1] == 1 and max(shape[1:3]) <= SMALL
 
 
-def build(config: configs.Auto, backbone: configs.Backbone, resize: str) -> Network:
+def build(config: configs.Auto, backbone: configs.Backbone, resize: Resize) -> Network:
     """Build a candidate.
 
     Raises:
@@ -127,7 +140,7 @@ def excess(config: configs.Auto, networks: list[Network], mirrored: bool = False
 
 
 def first(
-    config: configs.Auto, asked: Sequence[configs.Backbone], resize: str
+    config: configs.Auto, asked: Sequence[configs.Backbone], resize: Resize
 ) -> tuple[Network, list[configs.Backbone], dict[str, str]]:
     """Build the first network that can be had and is within the bounds.
 

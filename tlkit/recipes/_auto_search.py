@@ -21,11 +21,12 @@ from tlkit.recipes._auto_tried import FOLDS, Held, LeftOut, Tried
 
 if TYPE_CHECKING:
     from tlkit import data
+    from tlkit.data.resizing import Resize
     from tlkit.recipes._jobs import Job
 
 CHUNK, PAUSE = 64, 10.0  # photos of the first chunk; seconds of a later one, after which the clock is looked at
 ENDING = 12.0  # seconds for pictures, the model's file and MLflow, at least
-TRACING = 6.0  # seconds until a network that is new to Keras computes its first batch
+TRACING = 4.0  # seconds until a network that is new to Keras computes its first batch, at least
 TOGETHER = 3  # networks in one model at the most
 SHARE = 0.4  # of the time that features of the first network may take; of more photos, a part is drawn
 
@@ -41,7 +42,7 @@ class Head(NamedTuple):
     """
 
     networks: tuple[Network, ...]
-    resize: str
+    resize: Resize
     mirrored: bool
     l2: float
 
@@ -62,20 +63,22 @@ class Search:
         rates: Photos a second that each network's features took, by title.
         pace: Measured seconds for a photo, in those that `features.seconds_each` estimates.
         solving: Seconds that solving a head took, for each photo, feature and class.
+        tracing: Seconds until a network computed its first photo.
         drawn: Positions of the photos to learn from, where not all are used.
     """
 
     job: Job[configs.Auto]
     examples: data.Examples
-    splits: dict[tuple[int, str], data.Splits]
-    resize: str
+    splits: dict[tuple[int, Resize], data.Splits]
+    resize: Resize
     tried: list[Tried] = dataclasses.field(default_factory=list)
     left_out: list[LeftOut] = dataclasses.field(default_factory=list)
     heads: dict[Tried, Head] = dataclasses.field(default_factory=dict)
-    values: dict[tuple[str, str, bool], np.ndarray] = dataclasses.field(default_factory=dict)
+    values: dict[tuple[str, Resize, bool], np.ndarray] = dataclasses.field(default_factory=dict)
     rates: dict[str, float] = dataclasses.field(default_factory=dict)
     pace: float = 1.0
     solving: float = 1e-6
+    tracing: float = TRACING
     drawn: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
@@ -85,26 +88,31 @@ class Search:
 
     def seconds_left(self, networks: Sequence[Network] = (), mirrored: bool = False) -> float:
         """Give the seconds for more, after what the test and the log of a model of these networks will take."""
-        test = len(next(iter(self.splits.values())).test or ())
-        photo = sum(network.cost for network in networks) * self.pace * (1 + mirrored)
-        ending = ENDING + TRACING * len(networks) + 2 * test * photo  # Keras takes up to twice as long as OpenVINO
-        return 60 * self.config.minutes - self.job.seconds - ending
+        return 60 * self.config.minutes - self.job.seconds - self.ending(networks, mirrored)
 
-    def known(self, network: Network, resize: str) -> tuple[data.Photos, data.Photos]:
+    def ending(self, networks: Sequence[Network] = (), mirrored: bool = False) -> float:
+        """Estimate the seconds for the test, the pictures, the model's file and MLflow."""
+        test = len(next(iter(self.splits.values())).test or ()) + 5 * 32  # and what measures the model's speed
+        photo = sum(network.cost for network in networks) * self.pace
+        usual = ENDING * max(1.0, self.tracing / TRACING)  # longer on a machine that does other work too
+        return usual + (1 + mirrored) * (self.tracing * len(networks) + 1.5 * test * photo)
+
+    def known(self, network: Network, resize: Resize) -> tuple[data.Photos, data.Photos]:
         """Give the training and the validation photos as a network takes them."""
         splits = self.photos(network, resize)
         parts = {"train": splits.train, "val": splits.val}
         return tuple(part.select(self.drawn[name]) if name in self.drawn else part for name, part in parts.items())  # type: ignore[return-value]
 
-    def photos(self, network: Network, resize: str) -> data.Splits:
+    def photos(self, network: Network, resize: Resize) -> data.Splits:
         """Give the splits as a network takes them."""
         size = network.model.input_shape[1]
         if (size, resize) not in self.splits:
             place = dataclasses.replace(self.config.data, resize=resize)
             loaded = _inputs.load(place, self.examples, network.model.input_shape[1:], quiet=True)
             first = next(iter(self.splits.values()))
-            known = {"near_copies": first.near_copies, "warnings": first.warnings}
-            self.splits[size, resize] = dataclasses.replace(loaded, **known)
+            self.splits[size, resize] = dataclasses.replace(
+                loaded, near_copies=first.near_copies, warnings=first.warnings
+            )
         return self.splits[size, resize]
 
     def held(self, network: Network, by: str = FOLDS) -> Held:
@@ -188,7 +196,11 @@ def _built(search: Search, candidate: configs.Backbone) -> Network | None:
 
 
 def head(
-    search: Search, networks: tuple[Network, ...], resize: str = "", mirrored: bool = False, needed: bool = False
+    search: Search,
+    networks: tuple[Network, ...],
+    resize: Resize | None = None,
+    mirrored: bool = False,
+    needed: bool = False,
 ) -> Tried | None:
     """Solve a head on the features of networks, side by side, and score it by cross-validation; None without the time.
 
@@ -247,7 +259,7 @@ def _side_by_side(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]
     )
 
 
-def _features(search: Search, network: Network, resize: str, mirrored: bool, needed: bool) -> np.ndarray | None:
+def _features(search: Search, network: Network, resize: Resize, mirrored: bool, needed: bool) -> np.ndarray | None:
     """Compute features of the photos to learn from, or find them in the store; None where the time does not suffice."""
     from tlkit import data
 
@@ -261,8 +273,11 @@ def _features(search: Search, network: Network, resize: str, mirrored: bool, nee
     while start < count:
         places = range(start, min(start + size, count))
         chunk = data.Photos.joined([train, val]).select(places)
-        before = time.perf_counter()
+        before, computing = time.perf_counter(), network.extractor.seconds
         (features,) = network.extractor.extract(data.Mirrored(chunk) if mirrored else chunk)
+        if not start and not mirrored and network.extractor.computed:  # the engine has just been made
+            made = time.perf_counter() - before - (network.extractor.seconds - computing)
+            search.tracing = max(TRACING, made)
         parts.append(features[:])
         start = places.stop
         if network.extractor.computed and network.extractor.seconds:
@@ -290,7 +305,7 @@ def _rest(data: Any, train: data.Photos, val: data.Photos, start: int, mirrored:
     return data.Mirrored(rest) if mirrored else rest
 
 
-def _of_a_part(search: Search, network: Network, resize: str, count: int) -> np.ndarray | None:
+def _of_a_part(search: Search, network: Network, resize: Resize, count: int) -> np.ndarray | None:
     """Draw a part of the photos, for which there is time, and compute the features of these."""
     splits = search.photos(network, resize)
     total = len(splits.train) + len(splits.val)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +13,7 @@ import numpy as np
 from tlkit.display import say
 
 if TYPE_CHECKING:
+    from tlkit import data
     from tlkit.backbones import JoinedHead
     from tlkit.recipes._auto_networks import Network
 
@@ -66,6 +69,24 @@ class Tried:
     mirrored: bool = False
     run_id: str = ""
 
+    def predict(self, photos: data.Photos) -> np.ndarray:
+        """Predict the probabilities of photos, from the features of each network: as the model does, to rounding."""
+        from tlkit.data import Mirrored
+        from tlkit.probes.problem import softmax
+
+        found: dict[tuple[int, bool], np.ndarray] = {}
+        for network, mirrored in itertools.product(self.networks, (False, True)):
+            if any(head.mirrored or not mirrored for head in self.heads if _uses(head, network)):
+                found[id(network.model), mirrored] = network.features(Mirrored(photos) if mirrored else photos)
+        outputs = []
+        for head in self.heads:
+            parts = [found[id(model), False] for model in head.backbones]
+            if head.mirrored:
+                parts = [(part + found[id(model), True]) / 2 for part, model in zip(parts, head.backbones, strict=True)]
+            outputs.append(softmax(np.concatenate(parts, axis=1) @ head.kernel + head.bias))
+        mean: np.ndarray = np.mean(outputs, axis=0)
+        return mean
+
     @property
     def losses(self) -> np.ndarray:
         """The log loss of each photo."""
@@ -96,6 +117,10 @@ class Tried:
         return sum(network.cost for network in self.networks) * (1 + self.mirrored), len(self.heads)
 
 
+def _uses(head: JoinedHead, network: Network) -> bool:
+    return any(model is network.model for model in head.backbones)
+
+
 class LeftOut(NamedTuple):
     """Something that was not tried, and why."""
 
@@ -122,8 +147,10 @@ def choose(tried: Sequence[Tried]) -> tuple[Tried, str]:
         if each is best:
             break
     rest = [each for each in tried if each is not best]
-    beside = f", before {min(rest, key=lambda each: each.loss).name}" if rest else ""
-    return best, f"the lowest log loss{beside}"
+    beside = (
+        f"; that of {(next_best := min(rest, key=lambda each: each.loss)).name} is {next_best.loss:.3f}" if rest else ""
+    )
+    return best, f"the lowest log loss, {best.loss:.3f}{beside}"
 
 
 def beats(new: Tried, old: Tried) -> bool:
@@ -163,17 +190,20 @@ def headings(tried: Sequence[Tried]) -> dict[str, list[Tried]]:
 
 
 def show(tried: Sequence[Tried], left_out: Sequence[LeftOut], winner: Tried) -> None:
-    """Print the table of what was tried."""
-    width = min(max(len("tried"), *(len(each.name) for each in tried)), 48)
-    say(f"\n  {'tried':<{width}}  accuracy  log loss        s")
+    """Print the table of what was tried, as wide as the terminal."""
+    import shutil
+
+    width = max(40, min(shutil.get_terminal_size().columns, 120))
+    say(f"\n{'accuracy':>10}{'log loss':>10}{'s':>8}   tried")
     for line, rows in headings(tried).items():
-        say(f"{line}:")
+        say(f"  {line}:")
         for each in rows:
-            mark = ">" if _same(each, winner) else " "
-            name = each.name if len(each.name) <= width else f"{each.name[: width - 1]}…"
-            say(f"{mark} {name:<{width}}  {each.accuracy:>8.3f}  {each.loss:>8.3f}  {each.seconds:>7.1f}")
+            numbers = (
+                f"{each.accuracy:>10.3f}{each.loss:>10.3f}{each.seconds:>8.1f} {'>' if _same(each, winner) else ' '} "
+            )
+            say(textwrap.fill(each.name, width, initial_indent=numbers, subsequent_indent=" " * (len(numbers) + 2)))
     for name, reason in left_out:
-        say(f"left out: {name}: {reason}")
+        say(textwrap.fill(f"left out: {name}: {reason}", width, initial_indent="  ", subsequent_indent="    "))
 
 
 def _same(one: Tried, other: Tried) -> bool:

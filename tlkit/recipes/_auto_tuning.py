@@ -32,8 +32,14 @@ NETWORKS, MEMBERS = 2, 3  # that are fine-tuned; that a mean of predictions has,
 SHARE = 0.6  # of the time that is left, for the first of two networks
 
 
-def fine_tuned(search: Search, singles: Sequence[Tried]) -> list[Tried]:
-    """Fine-tune the best network, and the second best, where there is time."""
+def fine_tuned(search: Search, singles: Sequence[Tried], best: Tried) -> list[Tried]:
+    """Fine-tune the best network, and the second best, where there is time.
+
+    Args:
+        search: The search.
+        singles: Heads on one network each.
+        best: The best head of all, to which what is fine-tuned may be added.
+    """
     ranked = sorted(singles, key=lambda each: each.loss)[:NETWORKS]
     val = len(search.held(ranked[0].networks[0], HELD).labels)
     if val < FEWEST:
@@ -43,18 +49,18 @@ def fine_tuned(search: Search, singles: Sequence[Tried]) -> list[Tried]:
         return []
     found = []
     for each in ranked:
-        tried = _fine_tune(search, each.networks[0])
+        tried = _fine_tune(search, each.networks[0], best)
         if tried:
             found += tried
     return found
 
 
-def _fine_tune(search: Search, network: Network) -> list[Tried]:
+def _fine_tune(search: Search, network: Network, best: Tried) -> list[Tried]:
     """Fine-tune a network as a whole or, if that would take too long, its last stage on stored activations."""
     from tlkit import backbones
 
     stages = list(backbones.row(network.config.backbone.name).stages)
-    name, left = f"{network.title}, fine-tuned", search.seconds_left([network, network])
+    name, left = f"{network.title}, fine-tuned", search.seconds_left([*best.networks, network], True)
     reason = ""
     for stage in (None, stages[-1]):
         config = _config(search, network, stage)
@@ -62,7 +68,8 @@ def _fine_tune(search: Search, network: Network) -> list[Tried]:
         epochs = min(config.full.epochs, int((left - fixed) / epoch))
         if epochs >= min(LEAST, config.full.epochs):
             what = name + (f" from {stage}" if stage else "")
-            return _train(search, network, what, _decisions.applied(config, [_epochs(epochs)]))
+            config = _decisions.applied(config, [_epochs(epochs)])
+            return _train(search, network, what, config, time.perf_counter() + left)
         reason = f"{LEAST} epochs would take {duration(fixed + LEAST * epoch)}; {duration(max(left, 0.0))} left"
     search.leave_out(name, reason)
     return []
@@ -98,16 +105,15 @@ def _config(search: Search, network: Network, stage: str | None) -> configs.Fine
     return config
 
 
-def _train(search: Search, network: Network, name: str, config: configs.Finetune) -> list[Tried]:
+def _train(search: Search, network: Network, name: str, config: configs.Finetune, deadline: float) -> list[Tried]:
     """Fine-tune, and score on the validation photos: the photo alone, and with its mirror image."""
-    from tlkit import tracking
+    from tlkit import features, tracking
     from tlkit.training import activations, finetuning
     from tlkit.training.limits import TimeLimit
 
     began = time.perf_counter()
     folder = checkpoint_folder(search) / hashlib.sha256(name.encode()).hexdigest()[:16]
     config = _as_begun(config, folder)
-    deadline = began + search.seconds_left([network, network])
     splits = _splits(search, network)
     model = _networks.classifier(config, search.examples)
     config = _decisions.applied(config, _decisions.decide_head(config, model, search.examples))
@@ -128,7 +134,7 @@ def _train(search: Search, network: Network, name: str, config: configs.Finetune
             say(f"{name}: stopped after {len(history.epochs) - 1} epochs, as its time is up")
         seconds = time.perf_counter() - began
         tracking.log_metrics({"best_epoch": history.best["epoch"]})
-        tuned = network._replace(model=model.get_layer("backbone"), title=name)
+        tuned = network._replace(model=model.get_layer("backbone"), title=name, tuned=features.pooled(model))
         rows = _scored(search, tuned, model, splits, seconds, run.run_id)
         finished = _auto_search.finish(search, rows[0])
     for row in rows[1:]:
@@ -151,22 +157,21 @@ def _scored(
     search: Search, tuned: Network, model: keras.Model, splits: data.Splits, seconds: float, run_id: str
 ) -> list[Tried]:
     """Predict the validation photos by a fine-tuned network, and by the mean over each and its mirror image."""
-    from tlkit import backbones, features, training
-    from tlkit.data import Mirrored
-    from tlkit.probes.problem import softmax
+    from tlkit import backbones
 
     kernel, bias = (np.asarray(value) for value in model.get_layer("head").get_weights())
-    pooled = features.pooled(model)
-    plain = training.predict(pooled, splits.val)
-    held, found = search.held(tuned, HELD), []
-    variants = [(plain, False)]
     mirror = bool(_config(search, tuned, None).augment.flip)
-    if mirror and not _auto_networks.excess(search.config, [tuned], mirrored=True):
-        variants.append(((plain + training.predict(pooled, Mirrored(splits.val))) / 2, True))
-    for values, mirrored in variants:
+    found, held, spent = [], search.held(tuned, HELD), seconds
+    for mirrored in (False, True)[: 1 + mirror]:
+        began = time.perf_counter()
+        if _auto_networks.excess(search.config, [tuned], mirrored):
+            continue
         head = backbones.JoinedHead([tuned.model], kernel, bias, mirrored)
         name = tuned.title + ", mirror image too" * mirrored
-        found.append(Tried(name, (tuned,), (head,), softmax(values @ kernel + bias), held, seconds, mirrored, run_id))
+        tried = Tried(name, (tuned,), (head,), np.empty(0), held, spent, mirrored, run_id)
+        tried = dataclasses.replace(tried, probabilities=tried.predict(splits.val))
+        found.append(dataclasses.replace(tried, seconds=spent + time.perf_counter() - began))
+        spent = 0.0
     return found
 
 

@@ -28,10 +28,16 @@ from tlkit.recipes import (
 )
 
 if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
     from tlkit import data, tracking
+    from tlkit.data.resizing import Resize
     from tlkit.recipes._auto_networks import Network
     from tlkit.recipes._auto_search import Search
     from tlkit.recipes._auto_tried import Tried
+
+SAMPLE, AGREE = 32, 0.01  # photos whose probabilities the saved model must give too; the greatest difference
 
 
 def run(config: Auto) -> _results.Result:
@@ -40,18 +46,18 @@ def run(config: Auto) -> _results.Result:
     examples = _inputs.photos(job.config)
     _inputs.require_one_label(examples, job.recipe)
     job = job.with_decisions(_decide(job.config, examples))
-    resize = _decisions.decide_resize(job.config.data)[0].value if job.config.data.resize is None else None
-    resize = resize or job.config.data.resize
+    resize: Resize = job.config.data.resize or _decisions.decide_resize(job.config.data)[0].value
     candidates = _auto_networks.candidates(job.config, examples)
     first, others, left_out = _auto_networks.first(job.config, candidates, resize)
     splits = _inputs.splits(first.config.data, examples, first.model.input_shape[1:])
     splits = _near_copies.look(job.config.data, splits)
     job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))
+    began = job.seconds
     search = _auto_search.Search(job, examples, {(splits.train.shape[0], resize): splits}, resize)
     search.left_out += [_auto_tried.LeftOut(*each) for each in left_out.items()]
     with job.tracked(splits) as tracked, _advice():
         winner, why = _find(search, first, others)
-        result = _score(search, tracked, winner, why)
+        result = _score(search, tracked, winner, why, began)
         _auto_tuning.forget(search)
     return _summary.show(result[0], tracked, result[1])
 
@@ -68,7 +74,7 @@ def _find(search: Search, first: Network, others: list[Backbone]) -> tuple[Tried
     heads = _auto_search.on_frozen(search, first, others)
     best, why = _auto_tried.choose(heads)
     singles = [each for each in heads if len(each.networks) == 1 and not each.mirrored]
-    tuned = _auto_tuning.fine_tuned(search, singles)
+    tuned = _auto_tuning.fine_tuned(search, singles, best)
     if not tuned:
         return best, why
     alone = _auto_search.on_training_alone(search, best)
@@ -79,9 +85,11 @@ def _find(search: Search, first: Network, others: list[Backbone]) -> tuple[Tried
     return dataclasses.replace(chosen, heads=solved), reason
 
 
-def _score(search: Search, tracked: tracking.Run, winner: Tried, why: str) -> tuple[_jobs.Job[Auto], _results.Result]:
+def _score(
+    search: Search, tracked: tracking.Run, winner: Tried, why: str, began: float
+) -> tuple[_jobs.Job[Auto], _results.Result]:
     """Build the model, and score it by the test photos, which are read here for the first time."""
-    from tlkit import backbones, plots, tracking, training
+    from tlkit import backbones, plots, tracking
 
     model = backbones.joined(winner.heads, [network.title for network in winner.networks])
     _networks.admit(model)
@@ -108,13 +116,13 @@ def _score(search: Search, tracked: tracking.Run, winner: Tried, why: str) -> tu
         f"{prefix}_loss": winner.loss,
         "tried": len(search.tried),
     }
-    lines = [f"chosen  {winner.name}: {why}"]
+    lines = [f"chosen  {winner.name}", f"why     {why}"]
     if job.config.fastest_ms:
         metrics["milliseconds_per_photo"] = _auto_networks.one_photo(model)
         lines.append(f"time for one photo  {metrics['milliseconds_per_photo']:.1f} ms")
     splits = search.photos(winner.networks[0], search.resize)
     fit = _results.Fit(
-        parts={"search": sum(each.seconds for each in search.tried)},
+        parts={"search": job.seconds - began},
         metrics=metrics,
         pictures={"tried.png": plots.ranking([each.name for each in compared], accuracies, intervals, winner.held.by)},
         under=[],
@@ -122,8 +130,23 @@ def _score(search: Search, tracked: tracking.Run, winner: Tried, why: str) -> tu
         chosen_by_val=True,
         note=_auto_tried.note(search.tried, search.left_out, winner, why),
     )
-    predicted = training.predict(model, splits.test or splits.val)
-    return job, _results.score(job, tracked, model, fit, splits, predicted)
+    return job, _results.score(job, tracked, model, fit, splits, _predict(job, winner, model, splits))
+
+
+def _predict(job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits) -> np.ndarray:
+    """Predict the photos that are scored, from features where the model that is saved gives the same."""
+    import numpy as np
+
+    from tlkit import training
+
+    _, part = _inputs.scored(splits)
+    if job.config.precision != "float32":  # engines round differently: the score is to be that of the saved model
+        return training.predict(model, part)
+    predicted = winner.predict(part)
+    some = range(min(SAMPLE, len(part)))
+    if np.abs(model.predict_on_batch(part.read(some)) - predicted[some]).max() > AGREE:
+        return training.predict(model, part)
+    return predicted
 
 
 @contextlib.contextmanager
