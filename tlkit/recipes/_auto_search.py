@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tlkit.recipes._jobs import Job
 
 CHUNK, PAUSE = 64, 10.0  # photos of the first chunk; seconds of a later one, after which the clock is looked at
-ENDING = 12.0  # seconds for pictures, the model's file and MLflow, at least
+ENDING = 6.0  # seconds for pictures, the model's file and MLflow, at least
 TRACING = 4.0  # seconds until a network that is new to Keras computes its first batch, at least
 TOGETHER = 3  # networks in one model at the most
 SHARE = 0.4  # of the time that features of the first network may take; of more photos, a part is drawn
@@ -63,7 +63,8 @@ class Search:
         rates: Photos a second that each network's features took, by title.
         pace: Measured seconds for a photo, in those that `features.seconds_each` estimates.
         solving: Seconds that solving a head took, for each photo, feature and class.
-        tracing: Seconds until a network computed its first photo.
+        tracing: Seconds until a network computed its first photo: the least of all, as the first loads libraries too.
+        made: Whether that was measured.
         drawn: Positions of the photos to learn from, where not all are used.
     """
 
@@ -79,6 +80,7 @@ class Search:
     pace: float = 1.0
     solving: float = 1e-6
     tracing: float = TRACING
+    made: bool = False
     drawn: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
@@ -270,6 +272,7 @@ def _features(search: Search, network: Network, resize: Resize, mirrored: bool, 
     photos: Any = data.Photos.joined([train, val])
     photos = data.Mirrored(photos) if mirrored else photos
     name, count, parts, start, size = network.title, len(photos), [], 0, CHUNK
+    what = name + ", mirror image too" * mirrored
     while start < count:
         places = range(start, min(start + size, count))
         chunk = data.Photos.joined([train, val]).select(places)
@@ -277,7 +280,8 @@ def _features(search: Search, network: Network, resize: Resize, mirrored: bool, 
         (features,) = network.extractor.extract(data.Mirrored(chunk) if mirrored else chunk)
         if not start and not mirrored and network.extractor.computed:  # the engine has just been made
             made = time.perf_counter() - before - (network.extractor.seconds - computing)
-            search.tracing = max(TRACING, made)
+            search.tracing = max(TRACING, min(made, search.tracing if search.made else made))
+            search.made = True
         parts.append(features[:])
         start = places.stop
         if network.extractor.computed and network.extractor.seconds:
@@ -291,7 +295,8 @@ def _features(search: Search, network: Network, resize: Resize, mirrored: bool, 
         missing = network.extractor.missing(_rest(data, train, val, start, mirrored))
         if missing / rate > left * (SHARE if needed else 1.0):
             if not needed:
-                search.leave_out(name, f"its features would take {duration(missing / rate)}; {duration(left)} left")
+                lacking = f"{duration(missing / rate)}; {duration(max(left, 0.0))} left"
+                search.leave_out(what, f"its features would take {lacking}")
                 return None
             return _of_a_part(search, network, resize, int(rate * max(left, 0.0) * SHARE))
         size = max(CHUNK, int(rate * PAUSE))
