@@ -65,9 +65,11 @@ def joined(heads: Sequence[JoinedHead], names: Sequence[str] = ()) -> keras.Mode
         model = classifier(networks[0], len(first.bias))
         set_head(model, first.kernel, first.bias)
         return model
-    for number, network in enumerate(networks):
-        name = names[number] if names else "backbone" + (f"_{number + 1}" if number else "")
-        network.name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
+    taken: set[str] = set()
+    for number, network in enumerate(networks, 1):
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", names[number - 1] if names else "backbone").strip("_")
+        network.name = f"{name}_{number}" if name in taken else name
+        taken.add(network.name)
     (shape,) = shapes
     pixels = keras.Input(shape, dtype="float32", name="pixels")
     mirror = keras.ops.flip(pixels, axis=2) if any(head.mirrored for head in heads) else None

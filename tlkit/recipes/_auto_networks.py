@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -100,13 +101,25 @@ def build(config: configs.Auto, backbone: configs.Backbone, resize: Resize) -> N
     milliseconds = one_photo(network) if config.fastest_ms else None
     return Network(
         config=full,
-        title=_networks.title(full.backbone),
+        title=title(full.backbone),
         model=model,
         megabytes=4e-6 * model.count_params(),
         cost=features.seconds_each(model),
         extractor=_networks.extractor(full, network, "pooled"),
         milliseconds=milliseconds,
     )
+
+
+def title(backbone: configs.Backbone) -> str:
+    """Name a network for people, by its weights too where these are not the published ones.
+
+    >>> title(configs.Backbone("MobileNet", alpha=0.5)), title(configs.Backbone("VGG16", "runs/mine.weights.h5"))
+    ('MobileNet 0.5', 'VGG16 (mine.weights.h5)')
+    """
+    from tlkit import backbones
+
+    published = backbone.weights in ("pretrained", backbones.row(backbone.name).pretrained)
+    return _networks.title(backbone) + ("" if published else f" ({os.path.basename(backbone.weights)})")
 
 
 def one_photo(model: keras.Model) -> float:
@@ -154,7 +167,7 @@ def first(
     left_out: dict[str, str] = {}
     unavailable = []
     for number, candidate in enumerate(asked):
-        name = _networks.title(candidate)
+        name = title(candidate)
         try:
             network = build(config, candidate, resize)
         except Unavailable as error:

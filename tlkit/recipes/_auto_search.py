@@ -15,7 +15,7 @@ from tlkit import config as configs
 from tlkit.display import say
 from tlkit.errors import Unavailable
 from tlkit.progress import duration
-from tlkit.recipes import _auto_networks, _auto_tried, _inputs, _networks
+from tlkit.recipes import _auto_networks, _auto_tried, _inputs
 from tlkit.recipes._auto_networks import Network
 from tlkit.recipes._auto_tried import FOLDS, Held, LeftOut, Tried
 
@@ -28,6 +28,7 @@ CHUNK, PAUSE = 64, 10.0  # photos of the first chunk; seconds of a later one, af
 ENDING = 6.0  # seconds for pictures, the model's file and MLflow, at least
 TRACING = 4.0  # seconds until a network that is new to Keras computes its first batch, at least
 TOGETHER = 3  # networks in one model at the most
+SAMPLE = 32  # photos that show whether all are square
 SHARE = 0.4  # of the time that features of the first network may take; of more photos, a part is drawn
 
 
@@ -75,7 +76,7 @@ class Search:
     tried: list[Tried] = dataclasses.field(default_factory=list)
     left_out: list[LeftOut] = dataclasses.field(default_factory=list)
     heads: dict[Tried, Head] = dataclasses.field(default_factory=dict)
-    values: dict[tuple[str, Resize, bool], np.ndarray] = dataclasses.field(default_factory=dict)
+    values: dict[tuple[configs.Backbone, Resize, bool], np.ndarray] = dataclasses.field(default_factory=dict)
     rates: dict[str, float] = dataclasses.field(default_factory=dict)
     pace: float = 1.0
     solving: float = 1e-6
@@ -182,7 +183,7 @@ def _comparable(search: Search) -> list[Tried]:
 
 def _built(search: Search, candidate: configs.Backbone) -> Network | None:
     """Build a network, unless it cannot be had, exceeds a bound, or there is no time for it."""
-    name = _networks.title(candidate)
+    name = _auto_networks.title(candidate)
     if search.seconds_left() < TRACING:
         search.leave_out(name, "no time is left")
         return None
@@ -265,7 +266,7 @@ def _features(search: Search, network: Network, resize: Resize, mirrored: bool, 
     """Compute features of the photos to learn from, or find them in the store; None where the time does not suffice."""
     from tlkit import data
 
-    key = (network.title, resize, mirrored)
+    key = (network.config.backbone, resize, mirrored)
     if key in search.values:
         return search.values[key]
     train, val = search.known(network, resize)
@@ -294,11 +295,12 @@ def _features(search: Search, network: Network, resize: Resize, mirrored: bool, 
         left = search.seconds_left([network], mirrored)
         missing = network.extractor.missing(_rest(data, train, val, start, mirrored))
         if missing / rate > left * (SHARE if needed else 1.0):
+            if needed and not search.drawn:
+                return _of_a_part(search, network, resize, int(rate * max(left, 0.0) * SHARE))
             if not needed:
                 lacking = f"{duration(missing / rate)}; {duration(max(left, 0.0))} left"
                 search.leave_out(what, f"its features would take {lacking}")
                 return None
-            return _of_a_part(search, network, resize, int(rate * max(left, 0.0) * SHARE))
         size = max(CHUNK, int(rate * PAUSE))
     search.values[key] = np.concatenate(parts)
     return search.values[key]
@@ -322,8 +324,9 @@ def _of_a_part(search: Search, network: Network, resize: Resize, count: int) -> 
         places = np.floor(np.arange(1, len(order) + 1) * share) > np.floor(np.arange(len(order)) * share)
         search.drawn[name] = np.sort(order[places])
     used = sum(map(len, search.drawn.values()))
-    say(f"there is time for {used:,} of {total:,} photos to learn from, drawn by class")
-    return _features(search, network, resize, False, needed=share < 1)
+    if used < total:
+        say(f"there is time for {used:,} of {total:,} photos to learn from, drawn by class")
+    return _features(search, network, resize, False, needed=True)
 
 
 def _choose_resize(search: Search, first: Tried) -> None:
@@ -331,7 +334,8 @@ def _choose_resize(search: Search, first: Tried) -> None:
     network = first.networks[0]
     if search.config.data.resize or search.resize != "center":
         return
-    sample = range(min(16, len(search.photos(network, "center").train)))
+    count = len(search.photos(network, "center").train)
+    sample = np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)
     center, squash = (search.photos(network, each).train.read(sample) for each in ("center", "squash"))
     if np.array_equal(center, squash):  # square photos
         return
@@ -368,8 +372,10 @@ def on_training_alone(search: Search, tried: Tried) -> Tried:
     train, _ = search.known(how.networks[0], how.resize)
     blocks = []
     for network in how.networks:
-        block = search.values[network.title, how.resize, False]
-        blocks.append((block + search.values[network.title, how.resize, True]) / 2 if how.mirrored else block)
+        block = search.values[network.extractor.identity, how.resize, False]
+        blocks.append(
+            (block + search.values[network.extractor.identity, how.resize, True]) / 2 if how.mirrored else block
+        )
     values, scales = _side_by_side(blocks)
     probe = probes.logistic_regression(
         values[: len(train)],

@@ -112,7 +112,7 @@ def _train(search: Search, network: Network, name: str, config: configs.Finetune
     from tlkit.training.limits import TimeLimit
 
     began = time.perf_counter()
-    folder = checkpoint_folder(search) / hashlib.sha256(name.encode()).hexdigest()[:16]
+    folder = checkpoint_folder(search) / hashlib.sha256(f"{name} {config.backbone}".encode()).hexdigest()[:16]
     config = _as_begun(config, folder)
     splits = _splits(search, network)
     model = _networks.classifier(config, search.examples)
@@ -178,28 +178,33 @@ def _scored(
 def best_of(search: Search, alone: Tried, tuned: Sequence[Tried]) -> tuple[Tried, str]:
     """Choose between a head, fine-tuned networks and means of their predictions, all on the validation photos.
 
+    To the best one is added what lowers the log loss of the mean most, as long as that lowers it.
+
     Args:
         search: The search.
         alone: The best head, solved on the training photos alone.
         tuned: The fine-tuned networks, each also with the mirror image.
     """
     began = time.perf_counter()
-    chosen, why = _auto_tried.choose([alone, *tuned])
-    members, pool = [chosen], [each for each in [alone, *tuned] if each is not chosen]
-    while pool and len(members) < MEMBERS:
-        means = [_mean([*members, each], began) for each in pool]
-        means = [mean for mean in means if not _auto_networks.excess(search.config, list(mean.networks), mean.mirrored)]
-        if not means:
+    pool, means = [alone, *tuned], list[Tried]()
+    members = [min(pool, key=lambda each: each.loss)]
+    while len(members) < MEMBERS:
+        rest = [each for each in pool if each not in members]
+        added = [(_mean([*members, each], began), each) for each in rest]
+        added = [each for each in added if not _exceeds(search, each[0])]
+        if not added:
             break
-        best = min(means, key=lambda mean: mean.loss)
+        best, member = min(added, key=lambda each: each[0].loss)
+        if best.loss >= (means or members)[-1].loss:
+            break
         with _auto_search.step(search, best.name) as run:
-            best = _auto_search.finish(search, dataclasses.replace(best, run_id=run.run_id))
-        if not _auto_tried.beats(best, chosen):
-            break
-        why = f"better than {chosen.name} by more than a standard error of the difference"
-        members, chosen = [*members, next(each for each in pool if each.name in best.name.split(" & "))], best
-        pool = [each for each in pool if each not in members]
-    return chosen, why
+            means.append(_auto_search.finish(search, dataclasses.replace(best, run_id=run.run_id)))
+        members.append(member)
+    return _auto_tried.choose([*pool, *means])
+
+
+def _exceeds(search: Search, tried: Tried) -> bool:
+    return bool(_auto_networks.excess(search.config, list(tried.networks), tried.mirrored))
 
 
 def _mean(members: Sequence[Tried], began: float) -> Tried:

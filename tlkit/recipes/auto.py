@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tlkit import cli
+from tlkit import cli, display
 from tlkit.config import Auto, Backbone
 from tlkit.display import say
 from tlkit.recipes import (
@@ -109,7 +109,7 @@ def _score(
     tracking.log_table(_auto_tried.columns(search.tried), "tried.json")
     prefix = "cross_validated" if winner.held.by == _auto_tried.FOLDS else "best_val"
     compared = sorted((each for each in search.tried if each.held.by == winner.held.by), key=lambda each: each.loss)
-    accuracies = [each.accuracy for each in compared]
+    names, accuracies = [display.short(each.name, 60) for each in compared], [each.accuracy for each in compared]
     intervals = [each.interval for each in compared]
     metrics = {
         f"{prefix}_accuracy": winner.accuracy,
@@ -124,7 +124,11 @@ def _score(
     fit = _results.Fit(
         parts={"search": job.seconds - began},
         metrics=metrics,
-        pictures={"tried.png": plots.ranking([each.name for each in compared], accuracies, intervals, winner.held.by)},
+        pictures={
+            "tried.png": plots.ranking(
+                [display.short(each.name, 60) for each in compared], accuracies, intervals, winner.held.by
+            )
+        },
         under=[],
         lines=lines,
         chosen_by_val=True,
