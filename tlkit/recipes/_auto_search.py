@@ -372,10 +372,10 @@ def on_training_alone(search: Search, tried: Tried) -> Tried:
     train, _ = search.known(how.networks[0], how.resize)
     blocks = []
     for network in how.networks:
-        block = search.values[network.extractor.identity, how.resize, False]
-        blocks.append(
-            (block + search.values[network.extractor.identity, how.resize, True]) / 2 if how.mirrored else block
-        )
+        views = [
+            search.values[network.config.backbone, how.resize, mirror] for mirror in (False, True)[: 1 + how.mirrored]
+        ]
+        blocks.append(np.mean(views, axis=0))
     values, scales = _side_by_side(blocks)
     probe = probes.logistic_regression(
         values[: len(train)],

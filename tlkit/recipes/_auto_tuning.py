@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from tlkit import data, training
 
 TIMES = 7.0  # forward passes of the engine for features that a photo takes in training, in a network as a whole
+SLOWER = 2.5  # times that Keras takes for a forward pass
 LEAST, FEWEST = 6, 20  # epochs, and validation photos, from which fine-tuning is tried
 NETWORKS, MEMBERS = 2, 3  # that are fine-tuned; that a mean of predictions has, at the most
-SHARE = 0.6  # of the time that is left, for the first of two networks
 
 
 def fine_tuned(search: Search, singles: Sequence[Tried], best: Tried) -> list[Tried]:
@@ -60,7 +60,7 @@ def _fine_tune(search: Search, network: Network, best: Tried) -> list[Tried]:
     from tlkit import backbones
 
     stages = list(backbones.row(network.config.backbone.name).stages)
-    name, left = f"{network.title}, fine-tuned", search.seconds_left([*best.networks, network], True)
+    name, left = f"{network.title}, fine-tuned", search.seconds_left([*best.networks, _by_keras(network)], True)
     reason = ""
     for stage in (None, stages[-1]):
         config = _config(search, network, stage)
@@ -73,6 +73,10 @@ def _fine_tune(search: Search, network: Network, best: Tried) -> list[Tried]:
         reason = f"{LEAST} epochs would take {duration(fixed + LEAST * epoch)}; {duration(max(left, 0.0))} left"
     search.leave_out(name, reason)
     return []
+
+
+def _by_keras(network: Network) -> Network:
+    return network._replace(cost=SLOWER * network.cost)
 
 
 def _epochs(count: int) -> _decisions.Decision:
@@ -134,7 +138,7 @@ def _train(search: Search, network: Network, name: str, config: configs.Finetune
             say(f"{name}: stopped after {len(history.epochs) - 1} epochs, as its time is up")
         seconds = time.perf_counter() - began
         tracking.log_metrics({"best_epoch": history.best["epoch"]})
-        tuned = network._replace(model=model.get_layer("backbone"), title=name, tuned=features.pooled(model))
+        tuned = _by_keras(network)._replace(model=model.get_layer("backbone"), title=name, tuned=features.pooled(model))
         rows = _scored(search, tuned, model, splits, seconds, run.run_id)
         finished = _auto_search.finish(search, rows[0])
     for row in rows[1:]:
@@ -161,16 +165,21 @@ def _scored(
 
     kernel, bias = (np.asarray(value) for value in model.get_layer("head").get_weights())
     mirror = bool(_config(search, tuned, None).augment.flip)
-    found, held, spent = [], search.held(tuned, HELD), seconds
+    found, held, spent = list[Tried](), search.held(tuned, HELD), seconds
     for mirrored in (False, True)[: 1 + mirror]:
         began = time.perf_counter()
-        if _auto_networks.excess(search.config, [tuned], mirrored):
+        if mirrored and (_auto_networks.excess(search.config, [tuned], True) or search.seconds_left([tuned], True) < 0):
             continue
         head = backbones.JoinedHead([tuned.model], kernel, bias, mirrored)
         name = tuned.title + ", mirror image too" * mirrored
         tried = Tried(name, (tuned,), (head,), np.empty(0), held, spent, mirrored, run_id)
         tried = dataclasses.replace(tried, probabilities=tried.predict(splits.val))
-        found.append(dataclasses.replace(tried, seconds=spent + time.perf_counter() - began))
+        predicting = time.perf_counter() - began
+        if found:  # Keras has compiled it before
+            tuned = tuned._replace(cost=predicting / len(held.labels) / search.pace / 2)
+            tried = dataclasses.replace(tried, networks=(tuned,))
+            found[0] = dataclasses.replace(found[0], networks=(tuned,))
+        found.append(dataclasses.replace(tried, seconds=spent + predicting))
         spent = 0.0
     return found
 
@@ -186,7 +195,7 @@ def best_of(search: Search, alone: Tried, tuned: Sequence[Tried]) -> tuple[Tried
         tuned: The fine-tuned networks, each also with the mirror image.
     """
     began = time.perf_counter()
-    pool, means = [alone, *tuned], list[Tried]()
+    pool, means = [alone, *(each for each in tuned if not _exceeds(search, each))], list[Tried]()
     members = [min(pool, key=lambda each: each.loss)]
     while len(members) < MEMBERS:
         rest = [each for each in pool if each not in members]
@@ -204,7 +213,9 @@ def best_of(search: Search, alone: Tried, tuned: Sequence[Tried]) -> tuple[Tried
 
 
 def _exceeds(search: Search, tried: Tried) -> bool:
-    return bool(_auto_networks.excess(search.config, list(tried.networks), tried.mirrored))
+    """Whether a model exceeds a bound, or there is no time to test it."""
+    networks, late = list(tried.networks), search.seconds_left(tried.networks, tried.mirrored) < 0
+    return late or bool(_auto_networks.excess(search.config, networks, tried.mirrored))
 
 
 def _mean(members: Sequence[Tried], began: float) -> Tried:

@@ -124,11 +124,7 @@ def _score(
     fit = _results.Fit(
         parts={"search": job.seconds - began},
         metrics=metrics,
-        pictures={
-            "tried.png": plots.ranking(
-                [display.short(each.name, 60) for each in compared], accuracies, intervals, winner.held.by
-            )
-        },
+        pictures={"tried.png": plots.ranking(names, accuracies, intervals, winner.held.by)},
         under=[],
         lines=lines,
         chosen_by_val=True,
