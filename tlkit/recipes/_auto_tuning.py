@@ -137,7 +137,10 @@ def _train(search: Search, network: Network, name: str, config: configs.Finetune
         if limit.reached:
             say(f"{name}: stopped after {len(history.epochs) - 1} epochs, as its time is up")
         seconds = time.perf_counter() - began
-        tracking.log_metrics({"best_epoch": history.best["epoch"]})
+        tracking.log_metrics({"best_epoch": history.best["epoch"], "seconds": seconds})
+        if history.best["phase"] == "head":
+            search.leave_out(name, f"no epoch was better than its solved head, in {duration(seconds)}")
+            return []
         tuned = _by_keras(network)._replace(model=model.get_layer("backbone"), title=name, tuned=features.pooled(model))
         rows = _scored(search, tuned, model, splits, seconds, run.run_id)
         finished = _auto_search.finish(search, rows[0])
