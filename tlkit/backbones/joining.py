@@ -56,6 +56,8 @@ def joined(heads: Sequence[JoinedHead], names: Sequence[str] = ()) -> keras.Mode
     >>> model.predict_on_batch(np.zeros((1, 64, 64, 3))).argmax(), model.get_layer("head").kernel.shape
     (np.int64(3), (768, 4))
     """
+    if not heads:
+        raise InvalidInput("heads is empty: give at least one head")
     networks = list({id(network): network for head in heads for network in head.backbones}.values())
     shapes = {tuple(network.input.shape[1:]) for network in networks}
     if len(shapes) != 1:
