@@ -49,30 +49,29 @@ def fine_tuned(search: Search, singles: Sequence[Tried], best: Tried) -> list[Tr
         return []
     found = []
     for each in ranked:
-        tried = _fine_tune(search, each.networks[0], best)
-        if tried:
-            found += tried
+        found += _fine_tune(search, each.networks[0], best)
     return found
 
 
 def _fine_tune(search: Search, network: Network, best: Tried) -> list[Tried]:
-    """Fine-tune a network as a whole or, if that would take too long, its last stage on stored activations."""
+    """Fine-tune the last stage of a network, on stored activations, and then the whole of it; each if there is time."""
     from tlkit import backbones
 
-    stages = list(backbones.row(network.config.backbone.name).stages)
-    name, left = f"{network.title}, fine-tuned", search.seconds_left([*best.networks, _by_keras(network)], True)
-    reason = ""
-    for stage in (None, stages[-1]):
+    found: list[Tried] = []
+    for stage in (list(backbones.row(network.config.backbone.name).stages)[-1], None):
+        name = f"{network.title}, fine-tuned" + (f" from {stage}" if stage else "")
         config = _config(search, network, stage)
         fixed, epoch = _estimate(search, network, stage)
+        left = search.seconds_left([*best.networks, _by_keras(network)], True)
+        least = min(LEAST, config.full.epochs)
         epochs = min(config.full.epochs, int((left - fixed) / epoch))
-        if epochs >= min(LEAST, config.full.epochs):
-            what = name + (f" from {stage}" if stage else "")
+        if epochs >= least:
             config = _decisions.applied(config, [_epochs(epochs)])
-            return _train(search, network, what, config, time.perf_counter() + left)
-        reason = f"{LEAST} epochs would take {duration(fixed + LEAST * epoch)}; {duration(max(left, 0.0))} left"
-    search.leave_out(name, reason)
-    return []
+            found += _train(search, network, name, config, time.perf_counter() + left)
+        else:
+            needed = duration(fixed + least * epoch)
+            search.leave_out(name, f"{least} epochs would take {needed}; {duration(max(left, 0.0))} left")
+    return found
 
 
 def _by_keras(network: Network) -> Network:
@@ -201,7 +200,8 @@ def best_of(search: Search, alone: Tried, tuned: Sequence[Tried]) -> tuple[Tried
     pool, means = [alone, *(each for each in tuned if not _exceeds(search, each))], list[Tried]()
     members = [min(pool, key=lambda each: each.loss)]
     while len(members) < MEMBERS:
-        rest = [each for each in pool if each not in members]
+        used = [network.title for each in members for network in each.networks if network.tuned]
+        rest = [each for each in pool if each not in members and each.networks[0].title not in used]
         added = [(_mean([*members, each], began), each) for each in rest]
         added = [each for each in added if not _exceeds(search, each[0])]
         if not added:
