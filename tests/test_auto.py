@@ -16,7 +16,7 @@ from conftest import write_arrays, write_photos, write_sounds
 from keras.src.utils import file_utils
 from PIL import Image
 
-from tlkit import cli, config
+from tlkit import backbones, cli, config
 from tlkit.errors import InvalidInput
 from tlkit.evaluation import predictions
 from tlkit.recipes import _auto_networks, _auto_search, _auto_tried, _auto_tuning, auto
@@ -25,7 +25,8 @@ TWO = "[{name: LetterNet, weights: none}, {name: LetterNet, weights: letters}]"
 
 
 def search(photos: Path, *argv: str) -> int:
-    given = ["--data.path", str(photos), "--data.image_size", "32", "--backbones", TWO, *argv]
+    small = ["--data.image_size", "32", "--features.engine", "keras", "--backbones", TWO]
+    given = ["--data.path", str(photos), *small, *argv]
     return cli.call(config.Auto, auto.run, given)
 
 
@@ -52,7 +53,9 @@ def hard_photos(root: Path, count: int = 40) -> Path:
     return root
 
 
-def test_it_leaves_one_model_and_a_table_of_what_it_tried(folder: Path, undrawn: None, capsys, monkeypatch):
+def test_it_leaves_one_model_and_a_table_of_what_it_tried(
+    folder: Path, undrawn: None, uncompiled: None, capsys, monkeypatch
+):
     real = auto._find
 
     def blind(searched: Any, *more: Any) -> Any:
@@ -91,7 +94,9 @@ def test_it_leaves_one_model_and_a_table_of_what_it_tried(folder: Path, undrawn:
     assert not list(folder.glob("mlruns/checkpoints/auto-*"))
 
 
-def test_a_minute_too_short_gives_the_first_network(folder: Path, photos: Path, undrawn: None, capsys):
+def test_a_minute_too_short_gives_the_first_network(
+    folder: Path, photos: Path, undrawn: None, uncompiled: None, capsys
+):
     assert search(photos, "--minutes", "0.001") == 0
     parent, _ = runs()
     assert parent.data.params["chosen"] == "LetterNet (none)"
@@ -210,7 +215,7 @@ def test_candidates_are_the_networks_on_this_machine(tmp_path: Path, monkeypatch
 class Cost:
     """A network of which only the cost matters."""
 
-    megabytes, milliseconds = 1.0, None
+    megabytes, milliseconds, tuned, title, slower = 1.0, None, None, "", 1.0
 
     def __init__(self, cost: float):
         self.cost, self.model = cost, object()
@@ -219,7 +224,9 @@ class Cost:
 def tried(name: str, right: np.ndarray, cost: float, groups: list[str] | None = None) -> _auto_tried.Tried:
     labels = np.zeros(len(right), int)
     held = _auto_tried.Held(_auto_tried.FOLDS, labels, groups or [str(i) for i in range(len(right))])
-    return _auto_tried.Tried(name, (Cost(cost),), (), np.stack([right, 1 - right], 1), held, 0.0)
+    network = Cost(cost)
+    head = backbones.JoinedHead([network.model], np.zeros(()), np.zeros(()))
+    return _auto_tried.Tried(name, (network,), (head,), np.stack([right, 1 - right], 1), held, 0.0)
 
 
 def test_the_simplest_within_a_standard_error_is_chosen():
@@ -298,9 +305,13 @@ def test_bounds_count_every_network_and_the_mirror_image():
     class Network:
         megabytes, milliseconds = 3.0, 10.0
 
+        def __init__(self):
+            self.model = object()
+
     bounded = config.Auto(largest_mb=5.0, fastest_ms=15.0)
-    assert not _auto_networks.excess(bounded, [Network()])
-    assert "20.0 ms" in _auto_networks.excess(bounded, [Network()], mirrored=True)
+    one = Network()
+    assert not _auto_networks.excess(bounded, [one])
+    assert "20.0 ms" in _auto_networks.excess(bounded, [one, one])
     assert "6.0 MB" in _auto_networks.excess(bounded, [Network(), Network()])
 
 

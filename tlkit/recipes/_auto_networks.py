@@ -37,6 +37,7 @@ class Network(NamedTuple):
         extractor: What computes its pooled features.
         milliseconds: Measured time for one photo; None where no bound asks for it.
         tuned: If it is fine-tuned, from pixels to its pooled features: Keras computes them, and they are not stored.
+        slower: Times that this takes, of what the engine for features takes.
     """
 
     config: configs.FeatureExtraction
@@ -47,6 +48,7 @@ class Network(NamedTuple):
     extractor: Extractor
     milliseconds: float | None = None
     tuned: keras.Model | None = None
+    slower: float = 1.0
 
     def features(self, photos: data.NamedExamples) -> np.ndarray:
         """Compute the pooled features of photos, (n, features), or find them in the store."""
@@ -135,18 +137,17 @@ def one_photo(model: keras.Model) -> float:
     return 1000 * statistics.median(times)
 
 
-def excess(config: configs.Auto, networks: list[Network], mirrored: bool = False) -> str:
+def excess(config: configs.Auto, passes: Sequence[Network]) -> str:
     """Say which bound a model of these networks exceeds; empty if it is within all.
 
     Args:
         config: The bounds.
-        networks: Each once.
-        mirrored: Whether each is computed for the mirror image too.
+        passes: Its networks, each as often as it is computed: twice where it sees the mirror image too.
     """
-    megabytes = sum(network.megabytes for network in networks)
+    megabytes = sum(network.megabytes for network in {id(each.model): each for each in passes}.values())
     if config.largest_mb and megabytes > config.largest_mb:
         return f"{megabytes:.1f} MB; largest_mb is {config.largest_mb:g}"
-    milliseconds = sum(network.milliseconds or 0.0 for network in networks) * (2 if mirrored else 1)
+    milliseconds = sum(network.milliseconds or 0.0 for network in passes)
     if config.fastest_ms and milliseconds > config.fastest_ms:
         return f"{milliseconds:.1f} ms a photo; fastest_ms is {config.fastest_ms:g}"
     return ""

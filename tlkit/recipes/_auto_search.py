@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CHUNK, PAUSE = 64, 10.0  # photos of the first chunk; seconds of a later one, after which the clock is looked at
 ENDING = 6.0  # seconds for pictures, the model's file and MLflow, at least
 TRACING = 4.0  # seconds until a network that is new to Keras computes its first batch, at least
+MEASURED = 64  # photos by which the model's speed is measured
 TOGETHER = 3  # networks in one model at the most
 SAMPLE = 32  # photos that show whether all are square
 SHARE = 0.4  # of the time that features of the first network may take; of more photos, a part is drawn
@@ -89,16 +90,16 @@ class Search:
         """The settings."""
         return self.job.config
 
-    def seconds_left(self, networks: Sequence[Network] = (), mirrored: bool = False) -> float:
-        """Give the seconds for more, after what the test and the log of a model of these networks will take."""
-        return 60 * self.config.minutes - self.job.seconds - self.ending(networks, mirrored)
+    def seconds_left(self, passes: Sequence[Network] = ()) -> float:
+        """Give the seconds for more, after what the test and the log of a model will take that computes these."""
+        return 60 * self.config.minutes - self.job.seconds - self.ending(passes)
 
-    def ending(self, networks: Sequence[Network] = (), mirrored: bool = False) -> float:
+    def ending(self, passes: Sequence[Network] = ()) -> float:
         """Estimate the seconds for the test, the pictures, the model's file and MLflow."""
-        test = len(next(iter(self.splits.values())).test or ()) + 5 * 32  # and what measures the model's speed
-        photo = sum(network.cost for network in networks) * self.pace
-        usual = ENDING * max(1.0, self.tracing / TRACING)  # longer on a machine that does other work too
-        return usual + (1 + mirrored) * (self.tracing * len(networks) + 1.5 * test * photo)
+        test = len(next(iter(self.splits.values())).test or ()) + MEASURED
+        photo = sum(network.cost * network.slower for network in passes) * self.pace
+        busy = max(1.0, self.tracing / TRACING)  # a machine that does other work too
+        return busy * (ENDING + len(passes)) + 1.2 * test * photo
 
     def known(self, network: Network, resize: Resize) -> tuple[data.Photos, data.Photos]:
         """Give the training and the validation photos as a network takes them."""
@@ -164,6 +165,10 @@ def on_frozen(search: Search, first: Network, others: Sequence[configs.Backbone]
     Returns:
         Heads on photos that became square in the way that was chosen.
     """
+    if search.seconds_left([first]) < 0:
+        say(
+            f"minutes is {search.config.minutes:g}, too little for a network and its test: {first.title} alone is tried"
+        )
     start = head(search, (first,), needed=True)
     if start is None:
         raise RuntimeError("the first head is solved in any case")
@@ -219,7 +224,7 @@ def head(
     resize, began = resize or search.resize, time.perf_counter()
     name = " + ".join(network.title for network in networks)
     name += f", {resize}" * (len(search.splits) > 1 and resize != search.resize) + ", mirror image too" * mirrored
-    if reason := _auto_networks.excess(search.config, list(networks), mirrored):
+    if reason := _auto_networks.excess(search.config, networks * (1 + mirrored)):
         search.leave_out(name, reason)
         return None
     with step(search, name, networks=name, resize=resize, mirrored=mirrored) as run:
@@ -234,8 +239,10 @@ def head(
             blocks = [(one + other) / 2 for one, other in zip(blocks[::2], blocks[1::2], strict=True)]
         held, classes = search.held(networks[0]), len(search.examples.classes)
         work = len(held.labels) * sum(block.shape[1] for block in blocks) * classes
-        if not needed and search.solving * work > search.seconds_left(networks, mirrored):
-            search.leave_out(name, f"solving would take {duration(search.solving * work)}")
+        left = search.seconds_left(networks * (1 + mirrored))
+        if not needed and search.solving * work > left:
+            lacking = f"{duration(search.solving * work)}; {duration(max(left, 0.0))} left before its test"
+            search.leave_out(name, f"its head would take {lacking}")
             return None
         solving = time.perf_counter()
         values, scales = _side_by_side(blocks)
@@ -245,7 +252,7 @@ def head(
             [network.model for network in networks], probe.kernel / scales[:, None], probe.bias, mirrored
         )
         seconds = time.perf_counter() - began
-        tried = Tried(name, networks, (solved,), probe.held_out, held, seconds, mirrored, run.run_id)
+        tried = Tried(name, networks, (solved,), probe.held_out, held, seconds, run.run_id)
         search.heads[tried] = Head(networks, resize, mirrored, probe.l2)
         return finish(search, tried)
 
@@ -292,7 +299,7 @@ def _features(search: Search, network: Network, resize: Resize, mirrored: bool, 
         if start == count:
             break
         rate = search.rates.get(name, 1 / elapsed)
-        left = search.seconds_left([network], mirrored)
+        left = search.seconds_left([network] * (1 + mirrored))
         missing = network.extractor.missing(_rest(data, train, val, start, mirrored))
         if missing / rate > left * (SHARE if needed else 1.0):
             if needed and not search.drawn:
@@ -391,5 +398,5 @@ def on_training_alone(search: Search, tried: Tried) -> Tried:
     probabilities = probe.probabilities(values[len(train) :])
     with step(search, f"{tried.name}, head") as run:
         seconds = time.perf_counter() - began
-        alone = Tried(tried.name, how.networks, (solved,), probabilities, held, seconds, how.mirrored, run.run_id)
+        alone = Tried(tried.name, how.networks, (solved,), probabilities, held, seconds, run.run_id)
         return finish(search, alone)

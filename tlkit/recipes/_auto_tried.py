@@ -56,7 +56,6 @@ class Tried:
         probabilities: Shape (photos, classes), of the photos that score.
         held: The photos that score.
         seconds: What trying took.
-        mirrored: Whether the mirror image is computed too.
         run_id: Of its run in MLflow.
     """
 
@@ -66,7 +65,6 @@ class Tried:
     probabilities: np.ndarray
     held: Held
     seconds: float
-    mirrored: bool = False
     run_id: str = ""
 
     def predict(self, photos: data.Photos) -> np.ndarray:
@@ -75,9 +73,8 @@ class Tried:
         from tlkit.probes.problem import softmax
 
         found: dict[tuple[int, bool], np.ndarray] = {}
-        for network, mirrored in itertools.product(self.networks, (False, True)):
-            if any(head.mirrored or not mirrored for head in self.heads if _uses(head, network)):
-                found[id(network.model), mirrored] = network.features(Mirrored(photos) if mirrored else photos)
+        for network, mirrored in self._views:
+            found[id(network.model), mirrored] = network.features(Mirrored(photos) if mirrored else photos)
         outputs = []
         for head in self.heads:
             parts = [found[id(model), False] for model in head.backbones]
@@ -86,6 +83,20 @@ class Tried:
             outputs.append(softmax(np.concatenate(parts, axis=1) @ head.kernel + head.bias))
         mean: np.ndarray = np.mean(outputs, axis=0)
         return mean
+
+    @property
+    def _views(self) -> list[tuple[Network, bool]]:
+        """Each network, and where a head of it asks for that, the network once more for the mirror image."""
+        return [
+            (network, mirrored)
+            for network, mirrored in itertools.product(self.networks, (False, True))
+            if any(head.mirrored or not mirrored for head in self.heads if _uses(head, network))
+        ]
+
+    @property
+    def passes(self) -> list[Network]:
+        """Its networks, each as often as it is computed for a photo."""
+        return [network for network, _ in self._views]
 
     @property
     def losses(self) -> np.ndarray:
@@ -114,7 +125,7 @@ class Tried:
     @property
     def cost(self) -> tuple[float, int]:
         """What orders models from the simplest on: estimated seconds for one photo, then the number of heads."""
-        return sum(network.cost for network in self.networks) * (1 + self.mirrored), len(self.heads)
+        return sum(network.cost for network in self.passes), len(self.heads)
 
 
 def _uses(head: JoinedHead, network: Network) -> bool:

@@ -47,7 +47,7 @@ def fine_tuned(search: Search, singles: Sequence[Tried], best: Tried) -> list[Tr
             _auto_tried.LeftOut("fine-tuning", f"{val} validation photos cannot say whether it helps")
         )
         return []
-    found = []
+    found: list[Tried] = []
     for each in ranked:
         found += _fine_tune(search, each.networks[0], best)
     return found
@@ -62,7 +62,7 @@ def _fine_tune(search: Search, network: Network, best: Tried) -> list[Tried]:
         name = f"{network.title}, fine-tuned" + (f" from {stage}" if stage else "")
         config = _config(search, network, stage)
         fixed, epoch = _estimate(search, network, stage)
-        left = search.seconds_left([*best.networks, _by_keras(network)], True)
+        left = search.seconds_left([*best.passes, _by_keras(network)])
         least = min(LEAST, config.full.epochs)
         epochs = min(config.full.epochs, int((left - fixed) / epoch))
         if epochs >= least:
@@ -75,7 +75,7 @@ def _fine_tune(search: Search, network: Network, best: Tried) -> list[Tried]:
 
 
 def _by_keras(network: Network) -> Network:
-    return network._replace(cost=SLOWER * network.cost)
+    return network._replace(slower=SLOWER)
 
 
 def _epochs(count: int) -> _decisions.Decision:
@@ -170,15 +170,15 @@ def _scored(
     found, held, spent = list[Tried](), search.held(tuned, HELD), seconds
     for mirrored in (False, True)[: 1 + mirror]:
         began = time.perf_counter()
-        if mirrored and (_auto_networks.excess(search.config, [tuned], True) or search.seconds_left([tuned], True) < 0):
+        if mirrored and (_auto_networks.excess(search.config, [tuned] * 2) or search.seconds_left([tuned] * 2) < 0):
             continue
         head = backbones.JoinedHead([tuned.model], kernel, bias, mirrored)
         name = tuned.title + ", mirror image too" * mirrored
-        tried = Tried(name, (tuned,), (head,), np.empty(0), held, spent, mirrored, run_id)
+        tried = Tried(name, (tuned,), (head,), np.empty(0), held, spent, run_id)
         tried = dataclasses.replace(tried, probabilities=tried.predict(splits.val))
         predicting = time.perf_counter() - began
         if found:  # Keras has compiled it before
-            tuned = tuned._replace(cost=predicting / len(held.labels) / search.pace / 2)
+            tuned = tuned._replace(slower=predicting / len(held.labels) / search.pace / tuned.cost / 2)
             tried = dataclasses.replace(tried, networks=(tuned,))
             found[0] = dataclasses.replace(found[0], networks=(tuned,))
         found.append(dataclasses.replace(tried, seconds=spent + predicting))
@@ -217,8 +217,7 @@ def best_of(search: Search, alone: Tried, tuned: Sequence[Tried]) -> tuple[Tried
 
 def _exceeds(search: Search, tried: Tried) -> bool:
     """Whether a model exceeds a bound, or there is no time to test it."""
-    networks, late = list(tried.networks), search.seconds_left(tried.networks, tried.mirrored) < 0
-    return late or bool(_auto_networks.excess(search.config, networks, tried.mirrored))
+    return search.seconds_left(tried.passes) < 0 or bool(_auto_networks.excess(search.config, tried.passes))
 
 
 def _mean(members: Sequence[Tried], began: float) -> Tried:
@@ -231,7 +230,6 @@ def _mean(members: Sequence[Tried], began: float) -> Tried:
         probabilities=np.mean([each.probabilities for each in members], axis=0),
         held=members[0].held,
         seconds=time.perf_counter() - began,
-        mirrored=any(each.mirrored for each in members),
     )
 
 

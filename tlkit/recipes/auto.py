@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def _find(search: Search, first: Network, others: list[Backbone]) -> tuple[Tried
     """Try what there is time for, and choose; the heads of what is chosen know the validation photos too."""
     heads = _auto_search.on_frozen(search, first, others)
     best, why = _auto_tried.choose(heads)
-    singles = [each for each in heads if len(each.networks) == 1 and not each.mirrored]
+    singles = [each for each in heads if len(each.passes) == 1]
     tuned = _auto_tuning.fine_tuned(search, singles, best)
     if not tuned:
         return best, why
@@ -101,7 +102,7 @@ def _score(
             "chosen": winner.name,
             "chosen.networks": ", ".join(each.title for each in winner.networks),
             "chosen.resize": search.resize,
-            "chosen.mirrored": winner.mirrored,
+            "chosen.mirrored": len(winner.passes) > len(winner.networks),
             "chosen.heads": len(winner.heads),
         }
     )
@@ -130,11 +131,13 @@ def _score(
         chosen_by_val=True,
         note=_auto_tried.note(search.tried, search.left_out, winner, why),
     )
-    return job, _results.score(job, tracked, model, fit, splits, _predict(job, winner, model, splits))
+    return job, _results.score(job, tracked, model, fit, splits, _predict(job, winner, model, splits, fit.metrics))
 
 
-def _predict(job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits) -> np.ndarray:
-    """Predict the photos that are scored, from features where the model that is saved gives the same."""
+def _predict(
+    job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits, metrics: dict[str, float]
+) -> np.ndarray:
+    """Predict the scored photos, from features where the saved model gives the same, and note how fast that is."""
     import numpy as np
 
     from tlkit import training
@@ -144,7 +147,12 @@ def _predict(job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: da
         return training.predict(model, part)
     predicted = winner.predict(part)
     some = range(min(SAMPLE, len(part)))
-    if np.abs(model.predict_on_batch(part.read(some)) - predicted[some]).max() > AGREE:
+    pixels = part.read(some)
+    model.predict_on_batch(pixels)  # compiles
+    began = time.perf_counter()
+    answers = model.predict_on_batch(pixels)
+    metrics["predict_per_second"] = len(some) / (time.perf_counter() - began)
+    if np.abs(answers - predicted[some]).max() > AGREE:
         return training.predict(model, part)
     return predicted
 
