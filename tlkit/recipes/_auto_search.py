@@ -30,7 +30,7 @@ TRACING = 4.0  # seconds until a network that is new to Keras computes its first
 MEASURED = 64  # photos by which the model's speed is measured
 TOGETHER = 3  # networks in one model at the most
 SAMPLE = 32  # photos that show whether all are square
-SHARE = 0.4  # of the time that features of the first network may take; of more photos, a part is drawn
+SHARE = 0.4  # of the minutes that features of the first network may take; of more photos, a part is drawn
 
 
 class Head(NamedTuple):
@@ -301,13 +301,13 @@ def _features(search: Search, network: Network, resize: Resize, mirrored: bool, 
         rate = search.rates.get(name, 1 / elapsed)
         left = search.seconds_left([network] * (1 + mirrored))
         missing = network.extractor.missing(_rest(data, train, val, start, mirrored))
-        if missing / rate > left * (SHARE if needed else 1.0):
-            if needed and not search.drawn:
-                return _of_a_part(search, network, resize, int(rate * max(left, 0.0) * SHARE))
-            if not needed:
-                lacking = f"{duration(missing / rate)}; {duration(max(left, 0.0))} left"
-                search.leave_out(what, f"its features would take {lacking}")
-                return None
+        share = SHARE * 60 * search.config.minutes
+        if needed and not search.drawn and missing / rate > share:
+            return _of_a_part(search, network, resize, int(rate * share))
+        if not needed and missing / rate > left:
+            lacking = f"{duration(missing / rate)}; {duration(max(left, 0.0))} left"
+            search.leave_out(what, f"its features would take {lacking}")
+            return None
         size = max(CHUNK, int(rate * PAUSE))
     search.values[key] = np.concatenate(parts)
     return search.values[key]
@@ -339,7 +339,7 @@ def _of_a_part(search: Search, network: Network, resize: Resize, count: int) -> 
 def _choose_resize(search: Search, first: Tried) -> None:
     """Choose how photos become square, by the first network, which is probably the fastest; squash must clearly win."""
     network = first.networks[0]
-    if search.config.data.resize or search.resize != "center":
+    if search.config.data.resize or search.resize != "center" or search.seconds_left([network]) < first.seconds:
         return
     count = len(search.photos(network, "center").train)
     sample = np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)

@@ -162,9 +162,11 @@ def _advice() -> Iterator[None]:
     """Say how to continue if the block is interrupted."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemError) as error:  # TensorFlow wraps an interrupt while it builds a function
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
         say("\ncalled again, the same command continues: features and epochs are kept", error=True)
-        raise
+        raise KeyboardInterrupt from error
 
 
 if __name__ == "__main__":
