@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from tlkit import config as configs
 from tlkit.display import say
 from tlkit.errors import Unavailable
@@ -20,6 +18,8 @@ from tlkit.recipes._auto_networks import Network
 from tlkit.recipes._auto_tried import FOLDS, Held, LeftOut, Tried
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tlkit import data
     from tlkit.data.resizing import Resize
     from tlkit.recipes._jobs import Job
@@ -121,6 +121,8 @@ class Search:
 
     def held(self, network: Network, by: str = FOLDS) -> Held:
         """Give the photos that score."""
+        import numpy as np
+
         train, val = self.known(network, self.resize)
         if by != FOLDS:
             return Held(by, val.labels, val.groups)
@@ -259,6 +261,8 @@ def head(
 
 def _side_by_side(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Join features of several networks so that each has an average variance of 1; give each feature's divisor."""
+    import numpy as np
+
     from tlkit.probes.features import moments
 
     if len(blocks) == 1:
@@ -271,6 +275,8 @@ def _side_by_side(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]
 
 def _features(search: Search, network: Network, resize: Resize, mirrored: bool, needed: bool) -> np.ndarray | None:
     """Compute features of the photos to learn from, or find them in the store; None where the time does not suffice."""
+    import numpy as np
+
     from tlkit import data
 
     key = (network.config.backbone, resize, mirrored)
@@ -321,6 +327,8 @@ def _rest(data: Any, train: data.Photos, val: data.Photos, start: int, mirrored:
 
 def _of_a_part(search: Search, network: Network, resize: Resize, count: int) -> np.ndarray | None:
     """Draw a part of the photos, for which there is time, and compute the features of these."""
+    import numpy as np
+
     splits = search.photos(network, resize)
     total = len(splits.train) + len(splits.val)
     share = min(1.0, max(count, 10 * len(search.examples.classes)) / total)
@@ -338,6 +346,8 @@ def _of_a_part(search: Search, network: Network, resize: Resize, count: int) -> 
 
 def _choose_resize(search: Search, first: Tried) -> None:
     """Choose how photos become square, by the first network, which is probably the fastest; squash must clearly win."""
+    import numpy as np
+
     network = first.networks[0]
     if search.config.data.resize or search.resize != "center" or search.seconds_left([network]) < first.seconds:
         return
@@ -373,6 +383,8 @@ def _mirrored(search: Search) -> None:
 
 def on_training_alone(search: Search, tried: Tried) -> Tried:
     """Solve a head on the training photos alone, and score it on the validation photos."""
+    import numpy as np
+
     from tlkit import backbones, probes
 
     began, how = time.perf_counter(), search.heads[tried]

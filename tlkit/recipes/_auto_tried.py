@@ -8,11 +8,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from tlkit.display import say
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tlkit import data
     from tlkit.backbones import JoinedHead
     from tlkit.recipes._auto_networks import Network
@@ -36,12 +36,16 @@ class Held(NamedTuple):
 
     def losses(self, probabilities: np.ndarray) -> np.ndarray:
         """Compute the log loss of each photo."""
+        import numpy as np
+
         right = probabilities[np.arange(len(self.labels)), self.labels]
         losses: np.ndarray = -np.log(np.maximum(right, LEAST, dtype=np.float64))
         return losses
 
     def accuracy(self, probabilities: np.ndarray) -> float:
         """Compute the share of photos whose most probable label is right."""
+        import numpy as np
+
         return float(np.mean(probabilities.argmax(1) == self.labels))
 
 
@@ -69,6 +73,8 @@ class Tried:
 
     def predict(self, photos: data.Photos) -> np.ndarray:
         """Predict the probabilities of photos, from the features of each network: as the model does, to rounding."""
+        import numpy as np
+
         from tlkit.data import Mirrored
         from tlkit.probes.problem import softmax
 

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tlkit import config as configs
 from tlkit.display import say
 from tlkit.progress import duration
@@ -163,6 +161,8 @@ def _scored(
     search: Search, tuned: Network, model: keras.Model, splits: data.Splits, seconds: float, run_id: str
 ) -> list[Tried]:
     """Predict the validation photos by a fine-tuned network, and by the mean over each and its mirror image."""
+    import numpy as np
+
     from tlkit import backbones
 
     kernel, bias = (np.asarray(value) for value in model.get_layer("head").get_weights())
@@ -222,6 +222,8 @@ def _exceeds(search: Search, tried: Tried) -> bool:
 
 def _mean(members: Sequence[Tried], began: float) -> Tried:
     """Take the mean of the predictions of several."""
+    import numpy as np
+
     networks = tuple({id(network.model): network for each in members for network in each.networks}.values())
     return Tried(
         name=" & ".join(each.name for each in members),
