@@ -15,6 +15,7 @@ from tlkit import cli, display
 from tlkit.config import Auto, Backbone
 from tlkit.display import say
 from tlkit.recipes import (
+    _auto_heads,
     _auto_networks,
     _auto_search,
     _auto_tried,
@@ -72,13 +73,13 @@ def _decide(config: Auto, examples: data.Examples) -> list[_decisions.Decision]:
 
 def _find(search: Search, first: Network, others: list[Backbone]) -> tuple[Tried, str]:
     """Try what there is time for, and choose; the heads of what is chosen know the validation photos too."""
-    heads = _auto_search.on_frozen(search, first, others)
+    heads = _auto_heads.on_frozen(search, first, others)
     best, why = _auto_tried.choose(heads)
     singles = [each for each in heads if len(each.passes) == 1]
     tuned = _auto_tuning.fine_tuned(search, singles, best)
     if not tuned:
         return best, why
-    alone = _auto_search.on_training_alone(search, best)
+    alone = _auto_heads.on_training_alone(search, best)
     chosen, reason = _auto_tuning.best_of(search, alone, tuned)
     if chosen is alone:
         return best, f"{why}; fine-tuning did not clearly improve on it"
