@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tlkit.data.resizing import Resize
 
 TOGETHER = 3  # networks in one model at the most
+WORTH = 8  # times as long as a head took must be left for another way to make photos square: networks gain more
 SAMPLE = 32  # photos that show whether all are square
 
 
@@ -131,7 +132,7 @@ def _choose_resize(search: Search, first: Tried) -> None:
     import numpy as np
 
     network = first.networks[0]
-    if search.config.data.resize or search.resize != "center" or search.seconds_left([network]) < first.seconds:
+    if search.config.data.resize or search.resize != "center" or search.seconds_left([network]) < WORTH * first.seconds:
         return
     count = len(search.photos(network, "center").train)
     sample = np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)

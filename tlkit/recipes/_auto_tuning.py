@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tlkit import data, training
 
-TIMES = 7.0  # forward passes of the engine for features that a photo takes in training, in a network as a whole
+TIMES = 4.5  # forward passes of the engine for features that a photo takes in training, in a network as a whole
 SLOWER = 2.5  # times that Keras takes for a forward pass
 LEAST, FEWEST = 6, 20  # epochs, and validation photos, from which fine-tuning is tried
 NETWORKS, MEMBERS = 2, 3  # that are fine-tuned; that a mean of predictions has, at the most
