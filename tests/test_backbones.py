@@ -20,8 +20,19 @@ from conftest import draw_zeros
 from keras.src.utils import file_utils
 from PIL import Image
 
-from tlkit import backbones, builders
-from tlkit.backbones import BACKBONES, build, building, classifier, freeze, split, stages, unfreeze, weightfiles
+from tlkit import backbones, builders, features
+from tlkit.backbones import (
+    BACKBONES,
+    build,
+    building,
+    classifier,
+    freeze,
+    pooled_widths,
+    split,
+    stages,
+    unfreeze,
+    weightfiles,
+)
 from tlkit.backbones.cached import published_file
 from tlkit.errors import InvalidInput, Unavailable
 
@@ -263,6 +274,40 @@ def test_classifier(classes):
     expected = 1 / (1 + np.exp(-logits)) if classes == 1 else np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(y, expected, rtol=1e-5)
     assert [layer.name for layer in model.layers[-2:]] == ["head", "probabilities"]
+
+
+@pytest.mark.parametrize("make", [tiny, lambda: builders.build("vgg_mini", (64, 64, 3), include_top=False)])
+@pytest.mark.parametrize("count", [2, 3, 99])
+def test_several_stages_are_averaged_side_by_side(make, count, tmp_path):
+    backbone, x = make(), pixels(2, 64, 64, 3)
+    model = classifier(backbone, 3, pooled_stages=count)
+    ends = list(stages(backbone).values())[-count:]
+    maps = [outputs(keras.Model(backbone.input, backbone.get_layer(end).output), x) for end in ends]
+    averages = np.concatenate([each.mean((1, 2)) for each in maps], axis=1)
+    assert_close(outputs(features.pooled(model), x), averages)
+    assert pooled_widths(model) == [each.shape[-1] for each in maps]
+    assert [layer.name for layer in model.layers] == [
+        "pixels",
+        backbone.name,
+        "pool",
+        "dropout",
+        "head",
+        "probabilities",
+    ]
+    assert stages(model) == stages(backbone)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")  # of Keras' own layers
+    assert_close(outputs(loaded, x), outputs(model, x))
+
+
+def test_several_pooled_stages_can_be_cut_where_all_of_them_are_above():
+    model, x = classifier(tiny(), 3, pooled_stages=2), pixels(2, 64, 64, 3)
+    logits = outputs(keras.Model(model.input, model.get_layer("head").output), x)
+    for stage in ("stage4", "stage2"):
+        lower, upper = split(model, from_stage=stage)
+        assert_close(outputs(upper, outputs(lower, x)), logits)
+    with pytest.raises(InvalidInput, match="MobileNet cannot be cut in front of stage4: later layers need what is"):
+        split(classifier(tiny(), 3, pooled_stages=3), from_stage="stage4")
 
 
 def test_training_leaves_batch_normalization_statistics_alone():
@@ -744,6 +789,12 @@ def test_bad_arguments_of_the_head():
         classifier(backbone, 0)
     with pytest.raises(InvalidInput, match=r"dropout is 1.0: from 0 to below 1"):
         classifier(backbone, 2, dropout=1.0)
+    with pytest.raises(InvalidInput, match=r"pooled_stages is 0: 1 or more"):
+        classifier(backbone, 2, pooled_stages=0)
+    x = keras.Input((64, 64, 3))
+    theirs = keras.Model(x, keras.layers.Conv2D(2, 3)(x), name="theirs")
+    with pytest.raises(InvalidInput, match="model 'theirs' does not tell its stages"):
+        classifier(theirs, 2, pooled_stages=2)
     model = classifier(backbone, 2)
     with pytest.raises(InvalidInput, match="stage 'stage5' is unknown: MobileNet has stem, stage1, stage2, stage3"):
         unfreeze(model, "MobileNet", "stage5")
@@ -775,14 +826,16 @@ def test_real_mobilenet(shape, monkeypatch):
 
 
 def test_a_joined_model_is_the_mean_of_its_heads_and_loads_in_plain_keras(tmp_path):
-    one, two = tiny((32, 48, 3)), build("MobileNetV3Small", (32, 48, 3), weights="none")
+    one = classifier(tiny((32, 48, 3)), 4, pooled_stages=2).get_layer("backbone")  # two outputs
+    two = build("MobileNetV3Small", (32, 48, 3), weights="none")
     rng, x = np.random.default_rng(1), pixels(3, 32, 48, 3)
 
     def pooled(network, images):
-        return outputs(network, images).mean((1, 2))
+        maps = keras.tree.flatten(network(images, training=False))
+        return np.hstack([keras.ops.convert_to_numpy(each).mean((1, 2)) for each in maps])
 
     def head(networks, mirrored=False):
-        features = sum(network.output.shape[-1] for network in networks)
+        features = sum(each.shape[-1] for network in networks for each in network.outputs)
         return backbones.JoinedHead(networks, rng.normal(0, 0.1, (features, 4)), rng.normal(size=4), mirrored)
 
     heads = [head([one]), head([two, one], mirrored=True)]
@@ -809,6 +862,13 @@ def test_one_head_on_one_network_gives_a_classifier():
     model = backbones.joined([backbones.JoinedHead([network], np.zeros((256, 3)), np.array([0, 1, 2.0]))])
     assert [layer.name for layer in model.layers] == ["pixels", "backbone", "pool", "dropout", "head", "probabilities"]
     assert model.get_layer("backbone") is network
+    of_two = classifier(tiny(), 3, pooled_stages=2)
+    again = backbones.joined(
+        [backbones.JoinedHead([of_two.get_layer("backbone")], *of_two.get_layer("head").get_weights())]
+    )
+    assert [layer.name for layer in again.layers] == [layer.name for layer in of_two.layers]
+    x = pixels(2, 64, 64, 3)
+    assert_close(outputs(again, x), outputs(of_two, x))
 
 
 def test_networks_of_other_pixels_are_not_joined():

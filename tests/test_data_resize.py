@@ -157,7 +157,7 @@ def test_training_predict_and_the_server_see_the_same_photo(
     )
     names = [str(photos / name) for name in part.names]
     file = str(tmp_path / "model" / "data" / "model.keras")
-    for ranking, row in zip(predict.run(config.Predict(model=file, photos=names)), wanted, strict=True):
+    for ranking, row in zip(predict.run(config.Predict(model=file, photos=names)).rankings, wanted, strict=True):
         assert [dict(ranking)[label] for label in "ab"] == pytest.approx(row.tolist(), abs=1e-5)
     table = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(
         {"image": [Path(name).read_bytes() for name in names]}

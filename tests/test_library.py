@@ -147,7 +147,7 @@ def test_the_defaults_are_those_of_the_recipe():
     recipe = config.Finetune()
     assert (defaults["epochs"], defaults["learning_rate"]) == (recipe.full.epochs, recipe.full.learning_rate)
     assert (defaults["batch_size"], defaults["seed"]) == (recipe.batch_size, recipe.seed)
-    assert recipe.full.patience == recipe.head.patience == finetuning.PATIENCE
+    assert (recipe.full.patience, recipe.head.patience) == (None, finetuning.HEAD_PATIENCE)
     assert recipe.head.learning_rate == finetuning.HEAD_RATE
 
 

@@ -367,7 +367,7 @@ def test_predict_prints_all_labels_above_a_half_and_marks_them(tmp_path: Path, c
     labels.write(tmp_path / "model.keras", list("abcd"))
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(photo := tmp_path / "0.png")
     for top, wanted in ((1, "b* 0.9000  c* 0.8000"), (3, "b* 0.9000  c* 0.8000  d 0.3000")):
-        answers = predict.run(config.Predict(str(tmp_path / "model.keras"), [str(photo)], top))
+        answers = predict.run(config.Predict(str(tmp_path / "model.keras"), [str(photo)], top)).rankings
         assert [name for name, _ in answers[0]] == list("bcd")[: max(top, 2)]
         assert capsys.readouterr().out == f"{photo}  {wanted}\n"
 

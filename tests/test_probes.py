@@ -195,7 +195,23 @@ def test_the_moments_are_numpys(monkeypatch: pytest.MonkeyPatch):
     x = np.sort(np.random.default_rng(0).normal(3, 2, size=(1000, 4)), axis=0).astype(np.float32)  # slices differ
     mean, scale = probes.features.moments(x)
     np.testing.assert_allclose(mean, x.mean(0, dtype=np.float64), rtol=1e-6)
-    assert scale == pytest.approx(factor(x), rel=1e-6)
+    np.testing.assert_allclose(scale, factor(x), rtol=1e-6)
+
+
+def test_blocks_count_equally_whatever_their_scale():
+    x, labels = blobs(60, 3)
+    rng = np.random.default_rng(0)
+    x = np.concatenate([x, rng.normal(size=(len(x), 5)).astype(np.float32)], axis=1)
+    widths = [x.shape[1] - 5, 5]
+    factor = np.repeat([1.0, 1000.0], widths).astype(np.float32)
+    plain = probes.logistic_regression(x, labels, 3, blocks=widths)
+    scaled = probes.logistic_regression(x * factor, labels, 3, blocks=widths)
+    assert scaled.l2 == plain.l2
+    np.testing.assert_allclose(scaled.probabilities(x * factor), plain.probabilities(x), atol=2e-3)
+    alone = probes.logistic_regression(x * factor, labels, 3)  # sees the large ones only
+    assert min(each.loss for each in alone.tried) > 1.15 * min(each.loss for each in plain.tried)
+    with pytest.raises(InvalidInput, match=r"blocks are \[1, 2\], and there are \d+ features: widths that add up"):
+        probes.logistic_regression(x, labels, 3, blocks=[1, 2])
 
 
 def test_the_gradient_is_that_of_the_loss_also_where_weights_are_large():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import io
+import json
 import os
 import re
 import shlex
@@ -169,7 +171,7 @@ def test_finetune_leaves_a_run_with_everything_in_it(finished: Finished):
 def test_the_logged_model_predicts_what_the_model_in_memory_does(finished: Finished, capsys: pytest.CaptureFixture):
     result = finished.result
     photo = finished.photos / "red" / "000.png"
-    (answer,) = predict.run(config.Predict(result.model_uri, [str(photo)], top=2))
+    (answer,) = predict.run(config.Predict(result.model_uri, [str(photo)], top=2)).rankings
     assert sorted(name for name, _ in answer) == ["green", "red"]
     pixels = np.asarray(Image.open(photo).resize((16, 16), Image.Resampling.BILINEAR).convert("L"))[None, ..., None]
     expected = dict(zip(["green", "red"], result.model.predict(pixels.astype("float32"), verbose=0)[0], strict=True))
@@ -187,10 +189,29 @@ def test_the_logged_model_predicts_what_the_model_in_memory_does(finished: Finis
     assert info.metadata == {"classes": ["green", "red"]}
     file = Path(mlflow.artifacts.download_artifacts(result.model_uri)) / "data" / "model.keras"
     assert labels.read(file) == ["green", "red"]
-    by_run = predict.run(config.Predict(f"runs:/{result.run_id}", [str(photo)], top=2))
-    assert by_run == predict.run(config.Predict(f"runs:/{result.run_id}/model", [str(photo)], top=2))
-    by_file = predict.run(config.Predict(str(file), [str(photo)], top=2))
+    by_run = predict.run(config.Predict(f"runs:/{result.run_id}", [str(photo)], top=2)).rankings
+    assert by_run == predict.run(config.Predict(f"runs:/{result.run_id}/model", [str(photo)], top=2)).rankings
+    by_file = predict.run(config.Predict(str(file), [str(photo)], top=2)).rankings
     assert by_run == by_file == [answer]
+
+
+@pytest.mark.parametrize("printed", [0, 1000])
+def test_a_table_of_a_folder_says_what_the_run_logged(finished: Finished, printed: int, monkeypatch, tmp_path: Path):
+    """The answers for many photos come from another engine than those for a few."""
+    monkeypatch.setattr(predict, "PRINTED", printed)
+    table = tmp_path / "predictions.csv"
+    result = predict.run(config.Predict(finished.result.model_uri, [str(finished.photos)], output=str(table)))
+    assert (result.answered, result.unread) == (60, 0)
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = {row["path"].removeprefix(f"{finished.photos}/"): row for row in csv.DictReader(file)}
+    logged = json.loads(Path(mlflow.artifacts.download_artifacts(
+        f"runs:/{finished.result.run_id}/predictions.json")).read_text(encoding="utf-8"))  # fmt: skip
+    said = [dict(zip(logged["columns"], row, strict=True)) for row in logged["data"]]
+    assert len(said) > 5
+    for each in said:
+        row = rows[each["file"]]
+        assert row["label"] == each["predicted"]
+        assert float(row["probability"]) == pytest.approx(each["probability"], abs=1e-5)
 
 
 def extract(photos: Path, *argv: str) -> int:
@@ -591,7 +612,8 @@ def test_an_unwritable_store(folder: Path, capsys: pytest.CaptureFixture, monkey
         (["nowhere.keras", "photo.png"], "there is no model 'nowhere.keras'"),
         (["models:/m-0", "photo.png"], "MLflow has no model 'models:/m-0'"),
         (["photo.png", "photo.png"], "'photo.png' is not a .keras file"),
-        (["nowhere.keras", "nophoto.png"], "there is no photo 'nophoto.png'"),
+        (["nowhere.keras", "nophoto.png"], "there is no model 'nowhere.keras'"),
+        (["folder/../few.keras", "nophoto.png"], "there is no photo 'nophoto.png'"),
         (["http://127.0.0.1:9/model", "photo.png"], "there is no model 'http://127.0.0.1:9/model'"),
         (["damaged.keras", "photo.png"], "Keras cannot load 'damaged.keras'"),
         (["named.keras", "photo.png"], "does not hold a list of class names"),
@@ -748,7 +770,7 @@ def test_a_run_goes_to_a_real_server(folder: Path, photos: Path, monkeypatch: py
         assert f"http://127.0.0.1:{port}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" in out
         assert "mlflow ui" not in out  # there is a server already
         uri = next(word for word in out.split() if word.startswith("models:/m-"))
-        assert predict.run(config.Predict(uri, [str(photos / "red" / "000.png")]))
+        assert predict.run(config.Predict(uri, [str(photos / "red" / "000.png")])).rankings
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()

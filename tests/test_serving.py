@@ -676,7 +676,7 @@ def test_a_real_server_answers_as_predict_does(saved: Path, model: Any, photo: P
     from tlkit.config import Predict
     from tlkit.recipes import predict
 
-    ((best, *_),) = predict.run(Predict(model=str(saved / "data" / "model.keras"), photos=[str(photo)]))
+    ((best, *_),) = predict.run(Predict(model=str(saved / "data" / "model.keras"), photos=[str(photo)])).rankings
     shares = model.predict(PIXELS[None], verbose=0)[0]
     with server(saved, tmp_path / "log") as address:
         status, text = post(address, serving.serving_example(PNG))

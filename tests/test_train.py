@@ -110,7 +110,7 @@ def test_photos_train_a_landmark_that_predict_can_use(folder: Path, photos: Path
     argv = ["--data.source", "folder", "--data.path", str(photos), "--builder.name", "lenet_mini", "--full.epochs", "1"]
     assert cli.call(config.Train, train.run, argv) == 0
     told = next(line for line in capsys.readouterr().out.splitlines() if "tlkit.recipes.predict" in line).split()
-    (answer,) = predict.run(config.Predict(told[-2], [str(photos / "red" / "000.png")], top=2))
+    (answer,) = predict.run(config.Predict(told[-2], [str(photos / "red" / "000.png")], top=2)).rankings
     assert {name for name, _ in answer} == {"red", "green"}
     (run,) = runs()
     assert run.data.params["data.image_size"] == "32"  # LeNet's own, and gray as its photos

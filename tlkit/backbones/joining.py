@@ -10,16 +10,16 @@ import keras
 import numpy as np
 from keras import KerasTensor
 
-from tlkit.backbones.surgery import classifier, set_head
+from tlkit.backbones.surgery import pool, set_head
 from tlkit.errors import InvalidInput
-from tlkit.layers import global_pool
 
 
 class JoinedHead(NamedTuple):
     """A head on the pooled features of one or more backbones, side by side.
 
     Args:
-        backbones: Models of `build`, which take the same pixels; also fine-tuned ones.
+        backbones: Models of `build`, or layers `backbone` of models of `classifier`, which may give several stages;
+            all take the same pixels.
         kernel: Shape (features of all backbones, classes).
         bias: Shape (classes,).
         mirrored: Whether features are the mean of those of the photo and of its mirror image.
@@ -64,9 +64,7 @@ def joined(heads: Sequence[JoinedHead], names: Sequence[str] = ()) -> keras.Mode
         raise InvalidInput(f"the backbones take pixels of shapes {sorted(shapes)}: give those that take the same")
     first = heads[0]
     if len(heads) == len(networks) == 1 and not first.mirrored:
-        model = classifier(networks[0], len(first.bias))
-        set_head(model, first.kernel, first.bias)
-        return model
+        return _single(networks[0], first)
     taken: set[str] = set()
     for number, network in enumerate(networks, 1):
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", names[number - 1] if names else "backbone").strip("_")
@@ -81,7 +79,7 @@ def joined(heads: Sequence[JoinedHead], names: Sequence[str] = ()) -> keras.Mode
         key = (id(network), mirrored)
         if key not in pooled:
             name = f"pool_{network.name}{'_mirrored' * mirrored}"
-            pooled[key] = global_pool(network(mirror if mirrored else pixels), name=name, dtype="float32")
+            pooled[key] = pool(network(mirror if mirrored else pixels), name)
         return pooled[key]
 
     means: dict[int, KerasTensor] = {}
@@ -106,4 +104,16 @@ def joined(heads: Sequence[JoinedHead], names: Sequence[str] = ()) -> keras.Mode
     model = keras.Model(pixels, output, name="classifier")
     for number, head in enumerate(heads, 1):
         model.get_layer(f"head_{number}" if len(heads) > 1 else "head").set_weights([head.kernel, head.bias])
+    return model
+
+
+def _single(network: keras.Model, head: JoinedHead) -> keras.Model:
+    """Build a model with the layers of one of `classifier`."""
+    pixels = keras.Input(network.input.shape[1:], dtype="float32", name="pixels")
+    network.name = "backbone"
+    x = keras.layers.Dropout(0.0, name="dropout", dtype="float32")(pool(network(pixels)))
+    x = keras.layers.Dense(len(head.bias), name="head", dtype="float32")(x)
+    x = keras.layers.Activation("softmax", name="probabilities", dtype="float32")(x)
+    model = keras.Model(pixels, x, name="classifier")
+    set_head(model, head.kernel, head.bias)
     return model

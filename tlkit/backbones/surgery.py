@@ -14,7 +14,9 @@ from tlkit.errors import InvalidInput
 from tlkit.layers import global_pool, is_stage
 
 
-def classifier(backbone: keras.Model, classes: int, dropout: float = 0.0, multi_label: bool = False) -> keras.Model:
+def classifier(
+    backbone: keras.Model, classes: int, dropout: float = 0.0, multi_label: bool = False, pooled_stages: int = 1
+) -> keras.Model:
     """Put a new head on a backbone: raw pixels to probabilities.
 
     The layers are `pixels`, `backbone` (the model passed, preprocessing included), `pool`, `dropout`, `head` (the
@@ -26,13 +28,16 @@ def classifier(backbone: keras.Model, classes: int, dropout: float = 0.0, multi_
         classes: 2 or more give a softmax over as many units; 1 gives a single sigmoid unit.
         dropout: Share of the pooled features dropped in training, from 0 to below 1.
         multi_label: Whether a photo may have several of the classes, or none: each gets a sigmoid unit of its own.
+        pooled_stages: Number of last stages whose averages over all positions are the pooled features, side by side;
+            all stages where there are fewer. 1 is the plain average of the backbone's output.
 
     Shapes:
         pixels: (batch, height, width, channels), from 0 to 255
         returns: a model to (batch, classes), from 0 to 1
 
     Raises:
-        InvalidInput: there is less than one class, or with `multi_label` less than two, or the dropout is out of range.
+        InvalidInput: there is less than one class, or with `multi_label` less than two, or the dropout is out of range,
+            or `pooled_stages` is below 1; or it is more than 1, and the stages are unknown, as in `stages`.
 
     >>> from tlkit.backbones import build
     >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 5)
@@ -49,15 +54,36 @@ def classifier(backbone: keras.Model, classes: int, dropout: float = 0.0, multi_
         )
     if not 0 <= dropout < 1:
         raise InvalidInput(f"dropout is {dropout}: from 0 to below 1")
+    if pooled_stages < 1:
+        raise InvalidInput(f"pooled_stages is {pooled_stages}: 1 or more")
     pixels = keras.Input(backbone.input.shape[1:], dtype="float32", name="pixels")
     # Not training=False: `fit` overrides it (https://github.com/keras-team/keras/issues/20285).
-    x = backbone(pixels)
-    x = global_pool(x, dtype="float32")
+    x = pool((backbone if pooled_stages == 1 else _several_outputs(backbone, pooled_stages))(pixels))
     x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(x)
     x = keras.layers.Dense(int(classes), name="head", dtype="float32")(x)
     activation = "sigmoid" if classes == 1 or multi_label else "softmax"
     x = keras.layers.Activation(activation, name="probabilities", dtype="float32")(x)
     return keras.Model(pixels, x, name="classifier")
+
+
+def _several_outputs(backbone: keras.Model, count: int) -> keras.Model:
+    """Return the backbone with the ends of its last stages as outputs; the layers are shared."""
+    ends = list(_ends(backbone, backbone, None).values())[-count:-1]
+    outputs = [*(backbone.get_layer(end).output for end in ends), backbone.output]
+    model = keras.Model(backbone.input, outputs, name=backbone.name)
+    if name := getattr(backbone, "backbone_name", None):
+        model.backbone_name = name
+    return model
+
+
+def pool(maps: keras.KerasTensor | Sequence[keras.KerasTensor], name: str = "pool") -> keras.KerasTensor:
+    """Average a map over all positions, or several, side by side; one layer, so that a classifier stays a chain."""
+    if isinstance(maps, keras.KerasTensor):
+        return global_pool(maps, name=name, dtype="float32")
+    inputs = [keras.Input(each.shape[1:], dtype=each.dtype) for each in maps]
+    parts = [global_pool(each, name=f"average{number}", dtype="float32") for number, each in enumerate(inputs, 1)]
+    side_by_side = keras.layers.Concatenate(name="features", dtype="float32")(parts)
+    return keras.Model(inputs, side_by_side, name=name)(maps)
 
 
 def freeze(model: keras.Model) -> None:
@@ -201,15 +227,29 @@ def split(
         )
     cut = backbone.get_layer(below).output
     inputs = keras.Input(cut.shape[1:], dtype=cut.dtype, name="activations")
+    above = [each for each in backbone.outputs if each is not cut]  # Keras refuses an output that is an input
     try:
-        x = keras.Model(cut, backbone.output)(inputs)
+        computed = iter(keras.tree.flatten(keras.Model(cut, above)(inputs)))
     except ValueError as error:
         raise InvalidInput(
             f"{_name(backbone, name)} cannot be cut in front of {from_stage}: later layers need what is below"
         ) from error
+    outputs = [inputs if each is cut else next(computed) for each in backbone.outputs]
+    x = outputs if len(outputs) > 1 else outputs[0]
     for layer in model.layers[model.layers.index(backbone) + 1 : -1]:  # up to the head
         x = layer(x)
     return keras.Model(backbone.input, cut), keras.Model(inputs, x, name="upper")
+
+
+def pooled_widths(model: keras.Model) -> list[int]:
+    """Return how many of the pooled features each stage gives, in a model of `classifier`.
+
+    >>> from tlkit.backbones import build
+    >>> backbone = build("MobileNet", (64, 64, 3), weights="none", alpha=0.25)
+    >>> pooled_widths(classifier(backbone, 5)), pooled_widths(classifier(backbone, 5, pooled_stages=2))
+    ([256], [128, 256])
+    """
+    return [each.shape[-1] for each in keras.tree.flatten(model.get_layer("pool").input)]
 
 
 def set_head(model: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:

@@ -18,13 +18,17 @@ class Backbone:
         weights: `imagenet`, `none`, or the path of a weights file without top; LetterNet has `letters` in place of
             `imagenet`. `pretrained` is whichever of the two the network has.
         alpha: Width multiplier, for the MobileNets only.
+        pooled_stages: Number of last stages whose averages are the features of the head, side by side: with 2, detail
+            that the last stage has lost counts too.
     """
 
     name: str = "auto"
     weights: str = "pretrained"
     alpha: float | None = None
+    pooled_stages: int = 2
 
     def __post_init__(self) -> None:
+        require(self.pooled_stages >= 1, "backbone.pooled_stages", self.pooled_stages, "it must be 1 or more")
         require(self.alpha is None or self.alpha > 0, "backbone.alpha", self.alpha, "it must be above 0")
 
 

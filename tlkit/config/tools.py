@@ -87,16 +87,24 @@ class Predict:
 
     Args:
         model: A `.keras` file, or an MLflow URI such as `models:/m-…`, `models:/NAME@champion` or `runs:/ID/model`.
-        photos: Image files.
+        photos: Image files, folders, patterns such as 'photos/**/*.jpg', tables (CSV, TSV or Parquet) with a column
+            path, or - for names on standard input, one in a line.
         top: How many labels to print for each photo.
+        output: File for the answers, a row for each photo, which ends in .csv, .jsonl or .parquet; it is not
+            overwritten. By default up to 64 answers are printed, and the classes are counted where there are more.
+        threshold: The label is `unsure` where the highest probability is below this; by default never.
     """
 
     model: str
     photos: list[str]
     top: int = 3
+    output: str | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         require(self.top >= 1, "top", self.top, "it must be 1 or more")
+        allowed = self.threshold is None or 0 < self.threshold <= 1
+        require(allowed, "threshold", self.threshold, "it must be a probability above 0, up to 1")
 
 
 @dataclasses.dataclass(frozen=True)

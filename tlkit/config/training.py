@@ -33,7 +33,8 @@ class Steady:
         rate = self.learning_rate
         finite = automatic or 0 < rate < float("inf")
         require(finite, f"{phase}.learning_rate", rate, "it must be above 0, and finite")
-        require(self.patience >= 1, f"{phase}.patience", self.patience, "it must be 1 or more")
+        patient = self.patience is None or self.patience >= 1
+        require(patient, f"{phase}.patience", self.patience, "it must be 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,10 @@ class Full(Phase):
     """The second phase: the backbone is fine-tuned too.
 
     Args:
+        epochs: Number of epochs; 0 skips the phase.
+        patience: Stop after this many epochs without a lower validation loss, and keep the epoch with the lowest. By
+            default all epochs are trained and the last is kept, unless its validation loss is higher than the head's
+            by more than the standard error of the difference; then the head is.
         unfreeze_from: First stage to train, for example `stage4`; by default the whole backbone. A list, highest stage
             first, such as `[stage4, stage2]`, unfreezes gradually: each stage gets its share of the epochs.
         stored: Train on stored activations of the frozen stages; by default if that saves time. It needs
@@ -104,6 +109,7 @@ class Full(Phase):
     """
 
     epochs: int = 10
+    patience: int | None = None  # type: ignore[assignment]  # wider than that of other phases
     learning_rate: float | Literal["auto"] = 3e-4
     unfreeze_from: str | list[str] | None = None
     stored: bool | None = None

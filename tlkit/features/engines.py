@@ -107,7 +107,7 @@ def version(name: str) -> str:
     return f"{graph} {runtime.device()[0]}" if name == "keras" else f"openvino {metadata.version('openvino')}, {graph}"
 
 
-def choose(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[Engine, str]:
+def choose(network: keras.Model, precision: str, sample: np.ndarray, agree: float | None = None) -> tuple[Engine, str]:
     """Choose OpenVINO if it can run the network and agrees with Keras on a sample, else Keras.
 
     Engines round differently, so the choice changes the result of a run. It is not timed, so that background load does
@@ -117,6 +117,7 @@ def choose(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[En
         network: With one input and one output.
         precision: Name of a Keras dtype policy.
         sample: A batch or two of examples, (k, *space, channels).
+        agree: Maximum distance from the outputs of Keras, relative to their norm; by default that of `AGREE`.
 
     Returns:
         The engine; and, if it is Keras, the reason, for the user.
@@ -139,8 +140,8 @@ def choose(network: keras.Model, precision: str, sample: np.ndarray) -> tuple[En
     a, b = (outputs.reshape(len(outputs), -1).astype(np.float64) for outputs in (actual, expected))
     with np.errstate(all="ignore"):  # values that are not finite become nan, which agrees with nothing
         distance = float(np.max(np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(b, axis=1), 1e-300)))
-    if not distance <= AGREE[precision]:
-        return ours, f"openvino's outputs differ from Keras' by {distance:.1%}"
+    if not distance <= (AGREE[precision] if agree is None else agree):
+        return ours, f"openvino's outputs differ from Keras' by {100 * distance:.2g} %"
     return theirs, ""
 
 
@@ -228,12 +229,10 @@ def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any
     return Engine("openvino", batch_size, lambda batches: in_order(compute, batches, threads=count, ahead=count))
 
 
-def in_order(
-    function: Callable[[np.ndarray], np.ndarray], items: Iterable[np.ndarray], threads: int, ahead: int
-) -> Iterator[np.ndarray]:
+def in_order(function: Callable[[Any], Any], items: Iterable[Any], threads: int, ahead: int) -> Iterator[Any]:
     """Call a function on items in other threads, a few items ahead, and yield the results in order."""
     with ThreadPoolExecutor(threads) as pool:
-        waiting: collections.deque[Future[np.ndarray]] = collections.deque()
+        waiting: collections.deque[Future[Any]] = collections.deque()
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > ahead:

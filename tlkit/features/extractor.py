@@ -298,4 +298,4 @@ def _put(space: Space, keys: list[bytes], values: np.ndarray) -> None:
 
 def pooled(model: keras.Model) -> keras.Model:
     """Return the part of a `backbones.classifier` from its input to its pooled features."""
-    return keras.Model(model.input, model.get_layer("pool").output)
+    return keras.Model(model.input, model.get_layer("dropout").input)  # not the output of `pool`, which may be a model

@@ -46,17 +46,40 @@ def finite(features: Features) -> Iterator[tuple[slice, np.ndarray]]:
         yield rows, x
 
 
-def moments(features: Features) -> tuple[np.ndarray, float]:
-    """Return each feature's mean and the root of their average variance, or 1 for constants (Chan et al. 1979)."""
+def moments(features: Features, blocks: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return each feature's mean and what to divide it by, so that the average variance is 1 (Chan et al. 1979).
+
+    Args:
+        features: Shape (examples, features).
+        blocks: Widths of consecutive blocks of features, which are to have the same total variance; by default one.
+            Blocks of constants are divided by 1.
+
+    Shapes:
+        returns: (features,) each
+
+    Raises:
+        InvalidInput: a feature is not finite, or the widths do not add up.
+
+    >>> mean, scale = moments(np.array([[0.0, 0.0, 0.0], [2.0, 2.0, 20.0]]), blocks=[2, 1])
+    >>> scale / scale[0]
+    array([ 1.        ,  1.        ,  7.07106781])
+    """
+    widths = [features.shape[1]] if blocks is None else list(blocks)
+    if sum(widths) != features.shape[1] or min(widths) < 1:
+        raise InvalidInput(f"blocks are {widths}, and there are {features.shape[1]} features: widths that add up to it")
     mean = squares = np.zeros(())
     for rows, x in finite(features):
         slice_mean = x.mean(0, dtype=np.float64)
         step = slice_mean - mean
         squares = squares + np.sum(np.square(x - slice_mean), 0) + step**2 * rows.start * len(x) / rows.stop
         mean = mean + step * len(x) / rows.stop
-    scale = float(np.sqrt(np.mean(squares) / len(features)))
-    constant = scale <= 1e-6 * float(np.abs(mean).max())  # to the precision of float32
-    return mean.astype(np.float32), 1.0 if constant else scale
+    parts = []
+    for end, width in zip(np.cumsum(widths), widths, strict=True):
+        block = slice(int(end) - width, int(end))
+        scale = float(np.sqrt(np.sum(squares[block]) * len(widths) / features.shape[1] / len(features)))
+        constant = scale <= 1e-6 * float(np.abs(mean[block]).max())  # to the precision of float32
+        parts.append(np.full(width, 1.0 if constant else scale))
+    return mean.astype(np.float32), np.concatenate(parts)
 
 
 def assign_folds(labels: np.ndarray, groups: Sequence[Hashable] | None, folds: int, seed: int) -> np.ndarray:

@@ -64,6 +64,7 @@ def logistic_regression(
     classes: int,
     *,
     groups: Sequence[Hashable] | None = None,
+    blocks: Sequence[int] | None = None,
     folds: int = 5,
     seed: int = 0,
     strengths: Sequence[float] = PATH,
@@ -81,6 +82,8 @@ def logistic_regression(
         labels: Shape (examples,), from 0 to classes - 1.
         classes: Number of classes, including those that no example has.
         groups: For each example, a key that it shares with those that must be held out with it, such as a photo's hash.
+        blocks: Widths of consecutive blocks of features that are to count equally, such as those of several stages of a
+            network (`backbones.pooled_widths`): each has the same total variance then. By default there is one.
         folds: Parts of the cross-validation, 2 or more; fewer are made where there are fewer groups.
         seed: Decides which examples are held out together.
         strengths: Those to try, strongest first; one alone, if it is known, is solved in a fraction of the time.
@@ -98,7 +101,7 @@ def logistic_regression(
     """
     labels = checked(features, labels, groups, classes)
     fold_of = assign_folds(labels, groups, folds, seed)
-    mean, scale = moments(features)
+    mean, scale = moments(features, blocks)
     problem = Problem(*standardized(features, mean, scale), labels, fold_of, examples_learned(labels, fold_of, classes))
     tried: list[Tried] = []
     weights = ahead = problem.start()

@@ -22,7 +22,7 @@ class Problem(NamedTuple):
 
     features: Features
     mean: np.ndarray  # (features,): still to be subtracted from the features
-    scale: float  # by which they are to be divided then
+    scale: np.ndarray  # (features,): by which they are to be divided then
     labels: np.ndarray
     fold_of: np.ndarray  # (examples,): the fold that does not learn from it, -1 for none
     learned: np.ndarray  # (folds, classes): the number of examples of each class that a fold learns from
@@ -102,7 +102,7 @@ def _one_thread(small: bool) -> contextlib.AbstractContextManager[object]:
     return limited
 
 
-def unfold(weights: np.ndarray, mean: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+def unfold(weights: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turn weights for centered and scaled features into weights and biases for the features themselves."""
     kernel = weights[..., :-1] / scale
     return kernel, weights[..., -1] - kernel @ mean
@@ -115,14 +115,14 @@ def examples_learned(labels: np.ndarray, fold_of: np.ndarray, classes: int) -> n
     return learned
 
 
-def standardized(features: Features, mean: np.ndarray, scale: float) -> tuple[Features, np.ndarray, float]:
+def standardized(features: Features, mean: np.ndarray, scale: np.ndarray) -> tuple[Features, np.ndarray, np.ndarray]:
     """Return a centered and scaled copy of small features, or large ones as they are; with the mean and scale left."""
     if len(features) * len(mean) * 4 > KEEP:
         return features, mean, scale
     copy = np.empty(features.shape, np.float32)
     for rows, x in slices(features):
-        copy[rows] = (x - mean) / scale
-    return copy, np.zeros_like(mean), 1.0
+        copy[rows] = (x - mean) / scale.astype(np.float32)
+    return copy, np.zeros_like(mean), np.ones_like(scale)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

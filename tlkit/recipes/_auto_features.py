@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit.display import say
@@ -20,20 +19,6 @@ if TYPE_CHECKING:
 
 CHUNK, PAUSE = 64, 10.0  # photos of the first chunk; seconds of a later one, after which the clock is looked at
 SHARE = 0.4  # of the minutes that features of the first network may take; of more photos, a part is drawn
-
-
-def side_by_side(blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Join features of several networks so that each has an average variance of 1; give each feature's divisor."""
-    import numpy as np
-
-    from tlkit.probes.features import moments
-
-    if len(blocks) == 1:
-        return blocks[0], np.ones(blocks[0].shape[1], np.float32)
-    scales = [np.full(block.shape[1], moments(block)[1], np.float32) for block in blocks]
-    return np.concatenate([block / scale for block, scale in zip(blocks, scales, strict=True)], axis=1), np.concatenate(
-        scales
-    )
 
 
 def extract(search: Search, network: Network, resize: Resize, mirrored: bool, needed: bool) -> np.ndarray | None:

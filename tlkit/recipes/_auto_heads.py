@@ -63,7 +63,7 @@ def _built(search: Search, candidate: configs.Backbone) -> Network | None:
         search.leave_out(name, "no time is left")
         return None
     try:
-        network = _auto_networks.build(search.config, candidate, search.resize)
+        network = _auto_networks.build(search.config, candidate, search.resize, search.examples)
     except Unavailable as error:
         search.leave_out(name, str(error))
         return None
@@ -89,6 +89,8 @@ def head(
         mirrored: Take the mean of the features of the photo and of its mirror image.
         needed: Try it in any case, with as many photos as there is time for.
     """
+    import numpy as np
+
     from tlkit import backbones, probes
 
     resize, began = resize or search.resize, time.perf_counter()
@@ -115,12 +117,13 @@ def head(
             search.leave_out(name, f"its head would take {lacking}")
             return None
         solving = time.perf_counter()
-        values, scales = _auto_features.side_by_side(blocks)
-        probe = probes.logistic_regression(values, held.labels, classes, groups=held.groups, seed=search.config.seed)
-        search.solving = (time.perf_counter() - solving) / work
-        solved = backbones.JoinedHead(
-            [network.model for network in networks], probe.kernel / scales[:, None], probe.bias, mirrored
+        values, widths = np.concatenate(blocks, axis=1), [width for network in networks for width in network.widths]
+        probe = probes.logistic_regression(
+            values, held.labels, classes, groups=held.groups, blocks=widths, seed=search.config.seed
         )
+        search.solving = (time.perf_counter() - solving) / work
+        models = [network.model for network in networks]
+        solved = backbones.JoinedHead(models, probe.kernel, probe.bias, mirrored)
         seconds = time.perf_counter() - began
         tried = Tried(name, networks, (solved,), probe.held_out, held, seconds, run.run_id)
         search.heads[tried] = _auto_search.Head(networks, resize, mirrored, probe.l2)
@@ -178,18 +181,19 @@ def on_training_alone(search: Search, tried: Tried) -> Tried:
             search.values[network.config.backbone, how.resize, mirror] for mirror in (False, True)[: 1 + how.mirrored]
         ]
         blocks.append(np.mean(views, axis=0))
-    values, scales = _auto_features.side_by_side(blocks)
+    values = np.concatenate(blocks, axis=1)
     probe = probes.logistic_regression(
         values[: len(train)],
         train.labels,
         len(search.examples.classes),
         groups=train.groups,
+        blocks=[width for network in how.networks for width in network.widths],
         seed=search.config.seed,
         strengths=(how.l2,),
     )
     held = search.held(how.networks[0], _auto_tried.HELD)
     models = [network.model for network in how.networks]
-    solved = backbones.JoinedHead(models, probe.kernel / scales[:, None], probe.bias, how.mirrored)
+    solved = backbones.JoinedHead(models, probe.kernel, probe.bias, how.mirrored)
     probabilities = probe.probabilities(values[len(train) :])
     with _auto_search.step(search, f"{tried.name}, head") as run:
         seconds = time.perf_counter() - began

@@ -31,7 +31,8 @@ class Network(NamedTuple):
     Args:
         config: Its settings, as `feature_extraction` has them.
         title: Its name for people.
-        model: The backbone, preprocessing included.
+        classifier: With a head that is not solved.
+        model: Its backbone, preprocessing included.
         megabytes: Size of its weights in a file.
         cost: Estimated seconds for one photo, from counts alone; to compare networks.
         extractor: What computes its pooled features.
@@ -42,6 +43,7 @@ class Network(NamedTuple):
 
     config: configs.FeatureExtraction
     title: str
+    classifier: keras.Model
     model: keras.Model
     megabytes: float
     cost: float
@@ -49,6 +51,13 @@ class Network(NamedTuple):
     milliseconds: float | None = None
     tuned: keras.Model | None = None
     slower: float = 1.0
+
+    @property
+    def widths(self) -> list[int]:
+        """Numbers of the features that each stage gives."""
+        from tlkit import backbones
+
+        return backbones.pooled_widths(self.classifier)
 
     def features(self, photos: data.NamedExamples) -> np.ndarray:
         """Compute the pooled features of photos, (n, features), or find them in the store."""
@@ -86,27 +95,28 @@ def is_small_and_gray(examples: data.Examples) -> bool:
     return len(shape) == 4 and shape[-1] == 1 and max(shape[1:3]) <= SMALL
 
 
-def build(config: configs.Auto, backbone: configs.Backbone, resize: Resize) -> Network:
+def build(config: configs.Auto, backbone: configs.Backbone, resize: Resize, examples: data.Examples) -> Network:
     """Build a candidate.
 
     Raises:
         Unavailable: its weights are neither here nor can they be downloaded.
         InvalidInput: it cannot be built at this size, or its weights do not fit.
     """
-    from tlkit import backbones, features
+    from tlkit import features
 
     common = {name: getattr(config, name) for name in ("precision", "seed", "experiment", "features")}
     place = dataclasses.replace(config.data, resize=resize)
     full = _decisions.completed(configs.FeatureExtraction(backbone=backbone, data=place, **common))
-    model = _networks.backbone(full)
-    network = features.pooled(backbones.classifier(model, 2))
+    model = _networks.classifier(full, examples)
+    network = features.pooled(model)
     milliseconds = one_photo(network) if config.fastest_ms else None
     return Network(
         config=full,
         title=title(full.backbone),
-        model=model,
+        classifier=model,
+        model=model.get_layer("backbone"),
         megabytes=4e-6 * model.count_params(),
-        cost=features.seconds_each(model),
+        cost=features.seconds_each(network),
         extractor=_networks.extractor(full, network, "pooled"),
         milliseconds=milliseconds,
     )
@@ -154,7 +164,7 @@ def excess(config: configs.Auto, passes: Sequence[Network]) -> str:
 
 
 def first(
-    config: configs.Auto, asked: Sequence[configs.Backbone], resize: Resize
+    config: configs.Auto, asked: Sequence[configs.Backbone], resize: Resize, examples: data.Examples
 ) -> tuple[Network, list[configs.Backbone], dict[str, str]]:
     """Build the first network that can be had and is within the bounds.
 
@@ -170,7 +180,7 @@ def first(
     for number, candidate in enumerate(asked):
         name = title(candidate)
         try:
-            network = build(config, candidate, resize)
+            network = build(config, candidate, resize, examples)
         except Unavailable as error:
             unavailable.append(error)
             left_out[name] = str(error)

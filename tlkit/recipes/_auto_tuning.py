@@ -88,8 +88,8 @@ def _estimate(search: Search, network: Network, stage: str | None) -> tuple[floa
     photo = network.cost * search.pace
     if stage is None:
         return 2 * TRACING, photo * (TIMES * train + 2 * val)
-    _, upper = backbones.split(backbones.classifier(network.model, 2), from_stage=stage)
-    parts = [arithmetic.totals(arithmetic.describe(part)).multiply_adds or 1 for part in (upper, network.model)]
+    _, upper = backbones.split(network.classifier, from_stage=stage)
+    parts = [arithmetic.totals(arithmetic.describe(part)).multiply_adds or 1 for part in (upper, network.classifier)]
     share = parts[0] / parts[1]
     return 2 * TRACING + photo * (2 * train + val), share * photo * (TIMES * train + 2 * val)
 
@@ -116,7 +116,7 @@ def _train(search: Search, network: Network, name: str, config: configs.Finetune
     folder = checkpoint_folder(search) / hashlib.sha256(f"{name} {config.backbone}".encode()).hexdigest()[:16]
     config = _as_begun(config, folder)
     splits = _splits(search, network)
-    model = _networks.classifier(config, search.examples)
+    model = _networks.trainable_classifier(config, search.examples)
     config = _decisions.applied(config, _decisions.decide_head(config, model, search.examples))
     plan, make_extractor = _plans.finetuning(config, splits), functools.partial(_networks.extractor, config)
     with _auto_search.step(search, name, **_params(config)) as run:
@@ -138,7 +138,9 @@ def _train(search: Search, network: Network, name: str, config: configs.Finetune
         if history.best["phase"] == "head":
             search.leave_out(name, f"no epoch was better than its solved head, in {duration(seconds)}")
             return []
-        tuned = _by_keras(network)._replace(model=model.get_layer("backbone"), title=name, tuned=features.pooled(model))
+        tuned = _by_keras(network)._replace(
+            classifier=model, model=model.get_layer("backbone"), title=name, tuned=features.pooled(model)
+        )
         rows = _scored(search, tuned, model, splits, seconds, run.run_id)
         finished = _auto_search.finish(search, rows[0])
     for row in rows[1:]:

@@ -84,12 +84,11 @@ def _features(
         return None, f"{BY_FEATURES}: they need a pretrained backbone, and there is none for {examples.kind}"
     if config.backbone.name == "none":
         return None, f"{BY_FEATURES}: backbone.name is none"
-    from tlkit import backbones
     from tlkit import features as features_
     from tlkit.training import activations
 
     try:
-        network = features_.pooled(backbones.classifier(_networks.backbone(config), len(examples.classes)))
+        network = features_.pooled(_networks.classifier(config, examples))
     except Unavailable:
         name, other = _networks.title(config.backbone), "--backbone.name or --backbone.weights"
         return None, f"{BY_FEATURES}: {name}'s weights are damaged or cannot be downloaded; give others by {other}"

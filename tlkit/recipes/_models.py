@@ -29,14 +29,14 @@ class Saved(NamedTuple):
     reading: Reading
 
 
-def load(model: str) -> Saved:
-    """Load a model with the names of its classes, and how its examples are read.
+def locate(model: str) -> Path:
+    """Return the file of a model; nothing of it is loaded, nor is Keras.
 
     Args:
         model: A `.keras` file or an MLflow URI.
 
     Raises:
-        InvalidInput: there is no such model, or Keras cannot load it.
+        InvalidInput: there is no such model.
     """
     path = _download(model) if model.startswith(("models:/", "runs:/")) else Path(model)
     if path.is_dir():
@@ -45,6 +45,20 @@ def load(model: str) -> Saved:
         raise InvalidInput(f"there is no model {model!r}; give a .keras file or an MLflow URI such as models:/m-…")
     if not zipfile.is_zipfile(path):
         raise InvalidInput(f"{model!r} is not a .keras file; give one that a recipe or model.save wrote")
+    return path
+
+
+def load(model: str, path: Path | None = None) -> Saved:
+    """Load a model with the names of its classes, and how its examples are read.
+
+    Args:
+        model: A `.keras` file or an MLflow URI.
+        path: Where its file is, if `locate` has said so.
+
+    Raises:
+        InvalidInput: there is no such model, or Keras cannot load it.
+    """
+    path = path or locate(model)
     from tlkit import labels, layers  # noqa: F401  Keras finds our layers by their registered names
     from tlkit.backbones import modelfiles
     from tlkit.data.modalities import Reading

@@ -27,13 +27,26 @@ def backbone(config: configs.FeatureExtraction | configs.Finetune | configs.Insp
     return backbones.build(network.name, (size, size, row.channels), network.weights, network.alpha)
 
 
-def classifier(config: configs.Finetune, examples: data.Examples) -> keras.Model:
+def classifier(
+    config: configs.FeatureExtraction | configs.Finetune | configs.Inspect, examples: data.Examples
+) -> keras.Model:
+    """Put a head on the backbone."""
+    from tlkit import backbones
+
+    return backbones.classifier(
+        backbone(config),
+        len(examples.classes),
+        config.head.dropout if isinstance(config, configs.Finetune) else 0.0,
+        multi_label=examples.multi_label,
+        pooled_stages=config.backbone.pooled_stages,
+    )
+
+
+def trainable_classifier(config: configs.Finetune, examples: data.Examples) -> keras.Model:
     """Put a head on the backbone, and make trainable what phase full trains in the end."""
     from tlkit import backbones
 
-    model = backbones.classifier(
-        backbone(config), len(examples.classes), config.head.dropout, multi_label=examples.multi_label
-    )
+    model = classifier(config, examples)
     lowest = _plans.stages(config)[-1]
     backbones.unfreeze(model, None, lowest, config.full.batch_normalization or "inference")
     return model

@@ -84,9 +84,33 @@ def of_training(job: Job[Any], history: training.History) -> Fit:
         },
         pictures={"learning_curves.png": plots.learning_curves(history.epochs, best["epoch"])},
         under=[],
-        lines=[f"kept  epoch {best['epoch']} of {len(history.epochs)}, phase {best['phase']}"],
+        lines=[kept(history)],
         chosen_by_val=True,
     )
+
+
+def kept(history: training.History) -> str:
+    """Say which epoch's weights the model has, numbered within its phase as the table of epochs is, and why.
+
+    >>> from tlkit.training import History
+    >>> head, full = ({"epoch": n, "phase": name, "val_loss": 1 / n} for n, name in ((1, "head"), (2, "full")))
+    >>> kept(History([head, full]))
+    'kept  epoch 1 of phase full, by the lowest validation loss'
+    >>> kept(History([head, {**full, "kept": 1.0}]))
+    'kept  epoch 1 of phase full, the last (validation loss 0.5000; 1.0000 before the phase)'
+    >>> kept(History([{**head, "kept": 1.0}, full]))
+    'kept  the head: fine-tuning did not improve on it (validation loss 1.0000, and 0.5000 after it)'
+    """
+    best, last = history.best, history.epochs[-1]
+    others = [epoch for epoch in history.epochs if epoch["phase"] != last["phase"]]
+    if best["phase"] == "head" != last["phase"]:
+        after = f"validation loss {best['val_loss']:.4f}, and {last['val_loss']:.4f} after it"
+        return f"kept  the head: fine-tuning did not improve on it ({after})"
+    number = sum(each["phase"] == best["phase"] and each["epoch"] <= best["epoch"] for each in history.epochs)
+    if "kept" not in best or not others:
+        return f"kept  epoch {number} of phase {best['phase']}, by the lowest validation loss"
+    losses = f"validation loss {best['val_loss']:.4f}; {history._replace(epochs=others).best['val_loss']:.4f}"
+    return f"kept  epoch {number} of phase {best['phase']}, the last ({losses} before the phase)"
 
 
 def of_solving(

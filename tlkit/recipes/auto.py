@@ -50,7 +50,7 @@ def run(config: Auto) -> _results.Result:
     job = job.with_decisions(_decide(job.config, examples))
     resize: Resize = job.config.data.resize or _decisions.decide_resize(job.config.data)[0].value
     candidates = _auto_networks.candidates(job.config, examples)
-    first, others, left_out = _auto_networks.first(job.config, candidates, resize)
+    first, others, left_out = _auto_networks.first(job.config, candidates, resize, examples)
     splits = _inputs.splits(first.config.data, examples, first.model.input_shape[1:])
     splits = _near_copies.look(job.config.data, splits)
     job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 def run(config: FeatureExtraction) -> _results.Result:
     """Solve, score and log a classifier; see `config.FeatureExtraction` for the settings."""
     job = _jobs.start("feature_extraction", config)
-    from tlkit import backbones, features
+    from tlkit import features
 
     examples = _inputs.photos(job.config)
     _inputs.require_one_label(examples, job.recipe)
-    model = backbones.classifier(_networks.backbone(job.config), len(examples.classes))
+    model = _networks.classifier(job.config, examples)
     _networks.admit(model)
     extractor = _networks.extractor(job.config, features.pooled(model), "pooled")
     with job.timing("features"):
@@ -52,7 +52,14 @@ def _solve(
         # No epoch is chosen, so if there is a test split the validation photos can be learned from.
         known, scored = (Features.joined([train, val]), test[0]) if test else (train, val)
         values, seed = known.array(), config.seed
-        probe = probes.logistic_regression(values, known.labels, len(splits.classes), groups=known.groups, seed=seed)
+        probe = probes.logistic_regression(
+            values,
+            known.labels,
+            len(splits.classes),
+            groups=known.groups,
+            blocks=backbones.pooled_widths(model),
+            seed=seed,
+        )
         backbones.set_head(model, probe.kernel, probe.bias)
         if config.precision == "float32":
             predicted = probe.probabilities(scored.array())

@@ -32,7 +32,7 @@ def run(config: FindLr) -> finder.RangeTest:
     """
     job = _jobs.start("find_lr", config, check=check)
     examples = _inputs.photos(job.config)
-    model = _networks.classifier(job.config, examples)
+    model = _networks.trainable_classifier(job.config, examples)
     job = job.with_decisions(_decisions.decide_head(job.config, model, examples))
     if job.config.phase == "head" and job.config.head.solved:
         raise InvalidInput(

@@ -32,7 +32,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
 
     _check_hyperband(job)
     examples = _inputs.photos(job.config)
-    model = _networks.classifier(job.config, examples)
+    model = _networks.trainable_classifier(job.config, examples)
     job = job.with_decisions(_decisions.decide_head(job.config, model, examples))
     _networks.admit(model, trial)
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])

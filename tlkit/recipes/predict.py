@@ -2,12 +2,16 @@
 
 Of a multi-label model, all labels with a probability above 0.5 are printed and marked with *.
 
-python -m tlkit.recipes.predict models:/m-0123456789abcdef photo.jpg another.png
+python -m tlkit.recipes.predict models:/m-0123456789abcdef photos --output predictions.csv
+
+It ends with status 3 where a photo could not be read; the others are answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,75 +19,145 @@ from tlkit import cli
 from tlkit.config import Predict
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _jobs, _models
+from tlkit.progress import Progress
+from tlkit.recipes import _jobs, _models, _predicted
+from tlkit.recipes._predicted import NO_LABEL, UNSURE, Predicted
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
 
     from tlkit.data.modalities import Reading
+    from tlkit.features.engines import Engine
+    from tlkit.serving import Answer
+    from tlkit.serving.tables import Row
 
-BATCH = 32  # photos in memory at a time
+PRINTED = 64  # photos whose answers are printed; of more, labels are counted
 
 
-def run(config: Predict) -> list[list[tuple[str, float]]]:
-    """Print and return, for each photo, the labels with the highest probabilities.
-
-    For a multi-label model, these include all labels with a probability above 0.5.
-
-    Returns:
-        For each photo, its labels with their probabilities, the highest first.
+def run(config: Predict) -> Predicted:
+    """Predict, and print, count or write the answers; see `config.Predict` for the settings.
 
     Raises:
-        InvalidInput: a photo or the model does not exist, or cannot be read.
+        InvalidInput: the model or a photo that is named does not exist, the output cannot be written, or no photo can
+            be read and there is no output.
     """
-    missing = [photo for photo in config.photos if not Path(photo).is_file()]
-    if missing:
-        raise InvalidInput(f"there is no photo {missing[0]!r}; give the path of an image file")
+    path = _models.locate(config.model)
+    from tlkit.data.sources.named import named_photos
+    from tlkit.serving import tables
+
+    if config.output:
+        tables.check(config.output)
+    named = named_photos(config.photos)
+    for note in named.notes:
+        say(note, error=True)
     _jobs.start_keras()
+    model, classes, reading = load(config.model, path)
+    predicted = _predict(config, model, classes, reading, named.photos)
+    if predicted.unread and not predicted.answered and not config.output:
+        more = f" and {predicted.unread - 1:,} more" if predicted.unread > 1 else ""
+        raise InvalidInput(f"{predicted.problems[0]}{more}")
+    _predicted.print_unread(predicted)
+    if config.output or len(named.photos) > PRINTED:
+        _predicted.print_counts(predicted)
+        _predicted.print_end(predicted, config.output)
+    return predicted
+
+
+def _predict(
+    config: Predict, model: keras.Model, classes: list[str], reading: Reading, photos: Mapping[str, str]
+) -> Predicted:
+    """Answer all photos, and print or write each answer."""
     from tlkit import serving
+    from tlkit.serving import many, tables
 
-    model, classes, reading = load(config.model)
-    multi_label = serving.multi_label(model)
-    rankings = []
-    for photo, row in _probabilities(config, model, reading):
-        count = max(config.top, int((row > 0.5).sum())) if multi_label else config.top
-        ranking = serving.ranked(row, classes, count)
-        texts = [f"{shown(label)}{'*' if multi_label and p > 0.5 else ''} {p:.4f}" for label, p in ranking]
-        say(f"{shown(photo)}  " + "  ".join(texts))
-        rankings.append(ranking)
-    return rankings
+    several = serving.multi_label(model)
+    if config.threshold is not None:
+        _check_threshold(config.threshold, classes, several)
+    is_many = len(photos) > PRINTED
+    printed, predicted = not (is_many or config.output), Predicted()
+
+    def prepare(sample: np.ndarray) -> Engine:
+        engine, reason = many.engine(model, config.model, is_many, sample)
+        if reason:
+            say(f"Keras computes: {reason}", error=True)
+        return engine
+
+    predictions = many.predictions(photos, many.reader(model, reading), prepare)
+    first = next(predictions)  # with it the engine is prepared, which is no part of the rate
+    with _output(config.output, len(photos)) as (write, advance):
+        for photo, probabilities, error in itertools.chain([first], predictions):
+            if probabilities is None:
+                predicted.add_unread(photo, error)
+                row = tables.row(photo, None, error)
+            else:
+                answer = serving.answer(probabilities, classes, several)
+                unsure = config.threshold is not None and answer.probability < config.threshold
+                labels = _labels(answer, several, unsure)
+                predicted.add(labels)
+                row = tables.row(photo, answer, label=UNSURE if unsure else answer.label)
+                if printed:
+                    count = max(config.top, len(labels)) if several else config.top
+                    ranking = serving.ranked(probabilities, classes, count)
+                    _predicted.print_answer(photo, ranking, several, unsure)
+                    predicted.rankings.append(ranking)
+            if write:
+                write(row)
+            if not printed:
+                advance()
+    return predicted
 
 
-def _probabilities(config: Predict, model: keras.Model, reading: Reading) -> Iterator[tuple[str, np.ndarray]]:
-    """Give each photo's name and the probabilities of all classes, batch by batch."""
-    import numpy as np
-
-    from tlkit.backbones import modelfiles
-    from tlkit.data import modalities, photos
-
-    shape, decode = model.input_shape[1:], photos.file_format(modalities.PHOTOS).decode
-    size = modelfiles.batch_size(model, BATCH)
-    for start in range(0, len(config.photos), size):
-        batch = config.photos[start : start + size]
-        pixels = np.stack([decode(Path(photo), shape, photo, reading) for photo in batch])
-        with modelfiles.one_line(f"{config.model!r} cannot predict"):
-            rows = model.predict(pixels, verbose=0)
-        yield from zip(batch, rows, strict=True)
+def _labels(answer: Answer, several: bool, unsure: bool) -> list[tuple[str, float]]:
+    """The labels for which a photo counts, with their probabilities."""
+    if several:
+        return [(label, share) for label, share in answer.top if share > 0.5] or [(NO_LABEL, answer.probability)]
+    return [(UNSURE if unsure else answer.label, answer.probability)]
 
 
-def load(model: str) -> tuple[keras.Model, list[str], Reading]:
+def _check_threshold(threshold: float, classes: Sequence[str], several: bool) -> None:
+    """Refuse a threshold where its word could be mistaken, or says nothing."""
+    if several:
+        raise InvalidInput(
+            f"threshold is {threshold}, and the model gives a photo any number of labels, or none: leave it out, and "
+            "look at the probabilities in the table that --output writes"
+        )
+    if same := [name for name in classes if name.strip().casefold() == UNSURE]:
+        raise InvalidInput(
+            f"threshold is {threshold}, which labels photos {UNSURE!r}, and so does the model's class "
+            f"{same[0]!r}: leave it out"
+        )
+
+
+@contextlib.contextmanager
+def _output(path: str | None, total: int) -> Iterator[tuple[Callable[[Row], None] | None, Callable[[], None]]]:
+    """Give a function that writes a row of the table, if there is to be one, and one to call after each photo."""
+    from tlkit.serving import tables
+
+    progress = Progress("predicting", total)
+    try:
+        with progress, tables.writing_rows(path) if path else contextlib.nullcontext() as write:
+            yield write, progress.advance
+    except (KeyboardInterrupt, OSError):
+        if path:
+            done = f"{progress.done:,} of {total:,} photos were answered"
+            say(f"{done}, and none is kept: {shown(path)} is written whole or not at all", error=True)
+        raise
+
+
+def load(model: str, path: Path | None = None) -> tuple[keras.Model, list[str], Reading]:
     """Load a model, the names of its classes, and how files become the photos that it takes.
 
     Args:
         model: A `.keras` file or an MLflow URI.
+        path: Where its file is, if `_models.locate` has said so.
 
     Raises:
         InvalidInput: there is no such model, or it is not one that maps photos to classes.
     """
     from tlkit.data import modalities
 
-    loaded, names, reading = _models.load(model)
+    loaded, names, reading = _models.load(model, path)
     inputs, outputs = loaded.input_shape, loaded.output_shape
     others = [row.input for row in modalities.MODALITIES.values() if not row.predicted]
     photos = len(inputs) == 4 and None not in inputs[1:] and inputs[3] in (1, 3)

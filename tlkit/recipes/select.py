@@ -93,8 +93,9 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     """Score one backbone by probes on its features, and log that as a nested run."""
     from tlkit import backbones, evaluation, features, probes, tracking
 
-    began, backbone = time.perf_counter(), _networks.backbone(config)
-    network = features.pooled(backbones.classifier(backbone, len(examples.classes)))
+    began = time.perf_counter()
+    model = _networks.classifier(config, examples)
+    network, widths = features.pooled(model), backbones.pooled_widths(model)
     extractor = _networks.extractor(config, network, "pooled")
     # The test split stays unseen: a choice that was made by it could not be tested on it.
     splits, parts = _inputs.split_features(config.data, examples, extractor, test=False)
@@ -103,7 +104,9 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     tags = _runs.tags("select", config.backbone.name) | _runs.data_tags(splits)
     with tracking.run(config.experiment, run_name=name, params=_runs.params(params), tags=tags, nested=True) as tracked:
         values, labels, groups = joined.array(), joined.labels, joined.groups
-        probe = probes.logistic_regression(values, labels, len(splits.classes), groups=groups, seed=config.seed)
+        probe = probes.logistic_regression(
+            values, labels, len(splits.classes), groups=groups, blocks=widths, seed=config.seed
+        )
         right = probe.held_out.argmax(axis=1) == labels
         majority = evaluation.majority(labels)
         ranked = evaluation.Ranked(
@@ -114,7 +117,7 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
             nearest=probes.nearest_neighbours(values, labels, groups=groups, seed=config.seed),
             logme=probes.logme(values, labels),
             seconds=time.perf_counter() - began,
-            parameters=backbone.count_params(),
+            parameters=network.count_params(),
             run_id=tracked.run_id,
             majority=splits.classes[majority],
             majority_accuracy=float((labels == majority).mean()),

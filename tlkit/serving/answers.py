@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import keras
 
 TOP = 5  # classes that an answer lists
+NOT_FINITE = "the network's answer is not a number: its weights are too large or damaged, train it again"
 
 
 class Answer(NamedTuple):
@@ -62,7 +63,7 @@ def ranked(probabilities: np.ndarray, classes: Sequence[str], count: int = TOP) 
     [('cat', 0.75), ('dog', 0.25)]
     """
     if not np.isfinite(probabilities).all():
-        raise InvalidInput("the network's answer is not a number: its weights are too large or damaged, train it again")
+        raise InvalidInput(NOT_FINITE)
     shares = probabilities if len(probabilities) > 1 else np.array([1 - probabilities[0], probabilities[0]])
     best = np.argsort(-shares, kind="stable")[:count]
     return [(classes[index], float(shares[index])) for index in best]

@@ -12,6 +12,7 @@ from tlkit.data import ExampleSet, Views, batches, readable_errors
 from tlkit.display import say
 from tlkit.errors import Unavailable
 from tlkit.training import checkpoints, finder, memory, phases, variables
+from tlkit.training.callbacks import Validation
 from tlkit.training.phases import Phase, ResumePoint, compiled
 from tlkit.training.settings import Checkpointing, History, Settings
 
@@ -74,7 +75,7 @@ def fit(
             return phases.fit(
                 learner.logits,
                 _training_data(learner),
-                batches(val, size),
+                Validation(batches(val, size), val.labels),
                 _phase(learner, phase),
                 callbacks=callbacks,
                 before=before,

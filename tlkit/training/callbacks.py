@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,11 +18,23 @@ from tlkit import runtime
 from tlkit.display import say
 from tlkit.errors import reason
 from tlkit.progress import CLEAR, duration
-from tlkit.training import checkpoints, optimizers, variables
+from tlkit.training import checkpoints, optimizers, variables, verdicts
 from tlkit.training.settings import Checkpointing, History, Settings
 
 COLUMNS = {"loss": 9, "accuracy": 10, "val_loss": 10, "val_accuracy": 14}  # of the progress table, and their widths
 Logs = dict[str, Any]
+
+
+class Validation(NamedTuple):
+    """The validation data.
+
+    Args:
+        examples: As Keras' `fit` and `predict` take it, in a fixed order.
+        labels: Shape (examples,), or (examples, classes) if an example may have several.
+    """
+
+    examples: Any
+    labels: np.ndarray
 
 
 class Diverged(Exception):
@@ -80,17 +92,26 @@ class Record(keras.callbacks.Callback):
 class BestEpoch(keras.callbacks.Callback):
     """Stops when the validation loss no longer falls, and keeps the best weights; `fit` restores them.
 
+    Without a patience it never stops, and keeps the weights of the last epoch, unless those that the phase began with
+    are clearly better. Until then, and where the phase does not reach its last epoch, the latter are kept.
+
     Keras' EarlyStopping cannot start from the loss of an earlier phase: it would keep this phase's best epoch even
     if it is worse than the weights that the phase began with.
     """
 
     diverged: str | None = None
 
-    def __init__(self, settings: Settings, model: keras.Model, best_loss: float):
+    def __init__(self, phase: Settings, model: keras.Model, history: History, first: int, until: int, val: Validation):
         super().__init__()
-        self.patience, self.best_loss = settings.patience, best_loss
+        self.patience, self.history, self.val = phase.patience, history, val
+        self.last = first + phase.epochs
+        self.before = history.best if first else None  # which has these weights
         self.weights: list[np.ndarray] = model.get_weights()
+        self.best_loss = min((epoch["val_loss"] for epoch in history.epochs), default=math.inf)
+        self.lowest = self.patience is not None or until < self.last or self.before is None
         self.waited, self.ended = 0, False
+        if self.patience is None and self.before:
+            self._keep(self.before)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         loss = (logs or {})["val_loss"]
@@ -98,12 +119,34 @@ class BestEpoch(keras.callbacks.Callback):
             self.diverged = f"the validation loss became {loss} in epoch {epoch + 1}"
             self.model.stop_training = self.ended = True
             return
-        if loss < self.best_loss:
-            self.best_loss, self.waited = loss, 0
+        lower, cut_short = loss < self.best_loss, bool(self.model.stop_training)  # by another callback: the last epoch
+        self.best_loss, self.waited = min(loss, self.best_loss), 0 if lower else self.waited + 1
+        if self.patience is None and (cut_short or epoch + 1 == self.last):
+            self._judge()
+        elif lower and self.lowest:
             self.weights = self.model.get_weights()
-            return
-        self.waited += 1
-        self.model.stop_training = self.ended = self.waited >= self.patience
+            if self.patience is None:
+                self._keep(self.history.epochs[-1])
+        elif self.patience is not None:
+            self.ended = self.waited >= self.patience
+            self.model.stop_training = self.ended or cut_short
+
+    def _judge(self) -> None:
+        """Keep the last epoch, unless it is clearly worse than what is kept so far."""
+        after, weights = self.model.predict(self.val.examples, verbose=0), self.model.get_weights()
+        if self.before:
+            self.model.set_weights(self.weights)
+            before = self.model.predict(self.val.examples, verbose=0)
+            self.model.set_weights(weights)
+            if verdicts.compare(before, after, self.val.labels).clearly_worse:
+                return
+        self.weights = weights
+        self._keep(self.history.epochs[-1])
+
+    def _keep(self, kept: dict[str, Any]) -> None:
+        for entry in self.history.epochs:
+            entry.pop("kept", None)
+        kept["kept"] = 1.0  # a number, as all that a checkpoint holds of an epoch
 
 
 class Plateau(keras.callbacks.Callback):
@@ -114,7 +157,8 @@ class Plateau(keras.callbacks.Callback):
 
     def __init__(self, settings: Settings, history: History, first: int, best: BestEpoch):
         super().__init__()
-        self.patience, self.history, self.first, self.best = max(1, settings.patience // 3), history, first, best
+        self.patience = max(1, (settings.patience or settings.epochs) // 3)
+        self.history, self.first, self.best = history, first, best
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         rates = [entry["learning_rate"] for entry in self.history.epochs[self.first :]]

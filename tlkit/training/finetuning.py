@@ -24,7 +24,7 @@ from tlkit.training.heads import fit_head, range_test_head, solve_head, train_he
 from tlkit.training.plans import FineTuning
 from tlkit.training.settings import Checkpointing, History, Settings
 
-HEAD_RATE, RATE, PATIENCE = 3e-3, 3e-4, 10  # the defaults of the recipe
+HEAD_RATE, RATE, HEAD_PATIENCE = 3e-3, 3e-4, 10  # the defaults of the recipe
 
 
 def fine_tune(
@@ -48,7 +48,7 @@ def fine_tune(
     Args:
         model: A classifier of `backbones.classifier` on a backbone of `backbones.build`. Trained in place.
         splits: The photos, of `data.load`, at the size that the model takes.
-        epochs: Maximum number of epochs after the head; training stops after 10 without a lower validation loss.
+        epochs: Number of epochs after the head. The last is kept, unless it is clearly worse than the solved head.
         unfreeze_from: First stage to train, such as `stage4`; by default the whole backbone.
         learning_rate: Peak learning rate of AdamW, which then falls along a cosine; `auto` finds it by a range test.
         batch_size: Photos per step.
@@ -58,7 +58,7 @@ def fine_tune(
         callbacks: Keras callbacks.
 
     Returns:
-        One entry per epoch; the model has the weights of the best one, by validation loss.
+        One entry per epoch; the model has the weights of `history.best`.
 
     Raises:
         InvalidInput: the backbone has no such stage, the photos do not fit the model, or the loss became nan or
@@ -79,10 +79,8 @@ def fine_tune(
         raise InvalidInput(f"the photos are {splits.train.shape}, and the model takes {shape}: load them with {size}")
     solve = not splits.multi_label
     plan = FineTuning(
-        head=Settings(0 if solve else 30, HEAD_RATE, patience=PATIENCE, batch_size=batch_size),
-        full=Settings(
-            epochs, RATE if learning_rate == "auto" else learning_rate, patience=PATIENCE, batch_size=batch_size
-        ),
+        head=Settings(0 if solve else 30, HEAD_RATE, patience=HEAD_PATIENCE, batch_size=batch_size),
+        full=Settings(epochs, RATE if learning_rate == "auto" else learning_rate, patience=None, batch_size=batch_size),
         solve=solve,
         stages=(unfreeze_from,),
         augment=augment,

@@ -8,6 +8,7 @@ import keras
 
 from tlkit.data.graph import Graph
 from tlkit.training import phases
+from tlkit.training.callbacks import Validation
 from tlkit.training.settings import History, Settings
 
 
@@ -31,7 +32,7 @@ def fit_graph(
     return phases.fit(
         selected,
         lambda *_: {"x": train[0], "y": train[1], "batch_size": 1},
-        val,
+        Validation(val, val[1]),
         phases.Phase("full", settings, steps=1),
         callbacks=callbacks,
     )

@@ -60,7 +60,12 @@ def solve_head(
     logits = head_of(model, train_features)
     classes = logits.output.shape[-1]
     probe = probes.logistic_regression(
-        train_features.array(), train_features.labels, classes, groups=train_features.groups, seed=seed
+        train_features.array(),
+        train_features.labels,
+        classes,
+        groups=train_features.groups,
+        blocks=backbones.pooled_widths(model),
+        seed=seed,
     )
     backbones.set_head(model, probe.kernel, probe.bias)
     compiled(logits, settings, settings.learning_rate)

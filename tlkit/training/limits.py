@@ -9,7 +9,7 @@ import keras
 
 
 class TimeLimit(keras.callbacks.Callback):
-    """Ends training at a time: the epoch is cut short, its weights are validated, and the best epoch is kept.
+    """Ends training at a time: the epoch is cut short, and its weights are judged as those of the last.
 
     Args:
         deadline: When the last step ends, as `time.perf_counter` gives it.
@@ -23,13 +23,6 @@ class TimeLimit(keras.callbacks.Callback):
         self.deadline, self.reached = deadline, False
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Stop within an epoch."""
-        self._stop()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Stop after an epoch, although another callback has just decided that training continues."""
-        self._stop()
-
-    def _stop(self) -> None:
+        """Stop within an epoch, or after the first step of the next, so that what keeps weights sees that it is cut."""
         if time.perf_counter() >= self.deadline:
             self.model.stop_training = self.reached = True

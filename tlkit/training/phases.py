@@ -25,6 +25,7 @@ from tlkit.training.callbacks import (
     Plateau,
     ProgressTable,
     Record,
+    Validation,
 )
 from tlkit.training.settings import Checkpointing, History, Settings
 
@@ -116,7 +117,7 @@ def _build(logits: keras.Model) -> None:
 def fit(
     logits: keras.Model,
     train: TrainingData,
-    val: Any,
+    val: Validation,
     phase: Phase,
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -130,7 +131,7 @@ def fit(
     Args:
         logits: The model, which ends in logits.
         train: Gives the training data.
-        val: The validation data, as Keras' `fit` takes it.
+        val: The validation data.
         phase: What to train, and how.
         callbacks: Keras callbacks.
         before: The epochs of the phase before.
@@ -143,12 +144,12 @@ def fit(
     state = interrupted and interrupted.state._replace(step=interrupted.state.step * interrupted.batches)
     history = History(list(state.epochs if state else before.epochs if before else []))
     first = state.before if state else len(history.epochs)
-    best = BestEpoch(settings, logits, history.best["val_loss"] if history.epochs else math.inf)
+    last = first + min(until or settings.epochs, settings.epochs)
+    best = BestEpoch(settings, logits, history, first, last, val)
     writer = CheckpointWriter(checkpointing, history, first, settings, best, steps)
     done, step = len(history.epochs) - first, state.step if state else 0
     if interrupted and state and checkpointing:
         _restore(state, logits, best, checkpointing.path, interrupted.batches, done * steps + step)
-    last = first + min(until or settings.epochs, settings.epochs)
     watching = [
         Guard(),
         Record(history, phase.name, state.seconds if state else 0.0),
@@ -164,15 +165,15 @@ def fit(
         writer.state = state
         with readable_errors(), writer.interruptible():
             try:
-                if not isinstance(val, tuple) and (step or steps == 1):
+                if not isinstance(val.examples, tuple) and (step or steps == 1):
                     # On TensorFlow the metrics, which are to be restored, are created in the first step; elsewhere
                     # Keras takes a first look at the data, which batches cannot tell from an epoch if there is but one.
-                    logits.test_on_batch(*next(iter(val)))
+                    logits.test_on_batch(*next(iter(val.examples)))
                 if step:  # an epoch by itself, because its first batches are left out
-                    _epochs(logits, train(done, step), val, first + done, first + done + 1, watching)
+                    _epochs(logits, train(done, step), val.examples, first + done, first + done + 1, watching)
                     done += 1
                 if not best.ended and first + done < last:
-                    _epochs(logits, train(done, 0), val, first + done, last, watching)
+                    _epochs(logits, train(done, 0), val.examples, first + done, last, watching)
                 if best.diverged:
                     raise Diverged(best.diverged)
             except Diverged as error:

@@ -14,6 +14,9 @@ class Settings(NamedTuple):
     `config.Training` for those of the whole run. What differs:
 
     Args:
+        patience: Stop after this many epochs without a lower validation loss, and keep the epoch with the lowest. None
+            never stops, and keeps the last epoch unless it is clearly worse than what the phase began with
+            (`verdicts.Verdict`): to choose among epochs, a few dozen validation examples are too noisy.
         class_weights: Weight of each class in the loss; see `losses.balanced`.
         balanced: Sample all classes equally often; see `data.batches`.
         remat: Recompute activations in the backward pass instead of keeping them, in `fit_full`.
@@ -22,7 +25,7 @@ class Settings(NamedTuple):
     epochs: int
     learning_rate: float
     warmup: float = 0.1
-    patience: int = 5
+    patience: int | None = 5
     batch_size: int = 32
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
@@ -40,13 +43,18 @@ class Settings(NamedTuple):
 
 
 class History(NamedTuple):
-    """What happened in each epoch: Keras' logs, with the global `epoch` (from 1), its `phase` and its `seconds`."""
+    """What happened in each epoch: Keras' logs, with the global `epoch` (from 1), its `phase` and its `seconds`.
+
+    After a phase that does not keep the lowest validation loss, one epoch has the entry `kept`.
+    """
 
     epochs: list[dict[str, Any]]
 
     @property
     def best(self) -> dict[str, Any]:
-        """The epoch with the lowest validation loss, whose weights the model has."""
+        """The epoch whose weights the model has: the one that was kept, or the one with the lowest validation loss."""
+        if marked := [epoch for epoch in self.epochs if "kept" in epoch]:
+            return marked[0]
         return min(self.epochs, key=lambda epoch: (not math.isfinite(epoch["val_loss"]), epoch["val_loss"]))
 
     @property

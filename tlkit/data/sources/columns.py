@@ -58,6 +58,30 @@ def known(header: Sequence[str]) -> int:
     return sum(_plain(cell) in names for cell in header)
 
 
+def path_column(where: str, header: Sequence[str]) -> int:
+    """Return the place of the column of paths in the header of a table whose other columns do not matter.
+
+    Args:
+        where: What errors begin with.
+        header: The names, as they are written.
+
+    Raises:
+        InvalidInput: there is no such column, or there are several.
+
+    >>> path_column("photos.csv", ["id", "File name"])
+    1
+    """
+    for names in (("path",), OTHER_NAMES["path"]):
+        places = [place for place, name in enumerate(header) if _plain(name) in names]
+        if len(places) > 1:
+            raise InvalidInput(
+                f"{where}: each of the columns {few([header[i] for i in places])} may hold the paths: keep one of them"
+            )
+        if places:
+            return places[0]
+    raise InvalidInput(f"{where}: no column 'path' among {cut(str(list(header)), 300)}: give the paths that name")
+
+
 def find_columns(where: str, table: Table, given: Mapping[str, str], separator: str | None) -> Columns:
     """Find the columns of a table: by the names that are given, else by `path`, `label`, `split` and `group`, in any
     case, else by other names that are usual (see `OTHER_NAMES`). What is not obvious is said in the notes.

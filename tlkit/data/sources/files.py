@@ -54,6 +54,22 @@ class Files:
             path = path / part
         return path.as_posix() if (self.parent / path).is_file() else None
 
+    def written(self, cell: str) -> tuple[str, Path] | None:
+        """Return the name and the path of the file that a cell of a table names, or None.
+
+        The cell may have blanks around the name, and backslashes between folders; see also `find` and `like`.
+
+        Raises:
+            OSError: a folder in it cannot be read, or it is too long.
+            ValueError: it has characters that no name of a file can have.
+        """
+        name = cell.strip()
+        for spelling in dict.fromkeys((cell, name, name.replace("\\", "/"))):
+            if (file := self.find(spelling)).is_file():
+                return spelling, file
+        like = self.like(name.replace("\\", "/"))
+        return (like, self.parent / like) if like else None
+
     def elsewhere(self, name: str) -> str | None:
         """Return the name of a file of such a name, whatever its folder: in the folder of the table or just below."""
         name = Path(name.replace("\\", "/")).name

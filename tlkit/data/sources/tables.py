@@ -212,11 +212,7 @@ def _row(
     if not name:
         raise _Unusable("no path", "the path is empty")
     try:
-        # The cell as it is, without the blanks around it, and as it is written on Windows.
-        spellings = dict.fromkeys((cells[columns.path], name, name.replace("\\", "/")))
-        there = next(((each, file) for each in spellings if (file := files.find(each)).is_file()), None)
-        if there is None and (like := files.like(name.replace("\\", "/"))):
-            there = like, files.parent / like
+        there = files.written(cells[columns.path])
     except (OSError, ValueError) as error:  # the name is too long, or a folder in it is closed to us
         problem = error.strerror if isinstance(error, OSError) else str(error)
         raise _Unusable("cannot be read", f"the photo {cut(name, 100)!r} cannot be read: {problem}") from error

@@ -1,0 +1,70 @@
+"""Whether training has made a model clearly worse, by its losses on the same validation examples before and after."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+TEMPERATURES = np.geomspace(0.2, 5, 41)  # enough: what is compared changes by less than its standard error
+
+
+class Verdict(NamedTuple):
+    """How much higher the validation loss is after training than before.
+
+    Both losses are those at the temperature that makes them lowest (Guo et al. 2017, arXiv:1706.04599): a model that
+    is right more often, and too sure of itself, is not worse.
+
+    Args:
+        difference: Mean of the examples' differences; below 0 if training has lowered the loss.
+        error: Its standard error; 0 for a single example.
+    """
+
+    difference: float
+    error: float
+
+    @property
+    def clearly_worse(self) -> bool:
+        """Whether the loss has risen by more than one standard error."""
+        return self.difference > self.error
+
+
+def compare(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Verdict:
+    """Compare the logits of the same examples before and after training.
+
+    Shapes:
+        before: (examples, classes)
+        after: (examples, classes)
+        labels: (examples,), or (examples, classes) with 0 and 1 if an example may have several
+
+    >>> before, labels = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 2.0]]), np.array([0, 1, 0])
+    >>> compare(before, 9 * before, labels).clearly_worse  # only surer
+    False
+    >>> compare(before, before[:, ::-1], labels).clearly_worse
+    True
+    """
+    differences = _losses(after, labels) - _losses(before, labels)
+    count = len(differences)
+    error = float(differences.std(ddof=1)) / count**0.5 if count > 1 else 0.0
+    return Verdict(float(differences.mean()), error)
+
+
+def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Give the loss of each example, at the temperature of the lowest mean."""
+    logits = logits.astype(np.float64)
+    loss = _binary if labels.ndim == 2 or logits.shape[1] == 1 else _categorical
+    each = [loss(logits / temperature, labels) for temperature in TEMPERATURES]
+    return min(each, key=lambda losses: float(losses.mean()))
+
+
+def _categorical(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    top = logits.max(axis=1)
+    total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+    losses: np.ndarray = total - logits[np.arange(len(labels)), labels]
+    return losses
+
+
+def _binary(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    right = labels.reshape(logits.shape)
+    losses: np.ndarray = (np.logaddexp(0, logits) - right * logits).mean(axis=1)
+    return losses
