@@ -848,9 +848,7 @@ def test_a_joined_model_is_the_mean_of_its_heads_and_loads_in_plain_keras(tmp_pa
         odds = np.exp(logits - logits.max(1, keepdims=True))
         expected = expected + odds / odds.sum(1, keepdims=True) / 2
     assert_close(outputs(model, x), expected)
-    assert [layer.name for layer in model.layers if isinstance(layer, keras.Model)] == [
-        "Mobile_Net_0.25", "Mobile_Net_0.25_2"
-    ]  # fmt: skip
+    assert {"Mobile_Net_0.25", "Mobile_Net_0.25_2"} < {layer.name for layer in model.layers}
     model.save(tmp_path / "joined.keras")
     with zipfile.ZipFile(tmp_path / "joined.keras") as file:
         assert b"tlkit" not in file.read("config.json")  # plain Keras has all of its layers
