@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tlkit import data, training
 
 TIMES = 4.5  # forward passes of the engine for features that a photo takes in training, in a network as a whole
+TRAINED = 0.85  # of the time that is left: the rest is for validation, and for heads on the training photos alone
 SLOWER = 2.5  # times that Keras takes for a forward pass
 LEAST, FEWEST = 6, 20  # epochs, and validation photos, from which fine-tuning is tried
 NETWORKS, MEMBERS = 2, 3  # that are fine-tuned; that a mean of predictions has, at the most
@@ -60,7 +61,7 @@ def _fine_tune(search: Search, network: Network, best: Tried) -> list[Tried]:
         name = f"{network.title}, fine-tuned" + (f" from {stage}" if stage else "")
         config = _config(search, network, stage)
         fixed, epoch = _estimate(search, network, stage)
-        left = search.seconds_left([*best.passes, _by_keras(network)])
+        left = TRAINED * search.seconds_left([*best.passes, _by_keras(network)])
         least = min(LEAST, config.full.epochs)
         epochs = min(config.full.epochs, int((left - fixed) / epoch))
         if epochs >= least:
