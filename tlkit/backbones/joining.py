@@ -53,7 +53,7 @@ def joined(heads: Sequence[JoinedHead], names: Sequence[str] = ()) -> keras.Mode
     >>> from tlkit.backbones import build
     >>> one, two = (build("MobileNet", (64, 64, 3), weights="none", alpha=alpha) for alpha in (0.25, 0.5))
     >>> model = joined([JoinedHead([one, two], np.zeros((768, 4)), np.arange(4), mirrored=True)])
-    >>> model.predict_on_batch(np.zeros((1, 64, 64, 3))).argmax(), model.get_layer("head").kernel.shape
+    >>> model.predict_on_batch(np.zeros((1, 64, 64, 3))).argmax(), tuple(model.get_layer("head").kernel.shape)
     (np.int64(3), (768, 4))
     """
     if not heads:
