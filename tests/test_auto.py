@@ -131,7 +131,8 @@ def test_an_interrupted_fine_tuning_continues(folder: Path, undrawn: None, capsy
     assert search(photos) == 0
     said = capsys.readouterr().out
     table = [line.split()[1] for line in said.splitlines() if line.startswith("full ")]
-    assert table[0] == "5/10"  # of the ten, four are done
+    assert table[0] == "2/7"  # the trial of three epochs is over, and one more is done
+    assert not [line for line in said.splitlines() if line.startswith("trial")]
     assert not folder_of_checkpoints.exists()
 
 

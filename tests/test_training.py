@@ -304,7 +304,6 @@ def test_without_patience_the_last_epoch_is_kept_unless_it_is_clearly_worse(
     whole = fit(model, photos, settings, before=before())
     kept = rate == 0.02
     assert whole.best is whole.epochs[-1 if kept else 0]
-    assert len(whole.epochs) == 1 + (4 if kept else 1)  # stopped after a third of the epochs
     assert [entry["epoch"] for entry in whole.epochs if entry.get("kept")] == [5 if kept else 1]
     same = [np.array_equal(a, b) for a, b in zip(begun, model.get_weights(), strict=True)]
     assert all(same) != kept

@@ -92,8 +92,8 @@ class Record(keras.callbacks.Callback):
 class BestEpoch(keras.callbacks.Callback):
     """Stops when the validation loss no longer falls, and keeps the best weights; `fit` restores them.
 
-    Without a patience it keeps the weights of the last epoch, unless those that the phase began with are clearly
-    better. If they are after a third of the epochs, it stops.
+    Without a patience it never stops, and keeps the weights of the last epoch, unless those that the phase began with
+    are clearly better. Until then, and where the phase does not reach its last epoch, the latter are kept.
 
     Keras' EarlyStopping cannot start from the loss of an earlier phase: it would keep this phase's best epoch even
     if it is worse than the weights that the phase began with.
@@ -109,7 +109,6 @@ class BestEpoch(keras.callbacks.Callback):
         self.weights: list[np.ndarray] = model.get_weights()
         self.best_loss = min((epoch["val_loss"] for epoch in history.epochs), default=math.inf)
         self.lowest = self.patience is not None or until < self.last or self.before is None
-        self.trial = first + phase.epochs // 3 if not self.lowest else 0  # 0: there is no such epoch
         self.waited, self.ended = 0, False
         if self.patience is None and self.before:
             self._keep(self.before)
@@ -122,8 +121,8 @@ class BestEpoch(keras.callbacks.Callback):
             return
         lower, cut_short = loss < self.best_loss, bool(self.model.stop_training)  # by another callback: the last epoch
         self.best_loss, self.waited = min(loss, self.best_loss), 0 if lower else self.waited + 1
-        if self.patience is None and (cut_short or epoch + 1 in (self.trial, self.last)):
-            self._judge(cut_short or epoch + 1 == self.last)
+        if self.patience is None and (cut_short or epoch + 1 == self.last):
+            self._judge()
         elif lower and self.lowest:
             self.weights = self.model.get_weights()
             if self.patience is None:
@@ -132,19 +131,17 @@ class BestEpoch(keras.callbacks.Callback):
             self.ended = self.waited >= self.patience
             self.model.stop_training = self.ended or cut_short
 
-    def _judge(self, last: bool) -> None:
-        """Keep the last epoch, unless it is clearly worse than what is kept so far; stop if an earlier one is."""
+    def _judge(self) -> None:
+        """Keep the last epoch, unless it is clearly worse than what is kept so far."""
         after, weights = self.model.predict(self.val.examples, verbose=0), self.model.get_weights()
         if self.before:
             self.model.set_weights(self.weights)
             before = self.model.predict(self.val.examples, verbose=0)
             self.model.set_weights(weights)
             if verdicts.compare(before, after, self.val.labels).clearly_worse:
-                self.model.stop_training = self.ended = True
                 return
-        if last:
-            self.weights = weights
-            self._keep(self.history.epochs[-1])
+        self.weights = weights
+        self._keep(self.history.epochs[-1])
 
     def _keep(self, kept: dict[str, Any]) -> None:
         for entry in self.history.epochs:

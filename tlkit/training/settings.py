@@ -15,9 +15,8 @@ class Settings(NamedTuple):
 
     Args:
         patience: Stop after this many epochs without a lower validation loss, and keep the epoch with the lowest. None
-            keeps the last epoch unless it is clearly worse than what the phase began with (`verdicts.Verdict`), and
-            stops after a third of the epochs if it is: to choose among all epochs, a few dozen validation examples are
-            too noisy.
+            never stops, and keeps the last epoch unless it is clearly worse than what the phase began with
+            (`verdicts.Verdict`): to choose among epochs, a few dozen validation examples are too noisy.
         class_weights: Weight of each class in the loss; see `losses.balanced`.
         balanced: Sample all classes equally often; see `data.batches`.
         remat: Recompute activations in the backward pass instead of keeping them, in `fit_full`.
