@@ -22,6 +22,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
+    Command("auto", "train", "Find the best classifier in the minutes you have.", "trains"),
     Command("finetune", "train", "Fine-tune a pretrained network on your photos.", "trains"),
     Command("feature_extraction", "train", "Put a new head on a frozen network, within seconds.", "predicts"),
     Command("train", "train", "Train a network from random weights.", "trains"),

@@ -33,6 +33,7 @@ class Fit(NamedTuple):
         under: Lines of the summary that stand directly under the score.
         lines: Other lines of the summary.
         chosen_by_val: Whether the validation examples chose the weights, so that their score is no test score.
+        note: Lines of Markdown for the note of the run.
     """
 
     parts: dict[str, float]
@@ -41,6 +42,7 @@ class Fit(NamedTuple):
     under: list[str]
     lines: list[str]
     chosen_by_val: bool
+    note: Sequence[str] = ()
 
     @property
     def seconds(self) -> float:
@@ -232,7 +234,8 @@ def score(
     example = splits.modality.encode(part.read([0])[0], splits.rate)
     with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(example)
-    fit.metrics.update(_speed(model, part))
+    if "predict_per_second" not in fit.metrics:
+        fit.metrics.update(_speed(model, part))
     return log(job, run, model, fit, Scored(scores, table, splits, example))
 
 
