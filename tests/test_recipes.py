@@ -621,7 +621,7 @@ def test_an_unwritable_store(folder: Path, capsys: pytest.CaptureFixture, monkey
         (["nan.keras", "photo.png"], "it has 2 numbers in weights/kernel that are not finite"),
         (["overflow.keras", "photo.png"], "the network's answer is not a number"),
         (["folder", "photo.png"], "'folder' is a folder; give a .keras file"),
-        (["regression.keras", "photo.png"], "predict needs a classifier of photos of one size"),
+        (["regression.keras", "photo.png"], "give a classifier of photos of one size"),
     ],
 )
 def test_predict_refuses(folder: Path, argv: list[str], says: str, capsys: pytest.CaptureFixture):

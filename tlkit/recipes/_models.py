@@ -70,6 +70,30 @@ def load(model: str, path: Path | None = None) -> Saved:
         raise InvalidInput(f"{model!r}: {first_line(error)}") from error
 
 
+def load_classifier(model: str, path: Path | None = None) -> tuple[keras.Model, list[str], Reading]:
+    """Load a classifier of photos, the names of its classes, and how files become the photos that it takes.
+
+    Args:
+        model: A `.keras` file or an MLflow URI.
+        path: Where its file is, if `locate` has said so.
+
+    Raises:
+        InvalidInput: there is no such model, or it is not one that maps photos to classes.
+    """
+    from tlkit.data import modalities
+
+    loaded, names, reading = load(model, path)
+    inputs, outputs = loaded.input_shape, loaded.output_shape
+    others = [row.input for row in modalities.MODALITIES.values() if not row.predicted]
+    photos = len(inputs) == 4 and None not in inputs[1:] and inputs[3] in (1, 3)
+    if loaded.inputs[0].name in others or not photos or len(outputs) != 2:
+        raise InvalidInput(f"{model!r} maps {inputs} to {outputs}; give a classifier of photos of one size")
+    count = max(2, outputs[-1])  # a single output is the probability of the second of two classes
+    if names is not None and len(names) != count:
+        raise InvalidInput(f"{model!r} holds {len(names)} class names for {count} classes")
+    return loaded, names or [f"class {index}" for index in range(count)], reading
+
+
 def _download(uri: str) -> Path:
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException

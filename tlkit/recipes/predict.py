@@ -52,7 +52,7 @@ def run(config: Predict) -> Predicted:
     for note in named.notes:
         say(note, error=True)
     _jobs.start_keras()
-    model, classes, reading = load(config.model, path)
+    model, classes, reading = _models.load_classifier(config.model, path)
     predicted = _predict(config, model, classes, reading, named.photos)
     if predicted.unread and not predicted.answered and not config.output:
         more = f" and {predicted.unread - 1:,} more" if predicted.unread > 1 else ""
@@ -143,30 +143,6 @@ def _output(path: str | None, total: int) -> Iterator[tuple[Callable[[Row], None
             done = f"{progress.done:,} of {total:,} photos were answered"
             say(f"{done}, and none is kept: {shown(path)} is written whole or not at all", error=True)
         raise
-
-
-def load(model: str, path: Path | None = None) -> tuple[keras.Model, list[str], Reading]:
-    """Load a model, the names of its classes, and how files become the photos that it takes.
-
-    Args:
-        model: A `.keras` file or an MLflow URI.
-        path: Where its file is, if `_models.locate` has said so.
-
-    Raises:
-        InvalidInput: there is no such model, or it is not one that maps photos to classes.
-    """
-    from tlkit.data import modalities
-
-    loaded, names, reading = _models.load(model, path)
-    inputs, outputs = loaded.input_shape, loaded.output_shape
-    others = [row.input for row in modalities.MODALITIES.values() if not row.predicted]
-    photos = len(inputs) == 4 and None not in inputs[1:] and inputs[3] in (1, 3)
-    if loaded.inputs[0].name in others or not photos or len(outputs) != 2:
-        raise InvalidInput(f"{model!r} maps {inputs} to {outputs}; predict needs a classifier of photos of one size")
-    count = max(2, outputs[-1])  # a single output is the probability of the second of two classes
-    if names is not None and len(names) != count:
-        raise InvalidInput(f"{model!r} holds {len(names)} class names for {count} classes")
-    return loaded, names or [f"class {index}" for index in range(count)], reading
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import Serve
 from tlkit.display import say
-from tlkit.recipes import _jobs, _listening, _models, _versions, predict
+from tlkit.recipes import _jobs, _listening, _models, _versions
 
 if TYPE_CHECKING:
     from tlkit.serving.web.batching import Batcher, Served
@@ -55,7 +55,7 @@ def load(model: str, version: _versions.Version, path: Path | None = None) -> Se
     """
     from tlkit.serving.web import batching
 
-    loaded, classes, reading = predict.load(version.uri, path or _models.locate(version.uri))
+    loaded, classes, reading = _models.load_classifier(version.uri, path or _models.locate(version.uri))
     name = model if model.startswith(("models:/", "runs:/")) else Path(model).name  # strangers need not know folders
     return batching.prepare(loaded, classes, reading, name, version.number)
 
