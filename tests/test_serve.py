@@ -351,16 +351,19 @@ def test_requests_that_come_together_are_computed_together(served: batching.Serv
 def test_a_full_queue_is_said_with_the_time_to_try_again(served: batching.Served):
     slow = Slow(served)
     with serving(slow.served, waiting=2) as site:
-        threads, results = in_threads(2, lambda: site.ask(PNG))
+        threads, results = in_threads(1, lambda: site.ask(PNG))
+        until(lambda: site.batcher.waiting == 1)
+        assert site.ask(*form(("a", PNG), ("b", PNG)))[0] == 503
+        more, others = in_threads(1, lambda: site.ask(PNG))
         until(lambda: site.batcher.waiting == 2)
         status, answer, headers = site.ask(PNG)
         assert (status, answer) == (503, {"error": "2 photos are waiting for their answers: try again later"})
         assert 1 <= int(headers["Retry-After"]) <= 60
         assert site.metric("tlkit_waiting_photos") == 2
         slow.go.set()
-        for thread in threads:
+        for thread in threads + more:
             thread.join(20)
-        assert [status for status, *_ in results] == [200, 200]
+        assert [status for status, *_ in results + others] == [200, 200]
         assert site.ask(PNG)[0] == 200
 
 
