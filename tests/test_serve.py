@@ -370,6 +370,7 @@ def test_a_full_queue_is_said_with_the_time_to_try_again(served: batching.Served
 def test_an_answer_that_takes_too_long_and_a_body_that_does(served: batching.Served):
     slow = Slow(served)
     with serving(slow.served, seconds=0.3) as site:
+        began = time.monotonic()
         status, answer, headers = site.ask(PNG)
         assert (status, answer["error"]) == (503, "the photos were not answered within 0.3 s: try again later")
         assert headers["Retry-After"]
@@ -380,6 +381,7 @@ def test_an_answer_that_takes_too_long_and_a_body_that_does(served: batching.Ser
             assert client.recv(100).startswith(b"HTTP/1.1 408 ")
             while client.recv(1000):  # until it is closed
                 pass
+        assert time.monotonic() - began < 4
         slow.go.set()
         assert site.batcher.waiting == 0
 
@@ -404,6 +406,8 @@ def test_a_client_that_goes_away_costs_nothing(served: batching.Served):
 
 def test_headers_that_never_end_and_too_many_connections(site: Site, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_listening, "HEAD_SECONDS", 0.3)
+    with site.socket() as client, contextlib.suppress(ConnectionResetError):
+        assert client.recv(100) == b""  # nothing was sent
     with site.socket() as client:
         for letter in b"POST / HTT":
             with contextlib.suppress(OSError):
