@@ -464,16 +464,18 @@ def test_another_model_takes_over_without_a_request_being_lost(served: batching.
 
     slow = Slow(always(0))
     with serving(slow.served) as site:
-        threads, results = in_threads(4, lambda: site.ask(PNG))
-        until(lambda: site.batcher.waiting == 4)
+        threads, results = in_threads(1, lambda: site.ask(PNG))
+        assert slow.begun.wait(20)
+        again, same = in_threads(3, lambda: site.ask(PNG))
+        until(lambda: site.batcher._decoded.qsize() == 3)
         site.batcher.served = always(1)
         more, others = in_threads(4, lambda: site.ask(PNG))
-        until(lambda: site.batcher.waiting == 8)
+        until(lambda: site.batcher._decoded.qsize() == 7)
         slow.go.set()
-        for thread in threads + more:
+        for thread in threads + again + more:
             thread.join(20)
         assert json.loads(site.get("/healthz")[0])["version"] == "1"
-    assert [answer["predictions"][0]["label"] for _, answer, _ in results] == ["ant"] * 4
+    assert [answer["predictions"][0]["label"] for _, answer, _ in results + same] == ["ant"] * 4
     assert [answer["predictions"][0]["label"] for _, answer, _ in others] == ["bee"] * 4
 
 
