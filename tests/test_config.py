@@ -29,6 +29,7 @@ CONFIGS = {
     "pretrain": config.Pretrain,
     "predict": config.Predict,
     "describe": config.Describe,
+    "export": config.Export,
     "train": config.Train,
     "train_graph": config.TrainGraph,
     "select": config.Select,

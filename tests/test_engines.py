@@ -282,7 +282,7 @@ def test_telemetry_is_off_unless_the_user_has_turned_it_on(
     monkeypatch.setitem(sys.modules, "openvino", object())  # nothing is to be sent from here
     monkeypatch.setitem(sys.modules, "openvino_telemetry", None)
     del sys.modules["openvino_telemetry"]
-    engines._quiet_openvino()
+    engines.quiet_openvino()
     assert ("openvino_telemetry" in sys.modules) == off
     assert sys.modules.get("openvino_telemetry") is None
 

@@ -28,6 +28,7 @@ COMMANDS = (
     ("compare", "compare", "Compare runs: scores, a paired test, their settings."),
     ("ui", "compare", "Open the runs in MLflow's UI."),
     ("predict", "use", "Print the labels of photos by a trained model."),
+    ("export", "use", "Export a model for another runtime, proven to be equal."),
     ("cache", "maintain", "List, verify or prune the stored activations."),
     ("sync", "maintain", "Send what runs logged while their server was away."),
 )

@@ -189,10 +189,10 @@ def _traced(network: keras.Model, dtype: np.dtype) -> Any:
 
 @functools.cache
 def _core() -> Any:
-    return _quiet_openvino().Core()
+    return quiet_openvino().Core()
 
 
-def _quiet_openvino() -> ModuleType:
+def quiet_openvino() -> ModuleType:
     """Import OpenVINO without its telemetry, which slows conversion down, unless the user has turned it on."""
     consent = Path.home() / "intel" / "openvino_telemetry"
     with contextlib.suppress(OSError):
@@ -208,7 +208,7 @@ def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any
     batch_size = 4  # its activations stay in the CPU's cache; larger batches were slower
 
     if precision != "float32":
-        traced = _traced(_in_float32(network), dtype)
+        traced = _traced(in_float32(network), dtype)
     hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
     compiled = core.compile_model(openvino.convert_model(traced or _traced(network, dtype)), "CPU", hints)
 
@@ -241,7 +241,7 @@ def in_order(function: Callable[[Any], Any], items: Iterable[Any], threads: int,
             yield waiting.popleft().result()
 
 
-def _in_float32(network: keras.Model) -> keras.Model:
+def in_float32(network: keras.Model) -> keras.Model:
     """The same network in float32: OpenVINO cannot read bfloat16, and converts to it by itself."""
 
     def clone(layer: Any) -> Any:
