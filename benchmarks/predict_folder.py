@@ -40,7 +40,7 @@ def answer(way: str, model: str, photos: str, table: str) -> None:
     """Answer all photos, write their labels with probabilities, and print the seconds and the peak of memory."""
     import keras
 
-    from tlkit.recipes import predict
+    from tlkit.recipes import _models, predict
 
     began, cpu = time.perf_counter(), time.process_time()
     if way == "predict":

@@ -8,8 +8,8 @@ from tlkit.config.tools import Cache, Compare, Describe, Export, FindLr, Predict
 from tlkit.config.training import Full, Head, Phase, Precision, Recipe, Steady, Training
 
 __all__ = [
-    "CNN", "SELECT", "Augment", "Backbone", "Builder", "Cache", "Compare", "Data", "Describe", "Export", "FeatureExtraction",
-    "Features", "FindLr", "Finetune", "Full", "Graph", "Head", "Inspect", "Network", "Phase", "Precision", "Predict",
-    "Pretrain", "Preview", "Recipe", "Select", "Steady", "Sync", "Train", "TrainGraph", "Training", "Tune", "Ui",
-    "Views", "flatten",
+    "CNN", "SELECT", "Augment", "Backbone", "Builder", "Cache", "Compare", "Data", "Describe", "Export",
+    "FeatureExtraction", "Features", "FindLr", "Finetune", "Full", "Graph", "Head", "Inspect", "Network", "Phase",
+    "Precision", "Predict", "Pretrain", "Preview", "Recipe", "Select", "Steady", "Sync", "Train", "TrainGraph",
+    "Training", "Tune", "Ui", "Views", "flatten",
 ]  # fmt: skip

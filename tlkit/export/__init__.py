@@ -11,6 +11,7 @@ from tlkit.export.quantization import quantize, tempered
 from tlkit.export.speed import milliseconds
 
 __all__ = [
-    "FORMATS", "Examples", "Exported", "Origin", "Parity", "Unequal", "card", "check", "check_backend", "check_parity", "compare", "dumped",
-    "milliseconds", "quantize", "random_examples", "run", "size", "table", "tempered", "write", "write_script",
+    "FORMATS", "Examples", "Exported", "Origin", "Parity", "Unequal", "card", "check", "check_backend",
+    "check_parity", "compare", "dumped", "milliseconds", "quantize", "random_examples", "run", "size", "table",
+    "tempered", "write", "write_script",
 ]  # fmt: skip

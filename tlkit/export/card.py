@@ -22,7 +22,7 @@ MARKER = "# An export has this file as its predict.py"
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where an exported model comes from; what is not known is empty.
+    """Where an exported model comes from, in Markdown; what is not known is empty.
 
     Args:
         model: The user's name for it: an MLflow URI or a file.
@@ -122,13 +122,13 @@ def card(exported: Exported, origin: Origin, labels: Mapping[str, Any], compared
     if not photos:
         shape = ", ".join(map(str, labels["shape"]))
         use = [f"`{labels['model']}` takes float32 of the shape (examples, {shape}) and returns probabilities."]
-    scores = [f"- {markdown(line)}" for line in origin.scores] or [
+    scores = [f"- {line}" for line in origin.scores] or [
         "Not known here: the model was not exported by the URI of an MLflow run that has scored it."
     ]
-    data = [f"- {markdown(line)}" for line in origin.data] or ["Not known here, for the same reason."]
+    data = [f"- {line}" for line in origin.data] or ["Not known here, for the same reason."]
     return "\n".join(
         [
-            f"# {markdown(origin.what or 'A classifier')}, for {kind}",
+            f"# {origin.what or 'A classifier'}, for {kind}",
             "",
             f"Model {code(origin.model)}, SHA-256 of its file {code(origin.digest)}. Made by tlkit "
             f"{metadata.version('tlkit')}:",
@@ -164,7 +164,7 @@ def card(exported: Exported, origin: Origin, labels: Mapping[str, Any], compared
             "",
             "## Licence of the weights",
             "",
-            markdown(origin.weights or "Not known to tlkit: look at where the weights came from."),
+            origin.weights or "Not known to tlkit: look at where the weights came from.",
             "",
         ]
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlkit.config import Export
-from tlkit.display import called, quoted, shown
+from tlkit.display import called, code, markdown, quoted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -74,15 +74,15 @@ def describe(config: Export, path: Path, run: Run | None) -> Origin:
     params, metrics, recipe = run.data.params, run.data.metrics, run.data.tags.get("recipe", "a run")
     network = params.get("backbone.name") or params.get("builder.name") or "A network"
     data = [
-        f"{_context(given)}: {given.dataset.name}, digest {given.dataset.digest}"
+        f"{_context(given)}: {markdown(given.dataset.name)}, digest {code(given.dataset.digest)}"
         for given in (run.inputs.dataset_inputs if run.inputs else [])
     ]
     if digest := run.data.tags.get("dataset_digest"):
-        data.append(f"the whole manifest of the photos, SHA-256 {digest}")
-    name = shown(run.info.run_name or run.info.run_id)
+        data.append(f"the whole manifest of the photos, SHA-256 {code(digest)}")
+    name = f"{markdown(run.info.run_name or run.info.run_id)} ({code(run.info.run_id)})"
     return dataclasses.replace(
         origin,
-        what=f"{network}, trained by {recipe} in run {name} ({run.info.run_id})",
+        what=f"{markdown(network)}, trained by {code(recipe)} in run {name}",
         data=data,
         scores=_scores(metrics),
         weights=licence(params),
@@ -102,7 +102,7 @@ def licence(params: Mapping[str, str]) -> str:
         return "Training began with random weights: they are yours."
     of = next((text for start, text in LICENCES.items() if re.match(start, name)), "")
     if weights not in ("pretrained", "imagenet") or not of:
-        return f"Training of {name} began with weights {shown(weights)}, whose licence tlkit does not know."
+        return f"Training of {markdown(name)} began with weights {code(weights)}, whose licence tlkit does not know."
     return f"Training began with the published weights of {name}, {of}."
 
 
@@ -128,6 +128,8 @@ def _scores(metrics: Mapping[str, float]) -> list[str]:
             if value is not None:
                 interval = "" if low is None else f" (95 % interval {low:.3f} to {metrics[f'{split}_{name}_high']:.3f})"
                 lines.append(f"{split} {text} {value:.4f}{interval}")
+        if lines and split == "validation":
+            lines.append("there was no test split: these examples may also have chosen the weights")
         if lines:
             break
     return lines
