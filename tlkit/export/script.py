@@ -4,6 +4,7 @@ It needs the packages that README.md names. It ends with status 3 where a photo 
 """
 
 # An export has this file as its predict.py, with `load` of its own format. So nothing of tlkit is imported here.
+import io
 import json
 import math
 import sys
@@ -70,7 +71,9 @@ def resized(photo: Image.Image, width: int, height: int, resize: str) -> Image.I
 
 def read(path: str, rules: dict[str, Any]) -> np.ndarray:
     """Read a photo as it was read in training: float32, from 0 to 255, shape (height, width, channels)."""
-    image = Image.open(path, formats=FORMATS)
+    if rules["kind"] != "photos":  # an array of the network's shape
+        return np.load(path, allow_pickle=False).astype(np.float32).reshape(rules["shape"])
+    image = Image.open(io.BytesIO(Path(path).read_bytes()), formats=FORMATS)
     width, height, resize, white = rules["width"], rules["height"], rules["resize"], rules["white"]
     least = math.ceil(2 * max(width, height) / (0.875 if resize == "crop" else 1))
     image.draft(None, (least, least))  # type: ignore[arg-type]  # large JPEGs are decoded at a fraction of their size
