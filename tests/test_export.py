@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -20,7 +19,6 @@ from PIL import Image
 
 from tlkit import atomic, cli, config, export, labels
 from tlkit.data.images import decode
-from tlkit.data.modalities import Reading
 from tlkit.data.resizing import RESIZES
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.export import formats, parity, script, speed
@@ -124,3 +122,183 @@ def test_damaged_exif_turns_nothing(tmp_path: Path):
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(buffer, "JPEG", exif=b"Exif\0\0II*\0\xff")
     photo.write_bytes(buffer.getvalue())
     assert np.array_equal(decode(photo, (8, 8)), script.read(str(photo), rules(8, 3, "squash")))
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3, activation="relu")]
+    layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
+    return keras.Sequential([keras.Input((16, 16, 3), name="pixels"), *layers])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: keras.Model) -> Path:
+    """A working folder with a model that resizes by `center`, and two folders of photos; nothing is timed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export, "milliseconds", lambda *_: 1.5)
+    model.save("model.keras")
+    labels.write("model.keras", CLASSES, {"resize": "center"})
+    write_photos(tmp_path / "photos", {"green": 8, "red": 8}, side=20)
+    return tmp_path
+
+
+def call(*words: str) -> int:
+    return cli.call(config.Export, recipe.run, ["model.keras", *words], ("model",))
+
+
+def answers(folder: str, *photos: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, f"{folder}/predict.py", *photos]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", [installed(name) for name in export.FORMATS])
+def test_every_format_answers_as_its_model(here: Path, name: str, capsys: pytest.CaptureFixture):
+    assert call("--output", "out/deep", "--format", name, "--data.path", "photos") == 0
+    row = json.loads(Path("out/deep/parity.json").read_text(encoding="utf-8"))
+    assert row["largest"] < 1e-5
+    assert (row["examples"], row["agreement"], row["paired"]["p_value"]) == (16, 1, 1)
+    assert row["before"] == row["after"]
+    assert row["bytes"] == export.size(Path("out/deep") / export.FORMATS[name].file) > 500
+    assert row["compared_on"] == "16 photos of photos"
+    rules = json.loads(Path("out/deep/labels.json").read_text(encoding="utf-8"))
+    assert (rules["classes"], rules["resize"], rules["height"], rules["range"]) == (CLASSES, "center", 16, [0, 255])
+    card = Path("out/deep/README.md").read_text(encoding="utf-8")
+    assert "export model.keras --format" in card
+    assert f"| {name} | " in card
+    assert "McNemar's exact test: 0 that only" in card
+    source = Path("out/deep/predict.py").read_text(encoding="utf-8")
+    assert "tlkit" not in source
+    assert "NotImplemented" not in source
+    compile(source, "predict.py", "exec")
+    assert "python out/deep/predict.py PHOTO.jpg" in capsys.readouterr().out
+    assert os.listdir("out") == ["deep"]
+
+
+def test_the_script_prints_what_predict_prints(here: Path, capsys: pytest.CaptureFixture):
+    assert call("--output", "out", "--format", "openvino", "--threshold", "0.52") == 0
+    photos = [str(photo) for photo in odd_photos(here / "odd")]
+    Path("photos/bad\x1b.png").write_bytes(b"no photo")
+    ended = answers("out", *photos, "photos/bad\x1b.png", "gone.png")
+    capsys.readouterr()
+    words = ["model.keras", *photos, "--threshold", "0.52"]
+    assert cli.call(config.Predict, predict.run, words, ("model", "photos")) == 0
+    printed = capsys.readouterr().out
+    assert "unsure" in printed
+    assert numbers(printed) == numbers(ended.stdout)
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("photos that could not be read (2):\nphotos/bad\\x1b.png: cannot identify image")
+    assert answers("out").returncode == 1
+
+
+def numbers(text: str) -> list[Any]:
+    """Words, and numbers rounded so that the fourth digit may differ by one."""
+    words = [word for line in text.splitlines() for word in line.split()]
+    return [pytest.approx(float(word), abs=1.1e-4) if word.startswith("0.") else word for word in words]
+
+
+def test_without_photos_random_numbers_are_compared(here: Path, capsys: pytest.CaptureFixture):
+    assert call("--output", "out", "--format", "openvino") == 0
+    assert "random numbers take their place; --data.path gives some" in capsys.readouterr().err
+    assert json.loads(Path("out/parity.json").read_text(encoding="utf-8"))["before"] is None
+    assert "on random numbers alone" in Path("out/README.md").read_text(encoding="utf-8")
+
+
+def test_photos_without_labels_are_compared(here: Path):
+    assert call("--output", "out", "--format", "openvino", "--data.path", "photos/red") == 0
+    row = json.loads(Path("out/parity.json").read_text(encoding="utf-8"))
+    assert (row["examples"], row["after"], row["compared_on"]) == (8, None, "8 photos of photos/red without labels")
+
+
+def test_an_export_that_differs_is_not_written(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    run = export.run
+    monkeypatch.setattr(export, "run", lambda *given: run(*given) + np.float32(2e-4))
+    assert call("--output", "out", "--format", "openvino") == 1
+    assert "openvino: probabilities differ by up to 0.0002, more than 0.0001: nothing is" in capsys.readouterr().err
+    assert sorted(os.listdir()) == ["model.keras", "photos"]
+    assert call("--output", "out", "--format", "openvino", "--accept") == 0
+    monkeypatch.setattr(export, "run", lambda *given: run(*given) * np.float32("nan"))
+    assert call("--output", "other", "--format", "openvino") == 1
+    assert not Path("other").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), RuntimeError("x")])
+def test_a_folder_is_whole_or_not_there(tmp_path: Path, error: BaseException):
+    def fail():
+        with atomic.writing_folder(tmp_path / "out") as folder:
+            (folder / "a").write_bytes(b"a")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out").mkdir()
+    with atomic.writing_folder(tmp_path / "out") as folder:
+        (folder / "a").write_bytes(b"a")
+    with pytest.raises(OSError, match="not empty"), atomic.writing_folder(tmp_path / "out") as folder:
+        (folder / "b").write_bytes(b"b")
+    assert [each.name for each in tmp_path.rglob("*")] == ["out", "a"]
+
+
+def test_what_is_refused_before_any_work(
+    here: Path, model: keras.Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    Path("full").mkdir()
+    Path("full/mine.txt").write_text("mine", encoding="utf-8")
+    keras.Model(model.inputs, model.layers[-2].output).save("features.keras")
+    keras.Model(model.inputs, model.layers[1].output).save("maps.keras")
+    refused = [
+        (["model.keras"], "output is missing: give --output"),
+        (["gone.keras", "--output", "out"], "there is no model 'gone.keras'"),
+        (["model.keras", "--output", "full"], "which is not empty, and nothing is overwritten"),
+        (["model.keras", "--output", "full/mine.txt"], "which is a file: give a new folder"),
+        (["model.keras", "--output", "out", "--format", "coreml"], "format: expected one of onnx, openvino"),
+        (["maps.keras", "--output", "out", "--format", "openvino"], "export needs a classifier of photos"),
+        (["model.keras", "--output", "out", "--format", "saved_model", "--int8"], "which has no int8 here"),
+        (["model.keras", "--output", "out", "--format", "openvino", "--data.path", "nowhere"], "nowhere"),
+    ]
+    for words, says in refused:
+        assert cli.call(config.Export, recipe.run, words, ("model",)) == 2
+        message = capsys.readouterr().err
+        assert says in message
+        assert len(message.strip().splitlines()) == 1
+    assert not Path("out").exists()
+    find = importlib.util.find_spec
+    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if "onnx" in name else find(name))
+    with pytest.raises(InvalidInput, match=r"needs onnx, tf2onnx, onnxruntime: pip install 'tlkit\[onnx\]'"):
+        export.check("onnx")
+
+
+def test_speed_is_measured_in_another_process(here: Path, model: keras.Model):
+    path = export.write("openvino", model, here)
+    assert 0 < speed.milliseconds("openvino", path, (16, 16, 3), 1) < 1000
+    with pytest.raises(OSError, match="the speed of openvino cannot be measured"):
+        speed.milliseconds("openvino", here / "gone.xml", (16, 16, 3), 1)
+
+
+def test_labels_are_strict_json():
+    assert export.dumped({"a": float("nan"), "b": {"c": float("inf")}, "é": 1.5}) == (
+        '{\n "a": null,\n "b": {\n  "c": null\n },\n "é": 1.5\n}\n'
+    )
+
+
+def test_parity_of_several_labels_and_of_one_unit():
+    first, second = np.array([[0.9, 0.6], [0.2, 0.3]]), np.array([[0.9, 0.4], [0.2, 0.3]])
+    found = parity.compare(first, second, True, export.Examples(first, np.array([[1, 1], [0, 0]]), "two"))
+    assert (found.agreement, found.before, found.after) == (0.5, 1, 0.5)
+    found = parity.compare(first[:, 1:], second[:, 1:], False, export.Examples(first, np.array([1, 0]), "two"))
+    assert (found.agreement, found.before, found.after) == (0.5, 1, 0.5)
+    with pytest.raises(Unavailable, match="of shape"):
+        parity.compare(first, second[:1], True, export.Examples(first, None, "two"))
+
+
+def test_the_script_answers_for_two_classes_by_one_unit_and_for_several_labels():
+    known = {"classes": ["cat", "dog\n"], "threshold": None, "temperature": 1.0}
+    assert script.answer(np.array([0.25]), known | {"several_labels": False}) == "cat 0.7500  dog\\n 0.2500"
+    assert script.answer(np.array([0.75, 0.6]), known | {"several_labels": True}, 1) == "cat* 0.7500  dog\\n* 0.6000"
+    warmer = known | {"several_labels": False, "temperature": 2.0}
+    assert script.answer(np.array([0.9, 0.1]), warmer) == "cat 0.7500  dog\\n 0.2500"
+    with pytest.raises(ValueError, match="not a number"):
+        script.answer(np.array([np.nan, 0.1]), warmer)

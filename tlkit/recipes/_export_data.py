@@ -162,7 +162,8 @@ def _calibration(config: Export, splits: data.Splits, classifier: Classifier) ->
 
 def _has_folders(path: str) -> bool:
     try:
-        return any(entry.is_dir() for entry in os.scandir(path)) or not os.path.isdir(path)
+        with os.scandir(path) as entries:
+            return any([entry.is_dir() for entry in entries])
     except OSError:
         return True  # the source says what is wrong
 
