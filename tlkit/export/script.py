@@ -76,8 +76,8 @@ def read(path: str, rules: dict[str, Any]) -> np.ndarray:
     image = Image.open(io.BytesIO(Path(path).read_bytes()), formats=FORMATS)
     width, height, resize, white = rules["width"], rules["height"], rules["resize"], rules["white"]
     least = math.ceil(2 * max(width, height) / (0.875 if resize == "crop" else 1))
-    image.draft(None, (least, least))  # type: ignore[arg-type]  # large JPEGs are decoded at a fraction of their size
-    if white is not None and len(image.getbands()) > 1 and any(";16" in str(tile) for tile in image.tile):  # type: ignore[attr-defined]
+    image.draft(None, (least, least))  # large JPEGs are decoded at a fraction of their size
+    if white is not None and len(image.getbands()) > 1 and any(";16" in str(tile) for tile in image.tile):
         raise ValueError("16 bits per color are not read here: convert it to 8 bits")
     gray = image.mode == "F" or image.mode.startswith("I")
     inverted = image.format == "TIFF" and gray and image.tag_v2.get(262) == 0  # type: ignore[attr-defined]

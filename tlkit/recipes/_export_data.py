@@ -163,9 +163,10 @@ def _calibration(config: Export, splits: data.Splits, classifier: Classifier) ->
 def _has_folders(path: str) -> bool:
     try:
         with os.scandir(path) as entries:
-            return any([entry.is_dir() for entry in entries])
+            folders = [entry for entry in entries if entry.is_dir()]
     except OSError:
         return True  # the source says what is wrong
+    return bool(folders)
 
 
 def _unlabeled(path: str, classifier: Classifier) -> np.ndarray:

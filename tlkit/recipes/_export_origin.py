@@ -7,15 +7,17 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tlkit.config import Export
 from tlkit.display import called, code, markdown, quoted
+from tlkit.recipes._models import Classifier
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow.entities import Run
 
-    from tlkit.export import Origin
+    from tlkit.export import Examples, Origin
 
 LICENCES = {
     "LetterNet": "Apache-2.0, tlkit's own",
@@ -31,6 +33,24 @@ LICENCES = {
 METRICS = {"accuracy": "accuracy", "map": "mAP", "balanced_accuracy": "balanced accuracy", "f1": "F1", "loss": "loss"}
 
 
+class Sources(NamedTuple):
+    """What an export is made from.
+
+    Args:
+        classifier: The model, in float32.
+        origin: Where it comes from.
+        examples: What it and its exports are compared on.
+        answers: Its probabilities for these.
+        calibration: Examples by which int8 is calibrated; None for float32.
+    """
+
+    classifier: Classifier
+    origin: Origin
+    examples: Examples
+    answers: np.ndarray
+    calibration: Examples | None
+
+
 def run_of(model: str) -> Run | None:
     """Find the MLflow run that a model's URI stands for; None where there is none."""
     if not model.startswith(("models:/", "runs:/")):
@@ -42,6 +62,7 @@ def run_of(model: str) -> Run | None:
 
     client, (scheme, _, name) = mlflow.MlflowClient(), model.partition(":/")
     try:
+        run_id: str | None
         if scheme == "runs":
             run_id = name.split("/")[0]
         elif re.fullmatch(r"m-[0-9a-f]+", name):
@@ -77,8 +98,8 @@ def describe(config: Export, path: Path, run: Run | None) -> Origin:
         f"{_context(given)}: {markdown(given.dataset.name)}, digest {code(given.dataset.digest)}"
         for given in (run.inputs.dataset_inputs if run.inputs else [])
     ]
-    if digest := run.data.tags.get("dataset_digest"):
-        data.append(f"the whole manifest of the photos, SHA-256 {code(digest)}")
+    if whole := run.data.tags.get("dataset_digest"):
+        data.append(f"all of them together: manifest with SHA-256 {code(whole)}")
     name = f"{markdown(run.info.run_name or run.info.run_id)} ({code(run.info.run_id)})"
     return dataclasses.replace(
         origin,

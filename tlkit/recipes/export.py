@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tlkit import atomic, cli
 from tlkit.config import Export
@@ -17,33 +17,16 @@ from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
 from tlkit.recipes import _export_data, _export_origin, _jobs, _links, _models, _predicted
+from tlkit.recipes._export_origin import Sources
 from tlkit.recipes._models import Classifier
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from tlkit.export import Examples, Exported, Origin
+    from tlkit.export import Exported
 
 LABELS, PARITY, CARD = "labels.json", "parity.json", "README.md"
-
-
-class Sources(NamedTuple):
-    """What an export is made from.
-
-    Args:
-        classifier: The model, in float32.
-        origin: Where it comes from.
-        examples: What it and its exports are compared on.
-        answers: Its probabilities for these.
-        calibration: Examples by which int8 is calibrated; None for float32.
-    """
-
-    classifier: Classifier
-    origin: Origin
-    examples: Examples
-    answers: np.ndarray
-    calibration: Examples | None
 
 
 def run(config: Export) -> list[Exported]:
@@ -155,7 +138,11 @@ def _export(config: Export, name: str, sources: Sources, folder: Path) -> Export
     path = export.write(name, classifier.model, folder)
     labels = _labels(config, name, classifier)
     if sources.calibration is not None:
-        labels["temperature"] = export.quantize(name, path, sources.calibration, classifier.several)
+        values = sources.calibration.values
+        export.quantize(name, classifier.model, path, values)
+        if not classifier.several and sources.answers.shape[1] > 1:
+            known = _answers(classifier.model, values)
+            labels["temperature"] = export.temperature(name, path, values, known)
     answers = export.tempered(export.run(name, path, examples.values), labels["temperature"])
     parity = export.compare(sources.answers, answers, classifier.several, examples)
     export.check_parity(name, parity, config.int8, config.accept)
