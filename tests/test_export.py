@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from conftest import write_photos
+from conftest import write_arrays, write_photos
 from PIL import Image
 
 from tlkit import atomic, cli, config, export, labels
@@ -208,6 +208,26 @@ def test_photos_without_labels_are_compared(here: Path):
     assert call("--output", "out", "--format", "openvino", "--data.path", "photos/red") == 0
     row = json.loads(Path("out/parity.json").read_text(encoding="utf-8"))
     assert (row["examples"], row["after"], row["compared_on"]) == (8, None, "8 photos of photos/red without labels")
+
+
+def test_volumes_are_exported_too(here: Path):
+    layers = [keras.layers.Conv3D(2, 3), keras.layers.Flatten(), keras.layers.Dense(2, activation="softmax")]
+    keras.Sequential([keras.Input((8, 8, 8, 1), name="values"), *layers]).save("volumes.keras")
+    write_arrays(here / "volumes.npz", (8, 8, 8, 1))
+    labels.write("volumes.keras", ["0", "1"])
+    words = ["volumes.keras", "--format", "openvino", "--output", "out", "--data.path", "volumes.npz"]
+    assert cli.call(config.Export, recipe.run, words, ("model",)) == 0
+    row = json.loads(Path("out/parity.json").read_text(encoding="utf-8"))
+    assert (row["examples"], row["agreement"], row["compared_on"]) == (60, 1, "60 arrays of volumes.npz")
+    np.save("one.npy", np.zeros((8, 8, 8, 1), np.uint8))
+    np.save("other.npy", np.zeros((8, 8, 9, 1), np.uint8))
+    ended = answers("out", "one.npy", "other.npy")
+    assert ended.returncode == 3
+    assert ended.stdout.startswith("one.npy  0 0.")
+    assert "other.npy: cannot reshape" in ended.stderr
+    card = Path("out/README.md").read_text(encoding="utf-8")
+    assert "takes arrays as numbers, float32, of the shape (examples, 8, 8, 8, 1)" in card
+    assert "photo" not in card
 
 
 def test_an_export_that_differs_is_not_written(

@@ -100,28 +100,23 @@ def card(exported: Exported, origin: Origin, labels: Mapping[str, Any], compared
         origin: Where it comes from.
         labels: What labels.json holds.
         compared_on: What the model and the export were compared on, in words.
-        photos: Whether the model takes photos, so that there is a predict.py.
+        photos: Whether the model takes photos.
     """
     row, classes = FORMATS[exported.format], labels["classes"]
     names = ", ".join(markdown(cut(name)) for name in classes[:SHOWN]) + (", …" if len(classes) > SHOWN else "")
     packages = " ".join(f"{package}=={_version(package)}" for package in (*row.packages, "numpy", "pillow"))
     kind = f"{exported.format}{', in int8' * exported.int8}"
-    use = [
-        "## To use it",
-        "",
-        "```console",
-        f"$ pip install {packages}",
-        "$ python predict.py PHOTO.jpg ...",
-        "```",
-        "",
-        f"`{labels['model']}` takes pixels from 0 to 255, float32, of the shape (examples, {labels['height']}, "
-        f"{labels['width']}, {labels['channels']}){', one example at a time' * (row.batch == 1)}, and returns "
-        "probabilities: the preprocessing is inside. How a photo becomes these pixels says `read` in predict.py; "
-        f"photos are brought to the size by {code(labels['resize'])}.",
-    ]
-    if not photos:
-        shape = ", ".join(map(str, labels["shape"]))
-        use = [f"`{labels['model']}` takes float32 of the shape (examples, {shape}) and returns probabilities."]
+    shape, one = ", ".join(map(str, labels["shape"])), ", one example at a time" * (row.batch == 1)
+    what, example = ("pixels from 0 to 255", "PHOTO.jpg") if photos else (f"{labels['kind']} as numbers", "EXAMPLE.npy")
+    takes = (
+        f"`{labels['model']}` takes {what}, float32, of the shape (examples, {shape}){one}, and returns probabilities."
+    )
+    if photos:
+        takes += (
+            " The preprocessing is inside. `read` in predict.py shows how a photo becomes these pixels: "
+            f"it is brought to the size by {code(labels['resize'])}."
+        )
+    use = ["```console", f"$ pip install {packages}", f"$ python predict.py {example} ...", "```", "", takes]
     scores = [f"- {line}" for line in origin.scores] or [
         "Not known here: the model was not exported by the URI of an MLflow run that has scored it."
     ]
@@ -138,6 +133,8 @@ def card(exported: Exported, origin: Origin, labels: Mapping[str, Any], compared
             "```",
             "",
             f"{len(classes)} classes: {names}.",
+            "",
+            "## To use it",
             "",
             *use,
             "",
@@ -204,9 +201,9 @@ def _paired(found: Parity) -> str:
 
 def _limits(exported: Exported, labels: Mapping[str, Any], compared_on: str) -> list[str]:
     lines = [
-        "It gives each photo one of these classes" + (", or several" if labels["several_labels"] else "")
-        + ", also a photo of something else.",
-        "Its scores hold for photos like those that it was tested on.",
+        f"It knows these classes alone, and gives {'any of them' if labels['several_labels'] else 'one of them'} also to "
+        "what is something else.",
+        "Its scores hold for examples like those that it was tested on.",
     ]  # fmt: skip
     if exported.int8:
         lines.append("In int8, probabilities differ from the model's even where labels do not.")
@@ -216,7 +213,7 @@ def _limits(exported: Exported, labels: Mapping[str, Any], compared_on: str) -> 
                 ", fitted after quantization; the file itself does not."
             )
     if "random" in compared_on:
-        lines.append("It was compared with its model on random numbers alone, and not on photos.")
+        lines.append("It was compared with its model on random numbers alone.")
     return lines
 
 

@@ -1,0 +1,100 @@
+"""How equal, large and fast the exports of several networks are: a table in Markdown.
+
+python benchmarks/export.py --data flowers                    # photos to compare on; random numbers without
+python benchmarks/export.py --networks resnet18 vit_ti_16 --formats onnx openvino
+
+Each network is built in a process of its own: a backbone with a head of five classes and the published weights where
+Keras' cache has them, else with random weights. `difference` is the largest of a probability on 64 photos; times are
+medians for one example, with one thread and with all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+NETWORKS = (
+    "MobileNet 0.25", "MobileNet 0.75", "MobileNetV2 0.35", "EfficientNetV2B0", "ResNet50V2", "ConvNeXtTiny",
+    "resnet18", "vit_ti_16", "resnet18 1-D", "resnet18 3-D",
+)  # fmt: skip
+SHAPES = {"resnet18 1-D": (8000, 1), "resnet18 3-D": (28, 28, 28, 1)}
+EXAMPLES, CLASSES = 64, 5
+
+
+def build(name: str):
+    """Build a network, and say which weights it has."""
+    from tlkit import backbones, builders
+    from tlkit.errors import InvalidInput, Unavailable
+
+    family, _, alpha = name.partition(" ")
+    if family in ("resnet18", "vit_ti_16"):
+        return builders.build(family, SHAPES.get(name, (224, 224, 3)), CLASSES), "random"
+    width = float(alpha) if alpha else None
+    try:
+        backbone, weights = backbones.build(family, (224, 224, 3), "pretrained", width), "published"
+    except (InvalidInput, Unavailable):
+        backbone, weights = backbones.build(family, (224, 224, 3), "none", width), "random"
+    return backbones.classifier(backbone, CLASSES), weights
+
+
+def photos(folder: str | None, shape: tuple[int, ...]) -> np.ndarray:
+    """Read photos, or make random numbers."""
+    from tlkit import data, export
+
+    if folder is None or len(shape) != 3:
+        return export.random_examples(shape, EXAMPLES, len(shape) == 3)
+    files = sorted(Path(folder).rglob("*.jpg"))
+    chosen = [files[place] for place in np.random.default_rng(0).choice(len(files), EXAMPLES, replace=False)]
+    return np.stack([data.decode(file, shape[:2], shape[2], resize="center") for file in chosen])
+
+
+def measure(name: str, formats: list[str], folder: str | None) -> None:
+    """Print the rows of a network."""
+    from tlkit import export
+    from tlkit.errors import InvalidInput
+
+    model, weights = build(name)
+    values = photos(folder, model.input_shape[1:])
+    ours = np.concatenate([model.predict_on_batch(part.astype(np.float32)) for part in np.split(values, 8)])
+    for form in formats:
+        try:
+            export.check(form)
+            with tempfile.TemporaryDirectory() as place:
+                path = export.write(form, model, Path(place))
+                found = export.compare(ours, export.run(form, path, values), False, export.Examples(values, None, ""))
+                one, every = (export.milliseconds(form, path, values.shape[1:], threads) for threads in (1, 0))
+                cells = [
+                    f"{found.largest:.1e}", f"{found.agreement:.3f}", f"{one:.2f}", f"{every:.2f}",
+                    f"{export.size(path) / 1e6:.1f}",
+                ]  # fmt: skip
+        except InvalidInput as error:
+            cells = [str(error)[:80], "", "", "", ""]
+        print(f"| {name} ({weights}) | {form} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder of photos (.jpg)")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    formats = ["saved_model", "onnx", "openvino", "litert"]
+    parser.add_argument("--formats", nargs="+", default=formats, choices=formats)
+    parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.in_this_process:
+        return measure(given.networks[0], given.formats, given.data)
+    print("| network (weights) | format | difference | equal labels | ms, one thread | all | MB |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for name in given.networks:
+        command = [sys.executable, __file__, "--in-this-process", "--networks", name, "--formats", *given.formats]
+        subprocess.run([*command, *(["--data", given.data] if given.data else [])], env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})  # noqa: E501, S603
+    return None
+
+
+if __name__ == "__main__":
+    main()
