@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ SHAPES = {"resnet18 1-D": (8000, 1), "resnet18 3-D": (28, 28, 28, 1)}
 EXAMPLES, CLASSES = 64, 5
 
 
-def build(name: str):
+def build(name: str) -> tuple[Any, str]:
     """Build a network, and say which weights it has."""
     from tlkit import backbones, builders
     from tlkit.errors import InvalidInput, Unavailable
@@ -79,6 +80,7 @@ def measure(name: str, formats: list[str], folder: str | None) -> None:
 
 
 def main() -> None:
+    """Measure each network in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of photos (.jpg)")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
@@ -87,13 +89,14 @@ def main() -> None:
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.in_this_process:
-        return measure(given.networks[0], given.formats, given.data)
+        measure(given.networks[0], given.formats, given.data)
+        return
     print("| network (weights) | format | difference | equal labels | ms, one thread | all | MB |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for name in given.networks:
         command = [sys.executable, __file__, "--in-this-process", "--networks", name, "--formats", *given.formats]
-        subprocess.run([*command, *(["--data", given.data] if given.data else [])], env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})  # noqa: E501, S603
-    return None
+        command += ["--data", given.data] if given.data else []
+        subprocess.run(command, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})  # noqa: S603
 
 
 if __name__ == "__main__":

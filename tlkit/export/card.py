@@ -201,8 +201,8 @@ def _paired(found: Parity) -> str:
 
 def _limits(exported: Exported, labels: Mapping[str, Any], compared_on: str) -> list[str]:
     lines = [
-        f"It knows these classes alone, and gives {'any of them' if labels['several_labels'] else 'one of them'} also to "
-        "what is something else.",
+        f"It knows these classes alone, and also gives {'any' if labels['several_labels'] else 'one'} of them to what "
+        "is something else.",
         "Its scores hold for examples like those that it was tested on.",
     ]  # fmt: skip
     if exported.int8:

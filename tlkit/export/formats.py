@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, first_line
 from tlkit.export import runtimes
 
 if TYPE_CHECKING:
@@ -119,16 +121,27 @@ def write(name: str, model: keras.Model, folder: Path) -> Path:
     row = FORMATS[name]
     path = folder / row.file
     model(np.zeros((1, *(length or 1 for length in model.input_shape[1:])), np.float32))  # Keras asks for it
+    with one_line(f"format is {name!r}, which cannot hold this network", model, folder), quiet():
+        model.export(str(path), format=row.keras, verbose=False)
+    return path
+
+
+@contextlib.contextmanager
+def one_line(what: str, model: keras.Model, folder: Path) -> Iterator[None]:
+    """Turn any error of a converter into one line: each has its own for an operation that a format does not have.
+
+    Raises:
+        InvalidInput: with the reason.
+        OSError: the disk is full, of which some converters say no more than that a stream failed.
+    """
     try:
-        with quiet():
-            model.export(str(path), format=row.keras, verbose=False)
+        yield
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # each converter has its own: an operation that the format does not have
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0][:200] if lines else type(error).__name__
-        raise InvalidInput(f"format is {name!r}, which cannot hold this network: {reason}") from error
-    return path
+    except Exception as error:
+        if shutil.disk_usage(folder).free < 4 * model.count_params():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise InvalidInput(f"{what}: {first_line(error)[:200]}") from error
 
 
 def run(name: str, path: Path, values: np.ndarray, batch: int = 32) -> np.ndarray:

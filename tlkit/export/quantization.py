@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit.errors import InvalidInput, first_line
-from tlkit.export.formats import FORMATS, quiet, run
+from tlkit.export.formats import FORMATS, one_line, quiet, run
 
 if TYPE_CHECKING:
     import keras
@@ -31,13 +30,8 @@ def quantize(name: str, model: keras.Model, path: Path, values: np.ndarray) -> N
         InvalidInput: the network cannot be quantized; the message says why.
     """
     ways = {"openvino": _openvino, "onnx": _onnx, "litert": _litert}
-    try:
-        with quiet():
-            ways[name](model, path, values.astype(np.float32))
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # each has its own
-        raise InvalidInput(f"{name} in int8 cannot hold this network: {first_line(error)[:200]}") from error
+    with one_line(f"format is {name!r} in int8, which cannot hold this network", model, path.parent), quiet():
+        ways[name](model, path, values.astype(np.float32))
 
 
 def _openvino(model: keras.Model, path: Path, values: np.ndarray) -> None:
