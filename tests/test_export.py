@@ -127,7 +127,11 @@ def test_damaged_exif_turns_nothing(tmp_path: Path):
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
     keras.utils.set_random_seed(0)
-    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3, activation="relu")]
+    layers = [
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.1, 0.2, 0.3]),
+    ]
+    layers += [keras.layers.Conv2D(4, 3, activation="relu")]
     layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
     return keras.Sequential([keras.Input((16, 16, 3), name="pixels"), *layers])
 

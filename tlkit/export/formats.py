@@ -121,9 +121,32 @@ def write(name: str, model: keras.Model, folder: Path) -> Path:
     row = FORMATS[name]
     path = folder / row.file
     model(np.zeros((1, *(length or 1 for length in model.input_shape[1:])), np.float32))  # Keras asks for it
-    with one_line(f"format is {name!r}, which cannot hold this network", model, folder), quiet():
+    with (
+        one_line(f"format is {name!r}, which cannot hold this network", model, folder),
+        _numbers_inside(model),
+        quiet(),
+    ):
         model.export(str(path), format=row.keras, verbose=False)
     return path
+
+
+@contextlib.contextmanager
+def _numbers_inside(model: keras.Model) -> Iterator[None]:
+    """Let the mean and the variance of Normalization be part of the graph.
+
+    Keras 3.15 has them as tensors, which tf2onnx makes into further inputs of the model.
+    """
+    import keras
+
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Normalization)]
+    before = [(layer, layer.mean, layer.variance) for layer in layers]
+    try:
+        for layer, mean, variance in before:
+            layer.mean, layer.variance = np.asarray(mean), np.asarray(variance)
+        yield
+    finally:
+        for layer, mean, variance in before:
+            layer.mean, layer.variance = mean, variance
 
 
 @contextlib.contextmanager
@@ -150,10 +173,18 @@ def run(name: str, path: Path, values: np.ndarray, batch: int = 32) -> np.ndarra
     Shapes:
         values: (n, *shape of an example), any numbers
         returns: (n, classes), float32
+
+    Raises:
+        InvalidInput: the runtime cannot run it; the message says why.
     """
-    computing = FORMATS[name].load(str(path), 0)
-    parts = [computing(values[start : start + batch].astype(np.float32)) for start in range(0, len(values), batch)]
-    return np.concatenate([np.asarray(part, np.float32) for part in parts])
+    try:
+        computing = FORMATS[name].load(str(path), 0)
+        parts = [computing(values[start : start + batch].astype(np.float32)) for start in range(0, len(values), batch)]
+        return np.concatenate([np.asarray(part, np.float32) for part in parts])
+    except MemoryError:
+        raise
+    except Exception as error:  # each runtime has its own
+        raise InvalidInput(f"format is {name!r}, whose runtime cannot run it: {first_line(error)[:200]}") from error
 
 
 def size(path: Path) -> int:
