@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,28 @@ def test_the_script_prints_what_predict_prints(here: Path, capsys: pytest.Captur
     assert ended.returncode == 3
     assert ended.stderr.startswith("photos that could not be read (2):\nphotos/bad\\x1b.png: cannot identify image")
     assert answers("out").returncode == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [installed(name) for name in export.FORMATS])
+def test_the_script_runs_in_a_fresh_environment(here: Path, name: str, capsys: pytest.CaptureFixture):
+    """With the packages that the card names and no others; they are installed from an index."""
+    assert call("--output", "out", "--format", name) == 0
+    photos = [str(photo) for photo in odd_photos(here / "odd")]
+    capsys.readouterr()
+    assert cli.call(config.Predict, predict.run, ["model.keras", *photos], ("model", "photos")) == 0
+    venv.create("fresh", with_pip=True)
+    (line,) = [line for line in Path("out/README.md").read_text(encoding="utf-8").splitlines() if "pip install" in line]
+    python, packages = str(here / "fresh/bin/python"), line.split("install ")[1].split()
+    constraints = Path(__file__).parents[1] / "constraints.txt"
+    subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, *packages], check=True)
+    environment = {"PATH": os.environ["PATH"], "TF_CPP_MIN_LOG_LEVEL": "3"}
+    ended = subprocess.run([python, "out/predict.py", *photos], capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    assert numbers(capsys.readouterr().out) == numbers(ended.stdout)
+    listed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True).stdout.lower()
+    others = {"saved_model": [], "litert": ["tensorflow"]}.get(name, ["tensorflow", "keras"])
+    assert not [package for package in (*others, "tlkit", "opencv", "scipy") if f"\n{package}" in listed]
 
 
 def numbers(text: str) -> list[Any]:
