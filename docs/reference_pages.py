@@ -22,7 +22,7 @@ from tlkit.cli import helptext, parsing
 
 def write(folder: Path) -> None:
     """Write the pages of `folder`/commands and `folder`/packages; a page that stays the same is not touched."""
-    commands = {name: command_page(name, summary) for name, _, summary in program.COMMANDS}
+    commands = {row.name: command_page(row.name, row.does) for row in program.COMMANDS}
     commands["index"] = commands_index()
     packages = {name: package_page(name) for name in public_modules()}
     packages["index"] = packages_index()
@@ -96,10 +96,10 @@ def commands_index() -> str:
         "`tlkit COMMAND` and `python -m tlkit.recipes.COMMAND` are the same; commands answer in the spelling you use.",
         "",
     ]
-    for task in dict.fromkeys(task for _, task, _ in program.COMMANDS):
-        rows = [f"| [`{name}`]({name}.md) | {summary} |" for name, of, summary in program.COMMANDS if of == task]
+    for task in dict.fromkeys(row.task for row in program.COMMANDS):
+        rows = [f"| [`{row.name}`]({row.name}.md) | {row.does} |" for row in program.COMMANDS if row.task == task]
         lines += [f"## {task.capitalize()}", "", "| command | |", "|---|---|", *rows, ""]
-    return "\n".join([*lines, *toctree(name for name, _, _ in program.COMMANDS)])
+    return "\n".join([*lines, *toctree(row.name for row in program.COMMANDS)])
 
 
 def public_modules() -> list[str]:

@@ -33,6 +33,7 @@ from tlkit.backbones import (
     unfreeze,
     weightfiles,
 )
+from tlkit.backbones.cached import published_file
 from tlkit.errors import InvalidInput, Unavailable
 
 FAMILIES = (
@@ -375,6 +376,31 @@ def test_half_downloaded_file_with_a_hash(cache):
     with pytest.raises(Unavailable, match=r"efficientnetb0_notop.h5, which is incomplete .* cannot be reached"):
         build("EfficientNetB0", (64, 64, 3))
     assert (cache / "efficientnetb0_notop.h5").exists()  # Keras would delete it when its download fails
+
+
+def test_networks_on_this_machine_are_those_whose_files_keras_would_load(cache):
+    assert not backbones.on_this_machine()
+    for name, content in (("vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", b"1"), ("other.h5", b"")):
+        (cache / name).write_bytes(content)
+    for alpha in (0.25, 1.0):
+        (cache / building._published("MobileNet", alpha)["fname"]).write_bytes(b"123")
+    (cache / "mobilenet_2_5_128_tf_no_top.h5").write_bytes(b"")  # of another size
+    here = backbones.on_this_machine()
+    assert [(each.name, each.alpha, each.size) for each in here] == [
+        ("VGG16", None, 1), ("MobileNet", 0.25, 3), ("MobileNet", 1.0, 3)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", rows(("MobileNet", "MobileNetV3Small", "VGG16")))
+def test_the_table_names_the_files_of_keras(name, monkeypatch):
+    draw_zeros(monkeypatch)
+    row = BACKBONES[name]
+    if row.constructor is None:
+        assert not row.file
+        return
+    for alpha in row.alphas or (None,):
+        request = building._published(name, alpha)
+        assert (request["cache_subdir"], request["fname"]) == ("models", published_file(name, alpha))
 
 
 def test_half_downloaded_file_without_a_hash(cache):
@@ -794,3 +820,58 @@ def test_real_mobilenet(shape, monkeypatch):
     np.testing.assert_array_equal(by_word, by_path)
     assert_close(by_word, outputs(theirs, keras.applications.mobilenet.preprocess_input(x)))
     assert by_word.std() > 0.1
+
+
+# Several heads as one model -------------------------------------------------------------------------------------------
+
+
+def test_a_joined_model_is_the_mean_of_its_heads_and_loads_in_plain_keras(tmp_path):
+    one = classifier(tiny((32, 48, 3)), 4, pooled_stages=2).get_layer("backbone")  # two outputs
+    two = build("MobileNetV3Small", (32, 48, 3), weights="none")
+    rng, x = np.random.default_rng(1), pixels(3, 32, 48, 3)
+
+    def pooled(network, images):
+        maps = keras.tree.flatten(network(images, training=False))
+        return np.hstack([keras.ops.convert_to_numpy(each).mean((1, 2)) for each in maps])
+
+    def head(networks, mirrored=False):
+        features = sum(each.shape[-1] for network in networks for each in network.outputs)
+        return backbones.JoinedHead(networks, rng.normal(0, 0.1, (features, 4)), rng.normal(size=4), mirrored)
+
+    heads = [head([one]), head([two, one], mirrored=True)]
+    model = backbones.joined(heads, ["Mobile Net 0.25", "Mobile Net 0.25"])
+    expected = 0
+    for each in heads:
+        views = [x, x[:, :, ::-1]][: 1 + each.mirrored]
+        features = np.mean([np.hstack([pooled(b, view) for b in each.backbones]) for view in views], axis=0)
+        logits = features @ each.kernel + each.bias
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        expected = expected + odds / odds.sum(1, keepdims=True) / 2
+    assert_close(outputs(model, x), expected)
+    assert {"Mobile_Net_0.25", "Mobile_Net_0.25_2"} < {layer.name for layer in model.layers}
+    model.save(tmp_path / "joined.keras")
+    with zipfile.ZipFile(tmp_path / "joined.keras") as file:
+        assert b"tlkit" not in file.read("config.json")  # plain Keras has all of its layers
+    assert_close(outputs(keras.saving.load_model(tmp_path / "joined.keras", safe_mode=True), x), expected)
+
+
+def test_one_head_on_one_network_gives_a_classifier():
+    network = tiny()
+    model = backbones.joined([backbones.JoinedHead([network], np.zeros((256, 3)), np.array([0, 1, 2.0]))])
+    assert [layer.name for layer in model.layers] == ["pixels", "backbone", "pool", "dropout", "head", "probabilities"]
+    assert model.get_layer("backbone") is network
+    of_two = classifier(tiny(), 3, pooled_stages=2)
+    again = backbones.joined(
+        [backbones.JoinedHead([of_two.get_layer("backbone")], *of_two.get_layer("head").get_weights())]
+    )
+    assert [layer.name for layer in again.layers] == [layer.name for layer in of_two.layers]
+    x = pixels(2, 64, 64, 3)
+    assert_close(outputs(again, x), outputs(of_two, x))
+
+
+def test_networks_of_other_pixels_are_not_joined():
+    heads = [backbones.JoinedHead([tiny(), tiny((32, 32, 3))], np.zeros((512, 3)), np.zeros(3))]
+    with pytest.raises(InvalidInput, match="take pixels of shapes"):
+        backbones.joined(heads)
+    with pytest.raises(InvalidInput, match="at least one head"):
+        backbones.joined([])

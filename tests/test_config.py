@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "recipes").rglob("*.yaml"))
 CONFIGS = {
     "finetune": config.Finetune,
+    "auto": config.Auto,
     "find_lr": config.FindLr,
     "inspect": config.Inspect,
     "preview": config.Preview,
@@ -94,6 +95,7 @@ def test_a_recipe_file_loads_and_begins_with_its_command_and_result(path: Path):
             ["--data.path", "x.tsv", "--data.columns", "{path: image, split: set}", "--data.group", "(p[0-9]+)_"],
         ),
         ("select", ["--backbones", "[VGG16, {name: MobileNet, alpha: 0.5}]", "--data.path", "photos"]),
+        ("auto", ["--backbones", "[VGG16, {name: MobileNet, alpha: 0.5}]", "--minutes", "0.5", "--largest_mb", "9"]),
         ("tune", ["--space", "{full: {epochs: {int: [1, 3]}}, head: {dropout: 0.1}}", "--algorithm", "grid"]),
     ],
 )

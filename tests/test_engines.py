@@ -13,12 +13,14 @@ import keras
 import numpy as np
 import pytest
 
-from tlkit import backbones
+from tlkit import backbones, startup
 from tlkit.errors import InvalidInput
 from tlkit.features import engines
 
 FLOAT, BYTES = "float32", np.dtype(np.uint8)
-HAS_OPENVINO = keras.backend.backend() == "tensorflow" and importlib.util.find_spec("openvino") is not None
+HAS_OPENVINO = (
+    keras.backend.backend() in ("tensorflow", "openvino") and importlib.util.find_spec("openvino") is not None
+)
 needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="OpenVINO is not installed, or cannot read this backend")
 ENGINES = ["keras", pytest.param("openvino", marks=needs_openvino)]
 
@@ -149,6 +151,7 @@ def not_a_number(outputs: np.ndarray) -> np.ndarray:
     return outputs * np.float32(np.nan)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "openvino", reason="Keras itself is OpenVINO there")
 @pytest.mark.parametrize("change", [one_photo_otherwise, three_times, np.negative, np.zeros_like, not_a_number])
 def test_an_engine_that_gives_other_numbers_is_not_chosen(
     network: keras.Model, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch, change
@@ -210,10 +213,10 @@ class NoCore:
     ("target", "value", "precision", "reason"),
     [
         ("importlib.util.find_spec", None, FLOAT, "it is not installed (pip install openvino)"),
-        ("keras.backend.backend", "jax", FLOAT, "it reads networks from Keras' tensorflow backend, and this one is j"),
+        ("keras.backend.backend", "jax", FLOAT, "it cannot read networks from Keras' jax backend"),
         ("tlkit.runtime.device", ("gpu", (9, 0)), FLOAT, "it is for CPUs, and Keras computes on a GPU here"),
         (None, None, "mixed_float16", "it does not support mixed_float16"),
-        ("tlkit.features.engines._core", NoCore(), "mixed_bfloat16", "this processor has no bfloat16"),
+        ("tlkit.inference.core", NoCore(), "mixed_bfloat16", "this processor has no bfloat16"),
     ],
 )
 def test_one_line_says_why_openvino_cannot_be_used(
@@ -282,7 +285,7 @@ def test_telemetry_is_off_unless_the_user_has_turned_it_on(
     monkeypatch.setitem(sys.modules, "openvino", object())  # nothing is to be sent from here
     monkeypatch.setitem(sys.modules, "openvino_telemetry", None)
     del sys.modules["openvino_telemetry"]
-    engines.quiet_openvino()
+    startup.openvino()
     assert ("openvino_telemetry" in sys.modules) == off
     assert sys.modules.get("openvino_telemetry") is None
 

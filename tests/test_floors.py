@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
     {"atomic", "autolog", "display", "errors"},
-    {"untrusted"},
-    {"labels", "progress", "runtime"},
+    {"startup", "untrusted"},
+    {"inference", "labels", "progress", "runtime"},
     {"config", "plots"},
     {"arithmetic", "cli", "data", "evaluation", "layers", "mlflow_plugin", "probes", "reference"},
     {"backbones", "features", "tracking"},

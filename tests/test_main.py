@@ -32,7 +32,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_commands_are_the_recipes_and_the_listing_has_a_line_for_each(capsys: pytest.CaptureFixture):
-    names = [name for name, _, _ in command.COMMANDS]
+    names = [row.name for row in command.COMMANDS]
     assert sorted(names) == sorted(path.stem for path in RECIPES.glob("[a-z]*.py"))
     for argv in ([], ["--help"], ["-h"]):
         assert command.main(argv) == 0

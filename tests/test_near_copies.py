@@ -14,6 +14,7 @@ from PIL import Image
 from tlkit import config as configs
 from tlkit import data
 from tlkit.evaluation import score
+from tlkit.features.store import Store
 from tlkit.inspection import alignment, near_copies
 from tlkit.recipes import _inputs, _near_copies, _results
 
@@ -64,6 +65,16 @@ def test_changed_photos_are_found_among_others(change: str):
     found = near_copies.across(copies, photos(SCENES))
     assert {pair[:2] for pair in found} == {(i, i) for i in range(6)}
     assert all(alignment.ALIKE <= pair.correlation <= 1.0001 for pair in found)
+
+
+def test_what_was_found_is_kept_in_the_store(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    copies = photos([CHANGES["half"](scene) for scene in SCENES[:6]])
+    found = near_copies.across(copies, photos(SCENES), store=Store(cache))
+    assert {pair[:2] for pair in found} == {(i, i) for i in range(6)}
+    again = near_copies.across(copies, photos(SCENES[1:]), store=Store(cache))  # other photos: looked for anew
+    assert {pair[:2] for pair in again} == {(i + 1, i) for i in range(5)}
+    monkeypatch.setattr(near_copies, "verified", None)
+    assert near_copies.across(copies, photos(SCENES), store=Store(cache)) == found
 
 
 def test_a_photo_that_was_cropped_more_is_found_from_either_side():

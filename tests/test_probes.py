@@ -362,3 +362,13 @@ def test_logme_ranks_features_by_what_they_tell():
     assert probes.logme(np.pad(told, ((0, 0), (0, 2))), labels) == pytest.approx(probes.logme(told, labels), abs=1e-6)
     twice = np.repeat(centres[labels] + rng.normal(size=(200, 10)), 2, axis=1)  # of deficient rank
     assert probes.logme(twice, labels) == pytest.approx(probes.logme(twice[:, ::2], labels), abs=1e-3)
+
+
+def test_a_known_strength_is_solved_to_the_same_head():
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(120, 5)).astype(np.float32), rng.integers(0, 3, 120)
+    whole = probes.logistic_regression(features, labels, 3)
+    alone = probes.logistic_regression(features, labels, 3, strengths=(whole.l2,))
+    assert [row.l2 for row in alone.tried] == [whole.l2]
+    np.testing.assert_allclose(alone.kernel, whole.kernel, atol=1e-3)
+    np.testing.assert_allclose(alone.held_out, whole.held_out, atol=2e-3)

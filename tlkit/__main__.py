@@ -11,28 +11,8 @@ from collections.abc import Sequence
 
 import tlkit
 from tlkit import display
+from tlkit.cli.commands import COMMANDS
 from tlkit.display import say, short, shown
-
-COMMANDS = (
-    ("finetune", "train", "Fine-tune a pretrained network on your photos."),
-    ("feature_extraction", "train", "Put a new head on a frozen network, within seconds."),
-    ("train", "train", "Train a network from random weights."),
-    ("train_graph", "train", "Train on a graph, whose nodes have classes."),
-    ("tune", "train", "Search for better settings of finetune or train."),
-    ("pretrain", "train", "Pretrain LetterNet, tlkit's own small network."),
-    ("inspect", "look", "Say what your data are, and what would falsify a score."),
-    ("preview", "look", "Draw what the network sees of the photos."),
-    ("find_lr", "look", "Look for a learning rate by a range test."),
-    ("describe", "look", "Describe a network layer by layer, and what it costs."),
-    ("select", "compare", "Rank pretrained networks on your photos, before training."),
-    ("compare", "compare", "Compare runs: scores, a paired test, their settings."),
-    ("ui", "compare", "Open the runs in MLflow's UI."),
-    ("predict", "use", "Print the labels of photos by a trained model."),
-    ("export", "use", "Export a model for another runtime, proven to be equal."),
-    ("cache", "maintain", "List, verify or prune the stored activations."),
-    ("sync", "maintain", "Send what runs logged while their server was away."),
-)
-"""Each command with its task and what it does; a module of `tlkit.recipes` has its name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name == "--version":
         say(f"tlkit {tlkit.__version__}")
         return 0
-    names = [row[0] for row in COMMANDS]
+    names = [command.name for command in COMMANDS]
     if name not in names:
         similar = difflib.get_close_matches(name.lower().replace("-", "_"), names, 1, 0.5)
         hint = f"did you mean {similar[0]}?" if similar else f"{display.called('--help')} lists all"
@@ -75,10 +55,10 @@ def listing() -> str:
         "",
         f"usage: {program} [--config FILE] [--NAME VALUE ...]",
     ]
-    width = max(len(name) for name, _, _ in COMMANDS)
-    for task in dict.fromkeys(task for _, task, _ in COMMANDS):
+    width = max(len(command.name) for command in COMMANDS)
+    for task in dict.fromkeys(command.task for command in COMMANDS):
         lines += ["", f"{task}:"]
-        lines += [f"  {name:{width}}  {does}" for name, of, does in COMMANDS if of == task]
+        lines += [f"  {row.name:{width}}  {row.does}" for row in COMMANDS if row.task == task]
     return "\n".join([*lines, "", f"{program} --help explains a command."])
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from tlkit import arithmetic, untrusted
+from tlkit import arithmetic, inference, untrusted
 from tlkit.backbones import weightfiles
 from tlkit.display import cut
 from tlkit.errors import InvalidInput, first_line
@@ -51,7 +51,7 @@ def load(path: str | Path, name: str | None = None) -> keras.Model:
             raise InvalidInput(f"it is a {type(model).__name__} that does not say what it takes")
         weightfiles.check_finite(model, "it")
         _check_sizes(model, numbers)
-    return model
+    return inference.in_full_precision(model)
 
 
 @contextlib.contextmanager

@@ -58,11 +58,7 @@ def classifier(
         raise InvalidInput(f"pooled_stages is {pooled_stages}: 1 or more")
     pixels = keras.Input(backbone.input.shape[1:], dtype="float32", name="pixels")
     # Not training=False: `fit` overrides it (https://github.com/keras-team/keras/issues/20285).
-    if pooled_stages == 1:
-        x = global_pool(backbone(pixels), dtype="float32")
-    else:
-        x = _several_outputs(backbone, pooled_stages)(pixels)
-        x = _pool_side_by_side(x)(x)
+    x = pool((backbone if pooled_stages == 1 else _several_outputs(backbone, pooled_stages))(pixels))
     x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(x)
     x = keras.layers.Dense(int(classes), name="head", dtype="float32")(x)
     activation = "sigmoid" if classes == 1 or multi_label else "softmax"
@@ -80,11 +76,14 @@ def _several_outputs(backbone: keras.Model, count: int) -> keras.Model:
     return model
 
 
-def _pool_side_by_side(maps: Sequence[keras.KerasTensor]) -> keras.Model:
-    """Return a model that averages each map over all positions; one layer, so that a classifier stays a chain."""
+def pool(maps: keras.KerasTensor | Sequence[keras.KerasTensor], name: str = "pool") -> keras.KerasTensor:
+    """Average a map over all positions, or several, side by side; one layer, so that a classifier stays a chain."""
+    if isinstance(maps, keras.KerasTensor):
+        return global_pool(maps, name=name, dtype="float32")
     inputs = [keras.Input(each.shape[1:], dtype=each.dtype) for each in maps]
     parts = [global_pool(each, name=f"average{number}", dtype="float32") for number, each in enumerate(inputs, 1)]
-    return keras.Model(inputs, keras.layers.Concatenate(name="features", dtype="float32")(parts), name="pool")
+    side_by_side = keras.layers.Concatenate(name="features", dtype="float32")(parts)
+    return keras.Model(inputs, side_by_side, name=name)(maps)
 
 
 def freeze(model: keras.Model) -> None:

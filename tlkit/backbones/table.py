@@ -22,6 +22,7 @@ class Row(NamedTuple):
         channels: Channels of the images it was trained on.
         pretrained: The word for its published weights.
         backends_without: Backends on which Keras does not have it.
+        file: Name of its published weights in Keras' cache, a pattern with `{alpha}` or, for MobileNet, `{digits}`.
     """
 
     constructor: str | None
@@ -33,6 +34,10 @@ class Row(NamedTuple):
     channels: int = 3
     pretrained: str = "imagenet"
     backends_without: tuple[str, ...] = ()
+    file: str = ""
+
+
+_KERNELS = "{}_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 
 def _stages(stem: str, *ends: str) -> dict[str, str]:
@@ -42,30 +47,36 @@ def _stages(stem: str, *ends: str) -> dict[str, str]:
 def _convnext(size: str, depth: int) -> Row:  # depth: blocks in the third stage
     name = f"convnext_{size.lower()}"
     ends = [f"{name}_stage_{stage}_block_{block}_identity" for stage, block in enumerate((2, 2, depth - 1))]
-    return Row(f"ConvNeXt{size}", 224, "built in", _stages(f"{name}_stem", *ends, "layer_normalization"))
+    stages = _stages(f"{name}_stem", *ends, "layer_normalization")
+    return Row(f"ConvNeXt{size}", 224, "built in", stages, file=f"{name}_notop.h5")
 
 
 def _densenet(depth: int, blocks: int) -> Row:  # blocks: in the third stage
     ends = _stages("pool1", "conv2_block6_concat", "conv3_block12_concat", f"conv4_block{blocks}_concat", "relu")
-    return Row(f"DenseNet{depth}", 224, "torch", ends)
+    return Row(f"DenseNet{depth}", 224, "torch", ends, file=_KERNELS.format(f"densenet{depth}"))
 
 
 def _efficientnet(variant: str, size: int, last: str) -> Row:  # last: letters of the last blocks in parts 2, 3 and 5
     ends = [f"block{part}{letter}_add" for part, letter in zip("235", last, strict=True)]
-    return Row(f"EfficientNet{variant}", size, "built in", _stages("stem_activation", *ends, "top_activation"))
+    file = f"efficientnet{variant.lower().replace('v2', 'v2-')}_notop.h5"
+    return Row(
+        f"EfficientNet{variant}", size, "built in", _stages("stem_activation", *ends, "top_activation"), file=file
+    )
 
 
 def _nasnet(variant: str, size: int, cells: int, output: str, smallest: int) -> Row:  # cells: between two reductions
     ends = ("reduction_concat_stem_1", f"normal_concat_{cells - 1}", f"normal_concat_{2 * cells}", output)
     without = ("torch",) if variant == "Mobile" else ()  # keras.applications refuses, for a bug of its own
-    return Row(f"NASNet{variant}", size, "tf", _stages("stem_bn1", *ends), smallest=smallest, backends_without=without)
+    stages, file = _stages("stem_bn1", *ends), f"nasnet_{variant.lower()}_no_top.h5"
+    return Row(f"NASNet{variant}", size, "tf", stages, smallest=smallest, backends_without=without, file=file)
 
 
 def _resnet(depth: int, blocks: tuple[int, int, int, int], version: str = "") -> Row:  # He et al. 2015, table 1
     ends = [f"conv{stage}_block{block}_out" for stage, block in enumerate(blocks, 2)]
     if version == "V2":
         ends[-1] = "post_relu"
-    return Row(f"ResNet{depth}{version}", 224, "tf" if version else "caffe", _stages("pool1_pool", *ends))
+    file = _KERNELS.format(f"resnet{depth}{version.lower()}")
+    return Row(f"ResNet{depth}{version}", 224, "tf" if version else "caffe", _stages("pool1_pool", *ends), file=file)
 
 
 _ROWS = (
@@ -95,6 +106,7 @@ _ROWS = (
         "tf",
         _stages("activation_2", "activation_4", "block35_10_ac", "block17_20_ac", "conv_7b_ac"),
         smallest=75,
+        file=_KERNELS.format("inception_resnet_v2"),
     ),
     Row(
         "InceptionV3",
@@ -102,6 +114,7 @@ _ROWS = (
         "tf",
         _stages("activation_2", "activation_4", "mixed2", "mixed7", "mixed10"),
         smallest=75,
+        file=_KERNELS.format("inception_v3"),
     ),
     Row(
         "MobileNet",
@@ -109,6 +122,7 @@ _ROWS = (
         "tf",
         _stages("conv1_relu", "conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu"),
         alphas=(0.25, 0.5, 0.75, 1.0),
+        file="mobilenet_{digits}_224_tf_no_top.h5",
     ),
     Row(
         "MobileNetV2",
@@ -116,6 +130,7 @@ _ROWS = (
         "tf",
         _stages("Conv1_relu", "block_2_add", "block_5_add", "block_12_add", "out_relu"),
         alphas=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
+        file="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5",
     ),
     Row(
         "MobileNetV3Large",
@@ -123,6 +138,7 @@ _ROWS = (
         "built in",
         _stages("activation", "expanded_conv_2_add", "expanded_conv_5_add", "expanded_conv_11_add", "activation_19"),
         alphas=(0.75, 1.0),
+        file="weights_mobilenet_v3_large_224_{alpha}_float_no_top_v2.h5",
     ),
     Row(
         "MobileNetV3Small",
@@ -132,6 +148,7 @@ _ROWS = (
             "activation", "expanded_conv_project_bn", "expanded_conv_2_add", "expanded_conv_7_add", "activation_17"
         ),
         alphas=(0.75, 1.0),
+        file="weights_mobilenet_v3_small_224_{alpha}_float_no_top_v2.h5",
     ),
     _nasnet("Mobile", 224, 4, "activation_187", smallest=32),
     _nasnet("Large", 331, 6, "activation_259", smallest=32),
@@ -141,14 +158,27 @@ _ROWS = (
     _resnet(50, (3, 4, 6, 3), "V2"),
     _resnet(101, (3, 4, 23, 3), "V2"),
     _resnet(152, (3, 8, 36, 3), "V2"),
-    Row("VGG16", 224, "caffe", _stages(*(f"block{i}_pool" for i in range(1, 6)))),
-    Row("VGG19", 224, "caffe", _stages(*(f"block{i}_pool" for i in range(1, 6)))),
+    Row(
+        "VGG16",
+        224,
+        "caffe",
+        _stages(*(f"block{i}_pool" for i in range(1, 6))),
+        file=_KERNELS.format("vgg16"),
+    ),
+    Row(
+        "VGG19",
+        224,
+        "caffe",
+        _stages(*(f"block{i}_pool" for i in range(1, 6))),
+        file=_KERNELS.format("vgg19"),
+    ),
     Row(
         "Xception",
         299,
         "tf",
         _stages("block1_conv2_act", "add", "add_1", "add_10", "block14_sepconv2_act"),
         smallest=71,
+        file=_KERNELS.format("xception"),
     ),
 )
 

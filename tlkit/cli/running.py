@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from tlkit import untrusted
+from tlkit import startup, untrusted
+from tlkit.cli.commands import COMMANDS
 from tlkit.cli.helptext import help_text
 from tlkit.cli.parsing import parse, usage
 from tlkit.cli.values import Config, construct, nested_settings
-from tlkit.display import called, say, short
+from tlkit.display import called, cut, say, short
 from tlkit.errors import InvalidInput, reason
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
@@ -48,7 +49,8 @@ def call(
             whole = line.print_config != "skip_default"
             say(untrusted.dump_yaml(nested_settings(config_class, line.settings, whole)), end="")
             return 0
-        result = run(construct(config_class, line.settings, positional, usage(config_class, prog, positional)))
+        config = construct(config_class, line.settings, positional, usage(config_class, prog, positional))
+        result = _run(name, run, config, words)
     except InvalidInput as error:
         return _fail(name, error, USAGE)
     except BrokenPipeError:  # `... | head` has read enough
@@ -59,6 +61,57 @@ def call(
     except KeyboardInterrupt:
         return _fail(name, "interrupted", INTERRUPTED)
     return getattr(result, "exit_status", 0)
+
+
+def _run(name: str, run: Callable[[Config], object], config: Config, words: list[str]) -> object:
+    """Run a command with the backend of Keras that suits it, and again with TensorFlow if OpenVINO cannot do it.
+
+    Raises:
+        InvalidInput: the backend that the user has chosen cannot be used.
+    """
+    needs = next((row.keras for row in COMMANDS if row.name == name), "")
+    backend = startup.choose(needs == "trains", not _needs_more(config)) if needs else None
+    if backend is None:
+        return run(config)
+    is_command_line = sys.orig_argv[len(sys.orig_argv) - len(words) :] == words  # else a program calls us
+    try:
+        with startup.taking(backend if is_command_line else None):
+            return run(config)
+    except (KeyboardInterrupt, OSError):
+        raise
+    except Exception as error:
+        problem = startup.openvino_problem(error)
+        if not (is_command_line and problem and startup.is_installed(startup.DEFAULT)):
+            raise
+        _rewind(words, f"OpenVINO cannot do this ({cut(problem, 200)})")
+        say(f"{name}: OpenVINO cannot do this ({cut(problem, 200)}): again with TensorFlow", error=True)
+        sys.stdout.flush()
+        environment = {**os.environ, startup.VARIABLE: startup.DEFAULT}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606  the same command
+
+
+def _rewind(words: Sequence[str], problem: str) -> None:
+    """Go back to the beginning of standard input, if the command reads it.
+
+    Raises:
+        InvalidInput: it comes from a pipe.
+    """
+    if "-" not in words:
+        return
+    try:
+        os.lseek(0, 0, os.SEEK_SET)
+    except OSError as error:
+        setting = f"{startup.VARIABLE}={startup.DEFAULT}"
+        raise InvalidInput(f"{problem}, and a pipe cannot be read again: set {setting}") from error
+
+
+def _needs_more(config: object) -> bool:
+    """Whether a command that does not train needs gradients, half precision or Keras' own engine nevertheless."""
+    return (
+        getattr(config, "pictures", None) is not None
+        or getattr(config, "precision", "auto") not in ("auto", "float32")
+        or getattr(getattr(config, "features", None), "engine", "auto") == "keras"
+    )
 
 
 def main(config_class: type[Config], run: Callable[[Config], object], positional: Sequence[str] = ()) -> NoReturn:

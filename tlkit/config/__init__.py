@@ -3,12 +3,23 @@
 from tlkit.config.data import Augment, Data, Graph, Views
 from tlkit.config.fields import flatten
 from tlkit.config.networks import CNN, Backbone, Builder, Features, Network
-from tlkit.config.recipes import SELECT, FeatureExtraction, Finetune, Inspect, Pretrain, Select, Train, TrainGraph, Tune
+from tlkit.config.recipes import (
+    SELECT,
+    Auto,
+    FeatureExtraction,
+    Finetune,
+    Inspect,
+    Pretrain,
+    Select,
+    Train,
+    TrainGraph,
+    Tune,
+)
 from tlkit.config.tools import Cache, Compare, Describe, Export, FindLr, Predict, Preview, Sync, Ui
 from tlkit.config.training import Full, Head, Phase, Precision, Recipe, Steady, Training
 
 __all__ = [
-    "CNN", "SELECT", "Augment", "Backbone", "Builder", "Cache", "Compare", "Data", "Describe", "Export",
+    "CNN", "SELECT", "Augment", "Auto", "Backbone", "Builder", "Cache", "Compare", "Data", "Describe", "Export",
     "FeatureExtraction", "Features", "FindLr", "Finetune", "Full", "Graph", "Head", "Inspect", "Network", "Phase",
     "Precision", "Predict", "Pretrain", "Preview", "Recipe", "Select", "Steady", "Sync", "Train", "TrainGraph",
     "Training", "Tune", "Ui", "Views", "flatten",

@@ -68,6 +68,32 @@ class Select(Frozen):
 
 
 @dataclasses.dataclass(frozen=True)
+class Auto(Classifier, Frozen):
+    """Find the best classifier of photos in the minutes that you have: one model, of one or more networks.
+
+    Args:
+        minutes: Time for all of it, without the import of Keras; the test and the log at the end are part of it.
+        backbones: Networks to try, as names or as mappings such as `{name: MobileNet, alpha: 0.5}`; by default those
+            whose weights are on this machine, or MobileNetV2 where there are none.
+        largest_mb: Maximum size of the model's weights in megabytes (10^6 bytes).
+        fastest_ms: Maximum time for one photo in milliseconds, by itself and on this machine.
+    """
+
+    minutes: float = 5.0
+    backbones: list[str | Backbone] | None = None
+    largest_mb: float | None = None
+    fastest_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.minutes < float("inf"), "minutes", self.minutes, "it must be above 0, and finite")
+        require(self.backbones != [], "backbones", self.backbones, "it must have one network or more")
+        for name in ("largest_mb", "fastest_ms"):
+            value = getattr(self, name)
+            require(value is None or 0 < value < float("inf"), name, value, "it must be above 0, and finite")
+
+
+@dataclasses.dataclass(frozen=True)
 class Finetune(Training, Frozen):
     """Fit a new head on frozen features, then fine-tune the backbone.
 

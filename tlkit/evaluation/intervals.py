@@ -103,6 +103,23 @@ def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 10_000) -> tup
     return float(low), float(high)
 
 
+def standard_error(values: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> float:
+    """Compute the standard error of a mean, such as that of paired differences.
+
+    Args:
+        values: Shape (examples,), one or more.
+        groups: Shape (examples,), the group of each, between which alone they are independent; by default all are.
+
+    >>> values = np.array([0.0, 0.0, 1.0, 1.0])
+    >>> round(standard_error(values), 3), round(standard_error(values, ["a", "a", "b", "b"]), 3)
+    (0.289, 0.5)
+    """
+    place = np.arange(len(values)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    count = int(place.max()) + 1
+    excess = np.bincount(place, values - values.mean())
+    return float(np.sqrt(count / max(count - 1, 1) * (excess**2).sum()) / len(values))
+
+
 def map_interval(
     probabilities: np.ndarray,
     labels: np.ndarray,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tlkit import startup
 from tlkit.errors import InvalidInput, first_line
 from tlkit.export import runtimes
 
@@ -198,9 +199,7 @@ def size(path: Path) -> int:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep back what converters print, on both streams and below Python, and switch OpenVINO's telemetry off."""
-    from tlkit.features import engines
-
-    engines.quiet_openvino()
+    startup.openvino()
     sys.stdout.flush()
     sys.stderr.flush()
     saved, nowhere, level = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY), logging.root.manager.disable

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import functools
 import importlib.util
 import queue
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
-from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from tlkit import runtime
+from tlkit import inference, runtime, startup
 from tlkit.errors import InvalidInput
 
 ENGINES = ("keras", "openvino")
 AGREE = {"float32": 0.01, "mixed_bfloat16": 0.2}  # maximum distance from the outputs of Keras, relative to their norm
-PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}  # those of OpenVINO on a CPU
 
 
 class Engine(NamedTuple):
@@ -84,16 +79,16 @@ def unavailable(precision: str) -> str:
     """Return why OpenVINO cannot be used here, or ""; it is loaded only if the answer depends on the processor."""
     if importlib.util.find_spec("openvino") is None:
         return "it is not installed (pip install openvino)"
-    if keras.backend.backend() != "tensorflow":
-        return f"it reads networks from Keras' tensorflow backend, and this one is {keras.backend.backend()}"
+    if keras.backend.backend() not in ("tensorflow", "openvino"):
+        return f"it cannot read networks from Keras' {keras.backend.backend()} backend"
     if runtime.device()[0] != "cpu":
         return "it is for CPUs, and Keras computes on a GPU here"
-    if precision not in PRECISIONS:
+    if precision not in inference.PRECISIONS:
         return f"it does not support {precision}"
     if precision != "mixed_bfloat16":
         return ""
     try:
-        has = "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        has = "BF16" in inference.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     except Exception as error:  # a broken installation
         return f"it cannot be loaded: {_reason(error)}"
     return "" if has else "this processor has no bfloat16"
@@ -101,10 +96,10 @@ def unavailable(precision: str) -> str:
 
 def version(name: str) -> str:
     """Return the name of an engine with everything that its outputs may depend on."""
+    if name == "openvino":  # Keras builds the graph that it reads, on either backend the same up to rounding
+        return f"openvino {metadata.version('openvino')}, keras {keras.__version__}"
     backend = keras.backend.backend()
-    # Keras also builds the graph that OpenVINO reads.
-    graph = f"keras {keras.__version__} {backend} {metadata.version(backend)}"
-    return f"{graph} {runtime.device()[0]}" if name == "keras" else f"openvino {metadata.version('openvino')}, {graph}"
+    return f"keras {keras.__version__} {backend} {metadata.version(backend)} {runtime.device()[0]}"
 
 
 def choose(network: keras.Model, precision: str, sample: np.ndarray, agree: float | None = None) -> tuple[Engine, str]:
@@ -124,7 +119,12 @@ def choose(network: keras.Model, precision: str, sample: np.ndarray, agree: floa
     """
     if reason := unavailable(precision):
         return make("keras", network, precision, sample.dtype), f"openvino: {reason}"
-    traced = _traced(network, sample.dtype) if keras.backend.backend() == "tensorflow" else None  # once for both
+    if keras.backend.backend() == "openvino":  # Keras itself is nothing else, so there is nothing to compare
+        try:
+            return _openvino(network, precision, sample.dtype), ""
+        except Exception as error:
+            return _keras(network, sample.dtype), f"openvino cannot run this network: {_reason(error)}"
+    traced = _traced(network, sample.dtype)  # once for both
     ours = _keras(network, sample.dtype, traced)
     with ThreadPoolExecutor(1) as pool:  # the first call of Keras takes one core, the conversion for OpenVINO another
         first = pool.submit(lambda: list(ours.run(_batches(ours, sample))))
@@ -160,6 +160,8 @@ def _keras(network: keras.Model, dtype: np.dtype, traced: Any = None) -> Engine:
     if keras.backend.backend() == "tensorflow":
         return Engine("keras", batch_size, _one_by_one(traced or _traced(network, dtype)))
 
+    inference.in_full_precision(network)
+
     def predict(batch: np.ndarray) -> Any:
         # Always one batch size: each other one would be compiled again.
         full = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch), axis=0)])
@@ -187,31 +189,16 @@ def _traced(network: keras.Model, dtype: np.dtype) -> Any:
     return call.get_concrete_function(tensorflow.TensorSpec((None, *network.inputs[0].shape[1:]), dtype))
 
 
-@functools.cache
-def _core() -> Any:
-    return quiet_openvino().Core()
-
-
-def quiet_openvino() -> ModuleType:
-    """Import OpenVINO without its telemetry, which slows conversion down, unless the user has turned it on."""
-    consent = Path.home() / "intel" / "openvino_telemetry"
-    with contextlib.suppress(OSError):
-        if consent.is_file() and consent.read_text(encoding="utf-8").strip() == "1":
-            return importlib.import_module("openvino")
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # makes its import fail
-    return importlib.import_module("openvino")
-
-
 def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any = None) -> Engine:
-    core = _core()
-    openvino = sys.modules["openvino"]
     batch_size = 4  # its activations stay in the CPU's cache; larger batches were slower
-
     if precision != "float32":
-        traced = _traced(in_float32(network), dtype)
-    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
-    compiled = core.compile_model(openvino.convert_model(traced or _traced(network, dtype)), "CPU", hints)
-
+        network, traced = in_float32(network), None
+    if keras.backend.backend() == "openvino":
+        example = np.zeros((1, *network.inputs[0].shape[1:]), dtype)
+        converted, _ = inference.graph(network, example, network.inputs[0].dtype)
+    else:
+        converted = startup.openvino().convert_model(traced or _traced(network, dtype))
+    compiled = inference.compile_network(converted, precision, throughput=True)
     count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(count):

@@ -8,15 +8,21 @@ correlate. Where all photos are of one layout, such as X-rays, any two correlate
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from importlib import metadata
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tlkit.data import Photos
+from tlkit.data import Photos, images
 from tlkit.data.photos import decoding_threads
 from tlkit.inspection.alignment import ALIKE, SIDE, Alignment, align, judge, structure, thumbnail
 
+if TYPE_CHECKING:
+    from tlkit.features.store import Store
+
+FORMAT = 1  # of stored results: raise it when the same photos begin to have other near copies
 COUNT = 3  # candidates for each photo
 _SMALL, _CELLS, _BINS, _COLORS = 24, 3, 8, 6  # of a fingerprint
 _BLOCK = 256  # photos at a time
@@ -57,7 +63,12 @@ def within(photos: Photos, features: np.ndarray | None = None) -> list[NearCopy]
     return verified(photos, photos, sorted(pairs))
 
 
-def across(photos: Photos, others: Photos, features: tuple[np.ndarray, np.ndarray] | None = None) -> list[NearCopy]:
+def across(
+    photos: Photos,
+    others: Photos,
+    features: tuple[np.ndarray, np.ndarray] | None = None,
+    store: Store | None = None,
+) -> list[NearCopy]:
     """Find the near copies that photos have among others: of each its nearest.
 
     Args:
@@ -65,6 +76,7 @@ def across(photos: Photos, others: Photos, features: tuple[np.ndarray, np.ndarra
         others: Such as those to train on; `second` is a position in them.
         features: Pooled features of a pretrained network, of `photos` and of `others`, (n, d) each, where they are
             known: photos that are no candidates are then not decoded.
+        store: Where the result is looked up, and kept; None computes it.
 
     Returns:
         At most one for each photo, the best first.
@@ -79,7 +91,7 @@ def across(photos: Photos, others: Photos, features: tuple[np.ndarray, np.ndarra
     else:
         pairs = candidates(*features)
     best: dict[int, NearCopy] = {}
-    for found in verified(photos, others, pairs):
+    for found in _kept(store, photos, others, pairs):
         if found.first not in best or found.correlation > best[found.first].correlation:
             best[found.first] = found
     return sorted(best.values(), key=lambda found: -found.correlation)
@@ -182,6 +194,37 @@ def _thumbnails(photos: Photos, indices: Sequence[int] | np.ndarray) -> Iterator
 
 def _fingerprints_of(photos: Photos) -> np.ndarray:
     return np.concatenate([fingerprints(block) for block in _thumbnails(photos, np.arange(len(photos)))])
+
+
+def _kept(store: Store | None, photos: Photos, others: Photos, pairs: Sequence[tuple[int, int]]) -> list[NearCopy]:
+    """Verify pairs of candidates, or take from the store which of the same pairs were near copies."""
+    if store is None or not pairs:
+        return verified(photos, others, pairs)
+    description = {
+        "format": FORMAT,
+        "engine": "pixels",
+        "precision": "float32",
+        "near_copies": [SIDE, ALIKE, _SAMPLED],
+        "shape": [len(pairs)],
+        "dtype": "float32",
+        "pixels": list(photos.shape),
+        "decoder": f"{images.DECODER}, pillow {metadata.version('pillow')}",
+        **photos.reading.changed,
+    }
+    hashes = [*photos.hashes, "", *others.hashes]
+    key = hashlib.sha256("".join(hashes).encode() + np.array(pairs, np.int64).tobytes()).digest()
+    space = store.space(description, "near copies").refresh()
+    if not space.verify([key]):
+        correlations = {found[:2]: found.correlation for found in verified(photos, others, pairs)}
+        values = np.array([[correlations.get((*pair,), -1.0) for pair in pairs]], np.float32)
+        try:
+            space.write([key], values)
+            space.refresh()
+        except OSError:  # the disk is full, or the folder cannot be written
+            space.keep([key], values)
+    part, row = space.use([key])
+    stored = space.segments[part[0]].values[row[0]]
+    return [NearCopy(*pair, float(value)) for pair, value in zip(pairs, stored, strict=True) if value > 0]
 
 
 def verified(photos: Photos, others: Photos, pairs: Sequence[tuple[int, int]]) -> list[NearCopy]:

@@ -23,6 +23,9 @@ def save(figure: Figure, to: str | os.PathLike[str] | IO[bytes], **options: Any)
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
+        if figure.axes and (engine := figure.get_layout_engine()):  # `savefig` would draw all of it twice
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(to, **options)
 
 

@@ -84,13 +84,15 @@ def fill_in(config: configs.Recipe | configs.TrainGraph) -> list[Decision]:
         decisions.append(
             Decision("precision", runtime.best_precision(), f"the best for a {runtime.device()[0].upper()}")
         )
+    if isinstance(config, configs.Auto):
+        decisions.append(Decision("features.store", _networks.store_path(config.features.store)))
     if isinstance(config, configs.FeatureExtraction | configs.Finetune | configs.Inspect):
         decisions += _of_backbone(config, embedded=config.data.origin == "embedded")
     return decisions
 
 
 def positive(
-    config: configs.Training | configs.FeatureExtraction | configs.TrainGraph,
+    config: configs.Training | configs.FeatureExtraction | configs.Auto | configs.TrainGraph,
     classes: Sequence[str],
     labels: np.ndarray,
 ) -> list[Decision]:

@@ -9,11 +9,13 @@ import os
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from tlkit import config as configs
+from tlkit import startup
 from tlkit.display import say
 from tlkit.recipes import _decisions, _resume, _runs
 from tlkit.recipes._decisions import Decision
@@ -191,9 +193,42 @@ def start_keras() -> float:
     """Import Keras without TensorFlow's start-up lines, and return when the import began."""
     began = time.perf_counter()
     if "keras" not in sys.modules:
-        with _native_stderr_held(), _no_garbage_collection():
-            import keras  # noqa: F401
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_native_stderr_held())
+            stack.enter_context(_no_garbage_collection())
+            if startup.asked() == startup.LEAN:
+                startup.openvino()  # before Keras, which would have it send its telemetry
+                stack.enter_context(_unused_left_out())
+            import keras
+
+            if keras.backend.backend() == startup.LEAN:
+                _hide_tensorflow()
     return began
+
+
+def _hide_tensorflow() -> None:
+    """Keep Keras from importing TensorFlow, where it is installed, to seed it and to ask whether a shape is its own."""
+    from keras.src.utils import module_utils  # where Keras looks first
+
+    module_utils.tensorflow._available = False
+
+
+@contextlib.contextmanager
+def _unused_left_out() -> Iterator[None]:
+    """Leave out what Keras imports for functions that tlkit does not call: half of its time without a framework.
+
+    Keras does without the others; SciPy imports its `signal` when it is first used.
+    """
+    names = ("matplotlib", "pandas", "requests", "scipy.signal", "sklearn")
+    left_out = {
+        name: types.ModuleType(name) if name == "scipy.signal" else None for name in names if name not in sys.modules
+    }
+    sys.modules.update(left_out)  # type: ignore[arg-type]  # None makes an import fail
+    try:
+        yield
+    finally:
+        for name in left_out:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager

@@ -15,18 +15,25 @@ if TYPE_CHECKING:
 
     from tlkit import data, evaluation
     from tlkit.features import Features
+    from tlkit.features.store import Store
     from tlkit.recipes._results import Fit
 
 DRAWN = 24  # pairs on the picture at the most
 
 
-def look(config: configs.Data, splits: data.Splits, parts: Sequence[Features] | None = None) -> data.Splits:
+def look(
+    config: configs.Data,
+    splits: data.Splits,
+    parts: Sequence[Features] | None = None,
+    store: Store | None = None,
+) -> data.Splits:
     """Find the scored photos that have a near copy among the others, and say how many there are.
 
     Args:
         config: Where the data are, and what is done about near copies.
         splits: The data.
         parts: Pooled features of each split, where they are known: few photos are then decoded.
+        store: The activation store, which keeps the result.
     """
     import numpy as np
 
@@ -40,7 +47,7 @@ def look(config: configs.Data, splits: data.Splits, parts: Sequence[Features] | 
         *learned, last = [part[:] for part in parts]
         features = (last, np.concatenate(learned))
     others = _others(splits)
-    found = near_copies.across(scored, others, features)
+    found = near_copies.across(scored, others, features, store)
     if not found:
         return splits
     pairs = [f"{scored.names[first]} ~ {others.names[second]}" for first, second, _ in found]

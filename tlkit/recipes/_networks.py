@@ -91,6 +91,8 @@ def name(config: configs.Recipe | configs.TrainGraph) -> str:
     """Name the network of a config."""
     if isinstance(config, configs.FeatureExtraction | configs.Finetune):
         return config.backbone.name
+    if isinstance(config, configs.Auto):  # the chosen ones, once they are
+        return " + ".join(name if isinstance(name, str) else title(name) for name in config.backbones or ["several"])
     return config.builder.name if isinstance(config, configs.Train) else "gcn"
 
 

@@ -59,6 +59,7 @@ def note(
         "```",
         "",
         f"Where it is wrong: {mistakes}`predictions.json`. `config.yaml` repeats the run.",
+        *fit.note,
     ]
     return "\n".join(lines)
 

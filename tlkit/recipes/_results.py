@@ -33,6 +33,7 @@ class Fit(NamedTuple):
         under: Lines of the summary that stand directly under the score.
         lines: Other lines of the summary.
         chosen_by_val: Whether the validation examples chose the weights, so that their score is no test score.
+        note: Lines of Markdown for the note of the run.
     """
 
     parts: dict[str, float]
@@ -41,6 +42,7 @@ class Fit(NamedTuple):
     under: list[str]
     lines: list[str]
     chosen_by_val: bool
+    note: Sequence[str] = ()
 
     @property
     def seconds(self) -> float:
@@ -97,18 +99,23 @@ def kept(history: training.History) -> str:
     >>> kept(History([head, {**full, "kept": 1.0}]))
     'kept  epoch 1 of phase full, the last (validation loss 0.5000; 1.0000 before the phase)'
     >>> kept(History([{**head, "kept": 1.0}, full]))
-    'kept  the head: fine-tuning did not improve on it (validation loss 1.0000, and 0.5000 after it)'
+    'kept  the head: fine-tuning did not improve on it (validation loss 1.0000; 0.5000 after epoch 1 of phase full)'
     """
     best, last = history.best, history.epochs[-1]
     others = [epoch for epoch in history.epochs if epoch["phase"] != last["phase"]]
     if best["phase"] == "head" != last["phase"]:
-        after = f"validation loss {best['val_loss']:.4f}, and {last['val_loss']:.4f} after it"
-        return f"kept  the head: fine-tuning did not improve on it ({after})"
-    number = sum(each["phase"] == best["phase"] and each["epoch"] <= best["epoch"] for each in history.epochs)
+        after = f"{last['val_loss']:.4f} after epoch {_number(history, last)} of phase {last['phase']}"
+        return f"kept  the head: fine-tuning did not improve on it (validation loss {best['val_loss']:.4f}; {after})"
+    name = f"epoch {_number(history, best)} of phase {best['phase']}"
     if "kept" not in best or not others:
-        return f"kept  epoch {number} of phase {best['phase']}, by the lowest validation loss"
-    losses = f"validation loss {best['val_loss']:.4f}; {history._replace(epochs=others).best['val_loss']:.4f}"
-    return f"kept  epoch {number} of phase {best['phase']}, the last ({losses} before the phase)"
+        return f"kept  {name}, by the lowest validation loss"
+    before = history._replace(epochs=others).best["val_loss"]
+    return f"kept  {name}, the last (validation loss {best['val_loss']:.4f}; {before:.4f} before the phase)"
+
+
+def _number(history: training.History, epoch: dict[str, Any]) -> int:
+    """Number an epoch within its phase, as the table of epochs does."""
+    return sum(each["phase"] == epoch["phase"] and each["epoch"] <= epoch["epoch"] for each in history.epochs)
 
 
 def of_solving(
@@ -227,7 +234,8 @@ def score(
     example = splits.modality.encode(part.read([0])[0], splits.rate)
     with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(example)
-    fit.metrics.update(_speed(model, part))
+    if "predict_per_second" not in fit.metrics:
+        fit.metrics.update(_speed(model, part))
     return log(job, run, model, fit, Scored(scores, table, splits, example))
 
 
@@ -263,10 +271,13 @@ def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
     """Measure how many examples in memory the model looks at in a second, unless compiling that would take long."""
     import keras
 
-    if keras.backend.backend() != "tensorflow" and getattr(model, "predict_function", None) is None:
+    from tlkit import inference, runtime
+
+    compiles_fast = keras.backend.backend() in ("tensorflow", "openvino")
+    if not compiles_fast and getattr(model, "predict_function", None) is None:
         return {}
-    batch = part.read(range(min(32, len(part))))
-    model.predict_on_batch(batch)
+    batch = part.read(range(min(8 if runtime.device()[0] == "cpu" else 32, len(part))))
+    inference.in_full_precision(model).predict_on_batch(batch)
     began, count = time.perf_counter(), 0
     while count < 3 or time.perf_counter() - began < 0.1:
         model.predict_on_batch(batch)
@@ -334,5 +345,10 @@ def requirements() -> list[str]:
     """Give what loading a model needs, pinned; given to MLflow, whose own search takes 15 s."""
     import keras
 
-    names = ["keras", keras.backend.backend(), "numpy", "mlflow", "tlkit"]
+    from tlkit import startup
+
+    backend = keras.backend.backend()
+    if backend == startup.LEAN and startup.is_installed(startup.DEFAULT):  # the model was not trained with either
+        backend = startup.DEFAULT
+    names = ["keras", backend, "numpy", "mlflow", "tlkit"]
     return [f"{name}=={metadata.version(name)}" for name in names]

@@ -31,7 +31,7 @@ def run(config: FeatureExtraction) -> _results.Result:
     extractor = _networks.extractor(job.config, features.pooled(model), "pooled")
     with job.timing("features"):
         splits, parts = _inputs.split_features(job.config.data, examples, extractor)
-    splits = _near_copies.look(job.config.data, splits, parts)
+    splits = _near_copies.look(job.config.data, splits, parts, extractor.store)
     positive = _decisions.positive(job.config, splits.classes, splits.train.labels)
     job = job.with_decisions([_decisions.record_engine(extractor), *positive])
     with job.tracked(splits) as tracked:

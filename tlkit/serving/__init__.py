@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tlkit import labels
+from tlkit import labels, startup
 from tlkit.data.modalities import Reading
 from tlkit.errors import InvalidInput
+from tlkit.serving import lean
 from tlkit.serving.answers import Answer, answer, multi_label, ranked
 from tlkit.serving.cells import VARIABLE, paths_allowed
 from tlkit.serving.classifier import Classifier
@@ -30,13 +31,16 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Class
     """Load a folder of `save_model`; MLflow calls it by this name."""
     from mlflow.models import Model
 
-    from tlkit import layers  # noqa: F401  Keras finds our layers by their registered names
-    from tlkit.backbones import modelfiles
-
     output = (model_config or {}).get("output", "table")
     if output not in ("table", "label"):
         raise InvalidInput(f"model_config has output {output!r}; give table or label")
     file = Path(path) / "data" / "model.keras"
+    backend = lean.backend(file)
+    if backend == startup.LEAN:
+        startup.openvino()  # before Keras, which would have it send its telemetry
+    with startup.taking(backend):
+        from tlkit import layers  # noqa: F401  Keras finds our layers by their registered names
+        from tlkit.backbones import modelfiles
     model, classes = modelfiles.load(file), labels.read(file)
     units = model.output_shape[-1]
     if classes is None or len(classes) != max(2, units):

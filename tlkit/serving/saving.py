@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,14 +57,15 @@ def save_model(
     if modality.sampled and not rate:
         raise ValueError("rate is missing: give the samples per second of the sounds")
     saved, folder = Model(), Path(path)
-    mlflow.keras.save_model(
-        model,
-        str(folder),
-        mlflow_model=saved,
-        signature=_tensors(model),
-        pip_requirements=requirements,
-        metadata={"classes": classes},
-    )
+    with _requirements_not_compared():
+        mlflow.keras.save_model(
+            model,
+            str(folder),
+            mlflow_model=saved,
+            signature=_tensors(model),
+            pip_requirements=requirements,
+            metadata={"classes": classes},
+        )
     labels.write(folder / "data" / "model.keras", classes, reading.changed)
     if modality.requests is None:
         return
@@ -81,6 +84,20 @@ def save_model(
     if example is not None:
         _save_example(saved, folder, kind, example)
     saved.save(str(folder / "MLmodel"))
+
+
+@contextlib.contextmanager
+def _requirements_not_compared() -> Iterator[None]:
+    """Keep MLflow from comparing the requirements with every package that is installed: that took a second."""
+    from mlflow.utils import environment
+
+    name = "warn_dependency_requirement_mismatches"
+    compare = getattr(environment, name)
+    setattr(environment, name, lambda requirements: None)
+    try:
+        yield
+    finally:
+        setattr(environment, name, compare)
 
 
 def signature(kind: str) -> ModelSignature:

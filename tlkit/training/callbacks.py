@@ -119,16 +119,17 @@ class BestEpoch(keras.callbacks.Callback):
             self.diverged = f"the validation loss became {loss} in epoch {epoch + 1}"
             self.model.stop_training = self.ended = True
             return
-        lower = loss < self.best_loss
+        lower, cut_short = loss < self.best_loss, bool(self.model.stop_training)  # by another callback: the last epoch
         self.best_loss, self.waited = min(loss, self.best_loss), 0 if lower else self.waited + 1
-        if self.patience is None and epoch + 1 == self.last:
+        if self.patience is None and (cut_short or epoch + 1 == self.last):
             self._judge()
         elif lower and self.lowest:
             self.weights = self.model.get_weights()
             if self.patience is None:
                 self._keep(self.history.epochs[-1])
         elif self.patience is not None:
-            self.model.stop_training = self.ended = self.waited >= self.patience
+            self.ended = self.waited >= self.patience
+            self.model.stop_training = self.ended or cut_short
 
     def _judge(self) -> None:
         """Keep the last epoch, unless it is clearly worse than what is kept so far."""

@@ -181,6 +181,8 @@ def fit_phases(
 ) -> History:
     """Carry out a plan: the head, then the parts of phase full; what the checkpoints show to be done is skipped.
 
+    If the trial (see `FineTuning.full_parts`) is clearly worse than the solved head, that is the end.
+
     Args:
         model: The classifier.
         full_input: What phase full trains (the classifier, or its upper part, which shares its layers), and on what.
@@ -193,7 +195,8 @@ def fit_phases(
     Returns:
         One entry per epoch; the model has the weights of the best one.
     """
-    files = [checkpointing(name) for name, _, _ in plan.full_parts]
+    parts = plan.full_parts(trial=until is None)
+    files = [checkpointing(name) for name, _, _ in parts]
     # A phase is over if a later one has a checkpoint, which holds all that it learned.
     resumed_part = max(
         (number for number, file in enumerate(files) if file and checkpoints.exists(file.path)), default=-1
@@ -201,9 +204,12 @@ def fit_phases(
     history = History([])
     if pooled and resumed_part < 0:
         history = _fit_head(model, pooled, plan, callbacks, checkpointing("head"))
-    for number, (name, stage, settings) in enumerate(plan.full_parts):
+    for number, (name, stage, settings) in enumerate(parts):
         if not plan.full.epochs or number < resumed_part:
             continue
+        if history.epochs and "trial" == history.epochs[-1]["phase"] != history.best["phase"]:
+            say("full: left out, as the trial is clearly worse than the solved head")
+            break
         backbones.unfreeze(model, None, stage, plan.batch_normalization)
         history = fit_full(
             full_input.network,

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tlkit import inference
 from tlkit.data import ExampleSet, Views, batches, readable_errors
 from tlkit.errors import InvalidInput
 from tlkit.training import batched, finder, memory, optimizers
@@ -106,7 +107,8 @@ def predict(model: keras.Model, examples: ExampleSet, batch_size: int = 32) -> n
         batch_size: Examples per step.
     """
     with readable_errors():
-        return model.predict(batches(examples, batch_size, labels=False), verbose=0)
+        batched = batches(examples, batch_size, labels=False)
+        return inference.in_full_precision(model).predict(batched, verbose=0)
 
 
 def to_logits(model: keras.Model) -> keras.Model:

@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from tlkit.training.settings import Settings
 
+LONG = 6  # epochs from which on a third of them is a trial
+
 
 class FineTuning(NamedTuple):
     """How a classifier is fine-tuned: a head on frozen features first, then the network from a stage on.
@@ -34,20 +36,29 @@ class FineTuning(NamedTuple):
     stored: bool | None = None
     seed: int = 0
 
-    @property
-    def full_parts(self) -> list[tuple[str, str | None, Settings]]:
+    def full_parts(self, trial: bool = True) -> list[tuple[str, str | None, Settings]]:
         """The parts of phase full: name, first stage to train, settings. Epochs that do not divide go to the last.
 
+        Where the last epoch is to be kept (`Settings.patience` is None) and there are enough of them, the first third
+        is a phase of its own, called `trial`: at its end the learning rate has fallen to zero once, which shows whether
+        fine-tuning improves on the solved head. In the middle of a phase nothing shows it.
+
+        Args:
+            trial: Whether there may be a trial.
+
         >>> plan = FineTuning(Settings(0, 0.1), Settings(5, 0.1), stages=["stage4", "stage2"])
-        >>> [(name, stage, settings.epochs) for name, stage, settings in plan.full_parts]
+        >>> [(name, stage, settings.epochs) for name, stage, settings in plan.full_parts()]
         [('full1', 'stage4', 2), ('full2', 'stage2', 3)]
+        >>> plan = FineTuning(Settings(0, 0.1), Settings(10, 0.1, patience=None))
+        >>> [(name, settings.epochs) for name, _, settings in plan.full_parts()]
+        [('trial', 3), ('full', 7)]
         """
         count, epochs = len(self.stages), self.full.epochs
-        return [
-            (
-                f"full{number + 1}" if count > 1 else "full",
-                stage,
-                self.full._replace(epochs=epochs * (number + 1) // count - epochs * number // count),
-            )
-            for number, stage in enumerate(self.stages)
-        ]
+        if trial and self.solve and count == 1 and self.full.patience is None and epochs >= LONG:
+            names, ends = ["trial", "full"], [epochs // 3, epochs]
+        else:
+            names = [f"full{number + 1}" if count > 1 else "full" for number in range(count)]
+            ends = [epochs * (number + 1) // count for number in range(count)]
+        stages = [*self.stages, self.stages[-1]]  # the last of them is for the phase after a trial
+        parts = zip(names, stages, [0, *ends], ends, strict=False)
+        return [(name, stage, self.full._replace(epochs=end - start)) for name, stage, start, end in parts]

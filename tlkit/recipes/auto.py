@@ -1,0 +1,174 @@
+"""Find the best classifier of your photos in the minutes that you have: one model, tested once.
+
+python -m tlkit.recipes.auto --data.path photos --minutes 5
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tlkit import cli, display
+from tlkit.config import Auto, Backbone
+from tlkit.display import say
+from tlkit.recipes import (
+    _auto_heads,
+    _auto_networks,
+    _auto_search,
+    _auto_tried,
+    _auto_tuning,
+    _decisions,
+    _inputs,
+    _jobs,
+    _near_copies,
+    _networks,
+    _results,
+    _summary,
+)
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from tlkit import data, tracking
+    from tlkit.data.resizing import Resize
+    from tlkit.recipes._auto_networks import Network
+    from tlkit.recipes._auto_search import Search
+    from tlkit.recipes._auto_tried import Tried
+
+SAMPLE, AGREE = 32, 0.01  # photos whose probabilities the saved model must give too; the greatest difference
+
+
+def run(config: Auto) -> _results.Result:
+    """Search, score and log a classifier; see `config.Auto` for the settings."""
+    job = _jobs.start("auto", config)
+    examples = _inputs.photos(job.config)
+    _inputs.require_one_label(examples, job.recipe)
+    job = job.with_decisions(_decide(job.config, examples))
+    resize: Resize = job.config.data.resize or _decisions.decide_resize(job.config.data)[0].value
+    candidates = _auto_networks.candidates(job.config, examples)
+    first, others, left_out = _auto_networks.first(job.config, candidates, resize, examples)
+    splits = _inputs.splits(first.config.data, examples, first.model.input_shape[1:])
+    splits = _near_copies.look(job.config.data, splits)
+    job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))
+    began = job.seconds
+    search = _auto_search.Search(job, examples, {(splits.train.shape[0], resize): splits}, resize)
+    search.left_out += [_auto_tried.LeftOut(*each) for each in left_out.items()]
+    with job.tracked(splits) as tracked, _advice():
+        winner, why = _find(search, first, others)
+        result = _score(search, tracked, winner, why, began)
+        _auto_tuning.forget(search)
+    return _summary.show(result[0], tracked, result[1])
+
+
+def _decide(config: Auto, examples: data.Examples) -> list[_decisions.Decision]:
+    """Make photos that are given for validation the test where there is no other, so that they choose nothing."""
+    if config.data.val_as_test or {split for split in examples.splits if split} != {"train", "val"}:
+        return []
+    return [_decisions.Decision("data.val_as_test", True, "as there is no test split, and the score is to be honest")]
+
+
+def _find(search: Search, first: Network, others: list[Backbone]) -> tuple[Tried, str]:
+    """Try what there is time for, and choose; the heads of what is chosen know the validation photos too."""
+    heads = _auto_heads.on_frozen(search, first, others)
+    best, why = _auto_tried.choose(heads)
+    singles = [each for each in heads if len(each.passes) == 1]
+    tuned = _auto_tuning.fine_tuned(search, singles, best)
+    if not tuned:
+        return best, why
+    alone = _auto_heads.on_training_alone(search, best)
+    chosen, reason = _auto_tuning.best_of(search, alone, tuned)
+    if chosen is alone:
+        return best, f"{why}; fine-tuning did not clearly improve on it"
+    solved = tuple(best.heads[0] if head is alone.heads[0] else head for head in chosen.heads)
+    return dataclasses.replace(chosen, heads=solved), reason
+
+
+def _score(
+    search: Search, tracked: tracking.Run, winner: Tried, why: str, began: float
+) -> tuple[_jobs.Job[Auto], _results.Result]:
+    """Build the model, and score it by the test photos, which are read here for the first time."""
+    from tlkit import backbones, plots, tracking
+
+    model = backbones.joined(winner.heads, [network.title for network in winner.networks])
+    _networks.admit(model)
+    _auto_tried.show(search.tried, search.left_out, winner)
+    chosen = [_decisions.Decision("backbones", [each.title for each in winner.networks])]
+    job = search.job.with_decisions(chosen)
+    tracking.log_params(
+        {
+            "chosen": winner.name,
+            "chosen.networks": ", ".join(each.title for each in winner.networks),
+            "chosen.resize": search.resize,
+            "chosen.mirrored": len(winner.passes) > len(winner.networks),
+            "chosen.heads": len(winner.heads),
+        }
+    )
+    tracking.set_tags({"backbone": _networks.name(job.config)})
+    tracking.log_table(_auto_tried.columns(search.tried), "tried.json")
+    prefix = "cross_validated" if winner.held.by == _auto_tried.FOLDS else "best_val"
+    compared = sorted((each for each in search.tried if each.held.by == winner.held.by), key=lambda each: each.loss)
+    names, accuracies = [display.short(each.name, 60) for each in compared], [each.accuracy for each in compared]
+    intervals = [each.interval for each in compared]
+    metrics = {
+        f"{prefix}_accuracy": winner.accuracy,
+        f"{prefix}_loss": winner.loss,
+        "tried": len(search.tried),
+    }
+    lines = [f"chosen  {winner.name}", f"why     {why}"]
+    if job.config.fastest_ms:
+        metrics["milliseconds_per_photo"] = _auto_networks.one_photo(model)
+        lines.append(f"time for one photo  {metrics['milliseconds_per_photo']:.1f} ms")
+    splits = search.photos(winner.networks[0], search.resize)
+    fit = _results.Fit(
+        parts={"search": job.seconds - began},
+        metrics=metrics,
+        pictures={"tried.png": plots.ranking(names, accuracies, intervals, winner.held.by)},
+        under=[],
+        lines=lines,
+        chosen_by_val=True,
+        note=_auto_tried.note(search.tried, search.left_out, winner, why),
+    )
+    return job, _results.score(job, tracked, model, fit, splits, _predict(job, winner, model, splits, fit.metrics))
+
+
+def _predict(
+    job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits, metrics: dict[str, float]
+) -> np.ndarray:
+    """Predict the scored photos, from features where the saved model gives the same, and note how fast that is."""
+    import numpy as np
+
+    from tlkit import training
+
+    _, part = _inputs.scored(splits)
+    if job.config.precision != "float32":  # engines round differently: the score is to be that of the saved model
+        return training.predict(model, part)
+    predicted = winner.predict(part)
+    some = range(min(SAMPLE, len(part)))
+    pixels = part.read(some)
+    model.predict_on_batch(pixels)  # compiles
+    began = time.perf_counter()
+    answers = model.predict_on_batch(pixels)
+    metrics["predict_per_second"] = len(some) / (time.perf_counter() - began)
+    if np.abs(answers - predicted[some]).max() > AGREE:
+        return training.predict(model, part)
+    return predicted
+
+
+@contextlib.contextmanager
+def _advice() -> Iterator[None]:
+    """Say how to continue if the block is interrupted."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemError) as error:  # TensorFlow wraps an interrupt while it builds a function
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        say("\ncalled again, the same command continues: features and epochs are kept", error=True)
+        raise KeyboardInterrupt from error
+
+
+if __name__ == "__main__":
+    cli.main(Auto, run)
