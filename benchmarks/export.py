@@ -35,7 +35,7 @@ def build(name: str) -> tuple[Any, str]:
 
     family, _, alpha = name.partition(" ")
     if family in ("resnet18", "vit_ti_16"):
-        return builders.build(family, SHAPES.get(name, (224, 224, 3)), CLASSES), "random"
+        return builders.build(family, SHAPES.get(name, (224, 224, 3)), classes=CLASSES), "random"
     width = float(alpha) if alpha else None
     try:
         backbone, weights = backbones.build(family, (224, 224, 3), "pretrained", width), "published"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tlkit import startup
+from tlkit.display import shown
 from tlkit.errors import InvalidInput, first_line
 from tlkit.export import runtimes
 
@@ -98,11 +99,20 @@ def check(name: str, int8: bool = False) -> None:
 
 
 def check_backend() -> None:
-    """Refuse to export on a backend from which Keras does not write all formats."""
-    import keras
+    """Refuse a backend from which Keras does not write all formats; Keras is not loaded.
 
-    if keras.backend.backend() != "tensorflow":
-        raise InvalidInput(f"Keras exports on its tensorflow backend, not {keras.backend.backend()}: set KERAS_BACKEND")
+    Raises:
+        InvalidInput: Keras has, or would take, another backend than TensorFlow, or this is not installed.
+    """
+    loaded = sys.modules.get("keras")
+    backend = loaded.backend.backend() if loaded else startup.asked() or startup.DEFAULT
+    if backend != startup.DEFAULT:
+        raise InvalidInput(
+            f"Keras' backend is {shown(backend)!r}, and it exports from {startup.DEFAULT}: "
+            f"set {startup.VARIABLE}={startup.DEFAULT}"
+        )
+    if not startup.is_installed(startup.DEFAULT):
+        raise InvalidInput(f"Keras exports from {startup.DEFAULT}, which is not installed: pip install tensorflow")
 
 
 def write(name: str, model: keras.Model, folder: Path) -> Path:

@@ -40,10 +40,10 @@ def run(config: Export) -> list[Exported]:
     path, output = _models.locate(config.model), Path(config.output)
     _check_output(config.output)
     names = _formats(config)
-    _jobs.start_keras()
     from tlkit import export
 
     export.check_backend()
+    _jobs.start_keras()
     classifier = _models.load_classifier(config.model, path, "export", ("photos", "sounds", "arrays"))
     if config.threshold is not None:
         _predicted.check_threshold(config.threshold, classifier.classes, classifier.several)
