@@ -23,8 +23,8 @@ from tlkit.data.images import decode
 from tlkit.data.resizing import RESIZES
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.export import formats, parity, script, speed
+from tlkit.recipes import _export_data, _models, predict
 from tlkit.recipes import export as recipe
-from tlkit.recipes import predict
 
 CLASSES = ["green", "red"]
 
@@ -235,6 +235,31 @@ def test_photos_without_labels_are_compared(here: Path):
     assert call("--output", "out", "--format", "openvino", "--data.path", "photos/red") == 0
     row = json.loads(Path("out/parity.json").read_text(encoding="utf-8"))
     assert (row["examples"], row["after"], row["compared_on"]) == (8, None, "8 photos of photos/red without labels")
+
+
+def test_examples_are_read_as_the_model_reads_them(here: Path):
+    for name, number in (("green", 0), ("red", 1)):
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (20, 60, 3), np.uint8)).save(
+            f"photos/{name}/wide.png"
+        )
+    classifier = _models.load_classifier("model.keras", None, "export")
+    classifier = classifier._replace(classes=["red", "other", "green"])  # in another order than that of the folders
+    given = _export_data.examples(config.Export("m", "out", data=config.Data(path="photos")), classifier, None)
+    assert given.calibration is None
+    assert sorted(np.unique(given.scored.labels, return_counts=True)[1]) == [9, 9]
+    for name, label in (("green", 2), ("red", 0)):
+        pixels = decode(Path(f"photos/{name}/wide.png"), (16, 16), resize="center")
+        places = [place for place, row in enumerate(given.scored.values) if np.array_equal(row, pixels)]
+        assert [given.scored.labels[place] for place in places] == [label]
+    unlabeled = config.Export("m", "out", data=config.Data(path="photos/red"))
+    rows = _export_data.examples(unlabeled, classifier, None).scored.values
+    assert sum(np.array_equal(row, pixels) for row in rows) == 1
+    with pytest.raises(InvalidInput, match="classes that the model does not have: green; it has red, blue"):
+        _export_data.examples(
+            config.Export("m", "out", data=config.Data(path="photos")),
+            classifier._replace(classes=["red", "blue"]),
+            None,
+        )
 
 
 def test_volumes_are_exported_too(here: Path):
