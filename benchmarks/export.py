@@ -4,8 +4,8 @@ python benchmarks/export.py --data flowers                    # photos to compar
 python benchmarks/export.py --networks resnet18 vit_ti_16 --formats onnx openvino
 
 Each network is built in a process of its own: a backbone with a head of five classes and the published weights where
-Keras' cache has them, else with random weights and a last layer that tells examples apart. `difference` is the largest of a probability on 64 photos; times are
-medians for one example, with one thread and with all.
+Keras' cache has them, else with random weights and a last layer that tells examples apart. `difference` is the largest
+of a probability on 64 photos; times are medians for one example, with one thread and with all.
 """
 
 from __future__ import annotations
