@@ -132,7 +132,7 @@ def model() -> keras.Model:
         keras.layers.Rescaling(1 / 255),
         keras.layers.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.1, 0.2, 0.3]),
     ]
-    layers += [keras.layers.Conv2D(4, 3, activation="relu")]
+    layers += [keras.layers.Conv2D(4, 3, activation="gelu")]
     layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
     return keras.Sequential([keras.Input((16, 16, 3), name="pixels"), *layers])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import importlib.util
 import logging
 import os
@@ -38,6 +39,7 @@ class Format(NamedTuple):
         packages: What `predict.py` needs beside NumPy and Pillow.
         int8: Modules that quantize it; none where it cannot be.
         batch: How many examples the model takes at a time: any where it is None.
+        without: Keras' layers that it cannot hold, or that its runtime cannot run.
     """
 
     keras: str
@@ -48,6 +50,7 @@ class Format(NamedTuple):
     packages: tuple[str, ...]
     int8: tuple[str, ...] = ()
     batch: int | None = None
+    without: tuple[str, ...] = ()
 
 
 FORMATS = {
@@ -62,9 +65,17 @@ FORMATS = {
         "onnx",
         ("onnxruntime",),
         ("onnx", "onnxruntime"),
+        without=("MelSpectrogram",),
     ),
     "openvino": Format(
-        "openvino", "model.xml", runtimes.load_openvino, ("openvino",), "", ("openvino",), ("openvino", "nncf")
+        "openvino",
+        "model.xml",
+        runtimes.load_openvino,
+        ("openvino",),
+        "",
+        ("openvino",),
+        ("openvino", "nncf"),
+        without=("LSTM", "GRU"),
     ),
     "litert": Format(
         "litert",
@@ -75,6 +86,7 @@ FORMATS = {
         ("ai-edge-litert",),
         ("ai_edge_litert",),
         1,
+        ("MaxPooling3D", "AveragePooling3D", "LSTM", "GRU"),
     ),
 }
 """The formats by the names that users give them."""
@@ -95,6 +107,25 @@ def check(name: str, int8: bool = False) -> None:
             package = f"tlkit[{extra}]" if extra else missing[0]
             raise InvalidInput(
                 f"format is {name!r}{' with int8' * int8}, which needs {', '.join(missing)}: pip install '{package}'"
+            )
+
+
+def check_network(name: str, model: keras.Model) -> None:
+    """Refuse a network with a layer that a format is known not to hold, before any work.
+
+    Raises:
+        InvalidInput: the message names the layer.
+
+    >>> import keras
+    >>> check_network("litert", keras.Sequential([keras.Input((8, 8, 8, 1)), keras.layers.MaxPooling3D(name="pool")]))
+    Traceback (most recent call last):
+    tlkit.errors.InvalidInput: format is 'litert', which cannot hold layer pool (MaxPooling3D): give another format
+    """
+    for layer in model._flatten_layers():
+        if type(layer).__name__ in FORMATS[name].without:
+            kind = type(layer).__name__
+            raise InvalidInput(
+                f"format is {name!r}, which cannot hold layer {shown(layer.name)} ({kind}): give another format"
             )
 
 
@@ -137,8 +168,25 @@ def write(name: str, model: keras.Model, folder: Path) -> Path:
         _numbers_inside(model),
         quiet(),
     ):
+        if name == "onnx":
+            _know_erfc()
         model.export(str(path), format=row.keras, verbose=False)
     return path
+
+
+@functools.cache
+def _know_erfc() -> None:
+    """Teach tf2onnx 1.17 the complementary error function, of which TensorFlow 2.21 makes GELU."""
+    from tf2onnx.handler import tf_op
+
+    def convert(cls: Any, graph: Any, node: Any, **_: Any) -> None:
+        shapes, types = node.output_shapes, node.output_dtypes
+        one = graph.make_const(f"{node.name}/one", np.array(1, np.float32)).output[0]
+        error = graph.make_node("Erf", node.input).output[0]
+        graph.remove_node(node.name)
+        graph.make_node("Sub", [one, error], name=node.name, outputs=node.output, shapes=shapes, dtypes=types)
+
+    tf_op("Erfc")(type("Erfc", (), {"version_9": classmethod(convert)}))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ The folder is written whole or not at all. An export that answers otherwise than
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ def run(config: Export) -> list[Exported]:
     export.check_backend()
     _jobs.start_keras()
     classifier = _models.load_classifier(config.model, path, "export", ("photos", "sounds", "arrays"))
+    names = _able(names, lambda name: export.check_network(name, classifier.model), config.format == "all")
     if config.threshold is not None:
         _predicted.check_threshold(config.threshold, classifier.classes, classifier.several)
     sources = _sources(config, path, classifier)
@@ -78,24 +79,29 @@ def _check_output(output: str) -> None:
 
 
 def _formats(config: Export) -> list[str]:
-    """Name the formats to write; of all, those that are not installed are left out, and said."""
+    """Name the formats to write."""
     from tlkit import export
 
-    if config.format != "all":
-        export.check(config.format, config.int8)
-        return [config.format]
-    names, problems = [], []
-    for name in export.FORMATS:
+    is_all = config.format == "all"
+    names = list(export.FORMATS) if is_all else [config.format]
+    return _able(names, lambda name: export.check(name, config.int8), is_all)
+
+
+def _able(names: Sequence[str], check: Callable[[str], None], is_all: bool) -> list[str]:
+    """Name the formats that a check does not refuse; if all are asked for, the others are left out, and said."""
+    able: list[str] = []
+    problems: list[InvalidInput] = []
+    for name in names:
         try:
-            export.check(name, config.int8)
-            names.append(name)
+            check(name)
+            able.append(name)
         except InvalidInput as error:
-            problems.append(f"left out: {error}")
-    if not names:
-        raise InvalidInput(problems[0])
+            problems.append(error)
+    if problems and not (is_all and able):
+        raise problems[0]
     for problem in problems:
-        say(problem, error=True)
-    return names
+        say(f"left out: {problem}", error=True)
+    return able
 
 
 def _sources(config: Export, path: Path, classifier: Classifier) -> Sources:
