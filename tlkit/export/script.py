@@ -7,6 +7,7 @@ It needs the packages that README.md names. It ends with status 3 where a photo 
 import io
 import json
 import math
+import os
 import sys
 import unicodedata
 from pathlib import Path
@@ -123,9 +124,16 @@ def main(photos: list[str]) -> int:
     run, unread = load(str(folder / rules["model"])), []
     for photo in photos:
         try:
-            sys.stdout.write(f"{shown(photo)}  {answer(run(read(photo, rules)[None])[0], rules)}\n")
+            pixels = read(photo, rules)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             unread.append(f"{shown(photo)}: {shown(str(error))}\n")
+            continue
+        try:
+            sys.stdout.write(f"{shown(photo)}  {answer(run(pixels[None])[0], rules)}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # `... | head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            break
     sys.stderr.write(f"photos that could not be read ({len(unread)}):\n{''.join(unread)}" if unread else "")
     return 3 if unread else 0
 
