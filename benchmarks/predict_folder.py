@@ -48,7 +48,7 @@ def answer(way: str, model: str, photos: str, table: str) -> None:
 
         predict.run(Predict(model, [photos], output=table))
     else:
-        loaded, classes, reading = _models.load_classifier(model)
+        _, loaded, classes, reading, *_ = _models.load_classifier(model)
         from tlkit.serving import many
 
         names = sorted(str(path) for path in Path(photos).rglob("*.jpg"))

@@ -31,6 +31,7 @@ CONFIGS = {
     "predict": config.Predict,
     "describe": config.Describe,
     "serve": config.Serve,
+    "export": config.Export,
     "train": config.Train,
     "train_graph": config.TrainGraph,
     "select": config.Select,
@@ -60,6 +61,12 @@ def leaves(tree: dict, prefix: str = ""):
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def test_a_switch_needs_no_value():
+    made = parse(config.Export, "--model", "m", "--int8", "--output", "out", "--data.strict")
+    assert (made.int8, made.data.strict, made.accept) == (True, True, False)
+    assert not parse(config.Export, "--model", "m", "--int8", "false", "--output", "out").int8
 
 
 def test_there_are_recipe_files_and_each_folder_is_a_command():

@@ -16,7 +16,7 @@ FLOORS = [
     {"config", "plots"},
     {"arithmetic", "cli", "data", "evaluation", "layers", "mlflow_plugin", "probes", "reference"},
     {"backbones", "features", "tracking"},
-    {"anatomy", "builders", "inspection", "serving", "training"},
+    {"anatomy", "builders", "export", "inspection", "serving", "training"},
     {"tuning"},
     {"recipes"},
     {"__main__"},

@@ -214,6 +214,27 @@ def test_a_table_of_a_folder_says_what_the_run_logged(finished: Finished, printe
         assert float(row["probability"]) == pytest.approx(each["probability"], abs=1e-5)
 
 
+def test_an_export_is_compared_on_the_test_photos_of_its_run(finished: Finished, monkeypatch, tmp_path: Path):
+    from tlkit import export
+    from tlkit.recipes import export as recipe
+
+    monkeypatch.setattr(export, "milliseconds", lambda *_: 1.5)
+    run = one_run()
+    for number, uri in enumerate((finished.result.model_uri, f"runs:/{run.info.run_id}")):
+        output = tmp_path / f"out{number}"
+        (row,) = recipe.run(config.Export(uri, str(output), format="openvino"))
+        logged = run.data.metrics
+        assert row.parity.before == row.parity.after == pytest.approx(logged["test_accuracy"])
+        assert row.parity.largest < 1e-5
+        card = (output / "README.md").read_text(encoding="utf-8")
+        assert f"On {row.parity.examples} test photos of the run" in card
+        low, high = logged["test_accuracy_low"], logged["test_accuracy_high"]
+        assert f"- test accuracy {logged['test_accuracy']:.4f} (95 % interval {low:.3f} to {high:.3f})" in card
+        assert run.data.tags["dataset_digest"] in card
+        assert "Training began with random weights: they are yours." in card
+        assert json.loads((output / "labels.json").read_text(encoding="utf-8"))["classes"] == ["green", "red"]
+
+
 def extract(photos: Path, *argv: str) -> int:
     given = ["--backbone.name", "LetterNet", "--backbone.weights", "none", *small(photos), *argv]
     return cli.call(config.FeatureExtraction, feature_extraction.run, given)
@@ -621,7 +642,7 @@ def test_an_unwritable_store(folder: Path, capsys: pytest.CaptureFixture, monkey
         (["nan.keras", "photo.png"], "it has 2 numbers in weights/kernel that are not finite"),
         (["overflow.keras", "photo.png"], "the network's answer is not a number"),
         (["folder", "photo.png"], "'folder' is a folder; give a .keras file"),
-        (["regression.keras", "photo.png"], "give a classifier of photos of one size"),
+        (["regression.keras", "photo.png"], "predict needs a classifier of photos of one size"),
     ],
 )
 def test_predict_refuses(folder: Path, argv: list[str], says: str, capsys: pytest.CaptureFixture):

@@ -199,7 +199,7 @@ def test_predict_refuses_a_network_of_arrays(folder: Path, capsys: pytest.Captur
     network.save(folder / "arrays.keras")
     (folder / "photo.png").write_bytes(b"")
     assert cli.call(config.Predict, predict.run, ["arrays.keras", "photo.png"], positional=("model", "photos")) == 2
-    assert "give a classifier of photos" in capsys.readouterr().err
+    assert "predict needs a classifier of photos" in capsys.readouterr().err
 
 
 def test_weights_to_begin_with_come_from_a_file(splits: data.Splits, tmp_path: Path):
@@ -285,7 +285,7 @@ def test_predict_takes_photos_alone(folder: Path, splits: data.Splits, capsys: p
     train.build(config.Train(builder=config.Builder(**config.CNN)), splits).save("volumes.keras")
     (folder / "a.wav").write_bytes(sounds.encode(np.zeros((9, 1)), 8000))
     assert cli.call(config.Predict, predict.run, ["volumes.keras", "a.wav"], ("model", "photos")) == 2
-    assert "maps (None, 8, 8, 8, 1) to (None, 2); give a classifier of photos" in capsys.readouterr().err
+    assert "maps (None, 8, 8, 8, 1) to (None, 2); predict needs a classifier of photos" in capsys.readouterr().err
 
 
 # A graph --------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ _MODULES = (
     "data",
     "errors",
     "evaluation",
+    "export",
     "features",
     "labels",
     "layers",

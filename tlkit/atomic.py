@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, even where the process is killed or the disk is full."""
+"""Files and folders that are written whole or not at all, even where the process is killed or the disk is full."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -57,6 +58,39 @@ def _linked(temporary: Path, path: Path) -> bool:
         return False
     temporary.unlink()
     return True
+
+
+@contextlib.contextmanager
+def writing_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to write to, which gets its name only when the block has ended without an error.
+
+    Args:
+        path: Of the folder, which does not exist or is empty; those above it are made.
+
+    Raises:
+        OSError: it is not empty.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "deep" / "letters"
+    >>> with writing_folder(path) as folder:
+    ...     _ = (folder / "a.txt").write_bytes(b"whole")
+    >>> (path / "a.txt").read_text(), len(list(path.parent.iterdir()))
+    ('whole', 1)
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.is_dir():
+            path.rmdir()  # refuses one that is not empty
+        os.rename(temporary, path)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = str(path)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

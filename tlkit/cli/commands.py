@@ -38,6 +38,7 @@ COMMANDS = (
     Command("ui", "compare", "Open the runs in MLflow's UI."),
     Command("predict", "use", "Print the labels of photos by a trained model.", "predicts"),
     Command("serve", "use", "Serve a trained model over HTTP, with a page to try it.", "predicts"),
+    Command("export", "use", "Export a model for another runtime, proven to be equal."),
     Command("cache", "maintain", "List, verify or prune the stored activations."),
     Command("sync", "maintain", "Send what runs logged while their server was away."),
 )

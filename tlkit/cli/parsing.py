@@ -84,6 +84,8 @@ class _Parser:
         self._check_name(word, name, text)
         if not equals and words and not words[0].startswith("--"):
             text = words.pop(0)
+        elif not equals and fields.hint(self.config_class, name) is bool:
+            text = "true"
         elif not equals or (name == "config" and not text):
             kind = fields.hint(self.config_class, name)
             allowed = "the path of a file" if name == "config" else expected(kind)

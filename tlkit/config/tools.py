@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from tlkit.config.data import Data
 from tlkit.config.fields import require, require_names
 from tlkit.config.networks import Network
 from tlkit.config.recipes import Finetune
@@ -143,6 +144,36 @@ class Serve:
         require(self.waiting >= self.photos, "waiting", self.waiting, wanted)
         require(0 < self.megabytes <= 1024, "megabytes", self.megabytes, "it must be above 0, up to 1024")
         require(0 < self.timeout <= 3600, "timeout", self.timeout, "it must be above 0, up to 3600 seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Which model to export, and how.
+
+    Args:
+        model: A `.keras` file, or an MLflow URI such as `models:/m-…`, `models:/NAME@champion` or `runs:/ID/model`.
+        output: Folder to write; it must not exist, or be empty.
+        format: The runtime: `onnx` for ONNX Runtime, `openvino` for Intel's, `saved_model` for TensorFlow, `litert` for
+            phones and small computers, formerly TensorFlow Lite, or `all` of those that are installed, each in a
+            folder of its own.
+        int8: Compute with 8-bit numbers: smaller and, on some processors, faster. Calibrated by training photos.
+        data: Examples on which the export is compared with the model; by default the test photos of its run.
+        accept: Write the export even where its answers are not those of the model.
+        threshold: `predict.py` says `unsure` where the highest probability is below this; by default never.
+    """
+
+    model: str
+    output: str
+    format: Literal["onnx", "openvino", "saved_model", "litert", "all"] = "onnx"
+    int8: bool = False
+    data: Data = dataclasses.field(default_factory=Data)
+    accept: bool = False
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        require(bool(self.output), "output", self.output, "it must be the path of a folder")
+        allowed = self.threshold is None or 0 < self.threshold <= 1
+        require(allowed, "threshold", self.threshold, "it must be a probability above 0, up to 1")
 
 
 @dataclasses.dataclass(frozen=True)

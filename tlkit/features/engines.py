@@ -192,7 +192,7 @@ def _traced(network: keras.Model, dtype: np.dtype) -> Any:
 def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any = None) -> Engine:
     batch_size = 4  # its activations stay in the CPU's cache; larger batches were slower
     if precision != "float32":
-        network, traced = _in_float32(network), None
+        network, traced = in_float32(network), None
     if keras.backend.backend() == "openvino":
         example = np.zeros((1, *network.inputs[0].shape[1:]), dtype)
         converted, _ = inference.graph(network, example, network.inputs[0].dtype)
@@ -228,7 +228,7 @@ def in_order(function: Callable[[Any], Any], items: Iterable[Any], threads: int,
             yield waiting.popleft().result()
 
 
-def _in_float32(network: keras.Model) -> keras.Model:
+def in_float32(network: keras.Model) -> keras.Model:
     """The same network in float32: OpenVINO cannot read bfloat16, and converts to it by itself."""
 
     def clone(layer: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +28,60 @@ class Saved(NamedTuple):
     model: keras.Model
     classes: list[str] | None
     reading: Reading
+
+
+class Classifier(NamedTuple):
+    """A model that maps examples of one shape to classes.
+
+    Args:
+        name: The user's name for it.
+        model: From raw values to probabilities.
+        classes: The names of its classes.
+        reading: How files become the examples that it takes.
+        kind: Name of their modality, such as `photos`.
+        several: Whether an example may have several labels, or none.
+    """
+
+    name: str
+    model: keras.Model
+    classes: list[str]
+    reading: Reading
+    kind: str
+    several: bool
+
+
+def load_classifier(
+    model: str, path: Path | None = None, command: str = "predict", kinds: Sequence[str] = ("photos",)
+) -> Classifier:
+    """Load a model, the names of its classes, and how files become the examples that it takes.
+
+    Args:
+        model: A `.keras` file or an MLflow URI.
+        path: Where its file is, if `locate` has said so.
+        command: Which needs it, for errors.
+        kinds: Modalities that this takes.
+
+    Raises:
+        InvalidInput: there is no such model, or it is not one that maps these to classes.
+    """
+    from tlkit import serving
+    from tlkit.data import modalities
+
+    loaded, names, reading = load(model, path)
+    inputs, outputs = loaded.input_shape, loaded.output_shape
+    what = f"{command} needs a classifier of {' or '.join(kinds)} of one size"
+    if isinstance(inputs, list | dict) or isinstance(outputs, list | dict):
+        raise InvalidInput(f"{model!r} has several inputs or outputs; {what}")
+    photos = len(inputs) == 4 and inputs[3] in (1, 3)
+    others = {row.input: row.name for row in modalities.MODALITIES.values() if not row.predicted}
+    kind = others.get(loaded.inputs[0].name, "photos" if photos else "arrays")
+    if kind not in kinds or None in inputs[1:] or len(outputs) != 2:
+        raise InvalidInput(f"{model!r} maps {inputs} to {outputs}; {what}")
+    count = max(2, outputs[-1])  # a single output is the probability of the second of two classes
+    if names is not None and len(names) != count:
+        raise InvalidInput(f"{model!r} holds {len(names)} class names for {count} classes")
+    names = names or [f"class {index}" for index in range(count)]
+    return Classifier(model, loaded, names, reading, kind, serving.multi_label(loaded))
 
 
 def locate(model: str) -> Path:
@@ -68,30 +123,6 @@ def load(model: str, path: Path | None = None) -> Saved:
         return Saved(loaded, labels.read(path), Reading.of(labels.read_reading(path)))
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise InvalidInput(f"{model!r}: {first_line(error)}") from error
-
-
-def load_classifier(model: str, path: Path | None = None) -> tuple[keras.Model, list[str], Reading]:
-    """Load a classifier of photos, the names of its classes, and how files become the photos that it takes.
-
-    Args:
-        model: A `.keras` file or an MLflow URI.
-        path: Where its file is, if `locate` has said so.
-
-    Raises:
-        InvalidInput: there is no such model, or it is not one that maps photos to classes.
-    """
-    from tlkit.data import modalities
-
-    loaded, names, reading = load(model, path)
-    inputs, outputs = loaded.input_shape, loaded.output_shape
-    others = [row.input for row in modalities.MODALITIES.values() if not row.predicted]
-    photos = len(inputs) == 4 and None not in inputs[1:] and inputs[3] in (1, 3)
-    if loaded.inputs[0].name in others or not photos or len(outputs) != 2:
-        raise InvalidInput(f"{model!r} maps {inputs} to {outputs}; give a classifier of photos of one size")
-    count = max(2, outputs[-1])  # a single output is the probability of the second of two classes
-    if names is not None and len(names) != count:
-        raise InvalidInput(f"{model!r} holds {len(names)} class names for {count} classes")
-    return loaded, names or [f"class {index}" for index in range(count)], reading
 
 
 def _download(uri: str) -> Path:

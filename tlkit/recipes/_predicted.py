@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlkit.display import cut, say, shown
+from tlkit.errors import InvalidInput
 from tlkit.recipes import _links
 
 UNSURE = "unsure"
@@ -96,3 +97,21 @@ def print_end(predicted: Predicted, output: str | None) -> None:
         say(f"table  {_links.shown(Path(output).absolute())}: {predicted.answered + predicted.unread:,} rows{problems}")
     else:
         say("\nNext: --output predictions.csv (or .jsonl, .parquet) writes the answer for each photo.")
+
+
+def check_threshold(threshold: float, classes: Sequence[str], several: bool) -> None:
+    """Refuse a threshold where its word could be mistaken, or says nothing.
+
+    Raises:
+        InvalidInput: the model gives several labels, or has a class of that name.
+    """
+    if several:
+        raise InvalidInput(
+            f"threshold is {threshold}, and the model gives a photo any number of labels, or none: leave it out, and "
+            "look at the probabilities in the table that --output writes"
+        )
+    if same := [name for name in classes if name.strip().casefold() == UNSURE]:
+        raise InvalidInput(
+            f"threshold is {threshold}, which labels photos {UNSURE!r}, and so does the model's class "
+            f"{same[0]!r}: leave it out"
+        )

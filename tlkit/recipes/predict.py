@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tlkit import cli
@@ -20,13 +20,12 @@ from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
 from tlkit.recipes import _jobs, _models, _predicted
+from tlkit.recipes._models import Classifier
 from tlkit.recipes._predicted import NO_LABEL, UNSURE, Predicted
 
 if TYPE_CHECKING:
-    import keras
     import numpy as np
 
-    from tlkit.data.modalities import Reading
     from tlkit.features.engines import Engine
     from tlkit.serving import Answer
     from tlkit.serving.tables import Row
@@ -51,8 +50,7 @@ def run(config: Predict) -> Predicted:
     for note in named.notes:
         say(note, error=True)
     _jobs.start_keras()
-    model, classes, reading = _models.load_classifier(config.model, path)
-    predicted = _predict(config, model, classes, reading, named.photos)
+    predicted = _predict(config, _models.load_classifier(config.model, path), named.photos)
     if predicted.unread and not predicted.answered and not config.output:
         more = f" and {predicted.unread - 1:,} more" if predicted.unread > 1 else ""
         raise InvalidInput(f"{predicted.problems[0]}{more}")
@@ -63,16 +61,14 @@ def run(config: Predict) -> Predicted:
     return predicted
 
 
-def _predict(
-    config: Predict, model: keras.Model, classes: list[str], reading: Reading, photos: Mapping[str, str]
-) -> Predicted:
+def _predict(config: Predict, classifier: Classifier, photos: Mapping[str, str]) -> Predicted:
     """Answer all photos, and print or write each answer."""
     from tlkit import serving
     from tlkit.serving import many, tables
 
-    several = serving.multi_label(model)
+    model, classes, several = classifier.model, classifier.classes, classifier.several
     if config.threshold is not None:
-        _check_threshold(config.threshold, classes, several)
+        _predicted.check_threshold(config.threshold, classes, several)
     is_many = len(photos) > PRINTED
     printed, predicted = not (is_many or config.output), Predicted()
 
@@ -82,7 +78,7 @@ def _predict(
             say(f"Keras computes: {reason}", error=True)
         return engine
 
-    predictions = many.predictions(photos, many.reader(model, reading), prepare)
+    predictions = many.predictions(photos, many.reader(model, classifier.reading), prepare)
     first = next(predictions)  # with it the engine is prepared, which is no part of the rate
     with _output(config.output, len(photos)) as (write, advance):
         for photo, probabilities, error in itertools.chain([first], predictions):
@@ -112,20 +108,6 @@ def _labels(answer: Answer, several: bool, unsure: bool) -> list[tuple[str, floa
     if several:
         return [(label, share) for label, share in answer.top if share > 0.5] or [(NO_LABEL, answer.probability)]
     return [(UNSURE if unsure else answer.label, answer.probability)]
-
-
-def _check_threshold(threshold: float, classes: Sequence[str], several: bool) -> None:
-    """Refuse a threshold where its word could be mistaken, or says nothing."""
-    if several:
-        raise InvalidInput(
-            f"threshold is {threshold}, and the model gives a photo any number of labels, or none: leave it out, and "
-            "look at the probabilities in the table that --output writes"
-        )
-    if same := [name for name in classes if name.strip().casefold() == UNSURE]:
-        raise InvalidInput(
-            f"threshold is {threshold}, which labels photos {UNSURE!r}, and so does the model's class "
-            f"{same[0]!r}: leave it out"
-        )
 
 
 @contextlib.contextmanager

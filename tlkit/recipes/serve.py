@@ -55,9 +55,9 @@ def load(model: str, version: _versions.Version, path: Path | None = None) -> Se
     """
     from tlkit.serving.web import batching
 
-    loaded, classes, reading = _models.load_classifier(version.uri, path or _models.locate(version.uri))
+    loaded = _models.load_classifier(version.uri, path, "serve")
     name = model if model.startswith(("models:/", "runs:/")) else Path(model).name  # strangers need not know folders
-    return batching.prepare(loaded, classes, reading, name, version.number)
+    return batching.prepare(loaded.model, loaded.classes, loaded.reading, name, version.number)
 
 
 @contextlib.contextmanager

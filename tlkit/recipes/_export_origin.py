@@ -1,0 +1,156 @@
+"""Where an exported model comes from: the run, its data, its scores, and the licence of its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tlkit.config import Export
+from tlkit.display import called, code, markdown, quoted
+from tlkit.recipes._models import Classifier
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mlflow.entities import Run
+
+    from tlkit.export import Examples, Origin
+
+LICENCES = {
+    "LetterNet": "Apache-2.0, tlkit's own",
+    "VGG": "those of VGG at Oxford, under CC BY 4.0",
+    r"ResNet\d+$": "those of Kaiming He, under the MIT licence",
+    "Xception": "those of Keras' author, under the MIT licence",
+    "Inception|MobileNet|NASNet|EfficientNet": "Google's, under Apache-2.0",
+    "DenseNet": "their authors', under the BSD 3-clause licence",
+    "ConvNeXt": "Meta's, under the MIT licence",
+}
+"""Of the published weights of backbones, by how their names begin, as Keras' documentation and their authors say."""
+
+METRICS = {"accuracy": "accuracy", "map": "mAP", "balanced_accuracy": "balanced accuracy", "f1": "F1", "loss": "loss"}
+
+
+class Sources(NamedTuple):
+    """What an export is made from.
+
+    Args:
+        classifier: The model, in float32.
+        origin: Where it comes from.
+        examples: What it and its exports are compared on.
+        answers: Its probabilities for these.
+        calibration: Examples by which int8 is calibrated; None for float32.
+    """
+
+    classifier: Classifier
+    origin: Origin
+    examples: Examples
+    answers: np.ndarray
+    calibration: Examples | None
+
+
+def run_of(model: str) -> Run | None:
+    """Find the MLflow run that a model's URI stands for; None where there is none."""
+    if not model.startswith(("models:/", "runs:/")):
+        return None
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from tlkit import untrusted
+
+    client, (scheme, _, name) = mlflow.MlflowClient(), model.partition(":/")
+    try:
+        run_id: str | None
+        if scheme == "runs":
+            run_id = name.split("/")[0]
+        elif re.fullmatch(r"m-[0-9a-f]+", name):
+            run_id = client.get_logged_model(name).source_run_id
+        elif "@" in name:
+            run_id = client.get_model_version_by_alias(*name.rsplit("@", 1)).run_id
+        else:
+            registered, _, version = name.rpartition("/")
+            run_id = client.get_model_version(registered, version).run_id
+        return untrusted.answered(client.get_run(run_id)) if run_id else None
+    except MlflowException:
+        return None
+
+
+def describe(config: Export, path: Path, run: Run | None) -> Origin:
+    """Describe a model for its card.
+
+    Args:
+        config: The command's settings.
+        path: Of the model's file.
+        run: The run that trained it, if it is known.
+    """
+    from tlkit.export import Origin
+
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    origin = Origin(config.model, digest, command=command(config))
+    if run is None:
+        return origin
+    params, metrics, recipe = run.data.params, run.data.metrics, run.data.tags.get("recipe", "a run")
+    network = params.get("backbone.name") or params.get("builder.name") or "A network"
+    data = [
+        f"{_context(given)}: {markdown(given.dataset.name)}, digest {code(given.dataset.digest)}"
+        for given in (run.inputs.dataset_inputs if run.inputs else [])
+    ]
+    if whole := run.data.tags.get("dataset_digest"):
+        data.append(f"all of them together: manifest with SHA-256 {code(whole)}")
+    name = f"{markdown(run.info.run_name or run.info.run_id)} ({code(run.info.run_id)})"
+    return dataclasses.replace(
+        origin,
+        what=f"{markdown(network)}, trained by {code(recipe)} in run {name}",
+        data=data,
+        scores=_scores(metrics),
+        weights=licence(params),
+    )
+
+
+def licence(params: Mapping[str, str]) -> str:
+    """Say under which licence the weights are that training began with.
+
+    >>> licence({"backbone.name": "MobileNetV2", "backbone.weights": "pretrained"})
+    "Training began with the published weights of MobileNetV2, Google's, under Apache-2.0."
+    >>> licence({"backbone.name": "MobileNetV2", "backbone.weights": "none"})
+    'Training began with random weights: they are yours.'
+    """
+    name, weights = params.get("backbone.name", ""), params.get("backbone.weights", "none")
+    if weights in ("none", "None"):
+        return "Training began with random weights: they are yours."
+    of = next((text for start, text in LICENCES.items() if re.match(start, name)), "")
+    if weights not in ("pretrained", "imagenet") or not of:
+        return f"Training of {markdown(name)} began with weights {code(weights)}, whose licence tlkit does not know."
+    return f"Training began with the published weights of {name}, {of}."
+
+
+def command(config: Export) -> str:
+    """Write the command that repeats an export."""
+    words = [called("export"), quoted(config.model), "--format", config.format, *["--int8"] * config.int8]
+    for name, value in (("data.path", config.data.path), ("threshold", config.threshold), ("output", config.output)):
+        words += [f"--{name}", quoted(str(value))] if value is not None else []
+    return " ".join([*words, *["--accept"] * config.accept])
+
+
+def _context(given: object) -> str:
+    tags = {tag.key: tag.value for tag in getattr(given, "tags", [])}
+    return tags.get("mlflow.data.context", "data")
+
+
+def _scores(metrics: Mapping[str, float]) -> list[str]:
+    """A line for each score of the test split, else of the validation split, with its interval where it has one."""
+    lines = []
+    for split in ("test", "validation"):
+        for name, text in METRICS.items():
+            value, low = metrics.get(f"{split}_{name}"), metrics.get(f"{split}_{name}_low")
+            if value is not None:
+                interval = "" if low is None else f" (95 % interval {low:.3f} to {metrics[f'{split}_{name}_high']:.3f})"
+                lines.append(f"{split} {text} {value:.4f}{interval}")
+        if lines and split == "validation":
+            lines.append("there was no test split: these examples may also have chosen the weights")
+        if lines:
+            break
+    return lines
