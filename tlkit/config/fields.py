@@ -44,7 +44,7 @@ def flatten(config: DataclassInstance, prefix: str = "") -> dict[str, Any]:
 
     >>> from tlkit.config import Backbone
     >>> flatten(Backbone(name="VGG16"))
-    {'name': 'VGG16', 'weights': 'pretrained', 'alpha': None}
+    {'name': 'VGG16', 'weights': 'pretrained', 'alpha': None, 'pooled_stages': 2}
     """
     return dict(_leaves(config, prefix))
 

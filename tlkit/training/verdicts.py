@@ -37,7 +37,7 @@ def compare(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Verdic
         after: (examples, classes)
         labels: (examples,), or (examples, classes) with 0 and 1 if an example may have several
 
-    >>> before, labels = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 2.0]]), np.array([0, 1, 0])
+    >>> before, labels = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.1]] * 20), np.array([0, 1, 0] * 20)
     >>> compare(before, 9 * before, labels).clearly_worse  # only surer
     False
     >>> compare(before, before[:, ::-1], labels).clearly_worse
