@@ -102,15 +102,17 @@ def kept(history: training.History) -> str:
     'kept  the head: fine-tuning did not improve on it (validation loss 1.0000; 0.5000 after epoch 1 of phase full)'
     """
     best, last = history.best, history.epochs[-1]
-    others = [epoch for epoch in history.epochs if epoch["phase"] != last["phase"]]
-    if best["phase"] == "head" != last["phase"]:
+    name = "the head" if best["phase"] == "head" else f"epoch {_number(history, best)} of phase {best['phase']}"
+    loss = f"validation loss {best['val_loss']:.4f}"
+    if best["phase"] != last["phase"]:
+        what = "fine-tuning" if best["phase"] == "head" else f"phase {last['phase']}"
         after = f"{last['val_loss']:.4f} after epoch {_number(history, last)} of phase {last['phase']}"
-        return f"kept  the head: fine-tuning did not improve on it (validation loss {best['val_loss']:.4f}; {after})"
-    name = f"epoch {_number(history, best)} of phase {best['phase']}"
-    if "kept" not in best or not others:
-        return f"kept  {name}, by the lowest validation loss"
+        return f"kept  {name}: {what} did not improve on it ({loss}; {after})"
+    others = [epoch for epoch in history.epochs if epoch["phase"] != last["phase"]]
+    if best["phase"] == "head" or "kept" not in best or not others:
+        return f"kept  epoch {_number(history, best)} of phase {best['phase']}, by the lowest validation loss"
     before = history._replace(epochs=others).best["val_loss"]
-    return f"kept  {name}, the last (validation loss {best['val_loss']:.4f}; {before:.4f} before the phase)"
+    return f"kept  {name}, the last ({loss}; {before:.4f} before the phase)"
 
 
 def _number(history: training.History, epoch: dict[str, Any]) -> int:
