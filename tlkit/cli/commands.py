@@ -36,7 +36,7 @@ COMMANDS = (
     Command("select", "compare", "Rank pretrained networks on your photos, before training.", "predicts"),
     Command("compare", "compare", "Compare runs: scores, a paired test, their settings."),
     Command("ui", "compare", "Open the runs in MLflow's UI."),
-    Command("predict", "use", "Print the labels of photos by a trained model.", "predicts"),
+    Command("predict", "use", "Label photos, or folders of them, by a trained model.", "predicts"),
     Command("serve", "use", "Serve a trained model over HTTP, with a page to try it.", "predicts"),
     Command("export", "use", "Export a model for another runtime, proven to be equal."),
     Command("cache", "maintain", "List, verify or prune the stored activations."),
