@@ -27,6 +27,7 @@ from tlkit.recipes import _export_data, _models, predict
 from tlkit.recipes import export as recipe
 
 CLASSES = ["green", "red"]
+from_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras exports from TensorFlow")
 
 
 def installed(name: str) -> Any:
@@ -157,6 +158,7 @@ def answers(folder: str, *photos: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@from_tensorflow
 @pytest.mark.parametrize("name", [installed(name) for name in export.FORMATS])
 def test_every_format_answers_as_its_model(here: Path, name: str, capsys: pytest.CaptureFixture):
     assert call("--output", "out/deep", "--format", name, "--data.path", "photos") == 0
@@ -180,6 +182,7 @@ def test_every_format_answers_as_its_model(here: Path, name: str, capsys: pytest
     assert os.listdir("out") == ["deep"]
 
 
+@from_tensorflow
 def test_the_script_prints_what_predict_prints(here: Path, capsys: pytest.CaptureFixture):
     assert call("--output", "out", "--format", "openvino", "--threshold", "0.52") == 0
     photos = [str(photo) for photo in odd_photos(here / "odd")]
@@ -224,6 +227,7 @@ def numbers(text: str) -> list[Any]:
     return [pytest.approx(float(word), abs=1.1e-4) if word.startswith("0.") else word for word in words]
 
 
+@from_tensorflow
 def test_without_photos_random_numbers_are_compared(here: Path, capsys: pytest.CaptureFixture):
     assert call("--output", "out", "--format", "openvino") == 0
     assert "random numbers take their place; --data.path gives some" in capsys.readouterr().err
@@ -231,6 +235,7 @@ def test_without_photos_random_numbers_are_compared(here: Path, capsys: pytest.C
     assert "on random numbers alone" in Path("out/README.md").read_text(encoding="utf-8")
 
 
+@from_tensorflow
 def test_photos_without_labels_are_compared(here: Path):
     assert call("--output", "out", "--format", "openvino", "--data.path", "photos/red") == 0
     row = json.loads(Path("out/parity.json").read_text(encoding="utf-8"))
@@ -262,6 +267,7 @@ def test_examples_are_read_as_the_model_reads_them(here: Path):
         )
 
 
+@from_tensorflow
 def test_volumes_are_exported_too(here: Path):
     layers = [keras.layers.Conv3D(2, 3), keras.layers.Flatten(), keras.layers.Dense(2, activation="softmax")]
     keras.Sequential([keras.Input((8, 8, 8, 1), name="values"), *layers]).save("volumes.keras")
@@ -282,6 +288,7 @@ def test_volumes_are_exported_too(here: Path):
     assert "photo" not in card
 
 
+@from_tensorflow
 def test_an_export_that_differs_is_not_written(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
@@ -314,6 +321,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path, error: BaseException):
     assert [each.name for each in tmp_path.rglob("*")] == ["out", "a"]
 
 
+@from_tensorflow
 def test_what_is_refused_before_any_work(
     here: Path, model: keras.Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):

@@ -234,7 +234,7 @@ def test_the_table_has_an_answer_or_a_reason_for_each_photo(
         *DEEP,
     ]
     pixels = [decode(Path("photos/0.png" if "line" in file else file), (8, 8), resize="center") for file in files]
-    expected = np.asarray(model(np.stack(pixels).astype("float32")))
+    expected = keras.ops.convert_to_numpy(model(np.stack(pixels).astype("float32")))
     for row, shares in zip(answered, expected, strict=True):
         best = np.argsort(-shares)[:5]
         assert [row[f"label_{place}"] for place in range(1, 6)] == [CLASSES[index] for index in best]
@@ -391,7 +391,7 @@ def test_an_answer_that_is_no_number_is_the_photos_error():
 
 def test_the_engine_for_many_says_what_the_model_says(model: keras.Model):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
-    expected = np.asarray(model(pixels.astype("float32")))
+    expected = keras.ops.convert_to_numpy(model(pixels.astype("float32")))
     for is_many in (False, True):
         engine, reason = many.engine(model, "model", is_many, pixels[:4])
         assert (engine.name == "openvino") == (is_many and not reason)

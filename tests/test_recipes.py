@@ -214,6 +214,7 @@ def test_a_table_of_a_folder_says_what_the_run_logged(finished: Finished, printe
         assert float(row["probability"]) == pytest.approx(each["probability"], abs=1e-5)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras exports from TensorFlow")
 def test_an_export_is_compared_on_the_test_photos_of_its_run(finished: Finished, monkeypatch, tmp_path: Path):
     from tlkit import export
     from tlkit.recipes import export as recipe

@@ -124,7 +124,7 @@ def choose(network: keras.Model, precision: str, sample: np.ndarray, agree: floa
             return _openvino(network, precision, sample.dtype), ""
         except Exception as error:
             return _keras(network, sample.dtype), f"openvino cannot run this network: {_reason(error)}"
-    traced = _traced(network, sample.dtype)  # once for both
+    traced = _traced(network, sample.dtype) if keras.backend.backend() == "tensorflow" else None  # once for both
     ours = _keras(network, sample.dtype, traced)
     with ThreadPoolExecutor(1) as pool:  # the first call of Keras takes one core, the conversion for OpenVINO another
         first = pool.submit(lambda: list(ours.run(_batches(ours, sample))))
