@@ -351,6 +351,7 @@ def test_what_is_refused_before_any_work(
         export.check("onnx")
 
 
+@from_tensorflow
 def test_speed_is_measured_in_another_process(here: Path, model: keras.Model):
     path = export.write("openvino", model, here)
     assert 0 < speed.milliseconds("openvino", path, (16, 16, 3), 1) < 1000
