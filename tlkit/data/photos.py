@@ -265,8 +265,12 @@ def file_format(modality: Modality) -> Files:
     return modality.files
 
 
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @functools.cache
 def decoding_threads() -> ThreadPoolExecutor:
     """Return the threads that decode, one per core: Pillow and NumPy release the interpreter's lock meanwhile."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(cores, thread_name_prefix="decode")
+    return ThreadPoolExecutor(cores(), thread_name_prefix="decode")

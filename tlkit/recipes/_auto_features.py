@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tlkit.display import say
 from tlkit.progress import duration
@@ -31,13 +31,12 @@ def extract(search: Search, network: Network, resize: Resize, mirrored: bool, ne
     if key in search.values:
         return search.values[key]
     train, val = search.known(network, resize)
-    photos: Any = data.Photos.joined([train, val])
-    photos = data.Mirrored(photos) if mirrored else photos
-    name, count, parts, start, size = network.title, len(photos), [], 0, CHUNK
+    known = data.Photos.joined([train, val])
+    name, count, parts, start, size = network.title, len(known), [], 0, CHUNK
     what = name + ", mirror image too" * mirrored
     while start < count:
         places = range(start, min(start + size, count))
-        chunk = data.Photos.joined([train, val]).select(places)
+        chunk = known.select(places)
         before, computing = time.perf_counter(), network.extractor.seconds
         (features,) = network.extractor.extract(data.Mirrored(chunk) if mirrored else chunk)
         if not start and not mirrored and network.extractor.computed:  # the engine has just been made
@@ -54,7 +53,7 @@ def extract(search: Search, network: Network, resize: Resize, mirrored: bool, ne
             break
         rate = search.rates.get(name, 1 / elapsed)
         left = search.seconds_left([network] * (1 + mirrored))
-        missing = network.extractor.missing(_rest(data, train, val, start, mirrored))
+        missing = network.extractor.missing(_rest(known, start, mirrored))
         share = SHARE * 60 * search.config.minutes
         if needed and not search.drawn and missing / rate > share:
             return _of_a_part(search, network, resize, int(rate * share))
@@ -67,9 +66,10 @@ def extract(search: Search, network: Network, resize: Resize, mirrored: bool, ne
     return search.values[key]
 
 
-def _rest(data: Any, train: data.Photos, val: data.Photos, start: int, mirrored: bool) -> Any:
-    rest = data.Photos.joined([train, val])
-    rest = rest.select(range(start, len(rest)))
+def _rest(known: data.Photos, start: int, mirrored: bool) -> data.Photos | data.Mirrored:
+    from tlkit import data
+
+    rest = known.select(range(start, len(known)))
     return data.Mirrored(rest) if mirrored else rest
 
 

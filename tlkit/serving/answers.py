@@ -18,6 +18,15 @@ TOP = 5  # classes that an answer lists
 NOT_FINITE = "the network's answer is not a number: its weights are too large or damaged, train it again"
 
 
+def rounded(probability: float) -> float:
+    """Round a probability to the digits that a float32 has.
+
+    >>> rounded(0.12345678901)
+    0.1234568
+    """
+    return float(f"{probability:.7g}")
+
+
 class Answer(NamedTuple):
     """The answer for one example.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tlkit.data import modalities
 from tlkit.data.modalities import Reading
-from tlkit.data.photos import file_format
+from tlkit.data.photos import cores, file_format
 from tlkit.errors import InvalidInput
 from tlkit.serving.answers import NOT_FINITE
 
@@ -169,6 +169,6 @@ def _decoded(
 
     rest = iter(photos.items())
     parts = iter(lambda: list(itertools.islice(rest, together)), [])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for part in in_order(results, parts, threads=cores, ahead=4 * cores):
+    threads = cores()
+    for part in in_order(results, parts, threads=threads, ahead=4 * threads):
         yield from part

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from tlkit.atomic import writing
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
-from tlkit.serving.answers import TOP, Answer
+from tlkit.serving.answers import TOP, Answer, rounded
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 COLUMNS = [
@@ -63,14 +63,10 @@ def row(path: str, answer: Answer | None, error: str = "", label: str | None = N
     cells: Row = dict.fromkeys(COLUMNS)
     cells["path"], cells["error"] = shown(path), shown(error) or None
     if answer:
-        cells["label"], cells["probability"] = answer.label if label is None else label, _share(answer.probability)
+        cells["label"], cells["probability"] = answer.label if label is None else label, rounded(answer.probability)
         for place, (name, share) in enumerate(answer.top[:TOP], 1):
-            cells[f"label_{place}"], cells[f"probability_{place}"] = name, _share(share)
+            cells[f"label_{place}"], cells[f"probability_{place}"] = name, rounded(share)
     return cells
-
-
-def _share(probability: float) -> float:
-    return float(f"{probability:.7g}")  # a float32 has no more digits
 
 
 @contextlib.contextmanager

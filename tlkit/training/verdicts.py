@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tlkit import evaluation
+
 TEMPERATURES = np.geomspace(0.2, 5, 41)  # enough: what is compared changes by less than its standard error
 
 
@@ -44,9 +46,7 @@ def compare(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Verdic
     True
     """
     differences = _losses(after, labels) - _losses(before, labels)
-    count = len(differences)
-    error = float(differences.std(ddof=1)) / count**0.5 if count > 1 else 0.0
-    return Verdict(float(differences.mean()), error)
+    return Verdict(float(differences.mean()), evaluation.standard_error(differences))
 
 
 def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 import tlkit
 from tlkit.display import say
 from tlkit.errors import InvalidInput
-from tlkit.serving.answers import Answer
+from tlkit.serving.answers import Answer, rounded
 from tlkit.serving.waiting import Busy
 from tlkit.serving.web import schema
 from tlkit.serving.web.batching import Batcher, CannotPredict
@@ -238,8 +238,8 @@ def _response(sent: list[Sent], answers: list[Answer | BaseException], batcher: 
         answer = InvalidInput(photo.problem) if photo.problem else next(rest)
         entry: dict[str, Any] = {"name": photo.name} if photo.name else {}
         if isinstance(answer, Answer):
-            top = [{"label": label, "probability": _share(share)} for label, share in answer.top]
-            entry |= {"label": answer.label, "probability": _share(answer.probability), "top": top}
+            top = [{"label": label, "probability": rounded(share)} for label, share in answer.top]
+            entry |= {"label": answer.label, "probability": rounded(answer.probability), "top": top}
         else:
             causes.append(answer)
             entry |= {"error": str(answer).removeprefix("photo: ")}
@@ -260,10 +260,6 @@ def _status(cause: BaseException) -> int:
     if not isinstance(cause, InvalidInput):
         return 500
     return 413 if isinstance(cause.__cause__, TooLarge) else 400
-
-
-def _share(probability: float) -> float:
-    return float(f"{probability:.7g}")  # a float32 has no more digits
 
 
 def _html(text: str) -> Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
 import queue
 import threading
 import time
@@ -17,6 +16,7 @@ import numpy as np
 
 from tlkit.data import modalities
 from tlkit.data.modalities import Reading
+from tlkit.data.photos import cores
 from tlkit.errors import InvalidInput, first_line
 from tlkit.serving import many
 from tlkit.serving.answers import Answer, answer, multi_label
@@ -107,8 +107,7 @@ class Batcher:
         self.served, self.most, self.counters, self.waiting = served, most, counters, 0
         self._lock = threading.Lock()
         self._decoded: queue.SimpleQueue[_Photo | None] = queue.SimpleQueue()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._small, self._large = ThreadPoolExecutor(cores, "decode"), ThreadPoolExecutor(1, "decode-large")
+        self._small, self._large = ThreadPoolExecutor(cores(), "decode"), ThreadPoolExecutor(1, "decode-large")
         self._thread = threading.Thread(target=self._compute, name="compute", daemon=True)
         self._thread.start()
 
