@@ -28,7 +28,8 @@ def ranking(
         intervals: Lower and upper bound of each score.
         score: Name of the score.
     """
-    figure = Figure(figsize=(7, 0.45 * len(names) + 1.1), layout="constrained")
+    width = max(7, 4 + 0.09 * max(map(len, names)))  # inches: long names leave room for the axis and its label
+    figure = Figure(figsize=(width, 0.45 * len(names) + 1.1), layout="constrained")
     axes = figure.subplots()
     places = range(len(names))
     errors = np.abs(np.array(intervals).T - np.array(scores))
