@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit import startup
+from tlkit import cores, startup
 
 PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}  # those of OpenVINO on a CPU
 
@@ -91,6 +91,8 @@ def compile_network(network: Any, precision: str = "float32", throughput: bool =
     hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
     if throughput:
         hints["PERFORMANCE_HINT"] = "THROUGHPUT"
+    if cores.limited():
+        hints["INFERENCE_NUM_THREADS"] = str(cores.cores())
     return core().compile_model(network, "CPU", hints)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tlkit.data import modalities
 from tlkit.data.modalities import Reading
-from tlkit.data.photos import cores
+from tlkit.cores import cores
 from tlkit.errors import InvalidInput, first_line
 from tlkit.serving import many
 from tlkit.serving.answers import Answer, answer, multi_label
