@@ -4,8 +4,8 @@ tlkit asks three things of an engine, and nothing else in it imports Dask:
 
 - `connect(address)` returns a `Cluster`, started here or joined.
 - `map_unordered(cluster, function, shared, chunks)` calls `function(shared, chunk)` on workers, and yields each chunk
-  with its result as soon as it is there. `shared` reaches each worker once. A few chunks are in flight at a time. What a
-  lost worker had in flight is given to others.
+  with its result as soon as it is there. `shared` reaches each worker once. A few chunks are in flight at a time. What
+  a lost worker had in flight is given to others.
 - `close(cluster)` ends what `connect` has started, and gives up what is in flight.
 
 Another engine is one more module with these three.
@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import importlib.util
 import logging
-import os
 import pickle
 import queue
 import re
@@ -25,13 +24,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from tlkit import cores
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable, first_line
 
-Shared, Chunk, Result = TypeVar("Shared"), TypeVar("Chunk"), TypeVar("Result")
+Shared = TypeVar("Shared")
+Chunk = TypeVar("Chunk")
+Result = TypeVar("Result")
 
 AHEAD = 2  # chunks in flight for each core of a worker: one that is computed and one that waits
 POLL = 1.0  # seconds between two looks at who is there
@@ -106,7 +107,9 @@ def _start(address: str) -> Cluster:
     dashboard = importlib.util.find_spec("bokeh") is not None
     security = distributed.Security.temporary()
     # Without the dashboard, Dask's pages, which need no password, show nothing to other users of this machine.
-    pages = {} if dashboard else {f"distributed.{each}.http.routes": [] for each in ("scheduler", "worker")}
+    pages: dict[str, Any] = (
+        {} if dashboard else {f"distributed.{each}.http.routes": [] for each in ("scheduler", "worker")}
+    )
     with dask.config.set(pages):
         local = distributed.LocalCluster(
             n_workers=0,
@@ -129,7 +132,7 @@ def _join(address: str) -> Cluster:
     """Join a cluster that runs; its certificates are those of Dask's own configuration."""
     import distributed
 
-    security = distributed.Security(require_encryption=True)
+    security: Any = distributed.Security(require_encryption=True)
     if not (security.tls_ca_file and security.tls_client_cert and security.tls_client_key):
         names = ", ".join(f"DASK_DISTRIBUTED__COMM__TLS__{name}" for name in ("CA_FILE", "CLIENT__CERT", "CLIENT__KEY"))
         raise InvalidInput(f"cluster is {address!r}, and Dask has no certificates for it: set {names}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tlkit.cluster import Cluster
 from tlkit.data import bits, modalities
 from tlkit.data.modalities import Framing, Reading, Shape
 from tlkit.data.opening import Opened, about_damaged, find_white, open_examples
@@ -41,6 +42,7 @@ def load(
     memory: int | None = None,
     together: Callable[[Photos], Iterable[tuple[int, int]]] | None = None,
     quiet: bool = False,
+    cluster: Cluster | None = None,
 ) -> Splits:
     """Load, check and split labeled photos, sounds or arrays.
 
@@ -80,6 +82,8 @@ def load(
             default 40 % of the available memory.
         together: Finds pairs of examples that must be in one split, by their positions, such as near copies.
         quiet: Print no warnings: the result has them.
+        cluster: Workers that open the files, as `tlkit.cluster.connect` gives them; photos are then decoded again at
+            each read.
 
     Returns:
         The examples of each split, with the names of the classes.
@@ -116,7 +120,7 @@ def load(
             say(line, error=True)
 
     warn(examples.notes)
-    opened = open_examples(examples, shape, _reading(examples, resize, white), check, strict, memory)
+    opened = open_examples(examples, shape, _reading(examples, resize, white), check, strict, memory, cluster)
     warn(about_damaged(opened.set_aside, examples.kind))
     opened = find_white(examples, shape, opened, check)
     photos = _photos(examples, shape, opened)

@@ -178,7 +178,7 @@ _loaded: list[tuple[Work, Extractor]] = []  # one at most
 def compute(work: Work, examples: list[NamedExamples]) -> Computed:
     """Compute the features of a chunk, and write them into the store if it is to be seen here."""
     with _loading:
-        if not _loaded or not _loaded[0][0] is work:
+        if not _loaded or _loaded[0][0] is not work:
             _loaded.clear()
             _loaded.append((work, _load(work, examples[0])))
         _, extractor = _loaded[0]
@@ -218,8 +218,8 @@ def _load(work: Work, example: NamedExamples) -> Extractor:
     here = f"worker on {socket.gethostname()}"
     if keras.backend.backend() != work.backend:
         raise Unavailable(
-            f"{here}: Keras computes on {keras.backend.backend()} there, and here on {work.backend}: start workers with "
-            f"{startup.VARIABLE}={work.backend}"
+            f"{here}: Keras computes on {keras.backend.backend()} there, and here on {work.backend}: start workers "
+            f"with {startup.VARIABLE}={work.backend}"
         )
     runtime.prepare(0, work.precision)
     with tempfile.TemporaryDirectory() as folder:

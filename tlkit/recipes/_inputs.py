@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tlkit import config as configs
 from tlkit.display import called, few, say, shown
 from tlkit.errors import InvalidInput, Undecodable
-from tlkit.recipes import _summary
+from tlkit.recipes import _clusters, _summary
 
 if TYPE_CHECKING:
     from tlkit import data, features
@@ -143,6 +143,7 @@ def load(
         check=check,
         together=_near_pairs if config.near_copies == "together" else None,
         quiet=quiet,
+        cluster=_clusters.current(),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import config as configs
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _plans
+from tlkit.recipes import _clusters, _plans
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +63,8 @@ def extractor(
 
     stored = activation_store(config.features)
     label = f"{title(config.backbone)} at {config.data.image_size} pixels, {cut}"
-    return features.Extractor(frozen, stored, config.features.engine, config.precision, dtype, label)
+    workers = _clusters.current()
+    return features.Extractor(frozen, stored, config.features.engine, config.precision, dtype, label, workers)
 
 
 def activation_store(config: configs.Features) -> store.Store | None:

@@ -60,6 +60,7 @@ def find(recipe: str, config: AnyTraining) -> tuple[AnyTraining, dict[str, Any],
     from tlkit.training import checkpoints
 
     asked = {**dataclasses.asdict(config), "resume": None}
+    asked.pop("cluster", None)  # where it runs may change
     if config.resume is None:
         return config, asked, None
     import mlflow

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import FeatureExtraction
-from tlkit.recipes import _decisions, _inputs, _jobs, _near_copies, _networks, _results, _summary
+from tlkit.recipes import _clusters, _decisions, _inputs, _jobs, _near_copies, _networks, _results, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tlkit.features import Features
 
 
+@_clusters.connected
 def run(config: FeatureExtraction) -> _results.Result:
     """Solve, score and log a classifier; see `config.FeatureExtraction` for the settings."""
     job = _jobs.start("feature_extraction", config)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tlkit.cores import cores
 from tlkit.data import modalities
 from tlkit.data.modalities import Reading
-from tlkit.cores import cores
 from tlkit.errors import InvalidInput, first_line
 from tlkit.serving import many
 from tlkit.serving.answers import Answer, answer, multi_label
