@@ -17,9 +17,23 @@ class FeatureExtraction(Classifier, Frozen):
 
     Args:
         backbone: The network.
+        shard: Part of the photos, such as `3/16`, whose features are put into the store, and nothing else; for job
+            arrays. The same command without it then finds the features of all parts.
     """
 
     backbone: Backbone = dataclasses.field(default_factory=Backbone)
+    shard: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shard is not None:
+            number, _, count = self.shard.partition("/")
+            digits = all(each.isascii() and each.isdigit() and len(each) < 7 for each in (number, count))
+            allowed = digits and 1 <= int(number) <= int(count)
+            require(allowed, "shard", self.shard, "it must be a part and the number of parts, such as 3/16")
+            require(
+                self.features.store != "none", "shard", self.shard, "it needs a store: leave --features.store none out"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

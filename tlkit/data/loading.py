@@ -113,17 +113,15 @@ def load(
             strict=strict,
             white=white,
         )
-    shape, rate = _shape(examples, Framing(size, channels, seconds))
 
     def warn(lines: Iterable[str]) -> None:
         for line in () if quiet else lines:
             say(line, error=True)
 
     warn(examples.notes)
-    opened = open_examples(examples, shape, _reading(examples, resize, white), check, strict, memory, cluster)
-    warn(about_damaged(opened.set_aside, examples.kind))
-    opened = find_white(examples, shape, opened, check)
-    photos = _photos(examples, shape, opened)
+    photos, opened, rate = open_photos(
+        examples, Framing(size, channels, seconds), resize, white, check, strict, memory, quiet, cluster
+    )
     pairs, notes = list(together(photos)) if together else [], opened.notes
     if pairs:
         joined = few([f"{photos.names[i]} ~ {photos.names[j]}" for i, j in pairs])
@@ -165,6 +163,41 @@ def load(
         separator=examples.separator,
         left_out=examples.left_out,
     )
+
+
+def open_photos(
+    examples: Examples,
+    framing: Framing,
+    resize: Resize | None = None,
+    white: float | None = None,
+    check: bool = True,
+    strict: bool = False,
+    memory: int | None = None,
+    quiet: bool = False,
+    cluster: Cluster | None = None,
+) -> tuple[Photos, Opened, int | None]:
+    """Open all examples of a source, and do not split them; see `load`.
+
+    Args:
+        examples: What the source lists.
+        framing: The size, channels or seconds of each.
+        resize: As for `load`; so are the others.
+        white: The value that is white.
+        check: Decode every example now.
+        strict: Raise an error for one that cannot be decoded.
+        memory: Maximum bytes of decoded examples in memory.
+        quiet: Do not name those that are set aside.
+        cluster: Workers that open the files.
+
+    Returns:
+        Those that can be decoded; what was found out; and the sampling rate of sounds.
+    """
+    shape, rate = _shape(examples, framing)
+    opened = open_examples(examples, shape, _reading(examples, resize, white), check, strict, memory, cluster)
+    for line in () if quiet else about_damaged(opened.set_aside, examples.kind):
+        say(line, error=True)
+    opened = find_white(examples, shape, opened, check)
+    return _photos(examples, shape, opened), opened, rate
 
 
 def _shape(examples: Examples, framing: Framing) -> tuple[Shape, int | None]:

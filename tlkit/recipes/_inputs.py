@@ -147,6 +147,28 @@ def load(
     )
 
 
+def unsplit(config: configs.Data, part: data.Examples, shape: Sequence[int | None], check: bool) -> data.Photos:
+    """Open a part of what was listed, which is not split.
+
+    Raises:
+        InvalidInput: all photos must be seen to know how to read these.
+    """
+    from tlkit.data import loading
+    from tlkit.data.modalities import Framing
+
+    height, width, channels = shape
+    framing = Framing((height, width) if height and width else None, channels, None)
+    photos, opened, _ = loading.open_photos(
+        part, framing, config.resize, config.white, check, config.strict, cluster=_clusters.current()
+    )
+    if opened.ranges and config.white is None:
+        raise InvalidInput(
+            "some photos have more than 8 bits, and a part of them does not show which value is white: give "
+            "--data.white"
+        )
+    return photos
+
+
 def _near_pairs(photos: data.Photos) -> list[tuple[int, int]]:
     from tlkit.inspection import near_copies
 
