@@ -208,19 +208,12 @@ def _load(work: Work, example: NamedExamples) -> Extractor:
     Raises:
         Unavailable: the message says what differs.
     """
-    with startup.taking(work.backend):
-        startup.start_keras()
+    begin(work.backend)
     import keras
 
     from tlkit import layers, runtime  # noqa: F401  its layers are known to Keras then
     from tlkit.features.extractor import Extractor
 
-    here = f"worker on {socket.gethostname()}"
-    if keras.backend.backend() != work.backend:
-        raise Unavailable(
-            f"{here}: Keras computes on {keras.backend.backend()} there, and here on {work.backend}: start workers "
-            f"with {startup.VARIABLE}={work.backend}"
-        )
     runtime.prepare(0, work.precision)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.keras"
@@ -228,12 +221,33 @@ def _load(work: Work, example: NamedExamples) -> Extractor:
         try:
             network = keras.models.load_model(path, compile=False)
         except Exception as error:  # a layer that only the client knows
-            raise Unavailable(f"{here}: the network cannot be loaded: {first_line(error)}") from error
+            raise Unavailable(f"{_here()}: the network cannot be loaded: {first_line(error)}") from error
     extractor = Extractor(network, None, work.engine, work.precision, work.description["dtype"])
     own = extractor.open(work.engine, example).description
     for name, value in work.description.items():
         if own.get(name) != value:
             raise Unavailable(
-                f"{here}: its {name} is {own.get(name)!r}, and here it is {value!r}: install the same versions there"
+                f"{_here()}: its {name} is {own.get(name)!r}, and here it is {value!r}: install the same versions there"
             )
     return extractor
+
+
+def begin(backend: str) -> None:
+    """Import Keras on a worker, with the client's backend.
+
+    Raises:
+        Unavailable: it has another already, of an earlier client.
+    """
+    with startup.taking(backend):
+        startup.start_keras()
+    import keras
+
+    if keras.backend.backend() != backend:
+        raise Unavailable(
+            f"{_here()}: Keras computes on {keras.backend.backend()} there, and here on {backend}: start workers with "
+            f"{startup.VARIABLE}={backend}"
+        )
+
+
+def _here() -> str:
+    return f"worker on {socket.gethostname()}"

@@ -12,14 +12,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
 from tlkit.config import Predict
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
-from tlkit.recipes import _jobs, _models, _predicted
+from tlkit.recipes import _clusters, _jobs, _models, _predicted
 from tlkit.recipes._models import Classifier
 from tlkit.recipes._predicted import NO_LABEL, UNSURE, Predicted
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from tlkit.features.engines import Engine
     from tlkit.serving import Answer
+    from tlkit.serving.many import Prediction
     from tlkit.serving.tables import Row
 
 PRINTED = 64  # photos whose answers are printed; of more, labels are counted
@@ -50,7 +52,12 @@ def run(config: Predict) -> Predicted:
     for note in named.notes:
         say(note, error=True)
     _jobs.start_keras()
-    predicted = _predict(config, _models.load_classifier(config.model, path), named.photos)
+    classifier = _models.load_classifier(config.model, path)
+    if config.cluster and len(named.photos) > PRINTED:
+        with _clusters.joined(config.cluster):
+            predicted = _predict(config, classifier, named.photos, path)
+    else:
+        predicted = _predict(config, classifier, named.photos, path)
     if predicted.unread and not predicted.answered and not config.output:
         more = f" and {predicted.unread - 1:,} more" if predicted.unread > 1 else ""
         raise InvalidInput(f"{predicted.problems[0]}{more}")
@@ -61,24 +68,18 @@ def run(config: Predict) -> Predicted:
     return predicted
 
 
-def _predict(config: Predict, classifier: Classifier, photos: Mapping[str, str]) -> Predicted:
+def _predict(config: Predict, classifier: Classifier, photos: Mapping[str, str], path: Path) -> Predicted:
     """Answer all photos, and print or write each answer."""
     from tlkit import serving
-    from tlkit.serving import many, tables
+    from tlkit.serving import tables
 
-    model, classes, several = classifier.model, classifier.classes, classifier.several
+    classes, several = classifier.classes, classifier.several
     if config.threshold is not None:
         _predicted.check_threshold(config.threshold, classes, several)
     is_many = len(photos) > PRINTED
     printed, predicted = not (is_many or config.output), Predicted()
 
-    def prepare(sample: np.ndarray) -> Engine:
-        engine, reason = many.engine(model, config.model, is_many, sample)
-        if reason:
-            say(f"Keras computes: {reason}", error=True)
-        return engine
-
-    predictions = many.predictions(photos, many.reader(model, classifier.reading), prepare)
+    predictions = _predictions(config, classifier, photos, path)
     first = next(predictions)  # with it the engine is prepared, which is no part of the rate
     with _output(config.output, len(photos)) as (write, advance):
         for photo, probabilities, error in itertools.chain([first], predictions):
@@ -101,6 +102,40 @@ def _predict(config: Predict, classifier: Classifier, photos: Mapping[str, str])
             if not printed:
                 advance()
     return predicted
+
+
+def _predictions(
+    config: Predict, classifier: Classifier, photos: Mapping[str, str], path: Path
+) -> Iterator[Prediction]:
+    """Give the probabilities for each photo; if there is a cluster, its workers compute all but the first few."""
+    import keras
+
+    from tlkit.serving import afar, many
+
+    engines: list[Engine] = []
+
+    def prepare(sample: np.ndarray) -> Engine:
+        engine, reason = many.engine(classifier.model, config.model, len(photos) > PRINTED, sample)
+        if reason:
+            say(f"Keras computes: {reason}", error=True)
+        engines.append(engine)
+        return engine
+
+    here: Any = many.predictions(photos, many.reader(classifier.model, classifier.reading), prepare)
+    workers = _clusters.current()
+    if workers is None:
+        yield from here
+        return
+    rest = dict(photos)
+    with contextlib.closing(here):
+        for prediction in here:
+            yield prediction
+            del rest[prediction.path]
+            if engines and len(photos) - len(rest) >= many.SAMPLE:
+                break
+    if rest:
+        job = afar.Job(path.read_bytes(), keras.backend.backend(), engines[0].name, classifier.reading)
+        yield from afar.predictions(workers, rest, job)
 
 
 def _labels(answer: Answer, several: bool, unsure: bool) -> list[tuple[str, float]]:
