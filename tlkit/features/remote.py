@@ -42,8 +42,6 @@ class Work(NamedTuple):
         engine: Name of the engine.
         precision: Name of the Keras dtype policy.
         description: Of the space in the store; the worker's own must be equal.
-        store: Folder of the store; None where there is none.
-        probe: Path of a file that the client has written into the store, and what it holds.
     """
 
     network: bytes
@@ -51,8 +49,21 @@ class Work(NamedTuple):
     engine: str
     precision: str
     description: dict[str, Any]
-    store: str | None
-    probe: tuple[str, str] | None
+
+
+class Place(NamedTuple):
+    """Where features are written: the store's folder; and a file that the client has written, and what it holds."""
+
+    store: str
+    probe: str
+    token: str
+
+
+class Part(NamedTuple):
+    """A chunk: examples by split, and where their features are written; None where there is no store."""
+
+    examples: list[NamedExamples]
+    place: Place | None
 
 
 class Computed(NamedTuple):
@@ -85,11 +96,10 @@ def blocks(
     if space.store and space.folder:  # here and not by the workers, who do not know what others use
         space.store.make_room(len(keys) * (extractor.bytes_each + len(keys[0])))
     sizes = _Sizes(workers, extractor.bytes_each, len(pickle.dumps(inputs.select(keys[:1]))))
-    with _probe(space) as probe:
-        work = _work(extractor, space, probe)
-        chunks = (inputs.select(part) for part in sizes.cut(keys))
-        for chunk, done in cluster.map_unordered(workers, compute, work, chunks):
-            names = list(Inputs(chunk).places)
+    with _probe(space) as place:
+        parts = (Part(inputs.select(part), place) for part in sizes.cut(keys))
+        for part, done in cluster.map_unordered(workers, compute, _work(extractor, space), parts):
+            names = list(Inputs(part.examples).places)
             sizes.rate = len(names) / max(done.seconds, 1e-6)
             if done.segment and space.folder:
                 _wait_for(space.folder / done.segment)
@@ -123,35 +133,34 @@ class _Sizes:
             start = end
 
 
-def _work(extractor: Extractor, space: Space, probe: tuple[str, str] | None) -> Work:
+def _work(extractor: Extractor, space: Space) -> Work:
     import keras
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.keras"
-        extractor.network.save(path)
-        network = path.read_bytes()
+    if extractor.saved is None:  # once: the file of an equal network has other bytes, and would be sent again
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.keras"
+            extractor.network.save(path)
+            extractor.saved = path.read_bytes()
     return Work(
-        network=network,
+        network=extractor.saved,
         backend=keras.backend.backend(),
         engine=extractor.engine,
         precision=extractor.precision,
         description=dict(space.description),
-        store=str(space.store.folder) if space.store else None,
-        probe=probe,
     )
 
 
 @contextlib.contextmanager
-def _probe(space: Space) -> Iterator[tuple[str, str] | None]:
+def _probe(space: Space) -> Iterator[Place | None]:
     """Write a file into the store by which workers know that they see the same folder."""
-    if space.folder is None:
+    if space.folder is None or space.store is None:
         yield None
         return
     token = secrets.token_hex(16)
     path = space.folder / f".{token}.probe.part"  # a name that is deleted as unfinished if this process dies
     path.write_text(token, encoding="ascii")
     try:
-        yield str(path), token
+        yield Place(str(space.store.folder), str(path), token)
     finally:
         path.unlink(missing_ok=True)
 
@@ -175,29 +184,28 @@ _loading = threading.Lock()
 _loaded: list[tuple[Work, Extractor]] = []  # one at most
 
 
-def compute(work: Work, examples: list[NamedExamples]) -> Computed:
+def compute(work: Work, part: Part) -> Computed:
     """Compute the features of a chunk, and write them into the store if it is to be seen here."""
     with _loading:
         if not _loaded or _loaded[0][0] is not work:
             _loaded.clear()
-            _loaded.append((work, _load(work, examples[0])))
+            _loaded.append((work, _load(work, part.examples[0])))
         _, extractor = _loaded[0]
     began = time.perf_counter()
-    keys, values = extractor.compute(examples)
-    segment = _write(work, keys, values)
+    keys, values = extractor.compute(part.examples)
+    segment = _write(work, part.place, keys, values)
     return Computed(segment, None if segment else values, time.perf_counter() - began)
 
 
-def _write(work: Work, keys: list[bytes], values: np.ndarray) -> str | None:
+def _write(work: Work, place: Place | None, keys: list[bytes], values: np.ndarray) -> str | None:
     """Write a segment, and return its name; None where this is another folder, or it cannot be written."""
     from tlkit.features.store import Store
 
-    if work.probe is None or work.store is None:
+    if place is None:
         return None
-    path, token = work.probe
     with contextlib.suppress(OSError):
-        if Path(path).read_text(encoding="ascii") == token:
-            written = Store(work.store, float("inf")).space(work.description).write(keys, values)
+        if Path(place.probe).read_text(encoding="ascii") == place.token:
+            written = Store(place.store, float("inf")).space(work.description).write(keys, values)
             return written.name if written else None
     return None
 
