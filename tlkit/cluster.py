@@ -191,7 +191,8 @@ def map_unordered(
                 future = cluster.client.submit(_call, name, function, chunk, key=key, pure=False)
                 waiting[key] = (future, chunk)
                 future.add_done_callback(ready.put)
-            if not waiting:
+            if not waiting:  # the caller has no chunk yet
+                time.sleep(0.05)
                 continue
             if future := _next(cluster, ready):
                 _, chunk = waiting.pop(future.key)

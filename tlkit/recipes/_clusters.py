@@ -20,20 +20,22 @@ def connected(run: Callable[Params, Returned]) -> Callable[Params, Returned]:
 
     @functools.wraps(run)
     def connecting(*args: Params.args, **kwargs: Params.kwargs) -> Returned:
-        address = getattr(args[0], "cluster", None)
-        with joined(address) if address else contextlib.nullcontext():
+        with joined(getattr(args[0], "cluster", None)):
             return run(*args, **kwargs)
 
     return connecting
 
 
 @contextlib.contextmanager
-def joined(address: str) -> Iterator[cluster.Cluster]:
-    """Connect to a cluster during the block."""
+def joined(address: str | None) -> Iterator[None]:
+    """Connect to a cluster during the block, if there is to be one."""
+    if address is None:
+        yield
+        return
     workers = cluster.connect(address)
     _current.append(workers)
     try:
-        yield workers
+        yield
     finally:
         _current.remove(workers)
         cluster.close(workers)

@@ -53,10 +53,7 @@ def run(config: Predict) -> Predicted:
         say(note, error=True)
     _jobs.start_keras()
     classifier = _models.load_classifier(config.model, path)
-    if config.cluster and len(named.photos) > PRINTED:
-        with _clusters.joined(config.cluster):
-            predicted = _predict(config, classifier, named.photos, path)
-    else:
+    with _clusters.joined(config.cluster if len(named.photos) > PRINTED else None):
         predicted = _predict(config, classifier, named.photos, path)
     if predicted.unread and not predicted.answered and not config.output:
         more = f" and {predicted.unread - 1:,} more" if predicted.unread > 1 else ""
