@@ -31,6 +31,8 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from tlkit.cluster import CALM
+
 SIDE = 96
 NETWORK = ("--backbone.name", "MobileNetV2", "--backbone.weights", "{weights}", "--data.image_size", str(SIDE))
 
@@ -63,6 +65,8 @@ def certificates(folder: Path) -> dict[str, str]:
     key.write_text(security.tls_client_key)
     certificate.write_text(security.tls_client_cert)
     environment = {"DASK_DISTRIBUTED__COMM__TLS__CA_FILE": str(certificate)}
+    for name, value in CALM.items():
+        environment["DASK_" + name.upper().replace(".", "__").replace("-", "_")] = str(value)
     for role in ("SCHEDULER", "WORKER", "CLIENT"):
         environment[f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT"] = str(certificate)
         environment[f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY"] = str(key)
@@ -185,7 +189,7 @@ def main() -> None:
         found = features(folder / run)
         expected = expected or found
         result["photos"], result["equal"] = len(found), found == expected
-        memory = result["memory"]
+        memory = [size for size in result["memory"] if size]  # 0 when it has ended
         result["memory"] = [round(memory[int(share * (len(memory) - 1))]) for share in (0.25, 0.5, 0.75, 1)]
         print(json.dumps(result), flush=True)
 

@@ -38,6 +38,13 @@ AHEAD = 2  # chunks in flight for each core of a worker: one that is computed an
 POLL = 1.0  # seconds between two looks at who is there
 PATIENCE = 300.0  # seconds to wait while there is no worker
 LOOPBACK = "127.0.0.1"
+CALM = {
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.memory.monitor-interval": "5s",
+    "distributed.worker.profile.enabled": False,
+}
+"""Dask's settings with which an idle process takes 0.4 % of a core, in place of 2 %."""
 _ADDRESS = re.compile(r"local(?::(\d{1,4}))?|tls://[^\s/@]+:\d{1,5}")
 
 

@@ -93,7 +93,6 @@ class Extractor:
     ):
         self.network, self.store, self.label = network, store, label
         self.cluster, self.among = cluster, among
-        self.saved: bytes | None = None  # the network's file, once workers need it
         self.precision = precision or keras.config.dtype_policy().name
         self.dtype = np.dtype(dtype)
         self.engine, self.reason = engine, ""
