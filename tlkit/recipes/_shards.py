@@ -35,7 +35,7 @@ def extract(config: FeatureExtraction) -> None:
     _compute(config, part, extractor)
     folder = extractor.store.folder if extractor.store else None
     say(f"store  {folder}")
-    say(f"\nNext, when all {count} parts are there:")
+    say(f"\nNext, when all {count} parts are there:" if count > 1 else "\nNext:")
     say(f"  {_links.command('feature_extraction', without=('shard',))}")
 
 
