@@ -11,7 +11,7 @@ from PIL import Image
 
 from tlkit.data import bits, images, white
 from tlkit.data.augmentation import augment
-from tlkit.data.images import Content
+from tlkit.data.contents import Content
 from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape
 from tlkit.errors import InvalidInput
 

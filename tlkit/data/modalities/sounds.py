@@ -9,7 +9,7 @@ import numpy as np
 
 from tlkit.data import sounds
 from tlkit.data.augmentation import augment_sound
-from tlkit.data.images import Content
+from tlkit.data.contents import Content
 from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape
 from tlkit.errors import InvalidInput
 
