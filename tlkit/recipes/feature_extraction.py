@@ -67,6 +67,7 @@ def _solve(
             groups=known.groups,
             blocks=backbones.pooled_widths(model),
             seed=seed,
+            sample_only=True,
         )
         backbones.set_head(model, probe.kernel, probe.bias)
         if config.precision == "float32":

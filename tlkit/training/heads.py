@@ -66,6 +66,7 @@ def solve_head(
         groups=train_features.groups,
         blocks=backbones.pooled_widths(model),
         seed=seed,
+        sample_only=True,
     )
     backbones.set_head(model, probe.kernel, probe.bias)
     compiled(logits, settings, settings.learning_rate)
