@@ -88,7 +88,8 @@ def list_photos(folder: Path) -> None:
 def solve(folder: Path, count: int, features: int, classes: int) -> None:
     """Solve a head on simulated features in a store: normal ones around a center for each class."""
     from tlkit import probes
-    from tlkit.features import Features, Store
+    from tlkit.features import Features
+    from tlkit.features.store import Store
 
     rng, watch = np.random.default_rng(0), Watch()
     labels = rng.integers(0, classes, count)
@@ -105,11 +106,13 @@ def solve(folder: Path, count: int, features: int, classes: int) -> None:
                 noise = rng.normal(size=(here.stop - start, features)).astype(np.float32)
                 space.write(keys[here], (centers[labels[here]] + noise).astype(np.float16))
 
+    watch.step("import, keys", lambda: None)
     watch.step("write", write)
     part, row = watch.step("verify and index", lambda: space.refresh().use(keys))
     known = Features(labels, hashes, hashes, space.segments, part, row, (features,), np.dtype(np.float16))
     passes = count_passes(probes.problem.Problem)
-    probe = watch.step("solve", lambda: probes.logistic_regression(known.array(), labels, classes, sample_only=True))
+    options: dict[str, Any] = {"groups": hashes, "sample_only": True}
+    probe = watch.step("solve", lambda: probes.logistic_regression(known.array(), labels, classes, **options))
     print(f"  {len(passes)} passes over all features, {np.median(passes):.1f} s each (median); l2 {probe.l2:.2g}")
     predicted = watch.step("predict", lambda: probe.probabilities(known.array()))
     bayes = sum(

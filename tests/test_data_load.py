@@ -1,9 +1,11 @@
 """Loading opens every photo once, sets aside what is damaged, and gives the same splits and pixels in memory or not."""
 
 import csv
+import gc
 import hashlib
 import os
 import sys
+import tracemalloc
 import typing
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from PIL import Image
 
 from tlkit import data, untrusted
 from tlkit.data import ExampleSet, Photos, Splits, images, load
+from tlkit.data.contents import Paths
+from tlkit.data.split import divide
 from tlkit.errors import InvalidInput
 
 
@@ -180,3 +184,35 @@ def test_the_example_of_the_library(flowers: Path, monkeypatch: pytest.MonkeyPat
     assert splits.train.read([0, 1]).shape == (2, 24, 16, 3)
     examples: ExampleSet = splits.train
     assert (len(examples), examples.kind, examples.shape) == (len(examples.labels), "photos", (24, 16, 3))
+
+
+def test_a_listed_photo_takes_little_memory():
+    """A million must fit into 1.5 GB, with what Python and the libraries take."""
+    count = 20_000
+    names = [f"cat/{number:07}.png" for number in range(count)]
+    hashes = [hashlib.sha256(name.encode()).hexdigest() for name in names]
+    labels = np.arange(count) % 100
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for given in (None, ["train", "val", "test"]):
+            source_splits = [given[number % 3] if given else None for number in range(count)]
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            classes = [str(label) for label in range(100)]
+            division = divide(hashes, labels, names, source_splits, classes)
+            dividing = tracemalloc.get_traced_memory()[1] - before
+            every = Photos(names, hashes, labels, (8, 8, 3), Paths(Path("photos"), names), np.arange(count))
+            parts = [
+                every.select(np.flatnonzero(np.array(division.splits) == split)) for split in ("train", "val", "test")
+            ]
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            splits = Splits(classes, *parts, [], [])
+            assert sum(part[0] for part in splits.parts.values()) == count
+            listing = tracemalloc.get_traced_memory()[1] - before
+            print(dividing / count, listing / count)
+            assert dividing < 350 * count
+            assert listing < 250 * count
+    finally:
+        tracemalloc.stop()

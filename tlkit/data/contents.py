@@ -183,11 +183,7 @@ def of_url(function: Any, *args: Any, **options: Any) -> Any:
     """
     try:
         return function(*args, **options)
-    except OSError as error:
-        raise error if error.strerror else OSError(errno.EIO, _reason(error)) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, "no such file or folder") from error
     except Exception as error:  # botocore's, aiohttp's and others
-        raise OSError(errno.EIO, _reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    return "no such file" if isinstance(error, FileNotFoundError) else first_line(error)
+        raise OSError(errno.EIO, first_line(error)) from error
