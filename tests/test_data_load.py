@@ -211,8 +211,7 @@ def test_a_listed_photo_takes_little_memory():
             splits = Splits(classes, *parts, [], [])
             assert sum(part[0] for part in splits.parts.values()) == count
             listing = tracemalloc.get_traced_memory()[1] - before
-            print(dividing / count, listing / count)
-            assert dividing < 350 * count
-            assert listing < 250 * count
+            assert dividing < 250 * count
+            assert listing < 160 * count
     finally:
         tracemalloc.stop()
