@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from tlkit import config as configs
 from tlkit import startup
 from tlkit.display import say
-from tlkit.recipes import _decisions, _resume, _runs
+from tlkit.recipes import _decisions, _resume, _run_exports, _runs
 from tlkit.recipes._decisions import Decision
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def start(
     Raises:
         InvalidInput: a setting cannot be used, or there is no such run to resume.
     """
+    _run_exports.check(config)
     began = start_keras()
     from tlkit import runtime, tracking
 

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit.recipes import _inputs, _near_copies, _note, _plans, _summary
+from tlkit.recipes import _inputs, _near_copies, _note, _plans, _run_exports, _summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +68,12 @@ class Result(NamedTuple):
     kind: str = "photos"  # what the model looks at; or sounds, arrays or nodes
     registered: registry.Registered | None = None
     classes: Sequence[str] = ()
+    exports: _run_exports.RunExports = _run_exports.RunExports()
+
+    @property
+    def exit_status(self) -> int:
+        """Of the command: 1 where an export failed, although the run has all else."""
+        return 1 if self.exports.failed else 0
 
 
 def of_training(job: Job[Any], history: training.History) -> Fit:
@@ -320,8 +326,9 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     if job.config.register:
         tracking.register(job.config.register)
     tracking.deliver()
-    uri = str(saved / "data" / "model.keras")
-    return Result(model, fit, scores, run.run_id, uri, splits.kind, classes=splits.classes)
+    file = saved / "data" / "model.keras"
+    exports = _run_exports.log(job, run.run_id, model, splits, file)
+    return Result(model, fit, scores, run.run_id, str(file), splits.kind, classes=splits.classes, exports=exports)
 
 
 def _log_pictures(fit: Fit, scored: Scored) -> None:
