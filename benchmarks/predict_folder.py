@@ -52,7 +52,7 @@ def answer(way: str, model: str, photos: str, table: str) -> None:
         from tlkit.serving import many
 
         names = sorted(str(path) for path in Path(photos).rglob("*.jpg"))
-        read = many.reader(loaded, reading)
+        read = many.reader(loaded.input_shape[1:], reading)
         compute = bare_openvino if way == "bare OpenVINO" else keras_predict
         rows = compute(loaded, names, read)
         with open(table, "w", newline="", encoding="utf-8") as file:

@@ -106,7 +106,7 @@ def _rewind(words: Sequence[str], problem: str) -> None:
 
 
 def _needs_more(config: object) -> bool:
-    """Whether a command that does not train needs gradients, exports, half precision or Keras' own engine all the same."""
+    """Whether a command that does not train needs gradients, exports, half precision or Keras' own engine."""
     return (
         getattr(config, "pictures", None) is not None
         or getattr(config, "precision", "auto") not in ("auto", "float32")

@@ -176,7 +176,7 @@ def _unlabeled(path: str, classifier: Classifier) -> np.ndarray:
     from tlkit.data.sources.named import named_photos
     from tlkit.serving import many
 
-    read, values, problems = many.reader(classifier.model, classifier.reading), [], []
+    read, values, problems = many.reader(classifier.model.input_shape[1:], classifier.reading), [], []
     for photo in list(named_photos([path]).photos)[:MOST]:
         try:
             values.append(read(photo))

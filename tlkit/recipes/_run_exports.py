@@ -11,12 +11,14 @@ from tlkit import config as configs
 from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _export_data, _export_origin, _exports, _inputs
+from tlkit.recipes._export_origin import Sources
 from tlkit.recipes._models import Classifier
 
 if TYPE_CHECKING:
     import keras
 
     from tlkit import data
+    from tlkit.data import graph
     from tlkit.export import Exported
     from tlkit.recipes._jobs import Job
 
@@ -58,7 +60,7 @@ def check_network(config: object, model: keras.Model) -> None:
         _exports.able(_exports.formats(asked), lambda name: export.check_network(name, model), "all" in asked)
 
 
-def log(job: Job[Any], run_id: str, model: keras.Model, splits: data.Splits, file: Path) -> RunExports:
+def log(job: Job[Any], run_id: str, model: keras.Model, splits: data.Splits | graph.Graph, file: Path) -> RunExports:
     """Write the exports, compare them with the model on the scored examples, and log them.
 
     Args:
@@ -68,24 +70,19 @@ def log(job: Job[Any], run_id: str, model: keras.Model, splits: data.Splits, fil
         splits: The data.
         file: Of the saved model.
     """
+    from tlkit import data, export, tracking
+
+    asked = _asked(job.config)
+    if not asked or not isinstance(splits, data.Splits):
+        return RunExports()
     rows: list[Exported] = []
     failed: list[str] = []
-    if not (asked := _asked(job.config)):
-        return RunExports()
-    from tlkit import export, tracking
-
     names = _exports.formats(asked)
     names = _exports.able(names, lambda name: export.check_network(name, model), "all" in asked)
     uri = f"runs:/{run_id}/model"
-    split, part = _inputs.scored(splits)
-    classifier = Classifier(uri, model, list(splits.classes), splits.reading, splits.kind, splits.multi_label)
-    scored = _export_data.chosen(
-        part, _export_data.MOST, splits, classifier, f"{{count:,}} {split} {splits.kind} of the run"
-    )
-    run = _export_origin.run_of(uri) if tracking.deliver() else None
-    sources = _exports.sources(classifier, _export_origin.describe(configs.Export(uri, "export"), file, run), scored)
+    sources = _sources(uri, model, splits, file)
     for name in names:
-        config = configs.Export(uri, name, name)
+        config = configs.Export(uri, name, name)  # type: ignore[arg-type]  # one of the formats
         origin = dataclasses.replace(sources.origin, command=_export_origin.command(config))
         try:
             with tracking.artifact(place(name)) as folder:
@@ -96,6 +93,17 @@ def log(job: Job[Any], run_id: str, model: keras.Model, splits: data.Splits, fil
             say(f"not exported: {error}; to try again: {_export_origin.command(config)}", error=True)
     tracking.deliver()
     return RunExports(rows, failed)
+
+
+def _sources(uri: str, model: keras.Model, splits: data.Splits, file: Path) -> Sources:
+    from tlkit import tracking
+
+    split, part = _inputs.scored(splits)
+    what = f"{{count:,}} {split} {splits.kind} of the run"
+    classifier = Classifier(uri, model, list(splits.classes), splits.reading, splits.kind, splits.multi_label)
+    scored = _export_data.chosen(part, _export_data.MOST, splits, classifier, what)
+    run = _export_origin.run_of(uri) if tracking.deliver() else None  # where the store is away, the card says less
+    return _exports.sources(classifier, _export_origin.describe(configs.Export(uri, "export"), file, run), scored)
 
 
 def place(name: str) -> str:
