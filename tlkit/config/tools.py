@@ -202,7 +202,7 @@ class Compare:
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """What to do with the activation store.
+    """What to do with the activation store, and the networks that `predict` keeps in it.
 
     Args:
         action: `list` what it holds, `verify` every file, or `prune`: delete damaged files and, least recently used

@@ -27,7 +27,7 @@ LICENCES = {
     "InceptionV3|NASNet|MobileNet(V2)?$": "those of github.com/tensorflow/models, under the Apache licence",
     "DenseNet": "those of github.com/liuzhuang13/DenseNet, under the BSD 3-clause licence",
 }
-"""Of the published weights of backbones, by their names, as Keras' documentation says (keras.io/applications of 2.2)."""
+"""Of published weights, by their backbones' names, as Keras' documentation says (keras.io/applications of 2.2)."""
 
 SOURCES = {
     "MobileNetV3": "github.com/tensorflow/models",
