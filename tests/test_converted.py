@@ -94,8 +94,8 @@ def test_a_network_is_that_of_its_file(tmp_path: Path, network: object):
     assert converted.find(path) is None
     found = doubled(path, network)
     assert found.known == {"classes": ["é"]}
-    engine = inference.engine(found.network, dtype=np.float32)
-    assert next(engine.run([np.array([[1, 2, 3]], np.uint8)])).tolist() == [[2, 4, 6]]
+    engine = inference.engine(found.network)
+    assert next(engine.run([np.array([[1, 2, 3]], np.float32)])).tolist() == [[2, 4, 6]]
     path.write_bytes(b"two")
     assert converted.find(path) is None
 

@@ -126,13 +126,12 @@ def core() -> Any:
     return startup.openvino().Core()
 
 
-def engine(network: Any, precision: str = "float32", dtype: type[np.generic] | None = None) -> Engine:
+def engine(network: Any, precision: str = "float32") -> Engine:
     """Make an engine of OpenVINO's graph of a network, for several batches at a time.
 
     Args:
         network: As `graph` or `openvino.convert_model` makes it, with one input and one output.
         precision: Name of a Keras dtype policy, float32 or mixed_bfloat16.
-        dtype: To which batches are converted; by default they are what the graph takes.
     """
     compiled = compile_network(network, precision, throughput=True)
     count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -143,8 +142,7 @@ def engine(network: Any, precision: str = "float32", dtype: type[np.generic] | N
     def compute(batch: np.ndarray) -> np.ndarray:
         request = idle.get()
         try:
-            given = batch if dtype is None else batch.astype(dtype, copy=False)
-            return request.infer({0: given}, share_inputs=True)[0].astype(np.float32, copy=False)
+            return request.infer({0: batch}, share_inputs=True)[0].astype(np.float32, copy=False)
         finally:
             idle.put(request)
 

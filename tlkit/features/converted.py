@@ -34,7 +34,7 @@ class Converted(NamedTuple):
     """A network that is ready for OpenVINO.
 
     Args:
-        network: OpenVINO's graph, of float32.
+        network: OpenVINO's graph.
         known: What was kept with it: plain JSON.
     """
 
@@ -60,13 +60,13 @@ def keep(path: Path, network: Any, known: Mapping[str, Any], label: str, agrees:
 
     Args:
         path: Of the `.keras` file.
-        network: As `tlkit.inference.graph` makes it of float32.
+        network: As `tlkit.inference.graph` makes it.
         known: What else is to be known: plain JSON.
         label: A short name of the network, for people.
         agrees: Asked about the network as it will be read again; if it does not agree, nothing is kept.
     """
     content = _content(network, known)
-    if not agrees(inference.engine(_read(content).network, dtype=np.float32)):
+    if not agrees(inference.engine(_read(content).network)):
         return
     rows = np.frombuffer(content.ljust(-(-len(content) // ROW) * ROW, b"\0"), np.uint8).reshape(-1, ROW)
     keys = [hashlib.sha256(str(row).encode()).digest() for row in range(len(rows))]

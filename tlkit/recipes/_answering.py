@@ -58,8 +58,6 @@ def load(model: str, path: Path, is_many: bool) -> Answering:
 
 def _converted(path: Path) -> Answering | None:
     """Make a network ready that was converted before; None where there is none, or it does not hold what it should."""
-    import numpy as np
-
     startup.openvino()
     from tlkit import inference, untrusted
     from tlkit.data.modalities import Reading
@@ -71,7 +69,7 @@ def _converted(path: Path) -> Answering | None:
     try:
         known = found.known
         size = untrusted.batch_size(known["numbers"], inference.BATCH)
-        engine = inference.engine(found.network, dtype=np.float32)._replace(batch_size=size)
+        engine = inference.engine(found.network)._replace(batch_size=size)
         read = many.reader(tuple(known["shape"]), Reading.of(known["reading"]))
         return Answering(list(known["classes"]), bool(known["several"]), read, lambda sample: engine, lambda: None)
     except (KeyError, TypeError, ValueError, RuntimeError):  # the last is OpenVINO's
@@ -113,7 +111,7 @@ def _keep(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> None
     def agrees(engine: Engine) -> bool:
         return bool(np.abs(np.concatenate(list(engine.run([sample]))) - expected).max() <= SAME)
 
-    network, _ = inference.graph(model, sample.astype(np.float32))
+    network, _ = inference.graph(model, sample, model.inputs[0].dtype)  # of bytes, as photos are read
     known = {
         "shape": list(model.input_shape[1:]),
         "classes": classifier.classes,
