@@ -38,6 +38,9 @@ SOURCES = {
 }
 """Where the others come from, by how their names begin; that documentation says nothing of their licences."""
 
+NETWORKS = ("backbone.name", "builder.name", "chosen.networks")
+"""Parameters of a run that name its network; `auto` names one or more."""
+
 METRICS = {"accuracy": "accuracy", "map": "mAP", "balanced_accuracy": "balanced accuracy", "f1": "F1", "loss": "loss"}
 
 
@@ -101,7 +104,7 @@ def describe(config: Export, path: Path, run: Run | None) -> Origin:
     if run is None:
         return origin
     params, metrics, recipe = run.data.params, run.data.metrics, run.data.tags.get("recipe", "a run")
-    network = params.get("backbone.name") or params.get("builder.name") or "A network"
+    network = next((params[name] for name in NETWORKS if params.get(name)), "A network")
     data = [
         f"{_context(given)}: {markdown(given.dataset.name)}, digest {code(given.dataset.digest)}"
         for given in (run.inputs.dataset_inputs if run.inputs else [])
@@ -125,14 +128,23 @@ def licence(params: Mapping[str, str]) -> str:
     'Training began with the published weights of VGG16, those of VGG at Oxford, under CC BY 4.0.'
     >>> licence({"backbone.name": "ConvNeXtTiny", "backbone.weights": "pretrained"}).partition("; ")[2]
     'for their licence see their source, github.com/facebookresearch/ConvNeXt.'
+    >>> licence({"chosen.networks": "LetterNet, VGG16"}).count("Training began with the published weights of")
+    2
     >>> licence({"backbone.name": "MobileNetV2", "backbone.weights": "none"})
     'Training began with random weights: they are yours.'
     """
-    name, weights = params.get("backbone.name", ""), params.get("backbone.weights", "none")
+    if chosen := params.get("chosen.networks"):  # such as "MobileNet 0.5, LetterNet"
+        return " ".join(_published(name.split(" ")[0]) for name in chosen.split(", "))
+    part = "backbone" if params.get("backbone.name") else "builder"
+    name, weights = params.get(f"{part}.name", ""), params.get(f"{part}.weights", "none")
     if weights in ("none", "None"):
         return "Training began with random weights: they are yours."
     if weights not in ("pretrained", "imagenet", "letters"):
         return f"Training of {markdown(name)} began with weights {code(weights)}, whose licence tlkit does not know."
+    return _published(name)
+
+
+def _published(name: str) -> str:
     began = f"Training began with the published weights of {markdown(name)}"
     if of := next((text for start, text in LICENCES.items() if re.match(start, name)), ""):
         return f"{began}, {of}."
