@@ -108,7 +108,7 @@ def kept(history: training.History) -> str:
     'kept  0.75 of the way to epoch 1 of phase full, the last (validation loss 0.4000; 1.0000 before the phase)'
     >>> kept(History([{**head, "kept": 1.0}, full]))
     'kept  the head: fine-tuning did not clearly improve on it (validation loss 1.0000; 0.5000 after epoch 1 of phase full)'
-    """
+    """  # noqa: E501  as it is printed
     best, last = history.best, history.epochs[-1]
     name = "the head" if best["phase"] == "head" else f"epoch {_number(history, best)} of phase {best['phase']}"
     loss = f"validation loss {best['val_loss']:.4f}"
