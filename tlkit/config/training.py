@@ -186,7 +186,7 @@ class Classifier:
         positive: Of two classes, the one whose precision, recall and average precision are reported; by default the
             rarer one in the training split.
         register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
-            same test split, otherwise at most the `challenger`.
+            same test split, otherwise at most the `challenger`, or without a test split the `candidate`.
     """
 
     positive: str | None = None
