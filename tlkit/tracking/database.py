@@ -21,18 +21,19 @@ from mlflow.exceptions import MlflowException
 
 from tlkit import untrusted
 from tlkit.display import called, say, shown
-from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
+from tlkit.errors import InvalidInput, Unavailable, connection_reason, first_line, without_password
 from tlkit.tracking import journal
 
 STORE_ERRORS = (MlflowException, sqlalchemy.exc.SQLAlchemyError)
 ANSWER_SECONDS = 5
 
 
-def open_store(experiment: str | None = None) -> str:
+def open_store(experiment: str | None = None, resuming: str = "") -> str:
     """Check that the tracking store can be used, before long work starts, and return its URI.
 
     Args:
         experiment: The experiment to write to; None to read only, which creates nothing.
+        resuming: What this command goes on with, such as `search`: it sends what that has left unsent.
 
     Raises:
         InvalidInput: the experiment was deleted, or there is no store to read.
@@ -64,7 +65,8 @@ def open_store(experiment: str | None = None) -> str:
     if experiment is not None and (left := journal.left()):
         where = os.path.relpath(left[0].parent)
         runs = "1 run has" if len(left) == 1 else f"{len(left)} runs have"
-        say(f"{runs} unsent entries in {where}: send them with {called('sync')}", error=True)
+        own = f"those of this {resuming} are sent now, others by" if resuming else "send them with"
+        say(f"{runs} unsent entries in {where}: {own} {called('sync')}", error=True)
     return uri
 
 
@@ -211,7 +213,8 @@ def _ask(uri: str) -> None:
     except urllib.error.HTTPError:
         return  # it answers; the first call shows whether it lets us in
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        cause = getattr(error, "reason", error)
+        reason = connection_reason(cause if isinstance(cause, Exception) else error)
         raise Unavailable(
             f"the MLflow server {address} does not answer: {reason}; start it, or unset MLFLOW_TRACKING_URI to use "
             "mlflow.db in this folder"
