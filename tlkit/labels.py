@@ -1,8 +1,8 @@
 """Class names, and how files become examples: in a `.keras` file, in a model that Keras has loaded, and in texts.
 
-A file holds them twice. One is a member of the zip, `tlkit.json`. Keras drops that when it saves the model again, so they
-are also in the configuration of a layer in front of the last one: a `Dropout` of rate 0, which changes nothing and whose
-`seed` Keras keeps as it is. Any Keras loads such a file, without tlkit.
+A file holds them twice. One is a member of the zip, `tlkit.json`. Keras drops that when it saves the model again, so
+they are also in the configuration of a layer in front of the last one: a `Dropout` of rate 0, which changes nothing and
+whose `seed` Keras keeps as it is. Any Keras loads such a file, without tlkit.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _add_layer(config: dict[str, Any], content: Mapping[str, object]) -> bool:
         layers, last = config["config"]["layers"], config["config"]["layers"][-1]
         if config["class_name"] == "Functional":
             outputs = config["config"]["output_layers"]
-            (name, *_), = [outputs] if isinstance(outputs[0], str) else outputs
+            ((name, *_),) = [outputs] if isinstance(outputs[0], str) else outputs
             last = next(layer for layer in layers if layer["config"]["name"] == name)
         own = {"name": LAYER, "trainable": True, "dtype": last["config"].get("dtype", "float32")}
         own |= {"rate": 0.0, "noise_shape": None, "seed": dict(content)}

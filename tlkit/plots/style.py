@@ -37,7 +37,9 @@ def wrapped(title: str, figure: Figure) -> str:
     >>> wrapped("m-718865e44edf42ba8acdab7744fa2060, with its weights", Figure(figsize=(4, 3))).count("\\n")
     1
     """
-    return "\n".join(textwrap.wrap(title, max(10, int(LETTERS_PER_INCH * figure.get_figwidth())), break_on_hyphens=False))
+    return "\n".join(
+        textwrap.wrap(title, max(10, int(LETTERS_PER_INCH * figure.get_figwidth())), break_on_hyphens=False)
+    )
 
 
 def shortened(name: str, most: int) -> str:

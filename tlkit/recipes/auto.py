@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -135,9 +134,7 @@ def _score(
     return job, _results.score(job, tracked, model, fit, splits, _predict(job, winner, model, splits))
 
 
-def _predict(
-    job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits
-) -> np.ndarray:
+def _predict(job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits) -> np.ndarray:
     """Predict the scored photos, from features where the saved model gives the same."""
     import numpy as np
 

@@ -80,11 +80,11 @@ def experiment_id(name: str, aside: str = "") -> str:
     client = mlflow.MlflowClient()
     environment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if not environment_name and (number := id_in_environment("MLFLOW_EXPERIMENT_ID")):
-        experiment = untrusted.answered(client.get_experiment(number))
+        given = untrusted.answered(client.get_experiment(number))
         if not aside:
-            return experiment.experiment_id
-        name = experiment.name
-    name = f"{environment_name or name} {aside}".rstrip() if aside else environment_name or name
+            return given.experiment_id
+        name = given.name
+    name = f"{environment_name or name} {aside}".rstrip()
     # Not mlflow.set_experiment: two processes that call it at once can end up in `Default`.
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
