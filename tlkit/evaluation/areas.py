@@ -58,8 +58,8 @@ def auc_interval(
     for start in range(0, resamples, at_once):
         size = min(at_once, resamples - start)
         times = rng.multinomial(count, np.full(count, 1 / count), size=size).T[place].astype(np.float64)
-        areas = [_auc_of_draws(probabilities[:, each], one_hot[:, each], times) for each in places]
-        draws.append(np.nanmean(np.array(areas), axis=0))
+        areas = np.array([_auc_of_draws(probabilities[:, each], one_hot[:, each], times) for each in places])
+        draws.append(np.nanmean(areas[:, ~np.isnan(areas).all(axis=0)], axis=0))  # a draw may hold a single class
     once = np.ones((len(labels), 1))
     area = float(np.mean([_auc_of_draws(probabilities[:, each], one_hot[:, each], once) for each in places]))
     if area in (0.0, 1.0):
@@ -67,7 +67,7 @@ def auc_interval(
         return low, high
     least = 0.5 / len(labels) ** 2  # of a draw without a mistake
     odds = special.logit(np.clip(np.concatenate(draws), least, 1 - least))
-    half = float(stats.t.ppf(0.975, count - 1)) * float(np.nanstd(odds))
+    half = float(stats.t.ppf(0.975, count - 1)) * float(np.std(odds))
     return float(special.expit(special.logit(area) - half)), float(special.expit(special.logit(area) + half))
 
 
