@@ -1,4 +1,4 @@
-"""Models are tested on data that they have not seen: what they have is left out, scores have intervals, two are paired."""
+"""Models are tested on data that they have not seen: what they have is left out, all has intervals, two are paired."""
 
 from __future__ import annotations
 
@@ -259,5 +259,5 @@ def test_nothing_new_is_an_error(folder: Path, capsys):
     splits = data.load("folder", path=str(folder / "photos"), size=(SIDE, SIDE), quiet=True)
     for name in splits.test.names:
         (folder / "photos" / name).unlink()
-    with pytest.raises(InvalidInput, match="are known to the model: give others by --data.path"):
+    with pytest.raises(InvalidInput, match=r"are known to the model: give others by --data\.path"):
         evaluate.run(Evaluate([f"runs:/{run_id}"], Data(path=str(folder / "photos"))))
