@@ -124,9 +124,11 @@ def test_a_run_that_is_copied_as_the_docs_say_describes_the_copy(folder: Path, d
 
 def test_links_and_comparisons_take_in_no_parts_of_other_runs(folder: Path):
     ids = []
-    with tracking.run("trial", params={}, tags={"recipe": "tune"}) as search:
-        with tracking.run("trial", params={}, tags={"recipe": "finetune"}, nested=True):
-            pass
+    with (
+        tracking.run("trial", params={}, tags={"recipe": "tune"}) as search,
+        tracking.run("trial", params={}, tags={"recipe": "finetune"}, nested=True),
+    ):
+        pass
     for recipe in ("inspect", "evaluate", "finetune"):
         with tracking.run("trial", params={}, tags={"recipe": recipe}) as run:
             ids.append(run.run_id)
