@@ -475,7 +475,7 @@ def test_the_stored_config_repeats_the_run_bit_for_bit(finished: Finished, tmp_p
     again = one_run()
     for a, b in zip(before, keras.saving.load_model(model_file(again)).get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert again.data.params == first.data.params
+    assert first.data.params.items() <= again.data.params.items()  # now all is asked for
     scores = ("test_accuracy", "test_loss", "best_val_loss", "best_epoch")
     assert [again.data.metrics[name] for name in scores] == [first.data.metrics[name] for name in scores]
 
