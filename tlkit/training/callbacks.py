@@ -18,7 +18,7 @@ from tlkit import runtime
 from tlkit.display import say
 from tlkit.errors import reason
 from tlkit.progress import CLEAR, duration
-from tlkit.training import checkpoints, optimizers, variables, verdicts
+from tlkit.training import checkpoints, hosts, optimizers, variables, verdicts
 from tlkit.training.settings import Checkpointing, History, Settings
 
 COLUMNS = {"loss": 9, "accuracy": 10, "val_loss": 10, "val_accuracy": 14}  # of the progress table, and their widths
@@ -31,10 +31,16 @@ class Validation(NamedTuple):
     Args:
         examples: As Keras' `fit` and `predict` take it, in a fixed order.
         labels: Shape (examples,), or (examples, classes) if an example may have several.
+        plain: The examples as one device takes them, where several share a batch.
     """
 
     examples: Any
     labels: np.ndarray
+    plain: Any = None
+
+    def predict(self, model: keras.Model) -> np.ndarray:
+        """Give the outputs of a model."""
+        return model.predict(self.examples if self.plain is None else self.plain, verbose=0)
 
 
 class Diverged(Exception):
@@ -52,7 +58,8 @@ class Guard(keras.callbacks.Callback):
 
     def __init__(self) -> None:
         super().__init__()
-        self.async_safe = keras.backend.backend() == "jax" or runtime.device()[0] != "cpu"
+        # Not in several processes, which have to end at the same step.
+        self.async_safe = hosts.count() == 1 and (keras.backend.backend() == "jax" or runtime.device()[0] != "cpu")
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
@@ -133,10 +140,10 @@ class BestEpoch(keras.callbacks.Callback):
 
     def _judge(self) -> None:
         """Keep the last epoch, unless it is clearly worse than what is kept so far."""
-        after, weights = self.model.predict(self.val.examples, verbose=0), self.model.get_weights()
+        after, weights = self.val.predict(self.model), self.model.get_weights()
         if self.before:
             self.model.set_weights(self.weights)
-            before = self.model.predict(self.val.examples, verbose=0)
+            before = self.val.predict(self.model)
             self.model.set_weights(weights)
             if verdicts.compare(before, after, self.val.labels).clearly_worse:
                 return

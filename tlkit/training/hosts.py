@@ -1,0 +1,198 @@
+"""Training in several processes on JAX, one on each host: who they are, what the first tells the others, and the end.
+
+All processes do the same. The first alone logs, writes checkpoints, scores and saves. What they could decide differently
+(weights by rounding, the outcome of a comparison) the first decides.
+
+If a process ends early, the others wait for it in vain, within JAX. So each has a thread that looks after the others.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from tlkit.errors import InvalidInput, Unavailable, first_line
+
+SECONDS = 60.0  # after which a process that gives no sign of life is lost, and the others end
+START_SECONDS = 300  # within which all processes must have started
+GRACE = 30.0  # seconds between SIGTERM and the end of a process other than the first, which writes a checkpoint meanwhile
+LOST = "another process of this training has ended, or cannot be reached: start them all again"
+Hosts = tuple[str, int, int]
+"""Address of the first process with a port, number of processes, number of this process from 0."""
+
+
+class _State:
+    active = finished = False
+    reason = ""
+
+
+def count() -> int:
+    """Give the number of processes that train together."""
+    return importlib.import_module("jax").process_count() if _State.active else 1
+
+
+def index() -> int:
+    """Give the number of this process; 0 is the one that logs and writes."""
+    return importlib.import_module("jax").process_index() if _State.active else 0
+
+
+def start(hosts: Literal["auto"] | Hosts) -> None:
+    """Join the processes that train together; call it before any computation.
+
+    Args:
+        hosts: `auto` asks Slurm, Kubernetes, Open MPI or a TPU's environment, as `jax.distributed.initialize` does.
+
+    Raises:
+        InvalidInput: Keras does not compute with JAX.
+        Unavailable: the other processes were not there in time.
+    """
+    if keras.backend.backend() != "jax":
+        raise InvalidInput(
+            f"hosts is given, but Keras computes with {keras.backend.backend()}, and several hosts train with JAX "
+            "alone: set KERAS_BACKEND to jax"
+        )
+    if _State.active:
+        return
+    jax = importlib.import_module("jax")
+    _hold_native_errors()
+    where: dict[str, Any] = {}
+    if hosts != "auto":
+        where = dict(zip(("coordinator_address", "num_processes", "process_id"), hosts, strict=True))
+        where["cluster_detection_method"] = "deactivate"
+        if hosts[0].rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]"):  # else on all of this host's addresses
+            where["coordinator_bind_address"] = hosts[0]
+    try:
+        jax.distributed.initialize(**where, initialization_timeout=START_SECONDS)
+    except (RuntimeError, ValueError) as error:
+        raise Unavailable(f"hosts: {_why(hosts, error)}") from error
+    _State.active = True
+    atexit.register(_leave)
+    if index():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process speaks for all
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end_later)
+    threading.Thread(target=_watch, name="hosts", daemon=True).start()
+
+
+def _why(hosts: Literal["auto"] | Hosts, error: Exception) -> str:
+    if hosts == "auto" and isinstance(error, ValueError):
+        return "neither Slurm, Kubernetes, Open MPI nor a TPU was found here: give coordinator:port,count,index"
+    return f"the processes did not find each other within {START_SECONDS} s ({first_line(error)})"
+
+
+def _hold_native_errors() -> None:
+    """Send what C++ code prints to a file: a process that ends makes JAX in the others print a stack, and abort.
+
+    Aborting is put off, so that this process can say what has happened and end by itself.
+    """
+    sys.stderr.flush()
+    sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115  # for as long as it lives
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    libc.signal(int(signal.SIGABRT), ctypes.cast(libc.pause, ctypes.c_void_p))  # the thread that aborts sleeps instead
+
+
+def _client() -> Any:
+    return importlib.import_module("jax._src.distributed").global_state.client  # there is no public way to it
+
+
+def _watch() -> None:
+    """Give a sign of life, and end this process when another no longer does."""
+    client, me, others = _client(), index(), [number for number in range(count()) if number != index()]
+    seen: dict[int, tuple[str, float]] = {}
+    beat = 0
+    while not _State.finished:
+        beat += 1
+        try:
+            client.key_value_set(f"tlkit/alive/{me}", str(beat), allow_overwrite=True)
+            for other in others:
+                with contextlib.suppress(Exception):  # not there yet
+                    value = client.key_value_try_get(f"tlkit/alive/{other}")
+                    if value != seen.get(other, ("", 0.0))[0]:
+                        seen[other] = value, time.monotonic()
+        except Exception as error:  # the first process, which keeps the table, is gone
+            return _give_up(first_line(error))
+        late = [other for other in others if time.monotonic() - seen.setdefault(other, ("", time.monotonic()))[1] > SECONDS]
+        if late:
+            return _give_up(f"process {late[0]} gave no sign of life for {SECONDS:.0f} s")
+        time.sleep(2)
+    return None
+
+
+def _give_up(why: str) -> None:
+    """End this process from the watching thread, unless the main thread does so in the meantime."""
+    _State.reason = why
+    time.sleep(5)
+    if not _State.finished:
+        sys.stderr.write(f"error: {LOST} with --resume\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error of JAX means that another process has ended."""
+    words = ("Gloo", "NCCL", "coordination service", "Connection", "UNAVAILABLE")
+    return _State.active and (bool(_State.reason) or any(word in str(error) for word in words))
+
+
+def share_bytes(data: bytes = b"") -> bytes:
+    """Give all processes the bytes of the first."""
+    if count() == 1:
+        return data
+    size = share_arrays([np.array([len(data)], np.int32)])[0][0]
+    padded = np.zeros(int(size), np.uint8)
+    if index() == 0:
+        padded[:] = np.frombuffer(data, np.uint8)
+    return share_arrays([padded])[0].tobytes() if size else b""
+
+
+def share(value: Any = None) -> Any:
+    """Give all processes the value of the first, which JSON can hold."""
+    return value if count() == 1 else json.loads(share_bytes(json.dumps(value).encode()))
+
+
+def share_arrays(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Give all processes the arrays of the first; in all they have the same shapes."""
+    if count() == 1:
+        return list(arrays)
+    utilities = importlib.import_module("jax.experimental.multihost_utils")
+    return list(map(np.asarray, utilities.broadcast_one_to_all(list(arrays))))
+
+
+def finish() -> None:
+    """Say that all is done; the other processes wait for the first."""
+    if not _State.active:
+        return
+    share()
+    _State.finished = True
+
+
+def _end_later(*_: object) -> None:
+    timer = threading.Timer(GRACE, os._exit, [130])
+    timer.daemon = True
+    timer.start()
+
+
+def _leave() -> None:
+    """End at once if not all is done: JAX would wait for the others."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if not _State.finished:
+        os._exit(1)
+    importlib.import_module("jax").distributed.shutdown()
