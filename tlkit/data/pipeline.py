@@ -62,9 +62,7 @@ class Plan(NamedTuple):
             order = rng.permutation(n) if self.shuffle else np.arange(n)
         return np.split(order, range(self.batch_size, n, self.batch_size))[self.first_step :]
 
-    def images(
-        self, epoch: int, indices: np.ndarray, step: int = 0, positions: np.ndarray | None = None
-    ) -> np.ndarray:
+    def images(self, epoch: int, indices: np.ndarray, step: int = 0, positions: np.ndarray | None = None) -> np.ndarray:
         """Return the photos at `indices`, augmented as in `epoch`: (k, *space, channels), uint8 or float32.
 
         `positions` are theirs in the batch, by default 0, 1, 2 and so on.

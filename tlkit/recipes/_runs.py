@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import config as configs
 from tlkit import untrusted
 from tlkit.display import shown
-from tlkit.recipes import _inspection, _networks, _resume
+from tlkit.recipes import _hosts, _inspection, _networks, _resume
 
 if TYPE_CHECKING:
     import filelock
@@ -36,10 +36,11 @@ def callbacks(trial: Trial | None) -> list[Any]:
     return [tracking.epoch_logger(prefix, trial.logged_epochs)]
 
 
-def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[tracking.Run]:
+def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[Any]:
     """Track the block as an MLflow run that begins with its config, decisions, split manifest and environment.
 
-    A trial joins the active run, and adds no more than its config and what differs between trials.
+    A trial joins the active run, and adds no more than its config and what differs between trials. A process that is
+    not the first of several gets the folder of the first one's checkpoints instead.
 
     Args:
         job: The recipe, and its settings, all decided.
@@ -48,9 +49,10 @@ def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> contextlib.Abst
     described = {**tags(job.recipe, _networks.name(job.config)), **data_tags(splits)}
     if job.trial:
         return _trial(job, job.trial, described)
-    if job.interrupted:
-        return _resumed(job, job.interrupted, described)
-    return _new(job, splits, described)
+    if job.follows:
+        return _hosts.following(job, splits)
+    context = _resumed(job, job.interrupted, described) if job.interrupted else _new(job, splits, described)
+    return _hosts.leading(job, splits, context) if getattr(job.config, "hosts", None) else context
 
 
 @contextlib.contextmanager
@@ -118,13 +120,15 @@ def _until_finished(run: checkpoints.Unfinished, lock: filelock.BaseFileLock | N
             lock.release()
 
 
-def checkpointing(run: tracking.Run, phase: str, trial: Trial | None = None) -> training.Checkpointing | None:
+def checkpointing(run: tracking.Run | Path, phase: str, trial: Trial | None = None) -> training.Checkpointing | None:
     """Say where a phase's checkpoint is written: within epochs too, but of a trial only where it may be resumed."""
     from tlkit import training
     from tlkit.training import checkpoints
 
     if trial:
         return training.Checkpointing(trial.checkpoint) if trial.checkpoint else None
+    if isinstance(run, Path):
+        return training.Checkpointing(run / f"{phase}.npz")
     return training.Checkpointing(checkpoints.FOLDER / run.run_id / f"{phase}.npz", within_epochs=True)
 
 
@@ -175,7 +179,7 @@ def dataset_name(config: configs.Data | configs.Graph) -> str:
 
 def params(config: AnyConfig) -> dict[str, Any]:
     """Give the settings that are a run's parameters: all but where it is logged and what it is called."""
-    names = ("experiment", "run_name", "register", "resume")
+    names = ("experiment", "run_name", "register", "devices", "hosts", "resume")
     return {name: value for name, value in configs.flatten(config).items() if name not in names}
 
 

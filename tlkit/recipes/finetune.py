@@ -54,7 +54,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
             checkpointing=job.checkpointing(tracked),
             until=job.until,
         )
-        if trial:
+        if trial or job.follows:
             return _jobs.Tried(model, history, job.seconds)
         result = _results.score_training(job, tracked, model, splits, history)
     return _summary.show(job, tracked, result)

@@ -62,8 +62,9 @@ def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _j
             until=job.until,
             checkpointing=job.checkpointing(tracked)("full"),
             callbacks=job.callbacks,
+            devices=job.config.devices,
         )
-        if trial:
+        if trial or job.follows:
             return _jobs.Tried(model, history, job.seconds)
         result = _results.score_training(job, tracked, model, splits, history)
     return _summary.show(job, tracked, result)

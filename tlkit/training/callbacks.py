@@ -274,7 +274,7 @@ class CheckpointWriter(keras.callbacks.Callback):
 
     def write_state(self, step: int = 0) -> None:
         """Write the checkpoint, after `step` batches of the current epoch or, at 0, between epochs."""
-        if self.checkpointing:
+        if self.checkpointing and hosts.index() == 0:
             self._write(step)
 
     def _state(self, step: int) -> checkpoints.State:

@@ -29,7 +29,10 @@ from tlkit.errors import InvalidInput, Unavailable, first_line
 
 SECONDS = 60.0  # after which a process that gives no sign of life is lost, and the others end
 START_SECONDS = 300  # within which all processes must have started
-GRACE = 30.0  # seconds between SIGTERM and the end of a process other than the first, which writes a checkpoint meanwhile
+WAIT_SECONDS = 24 * 3600  # which a process may need longer than another, as the first does for the test
+GRACE = (
+    30.0  # seconds between SIGTERM and the end of a process other than the first, which writes a checkpoint meanwhile
+)
 LOST = "another process of this training has ended, or cannot be reached: start them all again"
 Hosts = tuple[str, int, int]
 """Address of the first process with a port, number of processes, number of this process from 0."""
@@ -38,6 +41,7 @@ Hosts = tuple[str, int, int]
 class _State:
     active = finished = False
     reason = ""
+    meetings = 0
 
 
 def count() -> int:
@@ -128,7 +132,9 @@ def _watch() -> None:
                         seen[other] = value, time.monotonic()
         except Exception as error:  # the first process, which keeps the table, is gone
             return _give_up(first_line(error))
-        late = [other for other in others if time.monotonic() - seen.setdefault(other, ("", time.monotonic()))[1] > SECONDS]
+        late = [
+            other for other in others if time.monotonic() - seen.setdefault(other, ("", time.monotonic()))[1] > SECONDS
+        ]
         if late:
             return _give_up(f"process {late[0]} gave no sign of life for {SECONDS:.0f} s")
         time.sleep(2)
@@ -171,16 +177,22 @@ def share_arrays(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Give all processes the arrays of the first; in all they have the same shapes."""
     if count() == 1:
         return list(arrays)
+    _wait()
     utilities = importlib.import_module("jax.experimental.multihost_utils")
     return list(map(np.asarray, utilities.broadcast_one_to_all(list(arrays))))
 
 
+def _wait() -> None:
+    """Wait for the other processes, as collectives do for a short time only."""
+    _State.meetings += 1
+    _client().wait_at_barrier(f"tlkit/{_State.meetings}", 1000 * WAIT_SECONDS)
+
+
 def finish() -> None:
     """Say that all is done; the other processes wait for the first."""
-    if not _State.active:
-        return
-    share()
-    _State.finished = True
+    if _State.active:
+        _wait()
+        _State.finished = True
 
 
 def _end_later(*_: object) -> None:
