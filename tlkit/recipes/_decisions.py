@@ -277,9 +277,8 @@ def _divisible(config: configs.Finetune | configs.Train) -> list[Decision]:
     size, count = _plans.batch_size_or_default(config), len(several.names) if several else 1
     if size % count == 0:
         return []
-    return [
-        Decision("batch_size", -(-size // count) * count, f"rounded up from {size} to a multiple of {count} devices")
-    ]
+    reason = f"rounded up from {size} to a multiple of {count} devices"
+    return [Decision("batch_size", -(-size // count) * count, reason)]
 
 
 def _batch_size(config: configs.Finetune | configs.Train, model: keras.Model, splits: data.Splits) -> list[Decision]:

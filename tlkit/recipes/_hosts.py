@@ -1,4 +1,4 @@
-"""A recipe in several processes: the first tracks the run; the others get its checkpoints, and compare their settings."""
+"""A recipe in several processes: the first tracks the run, the others get its checkpoints and compare settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def leading(
     with context as run:
         hosts.share(_comparable(job, splits))
         files = sorted((checkpoints.FOLDER / run.run_id).glob("*.npz"))
-        hosts.share([file.name for file in files])
+        hosts.share([file.stem for file in files])
         for file in files:
             hosts.share_bytes(file.read_bytes())
         yield run
@@ -56,7 +56,7 @@ def following(job: Job[Any], splits: data.Splits) -> Iterator[Path]:
             )
     with tempfile.TemporaryDirectory() as folder:
         for name in hosts.share():
-            (Path(folder) / untrusted.identifier(name, "a checkpoint")).write_bytes(hosts.share_bytes())
+            (Path(folder) / f"{untrusted.identifier(name, 'a checkpoint')}.npz").write_bytes(hosts.share_bytes())
         yield Path(folder)
     hosts.finish()
 

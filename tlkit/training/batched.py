@@ -154,10 +154,10 @@ def _smaller(settings: Settings, work: str, error: Exception, devices: Devices |
         raise error
     if settings.batch_size == 1:
         raise Unavailable(f"{work}: {memory.NOTHING_FITS}") from error
-    if hosts.count() > 1 or (devices and keras.backend.backend() == "tensorflow"):  # one cannot tell others; see `check`
-        raise Unavailable(
-            f"{work}: a batch of {settings.batch_size} does not fit: give a smaller batch_size"
-        ) from error
+    fixed = devices is not None and keras.backend.backend() == "tensorflow"  # see `devices.check`
+    if fixed or hosts.count() > 1:  # one process cannot tell the others
+        size = settings.batch_size
+        raise Unavailable(f"{work}: a batch of {size} does not fit into memory: give a smaller batch_size") from error
     times = next(factor for factor in range(2, settings.batch_size + 1) if settings.batch_size % factor == 0)
     part, steps = settings.batch_size // times, settings.gradient_accumulation_steps * times
     say(f"{work}: a batch of {settings.batch_size} does not fit into memory: {part} at a time, {steps} times a step")

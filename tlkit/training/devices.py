@@ -4,9 +4,9 @@ The model itself stays on one device: what predicts, is scored and saved knows n
 spread by `keras.distribution.DataParallel`, on TensorFlow by `MirroredStrategy`.
 
 Keras' own way goes wrong where a batch does not divide by the number of devices, as the last of an epoch: on JAX it
-raises an error, on TensorFlow each device's mean counts alike, and a device may get nothing, whose mean is nan. Here such
-a batch is made to divide: on JAX by examples that the step leaves out again, on TensorFlow by giving each device all of
-it, which gives the same gradient as one device.
+raises an error; on TensorFlow each device's mean counts alike, and one without examples has the mean nan. Here such a
+batch is made to divide: on JAX by rows that the step leaves out again, on TensorFlow by giving each device all of it,
+whose gradient is that of one device.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Devices(NamedTuple):
         return rows + step if count < batch_size and rows == -(-batch_size // step) * step else rows
 
     def rows(self, batch_size: int) -> Callable[[int], np.ndarray]:
-        """Give what `data.batches` takes as `rows`: from the number of examples to the positions that this process reads.
+        """Give what `data.batches` takes as `rows`: from the number of examples to the positions of those read here.
 
         >>> two = Devices(("cpu:0", "cpu:1"), processes=2, process=1)
         >>> [two.rows(4)(count).tolist() for count in (4, 3, 2)]  # on JAX: ... of 4, of 6, of 2

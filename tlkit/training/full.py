@@ -64,8 +64,9 @@ def fit_full(
         All epochs, those of `before` included; the model has the weights of the best one.
 
     Raises:
-        InvalidInput: `until` is below 1; there are not as many devices, or Keras cannot train on several here; the checkpoint is damaged, or of another model or other settings; or the loss
-            became nan or infinite before there were weights to fall back on.
+        InvalidInput: `until` is below 1; there are not as many devices, or Keras cannot train on several here; the
+            checkpoint is damaged, or of another model or other settings; or the loss became nan or infinite before
+            there were weights to fall back on.
         Unavailable: not even a batch of 1 fits into memory.
         KeyboardInterrupt: the process was asked to end; the checkpoint is written.
     """

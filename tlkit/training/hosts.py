@@ -1,7 +1,7 @@
 """Training in several processes on JAX, one on each host: who they are, what the first tells the others, and the end.
 
-All processes do the same. The first alone logs, writes checkpoints, scores and saves. What they could decide differently
-(weights by rounding, the outcome of a comparison) the first decides.
+All processes do the same. The first alone logs, writes checkpoints, scores and saves. What they could decide
+differently (weights by rounding, the outcome of a comparison) the first decides.
 
 If a process ends early, the others wait for it in vain, within JAX. So each has a thread that looks after the others.
 """
@@ -132,9 +132,8 @@ def _watch() -> None:
                         seen[other] = value, time.monotonic()
         except Exception as error:  # the first process, which keeps the table, is gone
             return _give_up(first_line(error))
-        late = [
-            other for other in others if time.monotonic() - seen.setdefault(other, ("", time.monotonic()))[1] > SECONDS
-        ]
+        now = time.monotonic()
+        late = [other for other in others if now - seen.setdefault(other, ("", now))[1] > SECONDS]
         if late:
             return _give_up(f"process {late[0]} gave no sign of life for {SECONDS:.0f} s")
         time.sleep(2)
