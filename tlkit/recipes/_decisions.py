@@ -250,9 +250,9 @@ def find_devices(config: configs.Training, trial: bool) -> list[Decision]:
     if several is None:
         return [Decision("devices", 1)]
     here = len(several.names) // several.processes
-    hosts = f" on each of {several.processes} hosts" if several.processes > 1 else ""
     kind = several.names[0].partition(":")[0].upper()
-    return [Decision("devices", here, f"each a {kind}{hosts}, which share each batch")]
+    hosts = f"on each of {several.processes} hosts, " if several.processes > 1 else ""
+    return [Decision("devices", here, f"{hosts}which share each batch ({kind})")]
 
 
 def find_batch_size(

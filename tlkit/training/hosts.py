@@ -72,7 +72,7 @@ def start(hosts: Literal["auto"] | Hosts) -> None:
     if _State.active:
         return
     jax = importlib.import_module("jax")
-    _hold_native_errors()
+    _hold_native_output()
     where: dict[str, Any] = {}
     if hosts != "auto":
         where = dict(zip(("coordinator_address", "num_processes", "process_id"), hosts, strict=True))
@@ -98,15 +98,18 @@ def _why(hosts: Literal["auto"] | Hosts, error: Exception) -> str:
     return f"the processes did not find each other within {START_SECONDS} s ({first_line(error)})"
 
 
-def _hold_native_errors() -> None:
+def _hold_native_output() -> None:
     """Send what C++ code prints to a file: a process that ends makes JAX in the others print a stack, and abort.
 
     Aborting is put off, so that this process can say what has happened and end by itself.
     """
-    sys.stderr.flush()
-    sys.stderr = open(os.dup(2), "w", buffering=1, errors="backslashreplace")  # noqa: SIM115  # for as long as it lives
     with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            stream = getattr(sys, name)
+            stream.flush()
+            own = os.fdopen(os.dup(number), "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
+            setattr(sys, name, own)
+            os.dup2(file.fileno(), number)
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
     libc.signal(int(signal.SIGABRT), ctypes.cast(libc.pause, ctypes.c_void_p))  # the thread that aborts sleeps instead
