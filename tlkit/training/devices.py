@@ -12,7 +12,6 @@ whose gradient is that of one device.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -183,11 +182,11 @@ def _on_jax(
     class Spread(keras.Model):
         """Its batches may have more rows than examples."""
 
-        def train_step(self, state: Any, data: Any) -> Any:
-            return super().train_step(state, _examples(data, training))
+        def train_step(self, state: Any, data: Any) -> Any:  # type: ignore[override]  # as on JAX
+            return super().train_step(state, _examples(data, training))  # type: ignore[call-arg]
 
-        def test_step(self, state: Any, data: Any) -> Any:
-            return super().test_step(state, _examples(data, validation))
+        def test_step(self, state: Any, data: Any) -> Any:  # type: ignore[override]
+            return super().test_step(state, _examples(data, validation))  # type: ignore[call-arg]
 
         def predict(self, *args: Any, **kwargs: Any) -> Any:
             keras.distribution.set_distribution(None)
@@ -251,7 +250,8 @@ def _on_tensorflow(
             mean.update_state(loss * len(devices.names), sample_weight=tf.reduce_sum(weights))
             return self.compute_metrics(x, y, outputs, sample_weight=weights)
 
-        predict = functools.partialmethod(lambda self, *args, **kwargs: _predict(model, clone, *args, **kwargs))
+        def predict(self, *args: Any, **kwargs: Any) -> Any:
+            return _predict(model, clone, *args, **kwargs)
 
     with strategy.scope():
         clone = _clone(model)
@@ -269,4 +269,4 @@ def _sum_no_more(optimizer: keras.optimizers.Optimizer) -> None:
     for part in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
         if not hasattr(part, "_all_reduce_sum_gradients"):  # else gradients would be multiplied in silence
             raise RuntimeError(f"Keras {keras.version()} sums gradients elsewhere")
-        part._all_reduce_sum_gradients = lambda gradients: gradients
+        setattr(part, "_all_reduce_sum_gradients", lambda gradients: gradients)  # noqa: B010  # mypy sees a method

@@ -3,7 +3,8 @@
 All processes do the same. The first alone logs, writes checkpoints, scores and saves. What they could decide
 differently (weights by rounding, the outcome of a comparison) the first decides.
 
-If a process ends early, the others wait for it in vain, within JAX. So each has a thread that looks after the others.
+If a process ends early, the others wait for it in vain, within JAX. So each has a thread that looks
+after the others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import ctypes
 import importlib
 import json
 import os
+import secrets
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -27,20 +30,19 @@ import numpy as np
 
 from tlkit.errors import InvalidInput, Unavailable, first_line
 
-SECONDS = 60.0  # after which a process that gives no sign of life is lost, and the others end
+SECONDS = 60  # within which a process ends after another; at once, unless the other's host is off the network
 START_SECONDS = 300  # within which all processes must have started
 WAIT_SECONDS = 24 * 3600  # which a process may need longer than another, as the first does for the test
 GRACE = (
     30.0  # seconds between SIGTERM and the end of a process other than the first, which writes a checkpoint meanwhile
 )
-LOST = "another process of this training has ended, or cannot be reached: start them all again"
+LOST = "another process of this training has ended, or cannot be reached: start them all again with --resume auto"
 Hosts = tuple[str, int, int]
 """Address of the first process with a port, number of processes, number of this process from 0."""
 
 
 class _State:
-    active = finished = False
-    reason = ""
+    active = finished = lost = ending = False
     meetings = 0
 
 
@@ -77,7 +79,7 @@ def start(hosts: Literal["auto"] | Hosts) -> None:
     if hosts != "auto":
         where = dict(zip(("coordinator_address", "num_processes", "process_id"), hosts, strict=True))
         where["cluster_detection_method"] = "deactivate"
-        if hosts[0].rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]"):  # else on all of this host's addresses
+        if _is_loopback(hosts[0].rpartition(":")[0].strip("[]")):  # else on all of this host's addresses
             where["coordinator_bind_address"] = hosts[0]
     try:
         jax.distributed.initialize(**where, initialization_timeout=START_SECONDS)
@@ -86,10 +88,11 @@ def start(hosts: Literal["auto"] | Hosts) -> None:
     _State.active = True
     atexit.register(_leave)
     if index():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process speaks for all
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # the first process speaks for all
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end_later)
-    threading.Thread(target=_watch, name="hosts", daemon=True).start()
+    for line in _connect():
+        threading.Thread(target=_watch, args=(line,), name="hosts", daemon=True).start()
 
 
 def _why(hosts: Literal["auto"] | Hosts, error: Exception) -> str:
@@ -116,47 +119,75 @@ def _hold_native_output() -> None:
 
 
 def _client() -> Any:
-    return importlib.import_module("jax._src.distributed").global_state.client  # there is no public way to it
+    return _joined().client
 
 
-def _watch() -> None:
-    """Give a sign of life, and end this process when another no longer does."""
-    client, me, others = _client(), index(), [number for number in range(count()) if number != index()]
-    seen: dict[int, tuple[str, float]] = {}
-    beat = 0
-    while not _State.finished:
-        beat += 1
-        try:
-            client.key_value_set(f"tlkit/alive/{me}", str(beat), allow_overwrite=True)
-            for other in others:
-                with contextlib.suppress(Exception):  # not there yet
-                    value = client.key_value_try_get(f"tlkit/alive/{other}")
-                    if value != seen.get(other, ("", 0.0))[0]:
-                        seen[other] = value, time.monotonic()
-        except Exception as error:  # the first process, which keeps the table, is gone
-            return _give_up(first_line(error))
-        now = time.monotonic()
-        late = [other for other in others if now - seen.setdefault(other, ("", now))[1] > SECONDS]
-        if late:
-            return _give_up(f"process {late[0]} gave no sign of life for {SECONDS:.0f} s")
-        time.sleep(2)
-    return None
+def _joined() -> Any:
+    return importlib.import_module("jax._src.distributed").global_state  # there is no public way to it
 
 
-def _give_up(why: str) -> None:
-    """End this process from the watching thread, unless the main thread does so in the meantime."""
-    _State.reason = why
+def _connect() -> list[socket.socket]:
+    """Connect each process with the first, for nothing but to notice its end: the system closes what it had open.
+
+    JAX's own client does not return once another process has ended.
+    """
+    host = _joined().coordinator_address.rpartition(":")[0].strip("[]")
+    if index():
+        port, token = _client().blocking_key_value_get("tlkit/watch", 1000 * START_SECONDS).split()
+        line = socket.create_connection((host, int(port)), START_SECONDS)
+        line.sendall(token.encode())
+        return [_kept_alive(line)]
+    lines: list[socket.socket] = []
+    token = secrets.token_hex(16)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host if _is_loopback(host) else "", 0), family=family) as server:
+        _client().key_value_set("tlkit/watch", f"{server.getsockname()[1]} {token}")
+        server.settimeout(START_SECONDS)
+        while len(lines) < count() - 1:
+            line, _ = server.accept()
+            line.settimeout(10)
+            with contextlib.suppress(OSError):
+                if secrets.compare_digest(line.recv(len(token), socket.MSG_WAITALL), token.encode()):
+                    lines.append(_kept_alive(line))
+                    continue
+            line.close()
+    return lines
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("127.0.0.1", "localhost", "::1")
+
+
+def _kept_alive(line: socket.socket) -> socket.socket:
+    """Have the system ask whether the other side is there, which a host without power cannot say."""
+    line.settimeout(None)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", SECONDS // 2), ("TCP_KEEPINTVL", SECONDS // 6), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return line
+
+
+def _watch(line: socket.socket) -> None:
+    """End this process when another has ended, unless the main thread does so by itself."""
+    with contextlib.suppress(OSError):
+        line.recv(1)
+    if _State.finished:
+        return
+    _State.lost = True
     time.sleep(5)
-    if not _State.finished:
-        sys.stderr.write(f"error: {LOST} with --resume\n")
-        sys.stderr.flush()
-        os._exit(1)
+    if _State.ending:
+        time.sleep(SECONDS)
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"error: {LOST}\n")
+    os._exit(1)
 
 
 def is_lost(error: BaseException) -> bool:
     """Whether an error of JAX means that another process has ended."""
     words = ("Gloo", "NCCL", "coordination service", "Connection", "UNAVAILABLE")
-    return _State.active and (bool(_State.reason) or any(word in str(error) for word in words))
+    _State.ending = _State.active and (_State.lost or any(word in str(error) for word in words))
+    return _State.ending
 
 
 def share_bytes(data: bytes = b"") -> bytes:
