@@ -25,12 +25,8 @@ def parse_hosts(text: str) -> Literal["auto"] | tuple[str, int, int]:
     if text == "auto":
         return "auto"
     form = re.fullmatch(r"((?:[\w.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(\d{1,5})),(\d{1,5}),(\d{1,5})", text, re.ASCII)
-    require(
-        form is not None and 0 < int(form[2]) < 2**16,
-        "hosts",
-        text,
-        "it must be auto, or COORDINATOR:PORT,COUNT,INDEX such as 10.0.0.1:8476,2,0",
-    )
+    allowed = "it must be auto, or COORDINATOR:PORT,COUNT,INDEX such as 10.0.0.1:8476,2,0"
+    require(form is not None and 0 < int(form[2]) < 2**16, "hosts", text, allowed)
     assert form is not None  # noqa: S101  # for mypy
     count, index = int(form[3]), int(form[4])
     require(count >= 2, "hosts", text, "its COUNT must be 2 or more, else leave it out")

@@ -33,9 +33,7 @@ from tlkit.errors import InvalidInput, Unavailable, first_line
 SECONDS = 60  # within which a process ends after another; at once, unless the other's host is off the network
 START_SECONDS = 300  # within which all processes must have started
 WAIT_SECONDS = 24 * 3600  # which a process may need longer than another, as the first does for the test
-GRACE = (
-    30.0  # seconds between SIGTERM and the end of a process other than the first, which writes a checkpoint meanwhile
-)
+GRACE = 30.0  # seconds from SIGTERM to the end of a process that is not the first, which writes a checkpoint
 LOST = "another process of this training has ended, or cannot be reached: start them all again with --resume auto"
 Hosts = tuple[str, int, int]
 """Address of the first process with a port, number of processes, number of this process from 0."""
@@ -81,10 +79,20 @@ def start(hosts: Literal["auto"] | Hosts) -> None:
         where["cluster_detection_method"] = "deactivate"
         if _is_loopback(hosts[0].rpartition(":")[0].strip("[]")):  # else on all of this host's addresses
             where["coordinator_bind_address"] = hosts[0]
+    missing = f"hosts: the processes did not find each other within {START_SECONDS} s"
+    timer = threading.Timer(START_SECONDS, _end, [f"error: {missing}"])  # JAX would abort
+    timer.daemon = True
+    timer.start()
     try:
-        jax.distributed.initialize(**where, initialization_timeout=START_SECONDS)
+        jax.distributed.initialize(**where, initialization_timeout=START_SECONDS + 60)
     except (RuntimeError, ValueError) as error:
-        raise Unavailable(f"hosts: {_why(hosts, error)}") from error
+        if hosts == "auto" and isinstance(error, ValueError):
+            missing = (
+                "hosts: neither Slurm, Kubernetes, Open MPI nor a TPU was found: give coordinator:port,count,index"
+            )
+        raise Unavailable(f"{missing} ({first_line(error)})") from error
+    finally:
+        timer.cancel()
     _State.active = True
     atexit.register(_leave)
     if index():
@@ -95,16 +103,18 @@ def start(hosts: Literal["auto"] | Hosts) -> None:
         threading.Thread(target=_watch, args=(line,), name="hosts", daemon=True).start()
 
 
-def _why(hosts: Literal["auto"] | Hosts, error: Exception) -> str:
-    if hosts == "auto" and isinstance(error, ValueError):
-        return "neither Slurm, Kubernetes, Open MPI nor a TPU was found here: give coordinator:port,count,index"
-    return f"the processes did not find each other within {START_SECONDS} s ({first_line(error)})"
+def _end(line: str) -> None:
+    """End this process from another thread than the main one, which may be held up in JAX."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    os._exit(1)
 
 
 def _hold_native_output() -> None:
     """Send what C++ code prints to a file: a process that ends makes JAX in the others print a stack, and abort.
 
-    Aborting is put off, so that this process can say what has happened and end by itself.
+    Aborting is put off for some seconds, so that this process can say what has happened and end by itself.
     """
     with tempfile.TemporaryFile() as file:
         for number, name in ((1, "stdout"), (2, "stderr")):
@@ -115,7 +125,7 @@ def _hold_native_output() -> None:
             os.dup2(file.fileno(), number)
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
-    libc.signal(int(signal.SIGABRT), ctypes.cast(libc.pause, ctypes.c_void_p))  # the thread that aborts sleeps instead
+    libc.signal(int(signal.SIGABRT), ctypes.cast(libc.sleep, ctypes.c_void_p))  # called with the signal's number, 6
 
 
 def _client() -> Any:
@@ -175,12 +185,10 @@ def _watch(line: socket.socket) -> None:
     if _State.finished:
         return
     _State.lost = True
-    time.sleep(5)
+    time.sleep(3)
     if _State.ending:
         time.sleep(SECONDS)
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"error: {LOST}\n")
-    os._exit(1)
+    _end(f"error: {LOST}")
 
 
 def is_lost(error: BaseException) -> bool:
