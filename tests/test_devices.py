@@ -63,11 +63,10 @@ def test_settings_of_a_phase_on_several_devices(count: int, tmp_path: Path):
         {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.1, "label_smoothing": 0.1},
         {"batch_size": 7},
         {"batch_size": 100},
-        {"remat": True},
         SEVERAL,
     ]
     if BACKEND == "jax":
-        settings.append({"gradient_accumulation_steps": 2})
+        settings += [{"remat": True}, {"gradient_accumulation_steps": 2}]
     result = trained(count, tmp_path, *settings)
     for differences in (*result["several"], result["resumed"]):
         assert max(differences.values()) < 1e-4
@@ -127,15 +126,16 @@ def test_more_devices_than_there_are():
     assert devices.find("auto") is None
 
 
-def test_gradients_are_not_accumulated_over_several_devices_of_tensorflow(monkeypatch):
+def test_what_several_devices_of_tensorflow_cannot_do(monkeypatch):
     two = devices.Devices(("cpu:0", "cpu:1"))
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     devices.check(two, 1)
     devices.check(None, 2)
-    with pytest.raises(InvalidInput, match=r"gradient_accumulation_steps is 2, which Keras cannot .* with TensorFlow"):
-        devices.check(two, 2)
+    for refused in ((2, False), (1, True)):
+        with pytest.raises(InvalidInput, match="(steps is 2|remat is true), which does not work on several devices"):
+            devices.check(two, *refused)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    devices.check(two, 2)
+    devices.check(two, 2, True)
 
 
 def test_a_batch_is_rounded_up_to_a_multiple_of_the_devices(monkeypatch):

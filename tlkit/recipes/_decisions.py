@@ -246,7 +246,7 @@ def find_devices(config: configs.Training, trial: bool) -> list[Decision]:
     from tlkit.training import devices
 
     several = devices.find(1 if trial and config.devices == "auto" else config.devices)
-    devices.check(several, config.gradient_accumulation_steps)
+    devices.check(several, config.gradient_accumulation_steps, config.remat)
     if several is None:
         return [Decision("devices", 1)]
     here = len(several.names) // several.processes

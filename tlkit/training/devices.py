@@ -122,16 +122,20 @@ def _tensorflow_devices() -> list[str]:
     return [f"{device.device_type.lower()}:{device.name.rpartition(':')[2]}" for device in devices]
 
 
-def check(devices: Devices | None, accumulation: int) -> None:
+def check(devices: Devices | None, accumulation: int, remat: bool = False) -> None:
     """Refuse what the devices cannot do.
 
     Raises:
-        InvalidInput: gradients are to be accumulated, which Keras' optimizers cannot do under MirroredStrategy.
+        InvalidInput: under MirroredStrategy, gradients are to be accumulated, which Keras' optimizers cannot do there; or
+            activations are to be recomputed, in which devices wait for each other in different orders.
     """
-    if devices and accumulation > 1 and keras.backend.backend() == "tensorflow":
+    if devices is None or keras.backend.backend() != "tensorflow":
+        return
+    refused = {f"gradient_accumulation_steps is {accumulation}": accumulation > 1, "remat is true": remat}
+    if reasons := [reason for reason, holds in refused.items() if holds]:
         raise InvalidInput(
-            f"gradient_accumulation_steps is {accumulation}, which Keras cannot do on several devices with TensorFlow: "
-            "leave it out, set KERAS_BACKEND to jax, or give --devices 1"
+            f"{reasons[0]}, which does not work on several devices with TensorFlow: leave it out, set KERAS_BACKEND to "
+            "jax, or give --devices 1"
         )
 
 
