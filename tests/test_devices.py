@@ -132,7 +132,7 @@ def test_what_several_devices_of_tensorflow_cannot_do(monkeypatch):
     devices.check(two, 1)
     devices.check(None, 2)
     for refused in ((2, False), (1, True)):
-        with pytest.raises(InvalidInput, match="(steps is 2|remat is true), which does not work on several devices"):
+        with pytest.raises(InvalidInput, match=r"(steps is 2|remat is true), which does not work on several devices"):
             devices.check(two, *refused)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     devices.check(two, 2, True)

@@ -126,7 +126,7 @@ def check(devices: Devices | None, accumulation: int, remat: bool = False) -> No
     """Refuse what the devices cannot do.
 
     Raises:
-        InvalidInput: under MirroredStrategy, gradients are to be accumulated, which Keras' optimizers cannot do there; or
+        InvalidInput: under MirroredStrategy, gradients are to be accumulated, which Keras' optimizers cannot do; or
             activations are to be recomputed, in which devices wait for each other in different orders.
     """
     if devices is None or keras.backend.backend() != "tensorflow":
