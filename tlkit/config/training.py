@@ -10,6 +10,7 @@ from tlkit.config.data import Data
 from tlkit.config.fields import require, require_names
 from tlkit.config.networks import Features
 
+ExportFormat = Literal["onnx", "openvino", "saved_model", "litert", "all"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
 
@@ -216,6 +217,19 @@ class Classifier:
     register: str | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exportable(Classifier):
+    """Settings of every recipe that leaves a classifier which other runtimes can hold.
+
+    Args:
+        export: Formats in which the model is exported too, such as `onnx,openvino`; `all` are those that are installed.
+            Each is compared with the model on the scored examples, as the command `export` does it, and its folder is
+            an artifact of the run, `export/FORMAT`.
+    """
+
+    export: list[ExportFormat] | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen(Recipe):
     """Settings of every recipe with frozen layers.
@@ -228,7 +242,7 @@ class Frozen(Recipe):
 
 
 @dataclasses.dataclass(frozen=True)
-class Training(Classifier, Recipe):
+class Training(Exportable, Recipe):
     """Settings of every recipe that trains a classifier by gradient descent.
 
     Args:

@@ -18,7 +18,7 @@ from tlkit import config as configs
 from tlkit import startup
 from tlkit.display import say
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions, _resume, _runs
+from tlkit.recipes import _decisions, _resume, _run_exports, _runs
 from tlkit.recipes._decisions import Decision
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ def start(
     Raises:
         InvalidInput: a setting cannot be used, or there is no such run to resume.
     """
+    _run_exports.check(config)
     began = start_keras()
     from tlkit import runtime, tracking
 

@@ -179,7 +179,7 @@ def dataset_name(config: configs.Data | configs.Graph) -> str:
 
 def params(config: AnyConfig) -> dict[str, Any]:
     """Give the settings that are a run's parameters: all but where it is logged and what it is called."""
-    names = ("experiment", "run_name", "register", "devices", "hosts", "resume")
+    names = ("experiment", "run_name", "register", "devices", "hosts", "resume", "export")
     return {name: value for name, value in configs.flatten(config).items() if name not in names}
 
 
