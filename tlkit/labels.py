@@ -1,20 +1,26 @@
 """Class names: in a `.keras` file, as one more member of the zip, so that plain Keras still loads it; and in texts.
 
-The member also says how files become the examples that the model takes, where that differs from the default.
+The member also says how files become the examples that the model takes, where that differs from the default, and when
+the model says no single class. A further member has the features of known examples, to tell what is like none of them.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import unicodedata
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from tlkit import untrusted
 from tlkit.display import cut, shown
 
 MEMBER = "tlkit.json"
+REFERENCES = "tlkit_references.npy"
+LARGEST = 2**28  # bytes that all references may take
 MOST = 2**24  # bytes that all names together may take
 LONGEST = 4096  # letters of a name
 UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, halves of letters, ends of lines and paragraphs
@@ -36,7 +42,13 @@ def joined(present: Sequence[object], classes: Sequence[str], separator: str = S
     return separator.join(name for name, has in zip(classes, present, strict=True) if has)
 
 
-def write(path: str | Path, classes: list[str], reading: Mapping[str, object] | None = None) -> None:
+def write(
+    path: str | Path,
+    classes: list[str],
+    reading: Mapping[str, object] | None = None,
+    abstention: Mapping[str, float] | None = None,
+    references: np.ndarray | None = None,
+) -> None:
     """Add the class names to a saved model.
 
     Args:
@@ -44,6 +56,8 @@ def write(path: str | Path, classes: list[str], reading: Mapping[str, object] | 
         classes: The names, in the order of the model's outputs.
         reading: How files become examples, where that differs from the default: `changed` of
             `tlkit.data.modalities.Reading`.
+        abstention: When the model says no single class: `changed` of `tlkit.evaluation.abstention.Abstention`.
+        references: Features of known examples, float16: those of `tlkit.probes.novelty.Novelty`.
 
     Raises:
         ValueError: the file has class names already, a name is empty, or two classes have the same name.
@@ -53,7 +67,13 @@ def write(path: str | Path, classes: list[str], reading: Mapping[str, object] | 
     with zipfile.ZipFile(path, "a") as archive:
         if MEMBER in archive.namelist():
             raise ValueError(f"{path} holds class names already")
-        archive.writestr(MEMBER, json.dumps({"classes": classes} | ({"reading": dict(reading)} if reading else {})))
+        more = {"reading": reading, "abstention": abstention}
+        content = {"classes": classes} | {name: dict(value) for name, value in more.items() if value}
+        archive.writestr(MEMBER, json.dumps(content))
+        if references is not None:
+            buffer = io.BytesIO()
+            np.save(buffer, references)
+            archive.writestr(REFERENCES, buffer.getvalue())
 
 
 def read(path: str | Path) -> list[str] | None:
@@ -98,6 +118,35 @@ def read_reading(path: str | Path) -> object:
         zipfile.BadZipFile: the file is damaged.
     """
     return (_member(path) or {}).get("reading", {})
+
+
+def read_abstention(path: str | Path) -> object:
+    """Return when a saved model says no single class, for `Abstention.of`, which checks it; errors as `read_reading`."""
+    return (_member(path) or {}).get("abstention", {})
+
+
+def read_references(path: str | Path) -> np.ndarray | None:
+    """Return the features of known examples that a saved model has; None where it has none.
+
+    Shapes:
+        returns: (references, features), float16
+
+    Raises:
+        ValueError: the member is not such an array.
+        zipfile.BadZipFile: the file is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        try:
+            content = untrusted.member(archive, REFERENCES, LARGEST)
+        except KeyError:
+            return None
+    try:
+        array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError) as error:
+        raise ValueError(f"{REFERENCES} in {path} is not an array: {error}") from error
+    if array.dtype != np.float16 or array.ndim != 2 or not array.size or not np.isfinite(array).all():
+        raise ValueError(f"{REFERENCES} in {path} is not an array of finite numbers of 16 bits, (references, features)")
+    return np.asarray(array)
 
 
 def _member(path: str | Path) -> dict[str, object] | None:

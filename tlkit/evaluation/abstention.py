@@ -6,10 +6,14 @@ learn from these.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from tlkit.display import shown
+from tlkit.errors import InvalidInput
 
 from tlkit.evaluation.intervals import accuracy_interval, effective_trials
 
@@ -18,6 +22,53 @@ STARTS = 4  # sequences of tests at the most, among which the risk of a wrong pr
 # Thresholds in question, fixed before any example is seen; the steps are equal in the logit, from 0.9999 down.
 GRID = 1 / (1 + np.exp(-np.linspace(np.log(1e4), np.log(1 / 99), 400)))
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
+
+
+class Abstention(NamedTuple):
+    """When a model says no single class; saved with it. What is None does not apply.
+
+    Args:
+        threshold: Highest probability below which it is unsure.
+        target_accuracy: What the threshold promises of the answers that are left.
+        set_threshold: Probability from which on a class belongs to the set of labels.
+        set_coverage: Share of the examples whose label is in the set.
+        novelty: Distance from the nearest known example beyond which an example is like none of the classes.
+    """
+
+    threshold: float | None = None
+    target_accuracy: float | None = None
+    set_threshold: float | None = None
+    set_coverage: float | None = None
+    novelty: float | None = None
+
+    @property
+    def changed(self) -> dict[str, float]:
+        """What applies, by name.
+
+        >>> Abstention(threshold=0.8, target_accuracy=0.95).changed
+        {'threshold': 0.8, 'target_accuracy': 0.95}
+        """
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+    @classmethod
+    def of(cls, changed: object) -> Abstention:
+        """Make the one whose `changed` was written down; checked, because it may come from a stranger's model.
+
+        Raises:
+            InvalidInput: it is none, or one that this version of tlkit does not know.
+
+        >>> Abstention.of({"novelty": 0.2}).novelty
+        0.2
+        """
+        if not isinstance(changed, dict):
+            raise InvalidInput(f"the abstention is {shown(reprlib.repr(changed))}: it must be numbers with their names")
+        for name, value in changed.items():
+            most = 2 if name == "novelty" else 1
+            number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
+            if name not in cls._fields or not number:
+                setting = shown(f"{reprlib.repr(name)}: {reprlib.repr(value)}")
+                raise InvalidInput(f"the abstention has {setting}, which this version of tlkit does not know")
+        return cls(**changed)
 
 
 class Threshold(NamedTuple):
