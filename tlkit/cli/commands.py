@@ -34,7 +34,7 @@ COMMANDS = (
     Command("find_lr", "look", "Look for a learning rate by a range test.", "trains"),
     Command("describe", "look", "Describe a network layer by layer, and what it costs.", "predicts"),
     Command("select", "compare", "Rank pretrained networks on your photos, before training.", "predicts"),
-    Command("compare", "compare", "Compare runs: scores, a paired test, their settings."),
+    Command("compare", "compare", "Compare runs: scores, a paired test, their settings.", "predicts"),
     Command("ui", "compare", "Open the runs in MLflow's UI."),
     Command("predict", "use", "Label photos, or folders of them, by a trained model.", "predicts"),
     Command("serve", "use", "Serve a trained model over HTTP, with a page to try it.", "predicts"),

@@ -1,7 +1,7 @@
 """The settings of the recipes: frozen dataclasses, checked when they are made; loading one imports no framework."""
 
 from tlkit.config.data import Augment, Data, Graph, Views
-from tlkit.config.fields import flatten
+from tlkit.config.fields import defaults, flatten
 from tlkit.config.networks import CNN, Backbone, Builder, Features, Network
 from tlkit.config.recipes import (
     SELECT,
@@ -22,5 +22,5 @@ __all__ = [
     "CNN", "SELECT", "Augment", "Auto", "Backbone", "Builder", "Cache", "Compare", "Data", "Describe", "Export",
     "FeatureExtraction", "Features", "FindLr", "Finetune", "Full", "Graph", "Head", "Inspect", "Network", "Phase",
     "Precision", "Predict", "Pretrain", "Preview", "Recipe", "Select", "Serve", "Steady", "Sync", "Train",
-    "TrainGraph", "Training", "Tune", "Ui", "Views", "flatten",
+    "TrainGraph", "Training", "Tune", "Ui", "Views", "defaults", "flatten",
 ]  # fmt: skip

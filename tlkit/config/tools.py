@@ -181,12 +181,14 @@ class Compare:
     """Which runs to compare.
 
     Args:
-        runs: Ids, or names in the experiment; by default its last four finished runs that have a score.
+        runs: Ids, or names in the experiment; by default its newest runs, six at the most, that were scored on the same
+            examples as the newest of all.
         search: MLflow search string, such as "metrics.test_accuracy > 0.9 and tags.recipe = 'finetune'", that finds the
             runs in the experiment, in place of `runs`.
-        experiment: MLflow experiment of the runs that are not given by id, and of the comparison; the environment
-            variable MLFLOW_EXPERIMENT_NAME takes precedence.
-        run_name: Name of the MLflow run that keeps the comparison; by default MLflow makes one up.
+        experiment: MLflow experiment of the runs that are not given by id; the environment variable
+            MLFLOW_EXPERIMENT_NAME takes precedence. The comparison is kept in the experiment of that name followed by
+            `comparisons`.
+        run_name: Name of the MLflow run that keeps the comparison; by default `comparison` and the next number.
     """
 
     runs: list[str] = dataclasses.field(default_factory=list)

@@ -155,7 +155,8 @@ class Run(Logged):
             GPUs and float32 on a CPU. Logits and loss are always float32.
         seed: Random seed: the same command and seed give the same weights on the same machine, up to rounding on a GPU
             with TensorFlow.
-        run_name: Name of the MLflow run; by default MLflow makes one up.
+        run_name: Name of the MLflow run; by default what it is and the next number, such as
+            `finetune MobileNet 0.75 flowers #3`.
     """
 
     precision: Precision = "auto"
@@ -186,7 +187,7 @@ class Classifier:
         positive: Of two classes, the one whose precision, recall and average precision are reported; by default the
             rarer one in the training split.
         register: Register the model under this name; it becomes the `champion` if it beats the present champion on the
-            same test split, otherwise at most the `challenger`.
+            same test split, otherwise at most the `challenger`, or without a test split the `candidate`.
     """
 
     positive: str | None = None

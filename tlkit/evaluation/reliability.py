@@ -59,7 +59,11 @@ class Quality(NamedTuple):
         """
         values = {"ece": self.reliability.ece, "brier": self.brier}
         intervals = {"ece": self.reliability.interval, "brier": self.brier_interval}
-        bounds = {f"{name}_{end}": pair[place] for name, pair in intervals.items() for place, end in enumerate(("low", "high"))}
+        bounds = {
+            f"{name}_{end}": pair[place]
+            for name, pair in intervals.items()
+            for place, end in enumerate(("low", "high"))
+        }
         return {f"{split}_{name}{suffix}": float(value) for name, value in (values | bounds).items()}
 
 
@@ -171,9 +175,7 @@ def _mean_square(gaps: np.ndarray, variance: np.ndarray, weights: np.ndarray) ->
     return max(0.0, observed - chance), (bound(0.975), bound(0.025))
 
 
-def quality(
-    probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str] | np.ndarray | None = None
-) -> Quality:
+def quality(probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> Quality:
     """Score probabilities; shapes as for `reliability`.
 
     >>> found = quality(np.array([[0.5, 0.5]] * 40), np.array([0, 1] * 20))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tlkit import untrusted
 from tlkit.errors import InvalidInput
 from tlkit.probes.features import Features, finite
 
 FALSE_ALARMS = 0.05  # share of new examples of the known classes that are taken for something else
 REFERENCES = 2_000  # known examples that are kept at the most, a random sample of more
 FEWEST = 40  # held-out examples from which on a threshold is chosen
+MEMBER = "tlkit_references.npy"
+LARGEST = 2**28  # bytes that the references in a file may take
 BLOCK = 4096  # examples whose similarities are in memory at a time
 
 
@@ -112,3 +118,35 @@ def unit(x: np.ndarray) -> np.ndarray:
     """Scale each row to the length 1; rows of zeros stay."""
     scaled: np.ndarray = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return scaled
+
+
+def write(path: str | Path, references: np.ndarray) -> None:
+    """Add references to a saved model, as one more member of the zip; Keras drops it when it saves the model again."""
+    buffer = io.BytesIO()
+    np.save(buffer, references)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(MEMBER, buffer.getvalue())
+
+
+def read(path: str | Path) -> np.ndarray | None:
+    """Return the features of known examples that a saved model has; None where it has none.
+
+    Shapes:
+        returns: (references, features), float16
+
+    Raises:
+        ValueError: the member is not such an array.
+        zipfile.BadZipFile: the file is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        try:
+            content = untrusted.member(archive, MEMBER, LARGEST)
+        except KeyError:
+            return None
+    try:
+        array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError) as error:
+        raise ValueError(f"{MEMBER} in {path} is not an array: {error}") from error
+    if array.dtype != np.float16 or array.ndim != 2 or not array.size or not np.isfinite(array).all():
+        raise ValueError(f"{MEMBER} in {path} is not an array of finite numbers of 16 bits, (references, features)")
+    return np.asarray(array)

@@ -128,11 +128,12 @@ def load(model: str, path: Path | None = None) -> Saved:
     from tlkit.backbones import modelfiles
     from tlkit.data.modalities import Reading
     from tlkit.evaluation.abstention import Abstention
+    from tlkit.probes import novelty
 
     loaded = modelfiles.load(path, repr(model))
     try:
         names, reading = labels.read(path), Reading.of(labels.read_reading(path))
-        abstention, references = Abstention.of(labels.read_abstention(path)), labels.read_references(path)
+        abstention, references = Abstention.of(labels.read_abstention(path)), novelty.read(path)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise InvalidInput(f"{model!r}: {first_line(error)}") from error
     if references is None or abstention.novelty is None:

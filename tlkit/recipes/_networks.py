@@ -96,6 +96,13 @@ def name(config: configs.Recipe | configs.TrainGraph) -> str:
     return config.builder.name if isinstance(config, configs.Train) else "gcn"
 
 
+def titled(config: configs.Recipe | configs.TrainGraph) -> str:
+    """Name the network of a config with its width, for the name of a run; empty where the run looks for one."""
+    if isinstance(config, configs.FeatureExtraction | configs.Finetune):
+        return title(config.backbone)
+    return name(config) if isinstance(config, configs.Train | configs.TrainGraph) else ""
+
+
 def check_stages(config: configs.Finetune) -> None:
     """Refuse stages that the backbone does not have, that come in another order, or that have rates and are frozen.
 

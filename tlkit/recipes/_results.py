@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -236,8 +235,6 @@ def score(
     example = splits.modality.encode(part.read([0])[0], splits.rate)
     with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(example)
-    if "predict_per_second" not in fit.metrics:
-        fit.metrics.update(_speed(model, part))
     return log(job, run, model, fit, Scored(scores, table, splits, example))
 
 
@@ -267,24 +264,6 @@ class Scored(NamedTuple):
     predictions: dict[str, list[Any]]
     splits: data.Splits | graph.Graph
     example: bytes | None = None
-
-
-def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
-    """Measure how many examples in memory the model looks at in a second, unless compiling that would take long."""
-    import keras
-
-    from tlkit import inference, runtime
-
-    compiles_fast = keras.backend.backend() in ("tensorflow", "openvino")
-    if not compiles_fast and getattr(model, "predict_function", None) is None:
-        return {}
-    batch = part.read(range(min(8 if runtime.device()[0] == "cpu" else 32, len(part))))
-    inference.in_full_precision(model).predict_on_batch(batch)
-    began, count = time.perf_counter(), 0
-    while count < 3 or time.perf_counter() - began < 0.1:
-        model.predict_on_batch(batch)
-        count += 1
-    return {"predict_per_second": count * len(batch) / (time.perf_counter() - began)}
 
 
 def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: Scored) -> Result:

@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit import config as configs
 from tlkit import untrusted
-from tlkit.display import shown
+from tlkit.display import cut, shown
 from tlkit.recipes import _inspection, _networks, _resume
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from tlkit.training import checkpoints
 
 DECISIONS = "decisions.json"
+LONGEST = 60  # letters of the data's name in that of a run
+COMPARED = (
+    "backbone.name", "backbone.alpha", "backbone.weights", "backbone.pooled_stages", "builder.name", "data.image_size",
+    "data.resize", "head.epochs", "head.learning_rate", "full.unfreeze_from", "full.epochs", "full.learning_rate",
+    "batch_size", "optimizer", "seed",
+)  # fmt: skip
+"""Settings that are always parameters of a run; all others only where they are not the default."""
 
 
 def callbacks(trial: Trial | None) -> list[Any]:
@@ -88,7 +96,14 @@ def _new(job: Job[Any], splits: data.Splits | graph.Graph, described: dict[str, 
     config = job.config
     with (
         contextlib.ExitStack() as stack,
-        tracking.run(config.experiment, run_name=config.run_name, params=params(config), tags=described) as run,
+        tracking.run(
+            config.experiment,
+            run_name=config.run_name,
+            params=params(config, job.asked),
+            tags=described,
+            title=title(job.recipe, config),
+            began=time.time() - (time.perf_counter() - job.began),
+        ) as run,
     ):
         log_config(config)
         log_decisions(job)
@@ -173,10 +188,41 @@ def dataset_name(config: configs.Data | configs.Graph) -> str:
     return shown((config.name if isinstance(config, configs.Data) else None) or Path(config.path or "digits").stem)
 
 
-def params(config: AnyConfig) -> dict[str, Any]:
-    """Give the settings that are a run's parameters: all but where it is logged and what it is called."""
+def title(recipe: str, config: AnyConfig, network: str | None = None) -> str:
+    """Say what a run is, as its name does in front of its number: the command, the network and the data.
+
+    Args:
+        recipe: Name of the command.
+        config: Its settings.
+        network: What stands for the network; by default its name.
+
+    >>> title("finetune", configs.Finetune(backbone=configs.Backbone("MobileNet", alpha=0.75)))
+    'finetune MobileNet 0.75 digits'
+    """
+    network = _networks.titled(config) if network is None else network
+    return " ".join(filter(None, (recipe, network, cut(dataset_name(config.data), LONGEST))))
+
+
+def params(config: AnyConfig, asked: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Give the settings that are a run's parameters: what runs are compared by, and what is not the default.
+
+    `config.yaml` has all of them. What a run is called and where it is logged is no setting of it.
+
+    Args:
+        config: The settings, with what was decided.
+        asked: The settings as the user gave them, nested: what was decided in place of a default is no parameter.
+
+    >>> params(configs.FeatureExtraction(positive="dog"))["positive"], "precision" in params(configs.Finetune())
+    ('dog', False)
+    """
     names = ("experiment", "run_name", "register", "resume")
-    return {name: value for name, value in configs.flatten(config).items() if name not in names}
+    values, defaults = configs.flatten(config), configs.defaults(config)
+    given = _resume.flat(asked) if asked is not None else values
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in names and (name in COMPARED or given.get(name, value) != defaults.get(name))
+    }
 
 
 def log_config(config: AnyConfig) -> None:

@@ -132,13 +132,13 @@ def _score(
         chosen_by_val=True,
         note=_auto_tried.note(search.tried, search.left_out, winner, why),
     )
-    return job, _results.score(job, tracked, model, fit, splits, _predict(job, winner, model, splits, fit.metrics))
+    return job, _results.score(job, tracked, model, fit, splits, _predict(job, winner, model, splits))
 
 
 def _predict(
-    job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits, metrics: dict[str, float]
+    job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits
 ) -> np.ndarray:
-    """Predict the scored photos, from features where the saved model gives the same, and note how fast that is."""
+    """Predict the scored photos, from features where the saved model gives the same."""
     import numpy as np
 
     from tlkit import training
@@ -149,10 +149,7 @@ def _predict(
     predicted = winner.predict(part)
     some = range(min(SAMPLE, len(part)))
     pixels = part.read(some)
-    model.predict_on_batch(pixels)  # compiles
-    began = time.perf_counter()
     answers = model.predict_on_batch(pixels)
-    metrics["predict_per_second"] = len(some) / (time.perf_counter() - began)
     if np.abs(answers - predicted[some]).max() > AGREE:
         return training.predict(model, part)
     return predicted

@@ -113,7 +113,12 @@ def _tracked(search: _search.Search, state: _search.State) -> Iterator[tracking.
     tags = {**_runs.tags("tune", "several"), "search": state.id}
     run_id = state.run_id or _search_trials.find_search_run(config.experiment, state.id)
     with tracking.run(
-        config.experiment, run_name=config.run_name, params=_params(config), tags=tags, run_id=run_id
+        config.experiment,
+        run_name=config.run_name,
+        params=_params(config),
+        tags=tags,
+        run_id=run_id,
+        title=_runs.title("tune", config, config.recipe),
     ) as parent:
         oracle.extra["run_id"] = parent.run_id
         oracle.save()

@@ -119,9 +119,7 @@ def answer(
         return Answer(label, top[0][1], top, _label_set(probabilities, classes, abstention), novel)
     positive = probabilities > 0.5
     share = float(predictions.of_labels(probabilities[None], positive[None])[0])
-    return Answer(
-        joined(positive.tolist(), classes), share, ranked(probabilities, classes, len(classes)), novel=novel
-    )
+    return Answer(joined(positive.tolist(), classes), share, ranked(probabilities, classes, len(classes)), novel=novel)
 
 
 def _label_set(probabilities: np.ndarray, classes: Sequence[str], abstention: Abstention) -> list[str] | None:

@@ -15,6 +15,7 @@ from tlkit.data import modalities
 from tlkit.data.modalities import Reading
 from tlkit.evaluation.abstention import Abstention
 from tlkit.probes.novelty import Novelty
+from tlkit.probes.novelty import write as write_references
 from tlkit.serving.classifier import requests_of
 
 if TYPE_CHECKING:
@@ -74,8 +75,10 @@ def save_model(
         )
     if novelty is not None:
         abstention = abstention._replace(novelty=novelty.threshold)
-    references = None if novelty is None else novelty.references
-    labels.write(folder / "data" / "model.keras", classes, reading.changed, abstention.changed, references)
+    file = folder / "data" / "model.keras"
+    labels.write(file, classes, reading.changed, abstention.changed)
+    if novelty is not None:
+        write_references(file, novelty.references)
     if modality.requests is None:
         return
     environment = saved.flavors.pop(pyfunc.FLAVOR_NAME)["env"]

@@ -68,13 +68,21 @@ def open_store(experiment: str | None = None) -> str:
     return uri
 
 
-def experiment_id(name: str) -> str:
-    """Return the id of the experiment that the environment names, else of this one, which is created if it is new."""
+def experiment_id(name: str, aside: str = "") -> str:
+    """Return the id of the experiment that the environment names, else of this one, which is created if it is new.
+
+    Args:
+        name: Of the experiment.
+        aside: A word, for the experiment beside it whose name ends with this word.
+    """
     client = mlflow.MlflowClient()
     environment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if not environment_name and (number := id_in_environment("MLFLOW_EXPERIMENT_ID")):
-        return untrusted.answered(client.get_experiment(number)).experiment_id
-    name = environment_name or name
+        experiment = untrusted.answered(client.get_experiment(number))
+        if not aside:
+            return experiment.experiment_id
+        name = experiment.name
+    name = f"{environment_name or name} {aside}".rstrip() if aside else environment_name or name
     # Not mlflow.set_experiment: two processes that call it at once can end up in `Default`.
     experiment = client.get_experiment_by_name(name)
     if experiment is None:

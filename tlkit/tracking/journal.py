@@ -73,6 +73,7 @@ class Journal:
         self._steps = 0  # that sending has taken
         self.tables: list[dict[str, str]] = []  # tables of the run, as MLflow's tag lists them
         self.logged_metrics: set[tuple[str, int]] = set()  # names and steps that must not be logged again
+        self.has_scores = False  # the run has logged a metric of its own
         self.has_model = False  # the run keeps the model that it logged before it was resumed
         self._thread: threading.Thread | None = None
 

@@ -18,7 +18,7 @@ from tlkit.display import code
 from tlkit.errors import InvalidInput
 from tlkit.evaluation import predictions
 from tlkit.tracking import promotion
-from tlkit.tracking.promotion import CHALLENGER, CHAMPION, Decision
+from tlkit.tracking.promotion import CANDIDATE, CHALLENGER, CHAMPION, Decision
 
 NO_ALIAS = "none"  # in the tag `promotion`
 NAME_LENGTH = 256  # of a model, in MLflow's database
@@ -27,7 +27,7 @@ DESCRIPTION_LENGTH = 5000  # of a version, likewise
 ABOUT = """\
 Classifiers trained with tlkit. A new version becomes `champion` only where it beats the present champion on the same \
 test examples (McNemar's exact test, p < 0.05); else it becomes `challenger`, or gets no alias where that test finds \
-it worse or where it tells other things apart. Each version says how it compared. Each is tested on the same examples \
+it worse or where it tells other things apart. Without a test score it is only `candidate`. Each version says how it compared. Each is tested on the same examples \
 anew, so with many versions one will become champion by chance (about 1 in 40 tries between equals).
 
 Load the champion with {load}.
@@ -40,7 +40,7 @@ class Registered(NamedTuple):
     Args:
         name: Name of the registered model.
         version: Number of the version.
-        alias: `champion`, `challenger` or, for none, empty, as decided when it was registered.
+        alias: `champion`, `challenger`, `candidate` or, for none, empty, as decided when it was registered.
         reason: The reason in words.
     """
 
@@ -74,9 +74,10 @@ def register(model_uri: str, name: str, run_id: str, client: mlflow.MlflowClient
     """Make a logged model a version of a registered model, and its champion if it beats the present one.
 
     It beats it where it gets more of the same test examples right (all labels of each, where they may have several)
-    and McNemar's exact test gives p < 0.05; the first version is champion without a test. Any other version becomes
-    `challenger`, even one that cannot be compared, but gets no alias where it is significantly worse or does something
-    else: takes sounds where the champion takes photos, or has none of its labels. Registering a model again, after an
+    and McNemar's exact test gives p < 0.05; the first version with a test score is champion. Any other version becomes
+    `challenger`, even one that cannot be compared, or `candidate` if it has no test score; it gets no alias where it is
+    significantly worse or does something else: takes sounds where the champion takes photos, or has none of its labels.
+    Registering a model again, after an
     interruption for example, makes no second version: it adds what is missing.
 
     Args:
@@ -117,10 +118,17 @@ def _promote(client: mlflow.MlflowClient, version: ModelVersion, run_id: str) ->
             continue
         if decision.alias:
             client.set_registered_model_alias(name, decision.alias, version.version)
-        elif "promotion_reason" in version.tags and _holder(client, name, CHALLENGER) == str(version.version):
-            client.delete_registered_model_alias(name, CHALLENGER)  # from before an interruption and a new champion
+        if "promotion_reason" in version.tags:
+            _release(client, version, decision.alias)  # from before an interruption and a new champion
         if decision.alias != CHAMPION or _holder(client, name, CHAMPION) == str(version.version):
             return decision
+
+
+def _release(client: mlflow.MlflowClient, version: ModelVersion, alias: str) -> None:
+    """Take from a version the aliases that are not that of its decision."""
+    for other in {CHALLENGER, CANDIDATE} - {alias}:
+        if _holder(client, version.name, other) == str(version.version):
+            client.delete_registered_model_alias(version.name, other)
 
 
 def _version(client: mlflow.MlflowClient, model_uri: str, name: str, run_id: str) -> ModelVersion:
