@@ -14,7 +14,6 @@ import numpy as np
 
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
-
 from tlkit.evaluation.intervals import accuracy_interval, effective_trials
 
 CONFIDENCE = 0.95  # with which a threshold keeps its promise

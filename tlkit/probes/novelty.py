@@ -72,8 +72,8 @@ def fit(
     (True, True)
     """
     chosen = np.sort(np.random.default_rng(seed).permutation(len(features))[:REFERENCES])
-    parts = [part[chosen[(chosen >= rows.start) & (chosen < rows.stop)] - rows.start] for rows, part in finite(features)]
-    references = unit(np.concatenate(parts)).astype(np.float16)
+    is_chosen = np.isin(np.arange(len(features)), chosen)
+    references = unit(np.concatenate([part[is_chosen[rows]] for rows, part in finite(features)])).astype(np.float16)
     if held_out is None:
         number: dict[Hashable, int] = {}
         keys = range(len(features)) if groups is None else groups
