@@ -1,4 +1,4 @@
-"""Sets of photos and the features of three small networks on them, for several benchmarks; kept in the activation store."""
+"""Sets of photos and the features of three small networks on them, for several benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What intervals and thresholds promise, against 1,000 draws from known truths: coverage within 1.5 points of the stated.
+"""What intervals and thresholds promise, against 1,000 draws from known truths: within 1.5 points of the stated.
 
 Where a promise is "at least", it may be kept more often.
 """
@@ -54,11 +54,11 @@ def ece_inside(truth: Truth, examples: int, copies: int, draws: int = DRAWS) -> 
         right = np.repeat(rng.random(examples // copies) < truth(confidence[::copies]), copies)
         groups = np.arange(examples) // copies if copies > 1 else None
         found = reliability.reliability(np.stack([confidence, 1 - confidence], axis=1), (~right).astype(int), groups)
-        bins = len(found.count)
+        bins = len(found.sizes)
         bin_of = np.empty(examples, int)
         bin_of[np.argsort(confidence, kind="stable")] = np.arange(examples) * bins // examples
-        gaps = np.bincount(bin_of, truth(confidence) - confidence) / found.count
-        error = float(np.sqrt((found.count / examples) @ gaps**2))
+        gaps = np.bincount(bin_of, truth(confidence) - confidence) / found.sizes
+        error = float(np.sqrt((found.sizes / examples) @ gaps**2))
         inside.append(found.interval[0] <= error <= found.interval[1])
         above.append(found.interval[0] > error)
     return np.array([inside, above])

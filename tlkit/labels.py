@@ -222,7 +222,7 @@ def read_reading(path: str | Path) -> object:
 
 
 def read_abstention(path: str | Path) -> object:
-    """Return when a saved model says no single class, for `Abstention.of`, which checks it; errors as `read_reading`."""
+    """Return when a model gives no single class, for `Abstention.of`, which checks it; errors as `read_reading`."""
     return (_content(path) or {}).get("abstention", {})
 
 

@@ -1,4 +1,4 @@
-"""What a test split can tell: the smallest difference between two models that it would show, and how many examples more."""
+"""What a test split can tell: the smallest difference between two models that it would show, and what more would."""
 
 from __future__ import annotations
 

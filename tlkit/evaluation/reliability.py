@@ -1,4 +1,4 @@
-"""How far probabilities are from what they say: calibration error, Brier score, and the bins of a reliability diagram."""
+"""How far probabilities are from what they say: calibration error, Brier score, bins of a reliability diagram."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Reliability(NamedTuple):
         confidence: Shape (bins,), mean probability of what was predicted, ascending.
         right: Shape (bins,), share that is right.
         error: Shape (bins,), standard error of `right`.
-        count: Shape (bins,), number of predictions.
+        sizes: Shape (bins,), number of predictions.
         ece: Expected calibration error: square root of the mean square of the bins' true difference between confidence
             and share; 0 is perfect. What chance alone makes of it is taken off (Kumar et al. 2019, arXiv:1909.10155).
         interval: Its 95 % interval; from 0 where the predictions may well be calibrated.
@@ -29,7 +29,7 @@ class Reliability(NamedTuple):
     confidence: np.ndarray
     right: np.ndarray
     error: np.ndarray
-    count: np.ndarray
+    sizes: np.ndarray
     ece: float
     interval: Interval
 
@@ -153,6 +153,8 @@ def reliability(
 def _mean_square(gaps: np.ndarray, variance: np.ndarray, weights: np.ndarray) -> tuple[float, Interval]:
     """Estimate the weighted mean of the squares of true gaps, with its 95 % interval.
 
+    Gaps that happen to be smaller than chance makes them do not make the interval narrower.
+
     Shapes:
         gaps: (bins,), measured
         variance: (bins,), of their errors
@@ -166,13 +168,13 @@ def _mean_square(gaps: np.ndarray, variance: np.ndarray, weights: np.ndarray) ->
     spread = float((weights * variance) @ (weights * variance))
     scale, freedom = spread / chance, chance**2 / spread
 
-    def bound(share: float) -> float:
+    def bound(measured: float, share: float) -> float:
         """Return the true mean square for which this share of measured ones would be lower; 0 where none is."""
-        if special.chdtr(freedom, observed / scale) <= share:
+        if special.chdtr(freedom, measured / scale) <= share:
             return 0.0
-        return scale * float(special.chndtrinc(observed / scale, freedom, share))
+        return scale * float(special.chndtrinc(measured / scale, freedom, share))
 
-    return max(0.0, observed - chance), (bound(0.975), bound(0.025))
+    return max(0.0, observed - chance), (bound(observed, 0.975), bound(max(observed, chance), 0.025))
 
 
 def quality(probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> Quality:

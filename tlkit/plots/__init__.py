@@ -9,7 +9,7 @@ from tlkit.plots.style import save, shortened
 from tlkit.plots.training import learning_curves, lr_range, regularization
 
 __all__ = [
-    "arrays", "calibration", "class_scores", "confusion_matrix", "draw_array", "draw_photo", "draw_sound", "feature_maps", "filters",
-    "importance", "learning_curves", "lr_range", "mistakes", "parallel_coordinates", "ranking", "receptive_fields",
-    "regularization", "save", "sheet", "shortened",
+    "arrays", "calibration", "class_scores", "confusion_matrix", "draw_array", "draw_photo", "draw_sound",
+    "feature_maps", "filters", "importance", "learning_curves", "lr_range", "mistakes", "parallel_coordinates",
+    "ranking", "receptive_fields", "regularization", "save", "sheet", "shortened",
 ]  # fmt: skip

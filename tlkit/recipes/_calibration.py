@@ -1,4 +1,4 @@
-"""What a training recipe makes of predictions that its model did not learn from: a temperature, and when it is unsure."""
+"""What a recipe makes of predictions that its model did not learn from: a temperature, and when it is unsure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tlkit.evaluation.abstention import Abstention, Threshold
     from tlkit.evaluation.calibration import Calibration
     from tlkit.evaluation.reliability import Quality
+    from tlkit.probes.features import Features
     from tlkit.probes.novelty import Novelty
     from tlkit.recipes._jobs import Job
     from tlkit.recipes._results import Fit
@@ -143,7 +144,7 @@ def independent(groups: Sequence[str]) -> Sequence[str] | None:
     return groups if len(set(groups)) < len(groups) else None
 
 
-def with_novelty(calibrated: Calibrated, novelty: Novelty | None, scored: np.ndarray) -> Calibrated:
+def with_novelty(calibrated: Calibrated, novelty: Novelty | None, scored: Features) -> Calibrated:
     """Add known examples, and the distances of the scored split from them.
 
     Args:
@@ -183,11 +184,7 @@ def report(fit: Fit, split: str, part: data.Photos, calibrated: Calibrated) -> N
     lines.append(_power(right, part))
     fit.lines.extend(lines)
     fit.note.extend(["", *(f"- {line.replace('  ', ': ', 1)}" for line in lines)])
-    bins = [
-        (each.reliability.confidence, each.reliability.right, each.reliability.error)
-        for each in (after, before)
-        if each
-    ]
+    bins = [each.reliability[:3] for each in (after, before) if each]
     title = f"{len(labels):,} {split} {part.kind}"
     fit.pictures["calibration.png"] = plots.calibration(
         bins[0], bins[1] if before else None, confidence, right, table, title
@@ -233,37 +230,37 @@ def _promises(
     from tlkit.evaluation import abstention
     from tlkit.probes.novelty import FALSE_ALARMS
 
-    lines, held, choice = [], calibrated.held, calibrated.abstention
-    if calibrated.target is not None and (chosen := calibrated.threshold) is None:
+    lines, held, choice = list[str](), calibrated.held, calibrated.abstention
+    target, chosen = calibrated.target, calibrated.threshold
+    if target is not None and chosen is None:
         others = (0.98, 0.97, 0.95, 0.9, 0.8, 0.7)
-        able = (each for each in others if each < calibrated.target and _reachable(calibrated, each))
-        best = next(able, None)
+        best = next((each for each in others if each < target and _reachable(calibrated, each)), None)
         advice = f"; --target_accuracy {best:g} can be" if best else ""
-        lines.append(f"unsure  never: {calibrated.target:g} cannot be promised by these {held.what}{advice}")
-    elif calibrated.target is not None and chosen is not None:
+        lines.append(f"unsure  never: {target:g} cannot be promised by {held.what}{advice}")
+    elif target is not None and chosen is not None:
         answered = confidence >= chosen.threshold
         share, accuracy = float(answered.mean()), float(right[answered].mean()) if answered.any() else 1.0
+        found = {"coverage": share, "accuracy_answered": accuracy}
         fit.metrics.update(
-            {"threshold": chosen.threshold, f"{split}_coverage": share, f"{split}_accuracy_answered": accuracy}
+            {"threshold": chosen.threshold} | {f"{split}_{name}": value for name, value in found.items()}
         )
         lines.append(
-            f"unsure  below a probability of {chosen.threshold:.3f}: of the others at least {chosen.target:g} are right, "
-            f"with 95 % confidence (by {held.what}); of the {split} {part.kind} {share:.1%} are answered, and "
-            f"{accuracy:.3f} of these right"
+            f"unsure  below {chosen.threshold:.3f}, so that {target:g} of the other answers are right, with 95 % "
+            f"confidence (by {held.what}); {split}: {share:.1%} answered, {accuracy:.3f} of these right"
         )
     if choice.set_threshold is not None and choice.set_coverage is not None:
         sets = abstention.label_sets(calibrated.after, choice.set_threshold)
         inside, size = float(sets[range(len(sets)), part.labels].mean()), float(sets.sum(axis=1).mean())
         fit.metrics.update({f"{split}_label_set_coverage": inside, f"{split}_label_set_size": size})
         lines.append(
-            f"label sets  have the right label of {choice.set_coverage:g} of the {part.kind} (split conformal, by {held.what}); "
-            f"{split}: {inside:.3f}, with {size:.2f} labels on average"
+            f"sets  of labels: {choice.set_coverage:g} of them have the right one (split conformal, by {held.what}); "
+            f"{split}: {inside:.3f}, {size:.2f} labels in a set"
         )
     if calibrated.novelty is not None and calibrated.distances is not None:
         share = float((calibrated.distances > calibrated.novelty.threshold).mean())
         fit.metrics[f"{split}_novel"] = share
         lines.append(
-            f"none of the classes?  is said of {share:.1%} of the {split} {part.kind} ({FALSE_ALARMS:.0%} expected)"
+            f"novelty  {share:.1%} of the {split} {part.kind} are like none known ({FALSE_ALARMS:.0%} are meant to)"
         )
     return lines
 

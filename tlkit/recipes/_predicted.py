@@ -110,8 +110,8 @@ def print_counts(predicted: Predicted) -> None:
     if rest := len(predicted.counts) - len(labels):
         say(f"  and {rest:,} other labels")
     if predicted.novel is not None:
-        share = f"{predicted.novel:,} ({predicted.novel / max(predicted.answered, 1):.1%})"
-        say(f"  {share} are like none of the classes; about {FALSE_ALARMS:.0%} of photos of the classes are, too")
+        novel = f"{predicted.novel:,} ({predicted.novel / max(predicted.answered, 1):.1%})"
+        say(f"  {novel} are like none of the classes; about {FALSE_ALARMS:.0%} of photos of the classes are, too")
 
 
 def print_end(predicted: Predicted, output: str | None) -> None:
