@@ -16,7 +16,7 @@ DRAWS, STATED, NEAR = 1000, 0.95, 0.015
 
 Truth = Callable[[np.ndarray], np.ndarray]
 TRUTHS: dict[str, Truth] = {
-    "too sure": lambda p: p - 0.08 * np.sin(np.pi * p),
+    "too sure": lambda p: p - 0.12 * np.sin(np.pi * p),
     "much too sure": lambda p: 1 / (1 + ((1 - p) / p) ** 0.5),
 }
 

@@ -178,7 +178,7 @@ def _labels(config: Export, name: str, classifier: Classifier) -> dict[str, Any]
         "kind": classifier.kind,
         "shape": shape,
         "several_labels": classifier.several,
-        "threshold": config.threshold,
+        **_abstention(config, classifier),
         "temperature": 1.0,
     }
     if classifier.kind == "photos":
@@ -186,6 +186,14 @@ def _labels(config: Export, name: str, classifier: Classifier) -> dict[str, Any]
         labels |= {"height": height, "width": width, "channels": channels, "range": [0, 255]}
         labels |= {"resize": classifier.reading.resize, "white": classifier.reading.white}
     return labels
+
+
+def _abstention(config: Export, classifier: Classifier) -> dict[str, float | None]:
+    """When predict.py says no single class: as the user or the model says; distances in feature space are not there."""
+    own = classifier.abstention
+    if config.threshold is not None:
+        own = own._replace(threshold=config.threshold, target_accuracy=None)
+    return own._replace(novelty=None)._asdict()
 
 
 def _say_end(output: Path, names: Sequence[str], several: bool, kind: str) -> None:
