@@ -90,7 +90,7 @@ def sentence(accuracy: float, examples: int, kind: str = "photos", groups_worth:
     if least >= differing:
         return f"{examples:,} {kind}: too few to show that another model is better or worse"
     times = examples_needed(least / 2, differing) / worth
-    more = _rounded(examples * times)
+    more = rounded(examples * times)
     return (
         f"{examples:,} {kind}: differences under {points(least)} points would not be seen; {more:,} would show "
         f"{points(least / 2)}"
@@ -106,8 +106,12 @@ def points(share: float) -> str:
     return f"{100 * share:.1f}" if share < 0.1 else f"{100 * share:.0f}"
 
 
-def _rounded(count: float) -> int:
-    """Round up to two digits."""
+def rounded(count: float) -> int:
+    """Round up to two digits.
+
+    >>> rounded(1235)
+    1300
+    """
     step = 10 ** max(0, math.floor(math.log10(max(count, 1))) - 1)
     return math.ceil(count / step) * step
 

@@ -153,7 +153,7 @@ def reliability(
 def _mean_square(gaps: np.ndarray, variance: np.ndarray, weights: np.ndarray) -> tuple[float, Interval]:
     """Estimate the weighted mean of the squares of true gaps, with its 95 % interval.
 
-    Gaps that happen to be smaller than chance makes them do not make the interval narrower.
+    Gaps that are too small for chance give no bounds: the upper one is then that of gaps as chance makes them.
 
     Shapes:
         gaps: (bins,), measured
@@ -174,7 +174,7 @@ def _mean_square(gaps: np.ndarray, variance: np.ndarray, weights: np.ndarray) ->
             return 0.0
         return scale * float(special.chndtrinc(measured / scale, freedom, share))
 
-    return max(0.0, observed - chance), (bound(observed, 0.975), bound(max(observed, chance), 0.025))
+    return max(0.0, observed - chance), (bound(observed, 0.975), bound(observed, 0.025) or bound(chance, 0.025))
 
 
 def quality(probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> Quality:
