@@ -92,9 +92,10 @@ class Full(Phase):
     Args:
         epochs: Number of epochs; 0 skips the phase.
         patience: Stop after this many epochs without a lower validation loss, and keep the epoch with the lowest. By
-            default the last epoch is kept, unless its validation loss is higher than the head's by more than the
-            standard error of the difference; then the head is. From 6 epochs on, the first third is a trial with its
-            own warm-up and schedule; if it is worse by as much, the rest is left out.
+            default the last epoch is kept if its validation loss is lower than the head's by more than the standard
+            error of the difference; else the first of the weights 3/4, 1/2 and 1/4 of the way to it for which that
+            holds; else the head. From 6 epochs on, the first third is a trial with its own warm-up and schedule; if
+            nothing of it is kept, the rest is left out.
         unfreeze_from: First stage to train, for example `stage4`; by default the whole backbone. A list, highest stage
             first, such as `[stage4, stage2]`, unfreezes gradually: each stage gets its share of the epochs.
         stored: Train on stored activations of the frozen stages; by default if that saves time. It needs

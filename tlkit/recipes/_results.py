@@ -99,8 +99,10 @@ def kept(history: training.History) -> str:
     'kept  epoch 1 of phase full, by the lowest validation loss'
     >>> kept(History([head, {**full, "kept": 1.0}]))
     'kept  epoch 1 of phase full, the last (validation loss 0.5000; 1.0000 before the phase)'
+    >>> kept(History([head, {**full, "kept": 0.75, "kept_val_loss": 0.4}]))
+    'kept  0.75 of the way to epoch 1 of phase full, the last (validation loss 0.4000; 1.0000 before the phase)'
     >>> kept(History([{**head, "kept": 1.0}, full]))
-    'kept  the head: fine-tuning did not improve on it (validation loss 1.0000; 0.5000 after epoch 1 of phase full)'
+    'kept  the head: fine-tuning did not clearly improve on it (validation loss 1.0000; 0.5000 after epoch 1 of phase full)'
     """
     best, last = history.best, history.epochs[-1]
     name = "the head" if best["phase"] == "head" else f"epoch {_number(history, best)} of phase {best['phase']}"
@@ -108,7 +110,9 @@ def kept(history: training.History) -> str:
     if best["phase"] != last["phase"]:
         what = "fine-tuning" if best["phase"] == "head" else f"phase {last['phase']}"
         after = f"{last['val_loss']:.4f} after epoch {_number(history, last)} of phase {last['phase']}"
-        return f"kept  {name}: {what} did not improve on it ({loss}; {after})"
+        return f"kept  {name}: {what} did not clearly improve on it ({loss}; {after})"
+    if best.get("kept", 1) < 1:
+        name = f"{best['kept']:g} of the way to {name}"
     others = [epoch for epoch in history.epochs if epoch["phase"] != last["phase"]]
     if best["phase"] == "head" or "kept" not in best or not others:
         return f"kept  epoch {_number(history, best)} of phase {best['phase']}, by the lowest validation loss"

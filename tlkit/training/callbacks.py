@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -22,6 +23,7 @@ from tlkit.training import checkpoints, optimizers, variables, verdicts
 from tlkit.training.settings import Checkpointing, History, Settings
 
 COLUMNS = {"loss": 9, "accuracy": 10, "val_loss": 10, "val_accuracy": 14}  # of the progress table, and their widths
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of what a phase has changed, which may be kept
 Logs = dict[str, Any]
 
 
@@ -92,8 +94,10 @@ class Record(keras.callbacks.Callback):
 class BestEpoch(keras.callbacks.Callback):
     """Stops when the validation loss no longer falls, and keeps the best weights; `fit` restores them.
 
-    Without a patience it never stops, and keeps the weights of the last epoch, unless those that the phase began with
-    are clearly better. Until then, and where the phase does not reach its last epoch, the latter are kept.
+    Without a patience it never stops, and keeps the weights of the last epoch if they are clearly better than those
+    that the phase began with; if not, the first clearly better of some between the two, as such often are (Wortsman et
+    al. 2022, arXiv:2109.01903); else those that it began with. Where the phase does not reach its last epoch, those of
+    the lowest loss so far are kept.
 
     Keras' EarlyStopping cannot start from the loss of an earlier phase: it would keep this phase's best epoch even
     if it is worse than the weights that the phase began with.
@@ -105,13 +109,13 @@ class BestEpoch(keras.callbacks.Callback):
         super().__init__()
         self.patience, self.history, self.val = phase.patience, history, val
         self.last = first + phase.epochs
-        self.before = history.best if first else None  # which has these weights
+        self.before = bool(first)
         self.weights: list[np.ndarray] = model.get_weights()
         self.best_loss = min((epoch["val_loss"] for epoch in history.epochs), default=math.inf)
-        self.lowest = self.patience is not None or until < self.last or self.before is None
+        self.lowest = self.patience is not None or until < self.last or not self.before
         self.waited, self.ended = 0, False
-        if self.patience is None and self.before:
-            self._keep(self.before)
+        if self.patience is None and self.before and "kept" not in history.best:
+            self._keep(history.best["epoch"])  # which has these weights
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         loss = (logs or {})["val_loss"]
@@ -126,27 +130,40 @@ class BestEpoch(keras.callbacks.Callback):
         elif lower and self.lowest:
             self.weights = self.model.get_weights()
             if self.patience is None:
-                self._keep(self.history.epochs[-1])
+                self._keep(epoch + 1)
         elif self.patience is not None:
             self.ended = self.waited >= self.patience
             self.model.stop_training = self.ended or cut_short
 
     def _judge(self) -> None:
-        """Keep the last epoch, unless it is clearly worse than what is kept so far."""
-        after, weights = self.model.predict(self.val.examples, verbose=0), self.model.get_weights()
-        if self.before:
-            self.model.set_weights(self.weights)
-            before = self.model.predict(self.val.examples, verbose=0)
-            self.model.set_weights(weights)
-            if verdicts.compare(before, after, self.val.labels).clearly_worse:
-                return
-        self.weights = weights
-        self._keep(self.history.epochs[-1])
+        """Keep as much of what the phase has changed as makes the model clearly better."""
+        model, weights, number = self.model, self.model.get_weights(), len(self.history.epochs)
+        if not self.before:
+            self.weights = weights
+            self._keep(number)
+            return
+        after = model.predict(self.val.examples, verbose=0)
+        model.set_weights(self.weights)
+        before = model.predict(self.val.examples, verbose=0)
+        for share in SHARES:
+            if share < 1:
+                mixed = [old + share * (new - old) for old, new in zip(self.weights, weights, strict=True)]
+                model.set_weights(mixed)
+                after = model.predict(self.val.examples, verbose=0)
+            if verdicts.compare(before, after, self.val.labels).clearly_better:
+                scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if share < 1 else {}
+                self.weights = model.get_weights() if share < 1 else weights
+                self._keep(number, share, scores)
+                break
+        model.set_weights(weights)
 
-    def _keep(self, kept: dict[str, Any]) -> None:
+    def _keep(self, number: int, share: float = 1.0, scores: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Mark the epoch that is kept, and how much of what its phase has changed."""
         for entry in self.history.epochs:
-            entry.pop("kept", None)
-        kept["kept"] = 1.0  # a number, as all that a checkpoint holds of an epoch
+            for name in [name for name in entry if name.startswith("kept")]:
+                del entry[name]
+        own = {f"kept_val_{name}": float(value) for name, value in scores.items()}
+        self.history.epochs[number - 1].update(kept=share, **own)
 
 
 class Plateau(keras.callbacks.Callback):

@@ -48,7 +48,8 @@ def fine_tune(
     Args:
         model: A classifier of `backbones.classifier` on a backbone of `backbones.build`. Trained in place.
         splits: The photos, of `data.load`, at the size that the model takes.
-        epochs: Number of epochs after the head. The last is kept, unless it is clearly worse than the solved head.
+        epochs: Number of epochs after the head. The last is kept if it is clearly better than the solved
+            head, else weights between the two, or the head.
         unfreeze_from: First stage to train, such as `stage4`; by default the whole backbone.
         learning_rate: Peak learning rate of AdamW, which then falls along a cosine; `auto` finds it by a range test.
         batch_size: Photos per step.
@@ -181,7 +182,7 @@ def fit_phases(
 ) -> History:
     """Carry out a plan: the head, then the parts of phase full; what the checkpoints show to be done is skipped.
 
-    If the trial (see `FineTuning.full_parts`) is clearly worse than the solved head, that is the end.
+    If the trial (see `FineTuning.full_parts`) is not clearly better than the solved head, that is the end.
 
     Args:
         model: The classifier.
@@ -208,7 +209,7 @@ def fit_phases(
         if not plan.full.epochs or number < resumed_part:
             continue
         if history.epochs and "trial" == history.epochs[-1]["phase"] != history.best["phase"]:
-            say("full: left out, as the trial is clearly worse than the solved head")
+            say("full: left out, as the trial is not clearly better than the solved head")
             break
         backbones.unfreeze(model, None, stage, plan.batch_normalization)
         history = fit_full(

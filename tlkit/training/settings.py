@@ -15,8 +15,8 @@ class Settings(NamedTuple):
 
     Args:
         patience: Stop after this many epochs without a lower validation loss, and keep the epoch with the lowest. None
-            never stops, and keeps the last epoch unless it is clearly worse than what the phase began with
-            (`verdicts.Verdict`): to choose among epochs, a few dozen validation examples are too noisy.
+            never stops, and keeps the last epoch, or weights between what the phase began with and it, where they are
+            clearly better (`verdicts.Verdict`): to choose among epochs, a few dozen validation examples are too noisy.
         class_weights: Weight of each class in the loss; see `losses.balanced`.
         balanced: Sample all classes equally often; see `data.batches`.
         remat: Recompute activations in the backward pass instead of keeping them, in `fit_full`.
@@ -45,7 +45,8 @@ class Settings(NamedTuple):
 class History(NamedTuple):
     """What happened in each epoch: Keras' logs, with the global `epoch` (from 1), its `phase` and its `seconds`.
 
-    After a phase that does not keep the lowest validation loss, one epoch has the entry `kept`.
+    After a phase that does not keep the lowest validation loss, one epoch has the entry `kept`: 1, or the share of what
+    its phase has changed. If that is below 1, `kept_val_loss` and `kept_val_accuracy` are those of the weights between.
     """
 
     epochs: list[dict[str, Any]]
@@ -54,7 +55,8 @@ class History(NamedTuple):
     def best(self) -> dict[str, Any]:
         """The epoch whose weights the model has: the one that was kept, or the one with the lowest validation loss."""
         if marked := [epoch for epoch in self.epochs if "kept" in epoch]:
-            return marked[0]
+            kept = marked[0]
+            return kept | {name[5:]: value for name, value in kept.items() if name.startswith("kept_")}
         return min(self.epochs, key=lambda epoch: (not math.isfinite(epoch["val_loss"]), epoch["val_loss"]))
 
     @property

@@ -1,4 +1,4 @@
-"""Whether training has made a model clearly worse, by its losses on the same validation examples before and after."""
+"""Whether training has made a model clearly better, by its losses on the same validation examples before and after."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Verdict(NamedTuple):
     """How much higher the validation loss is after training than before.
 
     Both losses are those at the temperature that makes them lowest (Guo et al. 2017, arXiv:1706.04599): a model that
-    is right more often, and too sure of itself, is not worse.
+    is only surer of what it says, is not better.
 
     Args:
         difference: Mean of the examples' differences; below 0 if training has lowered the loss.
@@ -25,9 +25,9 @@ class Verdict(NamedTuple):
     error: float
 
     @property
-    def clearly_worse(self) -> bool:
-        """Whether the loss has risen by more than one standard error."""
-        return self.difference > self.error
+    def clearly_better(self) -> bool:
+        """Whether the loss has fallen by more than one standard error."""
+        return self.difference < -self.error
 
 
 def compare(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Verdict:
@@ -39,9 +39,9 @@ def compare(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Verdic
         labels: (examples,), or (examples, classes) with 0 and 1 if an example may have several
 
     >>> before, labels = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.1]] * 20), np.array([0, 1, 0] * 20)
-    >>> compare(before, 9 * before, labels).clearly_worse  # only surer
+    >>> compare(before, 9 * before, labels).clearly_better  # only surer
     False
-    >>> compare(before, before[:, ::-1], labels).clearly_worse
+    >>> compare(before[:, ::-1], before, labels).clearly_better
     True
     """
     differences = _losses(after, labels) - _losses(before, labels)
