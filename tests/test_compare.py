@@ -285,7 +285,9 @@ def test_settings_are_those_that_differ_or_are_no_default(folder: Path, capsys):
 
 def test_speed_is_measured_once_in_alternation_and_the_same_for_runs_of_one_network(folder: Path, capsys, cache):
     small, large = (
-        keras.Sequential([keras.Input((8, 8, 3), name="pixels"), keras.layers.Flatten(), *layers, keras.layers.Dense(2)])
+        keras.Sequential(
+            [keras.Input((8, 8, 3), name="pixels"), keras.layers.Flatten(), *layers, keras.layers.Dense(2)]
+        )
         for layers in ([], [keras.layers.Dense(2000)] * 1)
     )
     runs = []

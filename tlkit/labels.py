@@ -1,8 +1,8 @@
 """Class names, how files become examples, and when no single class is said: in files and models of Keras, and in texts.
 
-A file holds them twice. One is a member of the zip, `tlkit.json`. Keras drops that when it saves the model again, so they
-are also in the configuration of a layer in front of the last one: a `Dropout` of rate 0, which changes nothing and whose
-`seed` Keras keeps as it is. Any Keras loads such a file, without tlkit.
+A file holds them twice. One is a member of the zip, `tlkit.json`. Keras drops that when it saves the model again, so
+they are also in the configuration of a layer in front of the last one: a `Dropout` of rate 0, which changes nothing and
+whose `seed` Keras keeps as it is. Any Keras loads such a file, without tlkit.
 """
 
 from __future__ import annotations

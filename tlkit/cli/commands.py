@@ -35,6 +35,7 @@ COMMANDS = (
     Command("describe", "look", "Describe a network layer by layer, and what it costs.", "predicts"),
     Command("select", "compare", "Rank pretrained networks on your photos, before training.", "predicts"),
     Command("compare", "compare", "Compare runs: scores, a paired test, their settings.", "predicts"),
+    Command("evaluate", "compare", "Test a model, or two, on labeled data they have not seen.", "predicts"),
     Command("ui", "compare", "Open the runs in MLflow's UI."),
     Command("predict", "use", "Label photos, or folders of them, by a trained model.", "predicts"),
     Command("serve", "use", "Serve a trained model over HTTP, with a page to try it.", "predicts"),

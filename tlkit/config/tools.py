@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Literal
 
 from tlkit.config.data import Data
@@ -200,6 +201,44 @@ class Compare:
 
     def __post_init__(self) -> None:
         require(not self.runs or self.search is None, "search", self.search, "it takes the place of runs: give one")
+        require_names(self.experiment, self.run_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Which models to test on labeled data that they have not seen.
+
+    Args:
+        models: One model, or two to compare on the same examples: `.keras` files or MLflow URIs such as `models:/m-…`,
+            `models:/NAME@champion` or `runs:/ID/model`.
+        data: The data: their test split if they have one, else all of them.
+        classes: Names of the classes in the order of the outputs, of a model that was saved without, such as
+            `[cat, dog]`.
+        seen: Also score examples that a model was trained on, and near copies of these; by default they are left out.
+        positive: Of two classes, the one whose precision, recall and average precision are reported.
+        promote: Make the better of two versions of a registered model its champion, or the only one if it has none.
+        experiment: MLflow experiment, for models without a run in this store; the environment variable
+            MLFLOW_EXPERIMENT_NAME takes precedence.
+        run_name: Name of the MLflow run of a single model; by default what it is and the next number.
+    """
+
+    models: list[str]
+    data: Data = dataclasses.field(default_factory=Data)
+    classes: list[str] | None = None
+    seen: bool = False
+    positive: str | None = None
+    promote: bool = False
+    experiment: str = "tlkit"
+    run_name: str | None = None
+
+    def __post_init__(self) -> None:
+        require(1 <= len(self.models) <= 2, "models", self.models, "give one model, or two to compare")
+        distinct = self.classes is None or len(set(self.classes)) == len(self.classes) >= 2
+        require(distinct, "classes", self.classes, "it must have two names or more, all different")
+        registered = any(re.match(r"models:/+[^/@]+[/@]", model) for model in self.models)
+        require(not self.promote or registered, "promote", self.promote, "give versions such as models:/NAME/3")
+        single = self.run_name is None or len(self.models) == 1
+        require(single, "run_name", self.run_name, "two models have a run each: leave it out")
         require_names(self.experiment, self.run_name)
 
 

@@ -8,7 +8,7 @@
 from tlkit.data.augmentation import augment, augment_array, augment_sound, mix, switched_on
 from tlkit.data.example_set import ExampleSet, NamedExamples
 from tlkit.data.images import decode
-from tlkit.data.loading import load
+from tlkit.data.loading import load, whole
 from tlkit.data.photos import Photos, Splits
 from tlkit.data.pipeline import batches, readable_errors
 from tlkit.data.sources import Examples, load_source
@@ -17,5 +17,5 @@ from tlkit.data.views import Mirrored, View, Views, changed
 __all__ = [
     "ExampleSet", "Examples", "Mirrored", "NamedExamples", "Photos", "Splits", "View", "Views", "augment",
     "augment_array", "augment_sound", "batches", "changed", "decode", "load", "load_source", "mix", "readable_errors",
-    "switched_on",
+    "switched_on", "whole",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import string
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit.display import shown
 from tlkit.recipes import _find_runs
@@ -109,8 +109,7 @@ def rows(
         speeds: By the run's id, examples a second, where they are known.
     """
     described = [
-        _row(run, predictions[run.info.run_id])._replace(predict_per_second=speeds.get(run.info.run_id))
-        for run in runs
+        _row(run, predictions[run.info.run_id])._replace(predict_per_second=speeds.get(run.info.run_id)) for run in runs
     ]
     ranked = sorted(described, key=lambda row: -row.accuracy)
     return [row._replace(letter=letter) for letter, row in zip(string.ascii_uppercase, ranked, strict=False)]
@@ -258,5 +257,5 @@ def _defaults(recipe: str) -> dict[str, str]:
     kind = getattr(configs, "".join(word.capitalize() for word in recipe.split("_")), None)
     if not (isinstance(kind, type) and issubclass(kind, configs.Recipe)):
         return {}
-    needed = {"space": {"seed": 0}} if kind is configs.Tune else {}
+    needed: dict[str, Any] = {"space": {"seed": 0}} if kind is configs.Tune else {}
     return {name: str(value) for name, value in configs.flatten(kind(**needed)).items()}

@@ -185,7 +185,7 @@ def start(
 
         optimizers.check(job.config.optimizer)
     runtime.prepare(job.config.seed, job.config.precision)
-    tracking.open_store(job.config.experiment)
+    tracking.open_store(job.config.experiment, "run" if interrupted else "")
     return job
 
 

@@ -48,7 +48,7 @@ def run(config: Tune) -> _search_results.Best | None:
         return None
     with _search.locked(folder):
         state = _search.load_state(config, folder)
-        _prepare(config, corners)
+        _prepare(config, corners, resuming=bool(state.run_id))
         search = _search.open_search(config, space, folder, state, epochs=corners[0].full.epochs)
         atomic.write_text(folder / "search.yaml", _runs.as_yaml(config))  # workers read it
         if state.best:
@@ -65,12 +65,13 @@ def run(config: Tune) -> _search_results.Best | None:
     return best
 
 
-def _prepare(config: Tune, corners: Sequence[_search.Tuned]) -> None:
+def _prepare(config: Tune, corners: Sequence[_search.Tuned], resuming: bool) -> None:
     """Import Keras, check all that can be checked before a trial runs, and open the MLflow store.
 
     Args:
         config: The settings.
         corners: Settings of the recipe in which the ends of all ranges occur.
+        resuming: Whether the search goes on.
 
     Raises:
         InvalidInput: the recipe does not take some of the settings or the data.
@@ -86,7 +87,7 @@ def _prepare(config: Tune, corners: Sequence[_search.Tuned]) -> None:
         _search.recipe(config).check(corner)
     _check_data(config, decided[0])
     runtime.prepare(config.seed, "float32")
-    tracking.open_store(config.experiment)
+    tracking.open_store(config.experiment, "search" if resuming else "")
 
 
 def _check_data(config: Tune, decided: _search.Tuned) -> None:

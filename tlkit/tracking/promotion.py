@@ -50,7 +50,9 @@ def decide(
     """
     untested = _untested(ours)
     if champion is None:
-        return Decision(CANDIDATE, untested) if untested else Decision(CHAMPION, "there was no champion to compare with")
+        return (
+            Decision(CANDIDATE, untested) if untested else Decision(CHAMPION, "there was no champion to compare with")
+        )
     if champion == str(version.version):  # by hand, or by us before an interruption
         tags = version.tags
         p_value = float(tags["p_value"]) if "p_value" in tags else None

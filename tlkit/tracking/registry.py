@@ -27,8 +27,9 @@ DESCRIPTION_LENGTH = 5000  # of a version, likewise
 ABOUT = """\
 Classifiers trained with tlkit. A new version becomes `champion` only where it beats the present champion on the same \
 test examples (McNemar's exact test, p < 0.05); else it becomes `challenger`, or gets no alias where that test finds \
-it worse or where it tells other things apart. Without a test score it is only `candidate`. Each version says how it compared. Each is tested on the same examples \
-anew, so with many versions one will become champion by chance (about 1 in 40 tries between equals).
+it worse or where it tells other things apart. Without a test score it is only `candidate`. Each version says how it \
+compared. Each is tested on the same examples anew, so with many versions one will become champion by chance (about \
+1 in 40 tries between equals).
 
 Load the champion with {load}.
 """
@@ -122,6 +123,30 @@ def _promote(client: mlflow.MlflowClient, version: ModelVersion, run_id: str) ->
             _release(client, version, decision.alias)  # from before an interruption and a new champion
         if decision.alias != CHAMPION or _holder(client, name, CHAMPION) == str(version.version):
             return decision
+
+
+def crown(client: mlflow.MlflowClient, name: str, number: str, decision: Decision, run_id: str) -> None:
+    """Make a version champion for what an evaluation on new examples has shown, and write that down.
+
+    Args:
+        client: Of the store.
+        name: Name of the registered model.
+        number: Of the version.
+        decision: Why, and against which version.
+        run_id: The run of the evaluation.
+    """
+    version = client.get_model_version(name, number)
+    tags = {"promotion": CHAMPION, "promotion_reason": decision.reason, "evaluated_in": run_id}
+    tags |= {"compared_with": decision.against} if decision.against else {}
+    tags |= {"p_value": f"{decision.p_value:.3g}"} if decision.p_value is not None else {}
+    for key, value in tags.items():
+        client.set_model_version_tag(name, number, key, value)
+    text = f"{version.description or ''}\n\n**Champion**, by run {code(run_id)}: {decision.reason}.".strip()
+    client.update_model_version(name, number, text[:DESCRIPTION_LENGTH])
+    client.set_registered_model_alias(name, CHAMPION, number)
+    _release(client, version, CHAMPION)
+    if decision.against:
+        _replace(client, name, decision.against, number)
 
 
 def _release(client: mlflow.MlflowClient, version: ModelVersion, alias: str) -> None:

@@ -127,13 +127,13 @@ def _begun(
     with _unseeded():
         where = above.info.experiment_id if above else experiment_id(experiment, aside)
         name = run_name or (queries.next_name(where, title) if title else None)
-        tags = resolve_tags({**_commit(), **tags}, ignore=[GitRunContext])
+        resolved = resolve_tags({**_commit(), **tags}, ignore=[GitRunContext])  # type: ignore[list-item]  # as it is used
         if getattr(mlflow.tracking.fluent, "_active_experiment_id", None) not in (None, where):
             return mlflow.start_run(  # MLflow would not take up a run of another experiment than the one it is set to
-                experiment_id=where, run_name=name, nested=nested, tags=tags, log_system_metrics=False
+                experiment_id=where, run_name=name, nested=nested, tags=resolved, log_system_metrics=False
             )
         below = {MLFLOW_PARENT_RUN_ID: above.info.run_id} if above else {}
-        created = mlflow.MlflowClient().create_run(where, _start(began, bool(above)), {**tags, **below}, name)
+        created = mlflow.MlflowClient().create_run(where, _start(began, bool(above)), {**resolved, **below}, name)
         run_id = untrusted.answered(created).info.run_id
         return mlflow.start_run(run_id, nested=nested, log_system_metrics=False)
 

@@ -28,8 +28,8 @@ SHORT = 60.0  # seconds; what a shorter run did to the machine tells nothing
 def logged() -> Iterator[None]:
     """Log how busy the machine is during the block, by MLflow's names: at intervals, and once at the end.
 
-    A run of less than a minute has none, unless MLflow's own variables ask for them, and those of others come after their first score: MLflow's comparison page preselects the
-    metric that came first.
+    A run of less than a minute has none, unless MLflow's own variables ask for them, and those of others come after
+    their first score: MLflow's comparison page preselects the metric that came first.
     """
     wanted = os.environ.get(ENABLED, "").lower()
     if wanted in ("false", "0"):
