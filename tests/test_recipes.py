@@ -29,6 +29,7 @@ from conftest import write_photos
 from PIL import Image
 
 from tlkit import cli, config, data, errors, evaluation, features, labels, probes
+from tlkit.evaluation import calibration
 from tlkit.recipes import _decisions, _inputs, _jobs, _results, _summary, feature_extraction, finetune, predict, train
 from tlkit.recipes import tune as tune_recipe
 from tlkit.training import finetuning
