@@ -16,11 +16,12 @@ from tlkit.config.recipes import (
     Tune,
 )
 from tlkit.config.tools import Cache, Compare, Describe, Evaluate, Export, FindLr, Predict, Preview, Serve, Sync, Ui
-from tlkit.config.training import Full, Head, Phase, Precision, Recipe, Steady, Training
+from tlkit.config.training import Exportable, Full, Head, Phase, Precision, Recipe, Steady, Training, parse_hosts
 
 __all__ = [
     "CNN", "SELECT", "Augment", "Auto", "Backbone", "Builder", "Cache", "Compare", "Data", "Describe", "Evaluate",
-    "Export", "FeatureExtraction", "Features", "FindLr", "Finetune", "Full", "Graph", "Head", "Inspect", "Network",
-    "Phase", "Precision", "Predict", "Pretrain", "Preview", "Recipe", "Select", "Serve", "Steady", "Sync", "Train",
-    "TrainGraph", "Training", "Tune", "Ui", "Views", "defaults", "flatten",
+    "Export", "Exportable", "FeatureExtraction", "Features", "FindLr", "Finetune", "Full", "Graph", "Head",
+    "Inspect", "Network", "Phase", "Precision", "Predict", "Pretrain", "Preview", "Recipe", "Select", "Serve",
+    "Steady", "Sync", "Train", "TrainGraph", "Training", "Tune", "Ui", "Views", "defaults", "flatten",
+    "parse_hosts",
 ]  # fmt: skip
