@@ -37,6 +37,7 @@ CONFIGS = {
     "select": config.Select,
     "cache": config.Cache,
     "compare": config.Compare,
+    "evaluate": config.Evaluate,
     "sync": config.Sync,
     "tune": config.Tune,
     "ui": config.Ui,
@@ -193,7 +194,8 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--img-size", "96"], "did you mean data.image_size?"),
         (["--crop-pct", "1"], "did you mean data.resize?"),
         (["--mixup", "0.2"], "did you mean augment.mixup?"),
-        (["--device", "cuda"], "unknown setting device; --help all lists them"),
+        (["--processor", "cuda"], "unknown setting processor; --help all lists them"),
+        (["--device", "cuda"], "unknown setting device; did you mean devices?"),
         (["-v"], "unknown setting -v; --help all lists them"),
         (["--print_config=all"], "--print_config is 'all'; it may be =skip_default or nothing"),
         (["--backbone", "MobileNetV2"], "--backbone is a group of settings; did you mean --backbone.name MobileNetV2?"),
@@ -421,7 +423,13 @@ def test_help_shows_what_people_use_first_and_all_that_there_is(
     verb: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     module = importlib.import_module(f"tlkit.recipes.{verb}")
-    places = {"cache": ("action",), "compare": ("runs",), "predict": ("model", "photos"), "serve": ("model",)}
+    places = {
+        "cache": ("action",),
+        "compare": ("runs",),
+        "evaluate": ("models",),
+        "predict": ("model", "photos"),
+        "serve": ("model",),
+    }
     places["sync"] = ("folder",)
     positional = places.get(verb, ())
     monkeypatch.setenv("COLUMNS", str(width))

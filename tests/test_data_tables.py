@@ -88,6 +88,12 @@ def test_a_semicolon_in_labels_separates_no_cells(root: Path):
     assert (found.notes, dict(found.left_out)) == ([], {})
 
 
+def test_a_wrong_separator_is_noted_with_the_right_one(root: Path):
+    found = read(root, "path,labels", ",a|b", ",a|c", ",b", separator=";")
+    advice = "if it separates several labels, give data.separator '|' in place of ';'"
+    assert f"classes with | in their names (a|b, a|c): {advice}" in found.notes
+
+
 @pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1", "0"), ("yes", "no"), ("1.0", "0.0")])
 @pytest.mark.parametrize(("column", "split"), [("is_valid", "val"), ("is_test", "test")])
 def test_a_column_of_true_and_false(root: Path, column: str, split: str, yes: str, no: str):

@@ -51,7 +51,11 @@ class Classifier(NamedTuple):
 
 
 def load_classifier(
-    model: str, path: Path | None = None, command: str = "predict", kinds: Sequence[str] = ("photos",)
+    model: str,
+    path: Path | None = None,
+    command: str = "predict",
+    kinds: Sequence[str] = ("photos",),
+    classes: Sequence[str] | None = None,
 ) -> Classifier:
     """Load a model, the names of its classes, and how files become the examples that it takes.
 
@@ -60,6 +64,7 @@ def load_classifier(
         path: Where its file is, if `locate` has said so.
         command: Which needs it, for errors.
         kinds: Modalities that this takes.
+        classes: Names of the classes, in place of those that it holds.
 
     Raises:
         InvalidInput: there is no such model, or it is not one that maps these to classes.
@@ -78,8 +83,13 @@ def load_classifier(
     if kind not in kinds or None in inputs[1:] or len(outputs) != 2:
         raise InvalidInput(f"{model!r} maps {inputs} to {outputs}; {what}")
     count = max(2, outputs[-1])  # a single output is the probability of the second of two classes
+    if classes is not None and len(classes) != count:
+        raise InvalidInput(f"classes are {len(classes)}, and {model!r} has {count}: name each, in their order")
     if names is not None and len(names) != count:
         raise InvalidInput(f"{model!r} holds {len(names)} class names for {count} classes")
+    if names is None and classes is None and command == "evaluate":
+        raise InvalidInput(f"{model!r} holds no class names: give those of its {count} outputs by --classes '[a, b]'")
+    names = list(classes) if classes is not None else names
     names = names or [f"class {index}" for index in range(count)]
     return Classifier(model, loaded, names, reading, kind, serving.multi_label(loaded))
 

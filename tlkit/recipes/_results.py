@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit.recipes import _inputs, _near_copies, _note, _plans, _summary
+from tlkit.recipes import _inputs, _near_copies, _note, _plans, _run_exports, _summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +67,12 @@ class Result(NamedTuple):
     kind: str = "photos"  # what the model looks at; or sounds, arrays or nodes
     registered: registry.Registered | None = None
     classes: Sequence[str] = ()
+    exports: _run_exports.RunExports = _run_exports.RunExports()
+
+    @property
+    def exit_status(self) -> int:
+        """Of the command: 1 where an export failed, although the run has all else."""
+        return 1 if self.exports.failed else 0
 
 
 def of_training(job: Job[Any], history: training.History) -> Fit:
@@ -102,7 +107,7 @@ def kept(history: training.History) -> str:
     'kept  0.75 of the way to epoch 1 of phase full, the last (validation loss 0.4000; 1.0000 before the phase)'
     >>> kept(History([{**head, "kept": 1.0}, full]))
     'kept  the head: fine-tuning did not clearly improve on it (validation loss 1.0000; 0.5000 after epoch 1 of phase full)'
-    """
+    """  # noqa: E501  as it is printed
     best, last = history.best, history.epochs[-1]
     name = "the head" if best["phase"] == "head" else f"epoch {_number(history, best)} of phase {best['phase']}"
     loss = f"validation loss {best['val_loss']:.4f}"
@@ -240,8 +245,6 @@ def score(
     example = splits.modality.encode(part.read([0])[0], splits.rate)
     with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(example)
-    if "predict_per_second" not in fit.metrics:
-        fit.metrics.update(_speed(model, part))
     return log(job, run, model, fit, Scored(scores, table, splits, example))
 
 
@@ -271,24 +274,6 @@ class Scored(NamedTuple):
     predictions: dict[str, list[Any]]
     splits: data.Splits | graph.Graph
     example: bytes | None = None
-
-
-def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
-    """Measure how many examples in memory the model looks at in a second, unless compiling that would take long."""
-    import keras
-
-    from tlkit import inference, runtime
-
-    compiles_fast = keras.backend.backend() in ("tensorflow", "openvino")
-    if not compiles_fast and getattr(model, "predict_function", None) is None:
-        return {}
-    batch = part.read(range(min(8 if runtime.device()[0] == "cpu" else 32, len(part))))
-    inference.in_full_precision(model).predict_on_batch(batch)
-    began, count = time.perf_counter(), 0
-    while count < 3 or time.perf_counter() - began < 0.1:
-        model.predict_on_batch(batch)
-        count += 1
-    return {"predict_per_second": count * len(batch) / (time.perf_counter() - began)}
 
 
 def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: Scored) -> Result:
@@ -324,8 +309,9 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     if job.config.register:
         tracking.register(job.config.register)
     tracking.deliver()
-    uri = str(saved / "data" / "model.keras")
-    return Result(model, fit, scores, run.run_id, uri, splits.kind, classes=splits.classes)
+    file = saved / "data" / "model.keras"
+    exports = _run_exports.log(job, run.run_id, model, splits, file)
+    return Result(model, fit, scores, run.run_id, str(file), splits.kind, classes=splits.classes, exports=exports)
 
 
 def _log_pictures(fit: Fit, scored: Scored) -> None:

@@ -39,6 +39,7 @@ class Best(NamedTuple):
         registered: As what the model was registered: name, version, alias and reason; empty if it was not.
         groups: Number of groups of these examples, where they have groups.
         baseline: What the accuracy stands beside; see `_summary.always`.
+        kind: What the examples are, such as photos.
     """
 
     trial_id: str
@@ -55,12 +56,13 @@ class Best(NamedTuple):
     registered: Sequence[str] = ()
     groups: int | None = None
     baseline: str = ""
+    kind: str = "examples"
 
     @property
     def evidence(self) -> str:
         """What the accuracy rests on and stands beside."""
         low, high = self.interval
-        count = _summary.counted(self.photos, "examples", self.groups)
+        count = _summary.counted(self.photos, self.kind, self.groups)
         return f"95 % interval {low:.3f} to {high:.3f}, {count}" + (f"; {self.baseline}" if self.baseline else "")
 
 
@@ -120,6 +122,7 @@ def finish(search: Search, parent: tracking.Run) -> Best:
         registered=logged.registered,
         groups=len(set(part.grouping)) if part.grouping else None,
         baseline=_baseline(splits, logged.metrics.get(f"{split}_majority_accuracy")),
+        kind=splits.kind,
     )
     _write_recipe(search, winner, best, len(ranked))
     tracking.log_artifact(recipe)

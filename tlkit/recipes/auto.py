@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -96,7 +95,7 @@ def _score(
     from tlkit import backbones, plots, tracking
 
     model = backbones.joined(winner.heads, [network.title for network in winner.networks])
-    _networks.admit(model)
+    _networks.admit(model, search.job.config)
     _auto_tried.show(search.tried, search.left_out, winner)
     chosen = [_decisions.Decision("backbones", [each.title for each in winner.networks])]
     job = search.job.with_decisions(chosen)
@@ -134,13 +133,11 @@ def _score(
         chosen_by_val=True,
         note=_auto_tried.note(search.tried, search.left_out, winner, why),
     )
-    return job, _results.score(job, tracked, model, fit, splits, _predict(job, winner, model, splits, fit.metrics))
+    return job, _results.score(job, tracked, model, fit, splits, _predict(job, winner, model, splits))
 
 
-def _predict(
-    job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits, metrics: dict[str, float]
-) -> np.ndarray:
-    """Predict the scored photos, from features where the saved model gives the same, and note how fast that is."""
+def _predict(job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits) -> np.ndarray:
+    """Predict the scored photos, from features where the saved model gives the same."""
     import numpy as np
 
     from tlkit import training
@@ -151,10 +148,7 @@ def _predict(
     predicted = winner.predict(part)
     some = range(min(SAMPLE, len(part)))
     pixels = part.read(some)
-    model.predict_on_batch(pixels)  # compiles
-    began = time.perf_counter()
     answers = model.predict_on_batch(pixels)
-    metrics["predict_per_second"] = len(some) / (time.perf_counter() - began)
     if np.abs(answers - predicted[some]).max() > AGREE:
         return training.predict(model, part)
     return predicted

@@ -35,7 +35,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
     examples = _inputs.photos(job.config)
     model = _networks.trainable_classifier(job.config, examples)
     job = job.with_decisions(_decisions.decide_head(job.config, model, examples))
-    _networks.admit(model, trial)
+    _networks.admit(model, job.config, trial)
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
     job.check_data(splits)
     splits = splits if trial else _near_copies.look(job.config.data, splits)
@@ -55,7 +55,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
             checkpointing=job.checkpointing(tracked),
             until=job.until,
         )
-        if trial:
+        if trial or job.follows:
             return _jobs.Tried(model, history, job.seconds)
         result = _results.score_training(job, tracked, model, splits, history)
     return _summary.show(job, tracked, result)

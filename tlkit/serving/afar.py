@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tlkit import cluster
+from tlkit import cluster, untrusted
 from tlkit.data.modalities import Reading
 from tlkit.errors import Unavailable
 from tlkit.serving import many
@@ -22,7 +22,7 @@ from tlkit.serving.many import Prediction
 if TYPE_CHECKING:
     import keras
 
-    from tlkit.features.engines import Engine
+    from tlkit.inference import Engine
 
 CHUNK = 128  # photos that a worker is given at a time
 BUFFERED = 256  # chunks that may be answered before an earlier one is
@@ -85,7 +85,7 @@ def predict(job: Job, chunk: tuple[int, list[tuple[str, str]]]) -> list[Predicti
             _loaded.append((job, *_load(job)))
         _, model, engine = _loaded[0]
     photos = chunk[1]
-    read = many.reader(model, job.reading)
+    read = many.reader(model.input_shape[1:], job.reading)
     answers = {each.path: each for each in many.predictions(dict(photos), read, lambda _: engine)}
     return [answers[path] for path, _ in photos]  # two names may be of one file
 
@@ -103,4 +103,4 @@ def _load(job: Job) -> tuple[keras.Model, Engine]:
         path.write_bytes(job.model)
         model = modelfiles.load(path, "the model")
     engine = engines.make(job.engine, model, "float32", np.dtype(np.uint8))
-    return model, engine._replace(batch_size=modelfiles.batch_size(model, engine.batch_size))
+    return model, engine._replace(batch_size=untrusted.batch_size(modelfiles.numbers_at_once(model), engine.batch_size))

@@ -32,7 +32,8 @@ class Answer(NamedTuple):
 
     Args:
         label: Of the most probable class, or, where there may be several, all labels with | between them.
-        probability: Of this label, or of exactly these labels.
+        probability: Of this label; where there may be several, of exactly these labels: the product of the
+            probabilities that each of them is there and that each other one is not.
         top: The most probable classes with their probabilities; where there may be several labels, all classes.
     """
 

@@ -70,7 +70,8 @@ class Classifier:
 
         Returns:
             A table with the columns `label`, `probability` and `top`, lists of up to five {"label", "probability"}; or
-            the column `label`. See `answer` for a model that gives several labels.
+            the column `label`. Of a model that gives several labels, `label` names all above 0.5, `probability` is the
+            product of the probabilities that exactly these are there, and `top` has that of each class; see `answer`.
 
         Raises:
             MlflowException: a row cannot be used, and the scoring server answers 400; or the server is busy with large
