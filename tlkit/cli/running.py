@@ -118,6 +118,7 @@ def _needs_more(config: object) -> bool:
 def main(config_class: type[Config], run: Callable[[Config], object], positional: Sequence[str] = ()) -> NoReturn:
     """Run a recipe as a program: `if __name__ == "__main__": cli.main(Config, run)`."""
     signal.signal(signal.SIGTERM, _interrupt)
+    startup.COMMAND.append(run.__module__)
     sys.exit(call(config_class, run, positional=positional))
 
 

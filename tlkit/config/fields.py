@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from tlkit import cluster
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
 
@@ -39,6 +40,17 @@ def require_names(experiment: str, run_name: str | None) -> None:
         require(plain, name, value, "it must be UTF-8 in one line, without control characters")
 
 
+def require_cluster(address: str | None) -> None:
+    """Refuse what is no address of a cluster.
+
+    Raises:
+        InvalidInput: it is none; the message says what is.
+    """
+    if address is not None:
+        problem = cluster.check(address)
+        require(not problem, "cluster", address, problem)
+
+
 def flatten(config: DataclassInstance, prefix: str = "") -> dict[str, Any]:
     """Return every leaf of a config under its dotted name, as on the command line.
 
@@ -47,6 +59,21 @@ def flatten(config: DataclassInstance, prefix: str = "") -> dict[str, Any]:
     {'name': 'VGG16', 'weights': 'pretrained', 'alpha': None, 'pooled_stages': 2}
     """
     return dict(_leaves(config, prefix))
+
+
+def defaults(config: DataclassInstance) -> dict[str, Any]:
+    """Return what every leaf of a config is by default, under its dotted name; required ones have their own value.
+
+    >>> from tlkit.config import Finetune
+    >>> defaults(Finetune(seed=3))["seed"]
+    0
+    """
+    required = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    return flatten(type(config)(**required))
 
 
 def _leaves(config: DataclassInstance, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tlkit.data.augmentation import augment, augment_array, augment_sound, mix, switched_on
     from tlkit.data.example_set import ExampleSet, NamedExamples
     from tlkit.data.images import decode
-    from tlkit.data.loading import load
+    from tlkit.data.loading import load, whole
     from tlkit.data.photos import Photos, Splits
     from tlkit.data.pipeline import batches, readable_errors
     from tlkit.data.sources import Examples, load_source
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ExampleSet", "Examples", "Mirrored", "NamedExamples", "Photos", "Splits", "View", "Views", "augment",
     "augment_array", "augment_sound", "batches", "changed", "decode", "load", "load_source", "mix", "readable_errors",
-    "switched_on",
+    "switched_on", "whole",
 ]  # fmt: skip
 
 _HOMES = {
@@ -47,6 +47,7 @@ _HOMES = {
     "mix": "augmentation",
     "readable_errors": "pipeline",
     "switched_on": "augmentation",
+    "whole": "loading",
 }
 
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tlkit import config
+from tlkit.evaluation.areas import map_interval
 from tlkit.evaluation.classes import area_under_curve, average_precision, majority, rarer
-from tlkit.evaluation.intervals import accuracy_interval, bootstrap, map_interval, wilson_of_groups
+from tlkit.evaluation.intervals import accuracy_interval, wilson_of_groups
 
 UNEQUAL = 1.5  # times the smallest class, from which the largest makes a split unequal
 
@@ -22,8 +23,8 @@ class Scores(NamedTuple):
         photos: Number of photos in the split.
         accuracy: Share of photos whose most probable label is right, 0 to 1. Multi-label: share of all labels that are
             predicted rightly as there or not, at probabilities above 0.5, as in Keras' BinaryAccuracy.
-        interval: 95 % Wilson interval of the accuracy; multi-label bootstrapped over the photos, as the labels of one
-            photo are not independent; with groups that of `wilson_of_groups`.
+        interval: 95 % Wilson interval of the accuracy, by groups where there are groups; multi-label each photo is one,
+            as its labels are not independent. See `wilson_of_groups`.
         loss: Mean negative logarithm of the probability of the right label. Multi-label: mean binary cross-entropy.
         f1: F1 score averaged over the classes that occur.
         auc: Area under the ROC curve: of class 1 where there are two, else each class against the rest, averaged over
@@ -245,7 +246,7 @@ def _score_multi_label(
         split=split,
         photos=len(labels),
         accuracy=float(right.mean()),
-        interval=bootstrap(right.mean(axis=1)) if groups is None else wilson_of_groups(right, groups),
+        interval=wilson_of_groups(right, np.arange(len(right)) if groups is None else groups),
         loss=float(binary_crossentropy(probabilities, labels).mean()),
         f1=float(metrics.f1_score(labels, predicted, labels=present, average="macro", zero_division=0)),
         auc=float(np.mean(areas)) if areas else None,

@@ -70,7 +70,7 @@ def _of_user(config: Export, classifier: Classifier) -> Given:
 
         found = export.Examples(values, None, f"{len(values):,} photos of {path} without labels")
         return Given(found, found if config.int8 else None)
-    splits = _splits(config.data, classifier)
+    splits = loaded(config.data, classifier)
     from tlkit.data import Photos
 
     part = _inputs.scored(splits)[1] if config.int8 else Photos.joined(list(splits.by_name.values()))
@@ -81,22 +81,12 @@ def _of_user(config: Export, classifier: Classifier) -> Given:
 
 def _of_run(config: Export, classifier: Classifier, run: Run) -> Given:
     """The examples that the run was scored on, found again by their content."""
-    import mlflow
-
     from tlkit.evaluation import predictions
 
     stored = predictions.read(run.info.run_id)
     if stored is None:
         raise InvalidInput("the run has logged no predictions")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            file = mlflow.MlflowClient().download_artifacts(run.info.run_id, "config.yaml", folder)
-        except mlflow.exceptions.MlflowException as error:
-            raise Unavailable(f"the run's config.yaml: {error}") from error
-        settings = untrusted.read_yaml(Path(file))
-    if not isinstance(settings, dict) or not isinstance(settings.get("data"), dict):
-        raise InvalidInput("its config.yaml has no data")
-    splits = _splits(cli.from_settings(configs.Data, settings["data"]), classifier)
+    splits = loaded(settings_of(run), classifier)
     part, wanted = _inputs.scored(splits)[1], set(stored.digests)
     there = [place for place, hash_ in enumerate(part.hashes) if hash_ in wanted]
     if not there:
@@ -109,7 +99,27 @@ def _of_run(config: Export, classifier: Classifier, run: Run) -> Given:
     return Given(scored, _calibration(config, splits, classifier))
 
 
-def _splits(asked: configs.Data, classifier: Classifier) -> data.Splits:
+def settings_of(run: Run) -> configs.Data:
+    """Read where a run's data are, and how they were split, from its config.yaml.
+
+    Raises:
+        InvalidInput: it does not say so.
+        Unavailable: the store does not have it.
+    """
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            file = mlflow.MlflowClient().download_artifacts(run.info.run_id, "config.yaml", folder)
+        except mlflow.exceptions.MlflowException as error:
+            raise Unavailable(f"the run's config.yaml: {error}") from error
+        settings = untrusted.read_yaml(Path(file))
+    if not isinstance(settings, dict) or not isinstance(settings.get("data"), dict):
+        raise InvalidInput("its config.yaml has no data")
+    return cli.from_settings(configs.Data, settings["data"])
+
+
+def loaded(asked: configs.Data, classifier: Classifier) -> data.Splits:
     """Load data as the model reads them.
 
     Raises:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
-import os
-import sys
-import tempfile
 import time
-import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from tlkit import config as configs
-from tlkit import startup
 from tlkit.display import say
+from tlkit.errors import InvalidInput
 from tlkit.recipes import _decisions, _resume, _run_exports, _runs
 from tlkit.recipes._decisions import Decision
+from tlkit.startup import start_keras
 
 if TYPE_CHECKING:
     import keras
@@ -132,20 +128,29 @@ class Job(Generic[Config]):
             self.interrupted.check(splits)
 
     @property
+    def follows(self) -> bool:
+        """Whether this process is not the first of several, which logs and scores."""
+        if not getattr(self.config, "hosts", None):
+            return False
+        from tlkit.training import hosts
+
+        return hosts.index() > 0
+
+    @property
     def callbacks(self) -> list[Any]:
         """The callbacks of every phase: epochs are logged in MLflow."""
-        return _runs.callbacks(self.trial)
+        return [] if self.follows else _runs.callbacks(self.trial)
 
     @property
     def until(self) -> int | None:
         """Number of epochs of phase full after which a trial stops for now."""
         return self.trial.until if self.trial else None
 
-    def checkpointing(self, run: tracking.Run) -> Callable[[str], training.Checkpointing | None]:
+    def checkpointing(self, run: tracking.Run | Path) -> Callable[[str], training.Checkpointing | None]:
         """Give a function from the name of a phase to where its checkpoint is written."""
         return lambda phase: _runs.checkpointing(run, phase, self.trial)
 
-    def tracked(self, splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[tracking.Run]:
+    def tracked(self, splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[Any]:
         """Track the block as an MLflow run; see `_runs.tracked`."""
         return _runs.tracked(self, splits)
 
@@ -174,6 +179,8 @@ def start(
     from tlkit import runtime, tracking
 
     imports = time.perf_counter() - began
+    if where := getattr(config, "hosts", None):
+        _join(where, trial)
     asked, interrupted = dataclasses.asdict(config), None
     if resumable:
         config, asked, interrupted = _resume.find(recipe, config)  # type: ignore[type-var]
@@ -186,81 +193,17 @@ def start(
 
         optimizers.check(job.config.optimizer)
     runtime.prepare(job.config.seed, job.config.precision)
-    tracking.open_store(job.config.experiment)
+    if isinstance(job.config, configs.Training):
+        job = job.with_decisions(_decisions.find_devices(job.config, trial is not None))
+    if not job.follows:
+        tracking.open_store(job.config.experiment, "run" if interrupted else "")
     return job
 
 
-def start_keras() -> float:
-    """Import Keras without TensorFlow's start-up lines, and return when the import began."""
-    began = time.perf_counter()
-    if "keras" not in sys.modules:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_native_stderr_held())
-            stack.enter_context(_no_garbage_collection())
-            if startup.asked() == startup.LEAN:
-                startup.openvino()  # before Keras, which would have it send its telemetry
-                stack.enter_context(_unused_left_out())
-            import keras
+def _join(where: str, trial: Trial | None) -> None:
+    """Join the processes on other hosts that train the same."""
+    from tlkit.training import hosts
 
-            if keras.backend.backend() == startup.LEAN:
-                _hide_tensorflow()
-    return began
-
-
-def _hide_tensorflow() -> None:
-    """Keep Keras from importing TensorFlow, where it is installed, to seed it and to ask whether a shape is its own."""
-    from keras.src.utils import module_utils  # where Keras looks first
-
-    module_utils.tensorflow._available = False
-
-
-@contextlib.contextmanager
-def _unused_left_out() -> Iterator[None]:
-    """Leave out what Keras imports for functions that tlkit does not call: half of its time without a framework.
-
-    Keras does without the others; SciPy imports its `signal` when it is first used.
-    """
-    names = ("matplotlib", "pandas", "requests", "scipy.signal", "sklearn")
-    left_out = {
-        name: types.ModuleType(name) if name == "scipy.signal" else None for name in names if name not in sys.modules
-    }
-    sys.modules.update(left_out)  # type: ignore[arg-type]  # None makes an import fail
-    try:
-        yield
-    finally:
-        for name in left_out:
-            del sys.modules[name]
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Disable garbage collection during imports, and exclude what they created from it afterwards.
-
-    Scanning it takes seconds and finds nothing.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if enabled:
-            gc.enable()
-
-
-@contextlib.contextmanager
-def _native_stderr_held() -> Iterator[None]:
-    # No setting of TensorFlow 2.21 silences these lines: tensorflow/tensorflow#100442.
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as buffer:
-        original = os.dup(2)
-        os.dup2(buffer.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            buffer.seek(0)
-            os.write(original, buffer.read())
-            raise
-        finally:
-            os.dup2(original, 2)
-            os.close(original)
+    if trial:
+        raise InvalidInput("hosts is given, but a trial of a search trains in one process: leave it out")
+    hosts.start(configs.parse_hosts(where))

@@ -33,6 +33,8 @@ def show(job: Job[Any], run: tracking.Run, result: Result) -> Result:
     delivered = not ended.unsent
     _print_scores(job, result)
     _print_places(job, result, delivered)
+    if job.config.register and not result.registered:
+        print_unregistered(job.config.register)
     _print_next(run, result, delivered)
     return result
 
@@ -175,6 +177,12 @@ def _inputs(model: keras.Model) -> str:
     """
     shapes = [", ".join("any" if length is None else str(length) for length in t.shape[1:]) for t in model.inputs]
     return "; ".join(f"{t.name}: (batch, {shape})" for t, shape in zip(model.inputs, shapes, strict=True))
+
+
+def print_unregistered(name: str) -> None:
+    """Say what becomes of `--register` where the store was away at the end."""
+    sync = _links.recipe("sync")
+    say(f"  {shown(name)}: not registered yet, as the store did not answer; {sync} registers it, and says its role")
 
 
 def print_registered(registered: Sequence[str] | None) -> None:

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import Finetune
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions, _inputs, _jobs, _near_copies, _networks, _plans, _results, _summary
+from tlkit.recipes import (
+    _calibration,
+    _clusters,
+    _decisions,
+    _inputs,
+    _jobs,
+    _near_copies,
+    _networks,
+    _plans,
+    _results,
+    _summary,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -20,6 +31,7 @@ if TYPE_CHECKING:
     from tlkit.training.activations import FullInput, PooledFeatures
 
 
+@_clusters.connected
 def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result | _jobs.Tried:
     """Train, score and log a classifier; see `config.Finetune` for the settings.
 
@@ -37,6 +49,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
     _networks.admit(model, job.config, trial)
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
     job.check_data(splits)
+    _calibration.check_count(job.config, len(splits.val), f"validation {splits.kind}")
     splits = splits if trial else _near_copies.look(job.config.data, splits)
     job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))
     job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
@@ -54,7 +67,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
             checkpointing=job.checkpointing(tracked),
             until=job.until,
         )
-        if trial:
+        if trial or job.follows:
             return _jobs.Tried(model, history, job.seconds)
         result = _results.score_training(job, tracked, model, splits, history)
     return _summary.show(job, tracked, result)

@@ -17,13 +17,14 @@ from tlkit import cli
 from tlkit.config import Backbone, Inspect
 from tlkit.display import quoted, say
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions, _inputs, _inspection, _jobs, _links, _runs
+from tlkit.recipes import _clusters, _decisions, _inputs, _inspection, _jobs, _links, _runs
 
 if TYPE_CHECKING:
     from tlkit import tracking
     from tlkit.inspection import Findings
 
 
+@_clusters.connected
 def run(config: Inspect) -> Findings:
     """Inspect, print and log; see `config.Inspect` for the settings. No file of the data is changed.
 
@@ -31,6 +32,7 @@ def run(config: Inspect) -> Findings:
         What was found; its `exit_status` is that of the command.
     """
     check(config)
+    asked = dataclasses.asdict(config)
     began = _jobs.start_keras()
     from tlkit import inspection, runtime, tracking
 
@@ -43,7 +45,10 @@ def run(config: Inspect) -> Findings:
     findings, splits, picture = _inspection.inspect(config, examples, _runs.dataset_name(config.data))
     page = inspection.page(findings, picture)
     tags = _runs.tags("inspect", config.backbone.name) | _runs.data_tags(splits)
-    with tracking.run(config.experiment, run_name=config.run_name, params=_runs.params(config), tags=tags) as tracked:
+    title = _runs.title("inspect", config, network="")
+    with tracking.run(
+        config.experiment, run_name=config.run_name, params=_runs.params(config, asked), tags=tags, title=title
+    ) as tracked:
         _runs.log_config(config)
         _runs.log_data(config.data, splits)
         tracking.log_text(page, _inspection.PAGE)
@@ -109,7 +114,7 @@ def _print_end(config: Inspect, findings: Findings, run: tracking.Run) -> None:
         if config.backbone.name == "none":
             without += [f"backbone.{field.name}" for field in dataclasses.fields(config.backbone)]
         if trained_by == "train":
-            without += [f"features.{field.name}" for field in dataclasses.fields(config.features)]
+            without += ["cluster", *(f"features.{field.name}" for field in dataclasses.fields(config.features))]
         say(f"  {_links.command(trained_by, without)}")
     _links.print_links(run, [])
 

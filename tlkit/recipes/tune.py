@@ -17,6 +17,7 @@ from tlkit.config import Tune
 from tlkit.display import say
 from tlkit.errors import Unavailable
 from tlkit.recipes import (
+    _clusters,
     _decisions,
     _inputs,
     _jobs,
@@ -48,7 +49,7 @@ def run(config: Tune) -> _search_results.Best | None:
         return None
     with _search.locked(folder):
         state = _search.load_state(config, folder)
-        _prepare(config, corners)
+        _prepare(config, corners, resuming=bool(state.run_id))
         search = _search.open_search(config, space, folder, state, epochs=corners[0].full.epochs)
         atomic.write_text(folder / "search.yaml", _runs.as_yaml(config))  # workers read it
         if state.best:
@@ -56,7 +57,7 @@ def run(config: Tune) -> _search_results.Best | None:
             best = _search_results.Best(**state.best)
             _search_summary.show(search, best)
             return best
-        with _tracked(search, state) as parent:
+        with _clusters.joined(config.cluster), _tracked(search, state) as parent:
             reporter = _run_trials(search, parent, address)
             best = _search_results.finish(search, parent)
         search.oracle.extra["best"] = best._asdict()
@@ -65,12 +66,13 @@ def run(config: Tune) -> _search_results.Best | None:
     return best
 
 
-def _prepare(config: Tune, corners: Sequence[_search.Tuned]) -> None:
+def _prepare(config: Tune, corners: Sequence[_search.Tuned], resuming: bool) -> None:
     """Import Keras, check all that can be checked before a trial runs, and open the MLflow store.
 
     Args:
         config: The settings.
         corners: Settings of the recipe in which the ends of all ranges occur.
+        resuming: Whether the search goes on.
 
     Raises:
         InvalidInput: the recipe does not take some of the settings or the data.
@@ -86,7 +88,7 @@ def _prepare(config: Tune, corners: Sequence[_search.Tuned]) -> None:
         _search.recipe(config).check(corner)
     _check_data(config, decided[0])
     runtime.prepare(config.seed, "float32")
-    tracking.open_store(config.experiment)
+    tracking.open_store(config.experiment, "search" if resuming else "")
 
 
 def _check_data(config: Tune, decided: _search.Tuned) -> None:
@@ -113,7 +115,12 @@ def _tracked(search: _search.Search, state: _search.State) -> Iterator[tracking.
     tags = {**_runs.tags("tune", "several"), "search": state.id}
     run_id = state.run_id or _search_trials.find_search_run(config.experiment, state.id)
     with tracking.run(
-        config.experiment, run_name=config.run_name, params=_params(config), tags=tags, run_id=run_id
+        config.experiment,
+        run_name=config.run_name,
+        params=_params(config),
+        tags=tags,
+        run_id=run_id,
+        title=_runs.title("tune", config, config.recipe),
     ) as parent:
         oracle.extra["run_id"] = parent.run_id
         oracle.save()
@@ -156,8 +163,8 @@ def _run_trials(
         with tuning.served(oracle, host, address.port) as (port, last_heard):
             if address.port:
                 say(f"listening for workers at {host}:{port}, without a password")
-            start = _search_workers.starter(config, folder, host, port)
-            tuning.supervise(oracle, last_heard, start, config.workers, reporter)
+            with _search_workers.starter(config, folder, host, port) as start:
+                tuning.supervise(oracle, last_heard, start, config.workers, reporter)
     except BaseException:
         _search_trials.end_runs(search, parent)
         say(f"\nthe search is saved in {_links.shown(folder)}: the same command resumes it", error=True)

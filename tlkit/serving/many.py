@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tlkit.cores import cores
 from tlkit.data import modalities
+from tlkit.data.bits import BY_SETTING
 from tlkit.data.modalities import Reading
-from tlkit.data.photos import cores, file_format
+from tlkit.data.photos import file_format
 from tlkit.errors import InvalidInput
 from tlkit.inference import Engine, in_order
 from tlkit.serving.answers import NOT_FINITE
@@ -160,7 +162,7 @@ def _decoded(
         except OSError as error:
             return error.strerror or type(error).__name__
         except InvalidInput as error:
-            return str(error).removeprefix(f"{path}: ")
+            return str(error).removeprefix(f"{path}: ").replace(BY_SETTING, "")
 
     def results(items: list[tuple[str, str]]) -> list[tuple[str, np.ndarray | str]]:
         return [(path, result(path, problem)) for path, problem in items]
