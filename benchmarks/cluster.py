@@ -62,8 +62,8 @@ def certificates(folder: Path) -> dict[str, str]:
     security = Security.temporary()
     key, certificate = folder / "dask.key", folder / "dask.pem"
     key.touch(0o600)
-    key.write_text(security.tls_client_key)
-    certificate.write_text(security.tls_client_cert)
+    key.write_text(security.tls_client_key, encoding="ascii")
+    certificate.write_text(security.tls_client_cert, encoding="ascii")
     environment = {"DASK_DISTRIBUTED__COMM__TLS__CA_FILE": str(certificate)}
     for name, value in CALM.items():
         environment["DASK_" + name.upper().replace(".", "__").replace("-", "_")] = str(value)
@@ -119,14 +119,17 @@ def extract(folder: Path, name: str, environment: dict[str, str], *more: str, di
         time.sleep(0.5)
         with contextlib.suppress(psutil.Error):
             memory.append(psutil.Process(client.pid).memory_info().rss / 2**20)
-        done = [int(each.replace(",", "")) for each in re.findall(r"features .*?: ([\d,]+) of", log.read_text())]
+        done = [
+            int(each.replace(",", ""))
+            for each in re.findall(r"features .*?: ([\d,]+) of", log.read_text(encoding="utf-8"))
+        ]
         if disturb and joined is None and done and done[-1] > 2000:
             kill_a_worker()
             joined = node(more[1], environment, folder / "dask.log", 1)
     if joined:
         joined.terminate()
         joined.wait(60)
-    text = log.read_text()
+    text = log.read_text(encoding="utf-8")
     if client.returncode:
         raise SystemExit(text)
     again = sum(int(each) for each in re.findall(r"others take its (\d+) chunks", text))

@@ -60,9 +60,13 @@ def main(folder: Path) -> dict[str, Any]:
     model.save(path)
     photos = dict.fromkeys(sorted(map(str, (folder / "photos").rglob("*.*"))), "")
     engine, _ = many.engine(model, "it", True, here.train.read(range(4)))
-    ours = list(many.predictions(photos, many.reader(model, here.reading), lambda _: engine))
+    ours = list(many.predictions(photos, many.reader(model.input_shape[1:], here.reading), lambda _: engine))
     afar.CHUNK = 7
-    theirs = list(afar.predictions(workers, photos, afar.Job(path.read_bytes(), "openvino", engine.name, here.reading)))
+    theirs = list(
+        afar.predictions(
+            workers, photos, afar.Job(path.read_bytes(), "openvino", engine.name, here.reading, novelty=False)
+        )
+    )
     result["answers"] = [a.path == b.path and a.error == b.error for a, b in zip(ours, theirs, strict=True)]
     result["equal"] = all(np.array_equal(a.probabilities, b.probabilities) for a, b in zip(ours, theirs, strict=True))
     result["unread"] = sum(bool(answer.error) for answer in theirs)

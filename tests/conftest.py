@@ -88,20 +88,14 @@ def folder(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs whose pictures are empty files and whose speed is not measured, for tests of other things.
-
-    The two take half of the time of a small run.
-    """
+    """Runs whose pictures are empty files, for tests of other things: they take half of the time of a small run."""
     from matplotlib.figure import Figure
-
-    from tlkit.recipes import _results
 
     def leave_empty(figure: Figure, to: Any, **_: Any) -> None:
         if isinstance(to, Path):
             to.touch()  # else a file that is open
 
     monkeypatch.setattr(Figure, "savefig", leave_empty)
-    monkeypatch.setattr(_results, "_speed", lambda *_: {})
 
 
 @pytest.fixture

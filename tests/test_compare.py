@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import mlflow
 import numpy as np
 import pytest
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 
 from tlkit import cli, evaluation
-from tlkit.config import Compare
+from tlkit.config import Compare, FeatureExtraction, Finetune
 from tlkit.errors import InvalidInput
-from tlkit.evaluation import predictions
-from tlkit.recipes import compare
+from tlkit.evaluation import power, predictions
+from tlkit.recipes import _runs, compare
 
 pytestmark = pytest.mark.filterwarnings("ignore:For backward compatibility, 'str' dtypes")
 COUNT = 100
@@ -80,9 +81,7 @@ def artifact(run_id: str, name: str) -> Any:
 
 def compared() -> Any:
     """The newest run of a comparison."""
-    return mlflow.search_runs(
-        experiment_names=["tlkit"], filter_string="tags.recipe = 'compare'", output_format="list"
-    )[0]
+    return mlflow.search_runs(experiment_names=["tlkit comparisons"], output_format="list")[0]
 
 
 def test_what_strangers_call_a_run_forges_no_line(folder: Path, capsys):
@@ -106,7 +105,6 @@ def test_two_runs_are_tested_on_the_same_photos_and_the_comparison_is_logged(fol
     measured = {
         "parameters": 25_557_032.0,
         "model_megabytes": 98.04,
-        "predict_per_second": 1234.5,
         "training_seconds": 61.4,
     }
     tags = {"recipe": "finetune", "backbone": "MobileNet", "environment.keras": "3.15.1"}
@@ -115,14 +113,15 @@ def test_two_runs_are_tested_on_the_same_photos_and_the_comparison_is_logged(fol
     better = log("better", said(right(95)), ours(0.95, **measured), params | {"head.epochs": 30}, tags)
     rows, pairs = compare.run(Compare([worse, "better"]))
     assert [row["run_id"] for row in rows] == [better, worse]
-    assert (rows[0]["low"], rows[0]["high"]) == evaluation.bootstrap(right(95))
+    assert (rows[0]["low"], rows[0]["high"]) == evaluation.wilson(95, 100)  # the run's own
     assert rows[0]["network"] == "MobileNet 0.5"
     assert {name: rows[0][name] for name in compare.MEASURES} == measured
     assert pairs[0]["p_value"] == pairs[0]["corrected_p_value"] == pytest.approx(2 / 2**15)
     assert (pairs[0]["only_first"], pairs[0]["only_second"], pairs[0]["verdict"]) == (15, 0, "A is better")
 
     printed = capsys.readouterr().out
-    assert "A  better  MobileNet 0.5  0.950 (0.900-0.990)   25.6M  98.0  1.23k       61" in printed
+    assert "A  better\nB  worse\n" in printed
+    assert "A  MobileNet 0.5  0.950 (0.888-0.978)   25.6M  98.0         -       61" in printed
     assert "Pairs, on the same 100 examples" in printed
     assert "A-B        15         0  <0.001  A is better" in printed
     assert "p: McNemar's exact test; below" in printed  # of one pair: nothing to correct
@@ -134,6 +133,9 @@ def test_two_runs_are_tested_on_the_same_photos_and_the_comparison_is_logged(fol
     own = compared()
     assert own.info.status == "FINISHED"
     assert own.data.tags["compared"] == f"{better},{worse}"
+    assert own.info.run_name == "comparison #1"
+    listed = mlflow.search_runs(experiment_names=["tlkit"], output_format="list")
+    assert {run.info.run_id for run in listed} == {better, worse}  # the list of runs has no comparison
     assert artifact(own.info.run_id, "comparison.json")["run_id"] == [better, worse]
     assert artifact(own.info.run_id, "comparison.json")["parameters"] == [25_557_032, None]
     assert artifact(own.info.run_id, "pairs.json")["only_first"] == [15]
@@ -161,7 +163,7 @@ def test_runs_of_several_labels_are_compared_by_exact_matches(folder: Path, caps
     assert (pairs[0]["only_first"], pairs[0]["only_second"], pairs[0]["verdict"]) == (30, 0, "A is better")
     printed = " ".join(capsys.readouterr().out.split())
     assert "mAP exact match (95 %)" in printed
-    assert "A first - 0.45 0.900" in printed
+    assert "A - 0.45 0.900 (0.826-0.945)" in printed
     assert "exact match: share of the test examples that have all labels right" in printed
 
 
@@ -187,9 +189,10 @@ def test_more_pairs_are_corrected_and_runs_that_cannot_be_paired_are_shown_with_
     assert "A-D, B-D, C-D: not tested: scored on different test examples" in printed
     assert "A-E, B-E, C-E, D-E: not tested: scored on test and on validation examples" in printed
     assert "A-F, B-F, C-F, D-F, E-F: not tested: F logged no predictions.json" in printed
-    assert re.search(r"E  chosen     -        0\.600 \(0\.\d+-0\.\d+\)\*", printed)
+    assert "E  chosen\n" in printed
+    assert re.search(r"E  -        0\.600 \(0\.\d+-0\.\d+\)\*", printed)
     assert "*: on the validation examples, which also chose the epoch or trial: optimistic" in printed
-    assert "F  theirs     -        0.500      " in printed
+    assert re.search(r"F  - +0\.500  ", printed)
     assert "Settings: no differences" in printed
 
 
@@ -202,8 +205,9 @@ def test_photos_of_one_group_are_no_more_than_one(folder: Path, capsys):
     assert (rows[0]["low"], rows[0]["high"]) == evaluation.wilson_of_groups(right(90), groups)
     assert (pair["only_first"], pair["only_second"], pair["p_value"], pair["groups"]) == (20, 0, 0.5, 10)
     assert pair["verdict"] == "no clear difference"
+    assert pair["more_needed"] is None
     printed = " ".join(capsys.readouterr().out.split())
-    assert "on the test examples, with interval by groups; ex/s" in printed
+    assert "on the test examples, with Wilson's interval by groups always" in printed
     assert "always the class that is most frequent in training: accuracy 0.500" in printed
     assert "A-B: photos of one group are not independent, so whole groups are swapped instead" in printed
 
@@ -212,32 +216,99 @@ def test_a_difference_that_is_clear_alone_is_not_among_many(folder: Path, capsys
     counts = (90, 84, 84, 84)
     names = [log(f"run {place}", said(right(count)), ours(count / 100)) for place, count in enumerate(counts)]
     assert compare.run(Compare(names[:2]))[1][0]["verdict"] == "A is better"  # p = 0.031
-    assert {pair["verdict"] for pair in compare.run(Compare(names))[1]} == {"no clear difference"}
+    pairs = compare.run(Compare(names))[1]
+    assert {pair["verdict"] for pair in pairs} == {"no clear difference"}
+    # As many as the test of one pair asks for suffice: what is lost is the correction for many pairs.
+    assert {pair["more_needed"] for pair in pairs} == {power.more_needed(100, 6, 0), None}
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"no clear difference; {power.rounded(power.more_needed(100, 6, 0))} more might show one" in printed
 
 
-def test_scores_without_draws_that_differ_have_wilson_intervals(folder: Path, capsys):
+def test_all_intervals_are_wilsons(folder: Path, capsys):
     log("perfect", said(right(100)), ours(1.0))
     log("logged", None, ours(0.9))
     log("it's drawn", said(right(80)), ours(0.8))
     rows, _ = compare.run(Compare(["perfect", "logged", "it's drawn"]))
-    assert [row["interval"] for row in rows] == ["Wilson", "Wilson", "bootstrap"]
+    assert [row["interval"] for row in rows] == ["Wilson"] * 3
     assert (rows[0]["low"], rows[0]["high"]) == (pytest.approx(0.963, abs=1e-3), 1)
-    assert (rows[1]["low"], rows[1]["high"]) == (pytest.approx(0.85), 1)
-    assert "bootstrap interval (A, B: Wilson's)" in " ".join(capsys.readouterr().out.split())
+    assert (rows[1]["low"], rows[1]["high"]) == (pytest.approx(0.85), 1)  # as the run has logged it
+    assert (rows[2]["low"], rows[2]["high"]) == evaluation.wilson(80, 100)
+    assert "on the test examples, with Wilson's interval\n" in capsys.readouterr().out
 
 
-def test_runs_are_the_last_ones_or_found_by_a_search(folder: Path, capsys):
-    for number in range(6):
-        log(f"run{number}", None, ours(0.5 + number / 100), tags={"recipe": "finetune" if number < 3 else "train"})
+def test_the_mark_of_validation_is_explained_where_all_have_it(folder: Path, capsys):
+    names = [log(f"run {place}", said(right(90), "validation"), ours(0.9, "validation")) for place in range(2)]
+    compare.run(Compare(names))
+    printed = capsys.readouterr().out
+    assert "0.900 (0.826-0.945)v" in printed
+    assert "v: on the validation examples, which did not choose the epoch\n" in printed
+
+
+def test_runs_are_the_newest_on_the_newest_ones_examples_or_found_by_a_search(folder: Path, capsys):
+    for number in range(8):
+        tags = {"recipe": "finetune" if number < 3 else "train", "dataset_digest": "a" if number else "b"}
+        log(f"run{number}", None, ours(0.5 + number / 100), tags=tags)
+    log("other data", None, ours(0.9), tags={"recipe": "train", "dataset_digest": "b"})
+    log("newest", None, ours(0.4), tags={"recipe": "train", "dataset_digest": "a"})
+    log("part", None, ours(0.99), tags={"recipe": "train", "dataset_digest": "a", "mlflow.parentRunId": "0" * 32})
+    log("evaluation", None, ours(0.99), tags={"recipe": "evaluate", "dataset_digest": "a"})
     log("failed", None, ours(0.99), status="FAILED")
     log("without score", None, {"loss": 1.0, "test_accuracy": float("nan")}, tags={"recipe": "finetune"})
     names = [row["name"] for row in compare.run(Compare())[0]]
-    assert names == ["run5", "run4", "run3", "run2"]
+    assert names == ["run7", "run6", "run5", "run4", "run3", "newest"]
+    said_of = "the 6 newest runs on the test split of newest; left out: 2 scored on other examples, 2 older ones"
+    assert said_of in capsys.readouterr().out
     assert [row["name"] for row in compare.run(Compare())[0]] == names  # comparisons are no candidates
     assert cli.call(Compare, compare.run, ["--search", "tags.recipe = 'finetune'"], positional=("runs",)) == 0
     printed = capsys.readouterr().out
     assert "left out: 1 of 4 runs found, which have no score" in printed
     assert compared().data.tags["compared"].count(",") == 2
+
+
+def test_settings_are_those_that_differ_or_are_no_default(folder: Path, capsys):
+    runs = []
+    for recipe, settings in [
+        ("finetune", Finetune(batch_size=16, tta=3)),
+        ("feature_extraction", FeatureExtraction(seed=1, positive="dog")),
+    ]:
+        run_id = log(recipe, said(right(90)), ours(0.9), {"seed": settings.seed}, {"recipe": recipe})
+        mlflow.MlflowClient().log_text(run_id, _runs.as_yaml(settings), "config.yaml")
+        runs.append(run_id)
+    compare.run(Compare(runs))
+    printed = capsys.readouterr().out.partition("\nSettings")[2].partition("\nNext")[0]
+    assert " that differ\n        A         B\nrecipe  finetune  feature_extraction\n" in printed
+    assert "\nseed    0         1\n" in printed
+    assert "B: positive=dog\n" in printed
+    assert "A: batch_size=16, tta=3\n" in printed
+    assert "augment" not in printed  # thirty defaults
+
+
+def test_speed_is_measured_once_in_alternation_and_the_same_for_runs_of_one_network(folder: Path, capsys, cache):
+    small, large = (
+        keras.Sequential(
+            [keras.Input((8, 8, 3), name="pixels"), keras.layers.Flatten(), *layers, keras.layers.Dense(2)]
+        )
+        for layers in ([], [keras.layers.Dense(2000)] * 1)
+    )
+    runs = []
+    for name, model in (("small", small), ("small", small), ("large", large)):
+        metrics = ours(0.9, parameters=float(model.count_params()))
+        runs.append(log(f"{name}{len(runs)}", said(right(90)), metrics, {}, {"backbone": name}))
+        path = folder / f"model{len(runs)}"
+        (path / "data").mkdir(parents=True)
+        model.save(path / "data" / "model.keras")
+        client = mlflow.MlflowClient()
+        made = client.create_logged_model(mlflow.get_run(runs[-1]).info.experiment_id, "model", runs[-1])
+        client.log_model_artifacts(made.model_id, str(path))
+        client.finalize_logged_model(made.model_id, "READY")
+        client.log_outputs(runs[-1], [LoggedModelOutput(made.model_id, 0)])
+    rows, _ = compare.run(Compare(runs))
+    speeds = {row["name"]: row["predict_per_second"] for row in rows}
+    assert speeds["small0"] == speeds["small1"] > speeds["large2"] > 0
+    assert "measuring the speed of 2 networks in alternation" in capsys.readouterr().err
+    again, _ = compare.run(Compare(runs))
+    assert {row["name"]: row["predict_per_second"] for row in again} == speeds
+    assert "measuring" not in capsys.readouterr().err
 
 
 def test_mistakes_are_told_in_one_line_and_nothing_is_logged(folder: Path, capsys):
@@ -269,9 +340,7 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_logged(folder: Path, capsy
         printed = capsys.readouterr().err
         assert message in printed
         assert printed.count("\n") == 1
-    assert not mlflow.search_runs(
-        experiment_names=["tlkit"], filter_string="tags.recipe = 'compare'", output_format="list"
-    )
+    assert mlflow.get_experiment_by_name("tlkit comparisons") is None
 
 
 def test_a_folder_without_a_store_stays_without_one(folder: Path):
@@ -300,7 +369,7 @@ def test_all_fits_the_terminal(folder: Path, capsys, monkeypatch, columns: int):
     printed = capsys.readouterr().out.partition("\nNext:")[0]
     assert max(map(len, printed.splitlines())) <= columns
     assert max(map(len, printed.splitlines())) > columns - 8
-    assert all(f"number {number} " in printed for number in (0, 11)) or columns == 80
+    assert all(f"  a run with a long name, number {number}\n" in printed for number in range(12))
     log("one more", None, ours(0.5))
     with pytest.raises(InvalidInput, match="13 runs with a score found in experiment 'tlkit': give at most 12"):
         compare.run(Compare(search="metrics.test_accuracy > 0"))

@@ -37,6 +37,7 @@ CONFIGS = {
     "select": config.Select,
     "cache": config.Cache,
     "compare": config.Compare,
+    "evaluate": config.Evaluate,
     "sync": config.Sync,
     "tune": config.Tune,
     "ui": config.Ui,
@@ -130,10 +131,16 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--head.epochs", "many"], "--head.epochs: expected int or null, got 'many'"),
         (["--batch_size", "max"], "--batch_size: expected int or auto, got 'max'"),
         (["--augment.flip", "3"], "--augment.flip: expected true or false or a list such as [3, 5] or null, got '3'"),
-        (["--data.source", "web"], "--data.source: expected one of auto, embedded, folder, csv, npz, tfds, got 'web'"),
+        (
+            ["--data.source", "web"],
+            "--data.source: expected one of auto, embedded, folder, csv, npz, tfds, webdataset, got 'web'",
+        ),
         (["--data.source", "folder"], "data.path is None; data.source folder needs --data.path"),
         (["--data.source", "tfds"], "data.name is None; data.source tfds needs --data.name"),
-        (["--data.source", "embedded", "--data.path", "x"], "'x'; it goes with --data.source folder, csv, npz or webdataset"),
+        (
+            ["--data.source", "embedded", "--data.path", "x"],
+            "'x'; it goes with --data.source folder, csv, npz or webdataset",
+        ),
         (["--data.path", "x", "--data.name", "x"], "data.name is 'x'; it goes with --data.source tfds"),
         (["--data.columns", "{path: x}"], "data.columns is {'path': 'x'}; it goes with source csv"),
         (
@@ -153,6 +160,7 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--data.white", "0"], "data.white is 0.0; it must be above 0, and 4294967296 at the most"),
         (["--data.val_fraction", "1.5"], "data.val_fraction is 1.5; it must lie between 0 and 1"),
         (["--data.test_fraction", "0.9"], "data.val_fraction + data.test_fraction is 1.05; it must be below 1"),
+        (["--data.val_fraction", "0.35", "--data.test_fraction", "0.7"], "data.test_fraction is 1.05; it must be"),
         (["--backbone.alpha", "0"], "backbone.alpha is 0.0; it must be above 0"),
         (["--head.dropout", "1"], "head.dropout is 1.0; it must be from 0 to below 1"),
         (["--augment.rotation", "200"], "augment.rotation is 200.0; it must be from 0 to 180 degrees"),
@@ -193,7 +201,8 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--img-size", "96"], "did you mean data.image_size?"),
         (["--crop-pct", "1"], "did you mean data.resize?"),
         (["--mixup", "0.2"], "did you mean augment.mixup?"),
-        (["--device", "cuda"], "unknown setting device; --help all lists them"),
+        (["--processor", "cuda"], "unknown setting processor; --help all lists them"),
+        (["--device", "cuda"], "unknown setting device; did you mean devices?"),
         (["-v"], "unknown setting -v; --help all lists them"),
         (["--print_config=all"], "--print_config is 'all'; it may be =skip_default or nothing"),
         (["--backbone", "MobileNetV2"], "--backbone is a group of settings; did you mean --backbone.name MobileNetV2?"),
@@ -421,7 +430,13 @@ def test_help_shows_what_people_use_first_and_all_that_there_is(
     verb: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     module = importlib.import_module(f"tlkit.recipes.{verb}")
-    places = {"cache": ("action",), "compare": ("runs",), "predict": ("model", "photos"), "serve": ("model",)}
+    places = {
+        "cache": ("action",),
+        "compare": ("runs",),
+        "evaluate": ("models",),
+        "predict": ("model", "photos"),
+        "serve": ("model",),
+    }
     places["sync"] = ("folder",)
     positional = places.get(verb, ())
     monkeypatch.setenv("COLUMNS", str(width))

@@ -51,6 +51,7 @@ SPLITS = ["train", "train", "test", "test"]
             "filepaths,labels,data set",
             ["columns by their names: filepaths is path, labels is label, data set is split"],
         ),
+        ("fname,labels,set", ["columns by their names: fname is path, labels is label, set is split"]),
         ("image,target,fold", ["columns by their names: image is path, target is label, fold is split"]),
     ],
 )
@@ -86,6 +87,12 @@ def test_a_semicolon_in_labels_separates_no_cells(root: Path):
     found = read(root, "path,labels", ",a;b", ",b", ",", separator=";")
     assert found.labels.tolist() == [[1, 1], [0, 1], [0, 0]]  # type: ignore[union-attr]
     assert (found.notes, dict(found.left_out)) == ([], {})
+
+
+def test_a_wrong_separator_is_noted_with_the_right_one(root: Path):
+    found = read(root, "path,labels", ",a|b", ",a|c", ",b", separator=";")
+    advice = "if it separates several labels, give data.separator '|' in place of ';'"
+    assert f"classes with | in their names (a|b, a|c): {advice}" in found.notes
 
 
 @pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1", "0"), ("yes", "no"), ("1.0", "0.0")])

@@ -186,6 +186,16 @@ def test_errors_are_one_line_and_leave_no_folder(argv: list[str], says: str, tmp
     assert not Path("new").exists()
 
 
+def test_a_photo_that_cannot_be_read_gets_no_advice_that_describe_does_not_take(tmp_path: Path, capsys):
+    Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(tmp_path / "deep.tif")
+    argv = ["--builder.name", "LetterNet", "--pictures", str(tmp_path / "p"), "--photo", str(tmp_path / "deep.tif")]
+    assert cli.call(config.Describe, describe.run, argv) == 2
+    said = capsys.readouterr().err
+    assert "which value is white" in said
+    assert "convert it to 8 or 16 bits" in said
+    assert "data.white" not in said
+
+
 def test_pictures_need_a_fixed_size(tmp_path: Path, capsys):
     x = keras.Input((None, None, 3))
     keras.Model(x, keras.layers.Conv2D(4, 3)(x)).save(tmp_path / "any.keras")

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from tlkit import atomic, config, tracking
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import sync
-from tlkit.tracking import journal
+from tlkit.tracking import journal, system_metrics
 
 # A process that logs, and is killed before anything is sent.
 KILLED = """
@@ -112,9 +112,13 @@ def test_all_that_a_run_logs_arrives_and_the_journal_goes(folder: Path):
     assert not unsent(folder)
 
 
-def test_a_short_run_has_system_metrics_too_but_not_where_the_user_forbids_them(
+def test_a_short_run_has_system_metrics_only_where_the_user_asks_for_them(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    with tracking.run("trial", params={}, tags={}) as run:
+        pass
+    assert not mlflow.get_run(run.run_id).data.metrics
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
     with tracking.run("trial", params={}, tags={}) as run:
         np.linalg.inv(np.random.default_rng(0).normal(size=(300, 300)))
     assert len(history(run.run_id, "system/cpu_utilization_percentage")) == 1
@@ -123,6 +127,16 @@ def test_a_short_run_has_system_metrics_too_but_not_where_the_user_forbids_them(
     with tracking.run("trial", params={}, tags={}) as run:
         pass
     assert not mlflow.get_run(run.run_id).data.metrics
+
+
+def test_scores_come_before_system_metrics(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(system_metrics, "SHORT", 0.3)
+    monkeypatch.setattr(system_metrics, "SECONDS", 0.1)
+    with tracking.run("trial", params={}, tags={}) as run:
+        time.sleep(0.6)
+        tracking.log_metrics({"val_accuracy": 0.5}, 1)
+    assert next(iter(mlflow.get_run(run.run_id).data.metrics)) == "val_accuracy"  # MLflow preselects the first
+    assert len(history(run.run_id, "system/disk_usage_percentage")) >= 4
 
 
 def test_system_metrics_come_at_intervals(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -195,6 +209,8 @@ def test_a_next_run_says_that_something_is_left(folder: Path, killed: str, capsy
     tracking.open_store("trial")
     message = "1 run has unsent entries in mlruns/unsent: send them with python -m tlkit.recipes.sync"
     assert message in capsys.readouterr().err
+    tracking.open_store("trial", resuming="search")
+    assert "unsent: those of this search are sent now, others by python -m" in capsys.readouterr().err
 
 
 def test_a_journal_at_work_is_left_alone(folder: Path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -109,3 +112,72 @@ def test_what_is_no_reading_is_one_short_line(saved: Path, reading: str, says: s
         Reading.of(labels.read_reading(saved))
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 200
+
+
+def again(model: keras.Model, folder: Path) -> keras.Model:
+    """Save and load a model as plain Keras does."""
+    path = folder / "again.keras"
+    model.save(path)
+    assert "tlkit.json" not in zipfile.ZipFile(path).namelist()
+    return keras.saving.load_model(path, compile=False)
+
+
+def functional() -> keras.Model:
+    inputs = keras.Input((4,), name="pixels")
+    x = keras.layers.Dropout(0.3, seed=7)(inputs)
+    x = keras.layers.Dense(2, name="head", dtype="float32")(x)
+    return keras.Model(inputs, keras.layers.Activation("softmax", name="probabilities", dtype="float32")(x))
+
+
+def sequential() -> keras.Model:
+    return keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(2, "softmax")])
+
+
+@pytest.mark.parametrize("make", [functional, sequential])
+def test_plain_keras_keeps_class_names_and_the_way_files_are_read(tmp_path: Path, make):
+    model, path = make(), tmp_path / "model.keras"
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    expected = keras.ops.convert_to_numpy(model(x))
+    model.save(path)
+    labels.write(path, ["cat", "Löwenzahn"], {"resize": "crop"})
+    assert not list(tmp_path.glob("tmp*"))
+    loaded = keras.saving.load_model(path, compile=False)
+    assert labels.of(loaded) == ["cat", "Löwenzahn"]
+    assert loaded.layers[-1].name == model.layers[-1].name  # what exports call their output
+    assert np.array_equal(keras.ops.convert_to_numpy(loaded(x)), expected)
+    twice = again(again(loaded, tmp_path), tmp_path)
+    assert labels.of(twice) == labels.read(tmp_path / "again.keras") == ["cat", "Löwenzahn"]
+    assert labels.read_reading(tmp_path / "again.keras") == {"resize": "crop"}
+    labels.write(tmp_path / "again.keras", ["a", "b"])  # written again: no second layer
+    renamed = keras.saving.load_model(tmp_path / "again.keras", compile=False)
+    assert labels.of(renamed) == labels.read(tmp_path / "again.keras") == ["a", "b"]
+    assert np.array_equal(keras.ops.convert_to_numpy(renamed(x)), expected)
+
+
+@pytest.mark.slow
+def test_plain_keras_needs_no_tlkit_for_them(tmp_path: Path):
+    functional().save(tmp_path / "model.keras")
+    labels.write(tmp_path / "model.keras", ["cat", "dog"])
+    code = "import keras; print(keras.saving.load_model('model.keras').get_layer('class_names').seed['classes'])"
+    environment = os.environ | {"PYTHONPATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.split("\n")[0] == "['cat', 'dog']", done.stderr
+
+
+def test_a_model_with_several_outputs_has_names_in_the_file_alone(tmp_path: Path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(2)(inputs)])
+    model.save(tmp_path / "model.keras")
+    labels.write(tmp_path / "model.keras", ["a", "b"])
+    assert labels.read(tmp_path / "model.keras") == ["a", "b"]
+    assert labels.of(keras.saving.load_model(tmp_path / "model.keras")) is None
+
+
+@pytest.mark.parametrize("seed", [{"classes": ["a", "a"]}, {"classes": ["a\x1b", "b"]}, {"classes": 3}, {}])
+def test_names_in_a_layer_are_checked_too(tmp_path: Path, seed):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dropout(0, seed=seed, name="class_names")])
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"class_names|tlkit\.json"):
+        labels.of(model)
+    with pytest.raises(ValueError, match=r"tlkit\.json"):
+        labels.read(tmp_path / "model.keras")

@@ -128,10 +128,12 @@ def sync(folder: Path, uri: str) -> tuple[int, str]:
 
 
 def test_a_server_that_comes_back_after_the_end_has_all_by_sync(tmp_path: Path, server: Server):
-    recipe = Recipe(tmp_path, server.uri, *FINETUNE, on={epoch(2): server.kill})
+    recipe = Recipe(tmp_path, server.uri, *FINETUNE, "--register", "digits", on={epoch(2): server.kill})
     status, said = recipe.wait()
     assert status == 0, said
     assert "Traceback" not in said
+    assert "is not accepting entries (nothing listens there); the run" in said or "(the connection was closed)" in said
+    assert "  digits: not registered yet, as the store did not answer; " in said
     assert re.search(r"\d+ entries of the run's log are kept in mlruns/unsent/", said)
     assert "python -m tlkit.recipes.sync" in said
     # The model can be used before the server is back.
@@ -146,6 +148,7 @@ def test_a_server_that_comes_back_after_the_end_has_all_by_sync(tmp_path: Path, 
     assert the_run().info.status == "RUNNING"
     status, told = sync(tmp_path, server.uri)
     assert status == 0, told
+    assert "  digits version 1, champion: there was no champion to compare with\n" in told
     assert_whole(the_run().info.run_id)
     assert not (tmp_path / "mlruns" / "unsent").exists()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from tlkit import evaluation, plots
 
@@ -37,7 +38,6 @@ def test_a_confusion_matrix_has_its_counts_and_names(classes: int, tmp_path):
 
 def texts(figure) -> str:
     """All that is written on a figure."""
-    from matplotlib.text import Text
 
     return "\n".join(text.get_text() for text in figure.findobj(Text))
 
@@ -162,3 +162,20 @@ def test_names_are_drawn_as_they_are_and_never_warn(tmp_path: Path):
     for figure in figures:
         plots.save(figure, tmp_path / "figure.png")
         assert "\x1b" not in texts(figure)
+
+
+def test_long_titles_are_whole(tmp_path: Path):
+    title = "m-718865e44edf42ba8acdab7744fa2060, with its weights: receptive fields of all of its stages"
+    fields = {f"stage{number}": np.ones((4, 4)) for number in range(6)}  # one more than a row has
+    for figure in (
+        plots.filters(np.ones((3, 3, 1, 2)), title),
+        plots.feature_maps(np.zeros((8, 8, 1)), {"stem": np.ones((4, 4, 2))}, title),
+        plots.receptive_fields(fields, dict.fromkeys(fields, (2, 2)), dict.fromkeys(fields, 1.0), title),
+        plots.receptive_fields({"a": np.ones((4, 4))}, {"a": (2, 2)}, {"a": 1.0}, title),
+    ):
+        plots.save(figure, tmp_path / "figure.png")
+        written = figure.get_suptitle() or figure.axes[0].get_title()
+        assert "".join(written.split()) == "".join(title.split())
+        drawn = next(text for text in figure.findobj(Text) if text.get_text() == written).get_window_extent()
+        assert drawn.x0 >= 0
+        assert drawn.x1 <= figure.bbox.width

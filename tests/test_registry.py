@@ -103,7 +103,7 @@ def test_names_are_no_markup_in_descriptions(folder: Path):
     assert first.description.endswith("Recipe `finetune`; Backbone `` `<b> ``; Data set `0a1b`.")
     about = mlflow.MlflowClient().get_registered_model(name).description
     assert r"""with `` mlflow.pyfunc.load_model("models:/a`b \"c@champion") ``.""" in about
-    uri, run_id = logged(wrong(1), digest="other")
+    uri, run_id = logged(wrong(1), digest="other", kind="sounds")
     registry.register(uri, name, run_id)
     assert r"""`` mlflow.MlflowClient().set_registered_model_alias("a`b \"c", "champion", "2") ``""" in next(
         found.description for found in mlflow.MlflowClient().search_model_versions() if str(found.version) == "2"
@@ -198,10 +198,39 @@ def test_examples_of_one_group_count_as_one(folder: Path):
 
 
 START = "not comparable with version {}, the champion then: "
+EVALUATE = (
+    "; `python -m tlkit.recipes.evaluate models:/letters@champion models:/letters/{} --data.path FOLDER --promote` "
+    "evaluates both on the same new photos, and the better one becomes champion"
+)
 BY_HAND = (
     "; to promote it anyway, move the alias by hand, in the UI or with "
     '`mlflow.MlflowClient().set_registered_model_alias("letters", "champion", "{}")`'
 )
+
+
+VALIDATION = (
+    "it has no test score, only one on validation examples, which may have chosen its weights: "
+    "`--data.val_as_test true` makes them the test"
+)
+NO_TABLE = "it has no test score: its run has no predictions.json"
+
+
+def test_without_a_test_score_there_is_no_champion(folder: Path):
+    untested = register(wrong(), split="validation")
+    assert untested == ("letters", "1", "candidate", VALIDATION)
+    assert version("1").tags["promotion"] == "candidate"
+    assert f"**Candidate**: {VALIDATION}." in version("1").description
+    assert register(None) == ("letters", "2", "candidate", NO_TABLE)
+    assert register(wrong(*range(10)))[1:3] == ("3", "champion")  # the first that is tested
+    assert aliases() == {"candidate": "2", "champion": "3"}
+
+
+def test_a_champion_of_old_without_a_test_score_is_beaten_on_new_photos(folder: Path):
+    register(wrong(), split="validation")
+    mlflow.MlflowClient().set_registered_model_alias("letters", "champion", "1")  # as before candidates
+    made = register(wrong())
+    said = "the champion has no test score, only one on validation examples, which may have chosen its weights"
+    assert (made.alias, made.reason) == ("challenger", START.format(1) + said + EVALUATE.format(2))
 
 
 def test_a_challenger_that_cannot_be_compared_says_why(folder: Path):
@@ -216,22 +245,22 @@ def test_a_challenger_that_cannot_be_compared_says_why(folder: Path):
     said = [
         "its test split is another",
         "its test split is another",
-        "it was scored on validation examples, which may have chosen its epoch, not on test examples",
+        VALIDATION,
         "its test split is another",
-        "its run has no predictions.json",
+        NO_TABLE,
     ]
     for registered, why in zip(made, said, strict=True):
-        assert registered.reason == START.format(1) + why + BY_HAND.format(registered.version)
-        assert registered.alias == "challenger"
-    assert aliases() == {"champion": "1", "challenger": "6"}
+        assert registered.reason == START.format(1) + why + EVALUATE.format(registered.version)
+        assert registered.alias == ("candidate" if why in (VALIDATION, NO_TABLE) else "challenger")
+    assert aliases() == {"champion": "1", "challenger": "5", "candidate": "6"}
     assert version("4").description.startswith("1.000 validation accuracy")
-    assert version("6").description.startswith("**Challenger**: not comparable")
+    assert version("6").description.startswith("**Candidate**: not comparable")
     assert "kind" not in version("5").tags
 
 
 def test_to_promote_it_by_hand_is_done_as_it_says(folder: Path):
     register(wrong())
-    said = register(None).reason.split("`")[1]
+    said = register(None, kind="sounds").reason.split("`")[1]
     eval(said, {"mlflow": mlflow})  # noqa: S307  our own words
     assert aliases()["champion"] == "2"
 
@@ -268,8 +297,8 @@ def test_a_champion_that_cannot_be_compared_stays(folder: Path):
         client.set_registered_model_alias("letters", "champion", champion)
         made = register(wrong())
         assert made.alias == "challenger"
-        assert made.reason == START.format(champion) + why + BY_HAND.format(made.version)
-        assert aliases() == {"champion": str(champion), "challenger": made.version}
+        assert made.reason == START.format(champion) + why + EVALUATE.format(made.version)
+        assert aliases().items() >= {"champion": str(champion), "challenger": made.version}.items()
     client.set_model_version_tag("letters", gone.version, "kind", "sounds")
     assert register(wrong()).alias == ""  # what it takes stands on the version, though its run is gone
 

@@ -11,7 +11,9 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -41,6 +43,113 @@ def test_a_run_has_parameters_and_tags_and_ends_finished(folder: Path):
     assert logged.data.params == {"head.epochs": "3"}
     assert logged.data.tags["recipe"] == "finetune"
     assert mlflow.get_experiment(run.experiment_id).name == "trial"
+
+
+def test_a_run_without_a_name_is_called_by_what_it_is_and_a_number(folder: Path):
+    def named(title: str, **arguments: Any) -> str | None:
+        with tracking.run("trial", params={}, tags={}, title=title, **arguments) as run:
+            pass
+        return mlflow.get_run(run.run_id).info.run_name
+
+    title = "finetune MobileNet 0.75 100%_'of\" it"
+    assert [named(title), named(title), named("tune train digits")] == [
+        f"{title} #1",
+        f"{title} #2",
+        "tune train digits #1",
+    ]
+    named(title, run_name=f"{title} #41")
+    gone = mlflow.search_runs(experiment_names=["trial"], output_format="list")[0]
+    mlflow.delete_run(gone.info.run_id)
+    assert named(title) == f"{title} #42"
+    assert named(title, aside="comparisons") == f"{title} #1"
+    assert mlflow.get_experiment_by_name("trial comparisons") is not None
+
+
+def test_a_run_lasts_as_long_as_its_work(folder: Path):
+    with tracking.run("trial", params={}, tags={}, began=time.time() - 60) as run, mlflow.start_run(nested=True):
+        pass
+    info = mlflow.get_run(run.run_id).info
+    assert 60 <= (info.end_time - info.start_time) / 1000 < 70
+
+
+COMMAND = """
+import sys, time
+from pathlib import Path
+from tlkit import cli, startup, tracking
+from tlkit.config import Sync
+
+def run(config):
+    time.sleep(1.5)
+    with tracking.run("trial", params={}, tags={}):
+        with tracking.run("trial", params={}, tags={}, nested=True, title="part"):
+            pass
+
+if __name__ == "__main__":
+    cli.main(Sync, run)
+"""
+
+
+def test_a_run_of_a_command_begins_with_it_and_has_the_commit_of_the_folder(folder: Path):
+    commit = ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-q", "--allow-empty", "-m", "first"]
+    git = shutil.which("git") or pytest.skip("git is not installed")
+    for words in (["init", "-q", "."], commit):
+        subprocess.run([git, *words], cwd=folder, check=True)
+    head = subprocess.run([git, "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    (folder / "command.py").write_text(COMMAND, encoding="utf-8")
+    subprocess.run([sys.executable, "command.py"], cwd=folder, check=True, timeout=120)
+    part, whole = sorted(
+        mlflow.search_runs(experiment_names=["trial"], output_format="list"), key=lambda run: -run.info.start_time
+    )
+    assert part.info.run_name == "part #1"
+    assert [run.data.tags["mlflow.source.git.commit"] for run in (part, whole)] == [head.strip()] * 2
+    assert whole.info.end_time - whole.info.start_time >= 1500 > part.info.end_time - part.info.start_time
+    assert part.data.tags["mlflow.parentRunId"] == whole.info.run_id
+
+
+def test_a_run_that_is_copied_as_the_docs_say_describes_the_copy(folder: Path, database: Path):
+    guide = (Path(__file__).parents[1] / "docs" / "guides" / "team_server.md").read_text(encoding="utf-8")
+    code = next(part for part in guide.split("```python\n")[1:] if "def copy_run" in part).partition("```")[0]
+    shutil.copy(database, folder / "other.db")
+    source, target = (mlflow.MlflowClient(f"sqlite:///{folder}/{name}.db") for name in ("mlflow", "other"))
+    with tracking.run("trial", params={"seed": 1}, tags={}, title="train cnn digits") as run:
+        tracking.set_tags({"mlflow.note.content": f"predict runs:/{run.run_id}/model"})
+        tracking.log_text("text", "note.txt")
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102  our own words
+    copied = names["copy_run"](run.run_id, source, target, "0")
+    logged = target.get_run(copied)
+    assert logged.data.tags["mlflow.note.content"] == f"predict runs:/{copied}/model"
+    assert (logged.info.run_name, logged.data.params) == ("train cnn digits #1", {"seed": "1"})
+
+
+def test_links_and_comparisons_take_in_no_parts_of_other_runs(folder: Path):
+    ids = []
+    with (
+        tracking.run("trial", params={}, tags={"recipe": "tune"}) as search,
+        tracking.run("trial", params={}, tags={"recipe": "finetune"}, nested=True),
+    ):
+        pass
+    for recipe in ("inspect", "evaluate", "finetune"):
+        with tracking.run("trial", params={}, tags={"recipe": recipe}) as run:
+            ids.append(run.run_id)
+    assert tracking.recent_runs(search.experiment_id, 4) == [ids[-1], search.run_id]
+
+
+def test_a_run_in_no_repository_has_no_commit(folder: Path):
+    with tracking.run("trial", params={}, tags={}) as run:
+        pass
+    assert "mlflow.source.git.commit" not in mlflow.get_run(run.run_id).data.tags
+
+
+def test_a_run_goes_beside_the_experiment_that_mlflow_is_set_to(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")  # MLflow sets it too
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
+    mlflow.set_experiment("mine")
+    with tracking.run("trial", params={}, tags={"a": "b"}, title="part", aside="comparisons") as run:
+        pass
+    logged = mlflow.get_run(run.run_id)
+    assert mlflow.get_experiment(run.experiment_id).name == "mine comparisons"
+    assert (logged.info.run_name, logged.data.tags["a"]) == ("part #1", "b")
 
 
 def test_a_run_that_fails_ends_failed_with_its_reason(folder: Path):
@@ -217,7 +326,8 @@ def test_what_the_store_refuses_in_mid_run_is_one_line_without_a_password(folder
 
 def test_a_server_that_does_not_answer_is_one_line_without_its_password(monkeypatch: pytest.MonkeyPatch, folder: Path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
-    with pytest.raises(Unavailable, match=r"MLflow server http://127.0.0.1:9 does not answer: .*; start it") as caught:
+    message = r"MLflow server http://127\.0\.0\.1:9 does not answer: nothing listens there; start it"
+    with pytest.raises(Unavailable, match=message) as caught:
         tracking.open_store("trial")
     assert "secret" not in str(caught.value)
 

@@ -1,6 +1,18 @@
 """Errors that are not bugs: the command line prints them in one line, without a traceback."""
 
 import re
+import textwrap
+
+UNREACHABLE = {
+    "Connection refused|actively refused": "nothing listens there",
+    "Name or service not known|nodename nor servname|name resolution|getaddrinfo failed|NameResolutionError": "no "
+    "machine of that name is known",
+    "timed out|Timeout": "it did not answer in time",
+    "Connection reset|RemoteDisconnected|Connection aborted|Broken pipe": "the connection was closed",
+    "Network is unreachable|No route to host": "there is no way to it in the network",
+    "CERTIFICATE_VERIFY_FAILED|certificate verify failed": "its certificate is not trusted",
+}
+"""What HTTP libraries write of a server that cannot be reached, as patterns, and how that is said."""
 
 
 class InvalidInput(ValueError):
@@ -29,6 +41,19 @@ def first_line(error: Exception) -> str:
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     return without_password(lines[0].strip() if lines else type(error).__name__)
+
+
+def connection_reason(error: Exception, most: int = 300) -> str:
+    """Say why a server cannot be reached, in plain words; of any other error the first line, cut between words.
+
+    >>> connection_reason(OSError("HTTPConnectionPool: Max retries exceeded: [Errno 111] Connection refused"))
+    'nothing listens there'
+    >>> connection_reason(ValueError("a long message"), 10)
+    'a long …'
+    """
+    text = f"{type(error).__name__} {error}"
+    said = next((words for pattern, words in UNREACHABLE.items() if re.search(pattern, text)), None)
+    return said or textwrap.shorten(first_line(error), most, placeholder=" …")
 
 
 def reason(error: OSError) -> str:

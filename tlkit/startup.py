@@ -25,6 +25,9 @@ from types import ModuleType
 from tlkit.display import shown
 from tlkit.errors import InvalidInput, first_line
 
+COMMAND: list[str] = []
+"""Name of the command that this process is, if it is one; it is then no longer there for anything else."""
+
 VARIABLE = "KERAS_BACKEND"
 DEFAULT, LEAN = "tensorflow", "openvino"
 TRAINING = (DEFAULT, "jax", "torch")

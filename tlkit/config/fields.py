@@ -61,6 +61,21 @@ def flatten(config: DataclassInstance, prefix: str = "") -> dict[str, Any]:
     return dict(_leaves(config, prefix))
 
 
+def defaults(config: DataclassInstance) -> dict[str, Any]:
+    """Return what every leaf of a config is by default, under its dotted name; required ones have their own value.
+
+    >>> from tlkit.config import Finetune
+    >>> defaults(Finetune(seed=3))["seed"]
+    0
+    """
+    required = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    return flatten(type(config)(**required))
+
+
 def _leaves(config: DataclassInstance, prefix: str) -> Iterator[tuple[str, Any]]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Literal
 
 from tlkit.config.data import Data
 from tlkit.config.fields import require, require_cluster, require_names
 from tlkit.config.networks import Network
 from tlkit.config.recipes import Finetune
+from tlkit.config.training import ExportFormat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +95,8 @@ class Predict:
         top: How many labels to print for each photo.
         output: File for the answers, a row for each photo, which ends in .csv, .jsonl or .parquet; it is not
             overwritten. By default up to 64 answers are printed, and the classes are counted where there are more.
-        threshold: The label is `unsure` where the highest probability is below this; by default never.
+        threshold: The label is `unsure` where the highest probability is below this; by default as the model was saved
+            (see target_accuracy of the recipes that train), or never.
         cluster: Where more than 64 photos are answered: `local` for one worker process on each core of this machine,
             `local:WORKERS`, or `tls://host:port` of a Dask scheduler; by default in this process. It needs tlkit[dask].
     """
@@ -163,12 +166,13 @@ class Export:
         int8: Compute with 8-bit numbers: smaller and, on some processors, faster. Calibrated by training photos.
         data: Examples on which the export is compared with the model; by default the test photos of its run.
         accept: Write the export even where its answers are not those of the model.
-        threshold: `predict.py` says `unsure` where the highest probability is below this; by default never.
+        threshold: `predict.py` says `unsure` where the highest probability is below this; by default as the model was
+            saved, or never.
     """
 
     model: str
     output: str
-    format: Literal["onnx", "openvino", "saved_model", "litert", "all"] = "onnx"
+    format: ExportFormat = "onnx"
     int8: bool = False
     data: Data = dataclasses.field(default_factory=Data)
     accept: bool = False
@@ -185,12 +189,14 @@ class Compare:
     """Which runs to compare.
 
     Args:
-        runs: Ids, or names in the experiment; by default its last four finished runs that have a score.
+        runs: Ids, or names in the experiment; by default its newest runs, six at the most, that were scored on the same
+            examples as the newest of all.
         search: MLflow search string, such as "metrics.test_accuracy > 0.9 and tags.recipe = 'finetune'", that finds the
             runs in the experiment, in place of `runs`.
-        experiment: MLflow experiment of the runs that are not given by id, and of the comparison; the environment
-            variable MLFLOW_EXPERIMENT_NAME takes precedence.
-        run_name: Name of the MLflow run that keeps the comparison; by default MLflow makes one up.
+        experiment: MLflow experiment of the runs that are not given by id; the environment variable
+            MLFLOW_EXPERIMENT_NAME takes precedence. The comparison is kept in the experiment of that name followed by
+            `comparisons`.
+        run_name: Name of the MLflow run that keeps the comparison; by default `comparison` and the next number.
     """
 
     runs: list[str] = dataclasses.field(default_factory=list)
@@ -204,8 +210,52 @@ class Compare:
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Which models to test on labeled data that they have not seen.
+
+    Args:
+        models: One model, or two to compare on the same examples: `.keras` files or MLflow URIs such as `models:/m-…`,
+            `models:/NAME@champion` or `runs:/ID/model`.
+        data: The data: their test split if they have one, else all of them.
+        classes: Names of the classes in the order of the outputs, of a model that was saved without, such as
+            `[cat, dog]`.
+        seen: Also score examples that a model was trained on, and near copies of these; by default they are left out.
+        positive: Of two classes, the one whose precision, recall and average precision are reported.
+        promote: Make the better of two versions of a registered model its champion, or the only one if it has none.
+        experiment: MLflow experiment, for models without a run in this store; the environment variable
+            MLFLOW_EXPERIMENT_NAME takes precedence.
+        run_name: Name of the MLflow run of a single model; by default what it is and the next number.
+    """
+
+    models: list[str]
+    data: Data = dataclasses.field(default_factory=Data)
+    classes: list[str] | None = None
+    seen: bool = False
+    positive: str | None = None
+    promote: bool = False
+    experiment: str = "tlkit"
+    run_name: str | None = None
+
+    def __post_init__(self) -> None:
+        require(1 <= len(self.models) <= 2, "models", self.models, "give one model, or two to compare")
+        distinct = self.classes is None or len(set(self.classes)) == len(self.classes) >= 2
+        require(distinct, "classes", self.classes, "it must have two names or more, all different")
+        for name in ("image_size", "resize", "white"):
+            value = getattr(self.data, name)
+            require(value is None, f"data.{name}", value, "a model reads photos as it did in training: leave it out")
+        for name in ("val_fraction", "test_fraction", "val_as_test", "near_copies"):
+            value = getattr(self.data, name)
+            require(value == getattr(Data(), name), f"data.{name}", value, "nothing is split here: leave it out")
+        registered = any(re.match(r"models:/+[^/@]+[/@]", model) for model in self.models)
+        require(not self.promote or registered, "promote", self.promote, "give versions such as models:/NAME/3")
+        single = self.run_name is None or len(self.models) == 1
+        require(single, "run_name", self.run_name, "two models have a run each: leave it out")
+        require_names(self.experiment, self.run_name)
+
+
+@dataclasses.dataclass(frozen=True)
 class Cache:
-    """What to do with the activation store.
+    """What to do with the activation store, and the networks that `predict` keeps in it.
 
     Args:
         action: `list` what it holds, `verify` every file, or `prune`: delete damaged files and, least recently used

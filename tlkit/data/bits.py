@@ -11,6 +11,9 @@ from PIL import Image
 from tlkit.errors import InvalidInput
 
 DIM = 31  # photos with 8 bits without a value above it are nearly black, if 255 is white
+BY_SETTING = "say it by data.white, or "
+"""Advice in the message about a photo, for commands that have this setting; others take it out."""
+
 BAND = 2**21  # pixels converted at a time
 _DEEP_COLORS = {"LA;16B": "RGBA"} | {
     f"{channels};16{order}": f"{channels};16{'L' if order == 'B' or (order == 'N' and sys.byteorder == 'big') else 'B'}"
@@ -88,7 +91,7 @@ def scaled(values: np.ndarray, white: float | None = None, inverted: bool = Fals
         kind = "floating-point" if span.floating else "32-bit"
         raise ValueError(
             f"a {kind} image does not say which value is white, and this one has values up to {number(span.high)}: "
-            "say it by data.white, or convert it to 8 or 16 bits"
+            f"{BY_SETTING}convert it to 8 or 16 bits"
         )
     if span.high > most:
         raise ValueError(

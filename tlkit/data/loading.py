@@ -201,6 +201,37 @@ def open_photos(
     return _photos(examples, shape, opened), opened, rate
 
 
+def whole(
+    examples: Examples,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    seconds: float | None = None,
+    resize: Resize | None = None,
+    white: float | None = None,
+    strict: bool = False,
+    memory: int | None = None,
+) -> tuple[Photos, list[str]]:
+    """Load and check labeled examples without splitting them, to test a model on all of them; see `load`.
+
+    Returns:
+        The examples; and those that are set aside, because they cannot be decoded, each with the reason.
+
+    Raises:
+        InvalidInput: they cannot be used, or none can be decoded.
+
+    >>> from tlkit.data import load_source
+    >>> len(whole(load_source("embedded"), size=(8, 8), channels=1)[0])
+    1797
+    """
+    shape, _ = _shape(examples, Framing(size, channels, seconds))
+    opened = open_examples(examples, shape, _reading(examples, resize, white), True, strict, memory)
+    opened = find_white(examples, shape, opened, check=True)
+    for line in [*examples.notes, *about_damaged(opened.set_aside, examples.kind), *opened.notes]:
+        say(line, error=True)
+    return _photos(examples, shape, opened), opened.set_aside
+
+
 def _shape(examples: Examples, framing: Framing) -> tuple[Shape, int | None]:
     """The shape of every example, and the sampling rate of sounds."""
     modality, contents = examples.modality, examples.contents

@@ -1,10 +1,12 @@
 """Scores of a classifier, each with its confidence interval."""
 
+from tlkit.evaluation.areas import auc_interval, map_interval
 from tlkit.evaluation.classes import average_precision, by_class, counts, majority, rarer, recalls
 from tlkit.evaluation.intervals import (
     accuracy_interval,
     bootstrap,
-    map_interval,
+    mean_interval,
+    mean_of_shares,
     standard_error,
     wilson,
     wilson_of_groups,
@@ -12,7 +14,7 @@ from tlkit.evaluation.intervals import (
 from tlkit.evaluation.scores import Ranked, Scores, binary_crossentropy, score
 
 __all__ = [
-    "Ranked", "Scores", "accuracy_interval", "average_precision", "binary_crossentropy", "bootstrap", "by_class",
-    "counts", "majority", "map_interval", "rarer", "recalls", "score", "standard_error", "wilson",
-    "wilson_of_groups",
+    "Ranked", "Scores", "accuracy_interval", "auc_interval", "average_precision", "binary_crossentropy", "bootstrap",
+    "by_class", "counts", "majority", "map_interval", "mean_interval", "mean_of_shares", "rarer", "recalls", "score",
+    "standard_error", "wilson", "wilson_of_groups",
 ]  # fmt: skip

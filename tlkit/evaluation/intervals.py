@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 DRAWS = 1_000_000  # of a mean's bootstrap, in memory at a time
-TIMES = 2_000_000  # counts of examples in the draws of a mean average precision's bootstrap, in memory at a time
 
 
 def wilson(successes: float, trials: float, z: float = 1.959964) -> tuple[float, float]:
@@ -47,6 +46,16 @@ def wilson_of_groups(right: np.ndarray, groups: Sequence[str] | np.ndarray) -> t
     >>> [[round(bound, 2) for bound in wilson_of_groups(right, groups)] for groups in (alone, by_twos)]
     [[0.56, 0.93], [0.43, 0.96]]
     """
+    effective = effective_trials(right, groups)
+    return wilson(float(right.mean()) * effective, effective)
+
+
+def effective_trials(right: np.ndarray, groups: Sequence[str] | np.ndarray) -> float:
+    """Compute how many independent trials make a share vary as it does between groups; see `wilson_of_groups`.
+
+    >>> round(effective_trials(np.repeat([True, False], [16, 4]), np.repeat(np.arange(10), 2)), 1)
+    6.8
+    """
     if not len(right) or len(groups) != len(right):
         raise ValueError(f"{len(right)} examples and {len(groups)} groups; each example, one at least, has a group")
     from scipy import stats
@@ -57,10 +66,9 @@ def wilson_of_groups(right: np.ndarray, groups: Sequence[str] | np.ndarray) -> t
     excess = np.bincount(place, (right - share).reshape(len(right), -1).sum(axis=1))
     variance = count / max(count - 1, 1) * float((excess**2).sum()) / trials**2
     if count == 1 or np.allclose(excess, 0):
-        return wilson(share * count, count)
+        return float(count)
     wider = stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975)
-    effective = min(trials, share * (1 - share) / variance) / wider**2
-    return wilson(share * effective, effective)
+    return float(min(trials, share * (1 - share) / variance) / wider**2)
 
 
 def accuracy_interval(right: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> tuple[float, float]:
@@ -120,64 +128,42 @@ def standard_error(values: np.ndarray, groups: Sequence[str] | np.ndarray | None
     return float(np.sqrt(count / max(count - 1, 1) * (excess**2).sum()) / len(values))
 
 
-def map_interval(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    seed: int = 0,
-    resamples: int = 1000,
-    groups: Sequence[str] | np.ndarray | None = None,
-) -> tuple[float, float]:
-    """Compute the 95 % percentile bootstrap interval of the mean average precision (Efron 1979).
+def mean_interval(values: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> tuple[float, float]:
+    """Compute the 95 % interval of a mean, such as a log loss: Student's t, by the number of examples or of groups.
 
-    Whole examples are drawn, with all their labels, or whole groups of them; a class that a draw has no example of is
-    left out of its mean. Where every draw is ranked without a mistake, both bounds are 1: the examples are too few or
-    too easy. With groups, the percentiles are those of Student's t for their number, as far out as the spread of so few
-    is too small (Hesterberg 2015); a single group has no interval: it is from 0 to 1.
+    A single example, or a single group, has no interval: it is unbounded.
 
     Args:
-        probabilities: Shape (examples, classes).
-        labels: Shape (examples, classes), of which one at least is not 0.
-        seed: Seed of the draws.
-        resamples: Number of draws.
-        groups: Shape (examples,), the group of each example; by default each is one of its own.
+        values: Shape (examples,).
+        groups: Shape (examples,), the group of each; see `standard_error`.
 
-    >>> rng = np.random.default_rng(0)
-    >>> labels = rng.random((200, 3)) < 0.3
-    >>> [round(bound, 2) for bound in map_interval(rng.random((200, 3)) + labels / 2, labels)]
-    [0.74, 0.84]
+    >>> [round(bound, 2) for bound in mean_interval(np.array([0.0, 1.0, 2.0, 3.0]))]
+    [-0.55, 3.55]
     """
-    examples, rng, means = len(labels), np.random.default_rng(seed), []
-    place = np.arange(examples) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    count, tail = int(place.max()) + 1, 0.025
-    if groups is not None:
-        from scipy import stats
+    from scipy import stats
 
-        if count == 1:
-            return 0.0, 1.0
-        tail = stats.norm.cdf(np.sqrt(count / (count - 1)) * stats.t.ppf(0.025, count - 1))
-    at_once = max(1, TIMES // examples)
-    for start in range(0, resamples, at_once):
-        draws = min(at_once, resamples - start)
-        times = rng.multinomial(count, np.full(count, 1 / count), size=draws).T.astype(np.int32)[place]
-        areas = [_weighted(*pair, times) for pair in zip(probabilities.T, labels.T, strict=True)]
-        drawn = np.array(areas)[:, ~np.isnan(areas).all(axis=0)]
-        means.append(np.nanmean(drawn, axis=0))
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(low), float(high)
+    count = len(values) if groups is None else len(set(np.asarray(groups).tolist()))
+    if count < 2:
+        return -np.inf, np.inf
+    half = float(stats.t.ppf(0.975, count - 1)) * standard_error(values, groups)
+    return float(values.mean()) - half, float(values.mean()) + half
 
 
-def _weighted(probabilities: np.ndarray, labels: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return the average precision of one class in each draw, given how often that has each example, (n, draws)."""
-    order = np.argsort(-probabilities, kind="stable")
-    values, true = probabilities[order], labels[order] > 0
-    if not true.any():
-        return np.full(times.shape[1], np.nan)
-    # Only thresholds of examples that have the class count, the lowest example at each of them last; ties share one.
-    thresholds, first = np.unique(-values[true], return_index=True)
-    starts = np.append(0, np.searchsorted(-values, thresholds, side="right")[:-1])
-    last = np.searchsorted(-values, thresholds[-1], side="right")
-    predicted = np.add.reduceat(times[order[:last]], starts, axis=0).cumsum(axis=0)
-    gained = np.add.reduceat(times[order[true]], first, axis=0)
-    right = gained.cumsum(axis=0)
-    areas = (gained * (right / np.maximum(predicted, 1))).sum(axis=0)
-    return np.where(right[-1], areas / np.maximum(right[-1], 1), np.nan)
+def mean_of_shares(
+    shares: Sequence[float] | np.ndarray, intervals: Sequence[tuple[float, float]]
+) -> tuple[float, float]:
+    """Compute the 95 % interval of the mean of independent shares, such as the balanced accuracy, from their intervals.
+
+    The method of variance estimates recovery (Zou and Donner 2008): it keeps the intervals' asymmetry, so that a
+    balanced accuracy of 1 has a width.
+
+    Args:
+        shares: Each share, such as the recall of a class.
+        intervals: The interval of each, such as Wilson's.
+
+    >>> [round(bound, 2) for bound in mean_of_shares([1.0, 0.5], [wilson(10, 10), wilson(5, 10)])]
+    [0.56, 0.88]
+    """
+    values, (low, high) = np.asarray(shares), np.transpose(np.asarray(intervals, float))
+    below, above = (float(np.sqrt(((values - end) ** 2).sum())) / len(values) for end in (low, high))
+    return float(values.mean()) - below, float(values.mean()) + above

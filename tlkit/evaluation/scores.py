@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tlkit import config
-from tlkit.evaluation.classes import average_precision, majority, rarer
-from tlkit.evaluation.intervals import accuracy_interval, bootstrap, map_interval, wilson_of_groups
+from tlkit.evaluation.areas import map_interval
+from tlkit.evaluation.classes import area_under_curve, average_precision, majority, rarer
+from tlkit.evaluation.intervals import accuracy_interval, wilson_of_groups
 
 UNEQUAL = 1.5  # times the smallest class, from which the largest makes a split unequal
 
@@ -22,8 +23,8 @@ class Scores(NamedTuple):
         photos: Number of photos in the split.
         accuracy: Share of photos whose most probable label is right, 0 to 1. Multi-label: share of all labels that are
             predicted rightly as there or not, at probabilities above 0.5, as in Keras' BinaryAccuracy.
-        interval: 95 % Wilson interval of the accuracy; multi-label bootstrapped over the photos, as the labels of one
-            photo are not independent; with groups that of `wilson_of_groups`.
+        interval: 95 % Wilson interval of the accuracy, by groups where there are groups; multi-label each photo is one,
+            as its labels are not independent. See `wilson_of_groups`.
         loss: Mean negative logarithm of the probability of the right label. Multi-label: mean binary cross-entropy.
         f1: F1 score averaged over the classes that occur.
         auc: Area under the ROC curve: of class 1 where there are two, else each class against the rest, averaged over
@@ -181,15 +182,14 @@ def score(
     >>> round(scores.accuracy, 3), scores.confusion.tolist()
     (0.667, [[1, 0], [1, 1]])
     """
-    from sklearn import metrics
-
     if labels.ndim == 2:
         return _score_multi_label(split, probabilities, labels > 0.5, train_labels, groups)
     classes = np.arange(probabilities.shape[1])
     predicted = probabilities.argmax(axis=1)
     right = probabilities[np.arange(len(labels)), labels]
-    confusion = metrics.confusion_matrix(labels, predicted, labels=classes)
-    present = confusion.sum(axis=1) > 0
+    confusion = np.bincount(labels * len(classes) + predicted, minlength=len(classes) ** 2).reshape(-1, len(classes))
+    truly, hits = confusion.sum(axis=1), np.diag(confusion)
+    present = truly > 0
     constant = None if train_labels is None else majority(train_labels)
     if len(classes) != 2:
         positive = None
@@ -201,11 +201,11 @@ def score(
         accuracy=float(np.mean(predicted == labels)),
         interval=accuracy_interval(predicted == labels, groups),
         loss=float(-np.mean(np.log(np.clip(right.astype(np.float64), 1e-12, 1)))),
-        f1=float(metrics.f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
+        f1=float((2 * hits / np.maximum(truly + confusion.sum(axis=0), 1))[present].mean()),
         auc=_auc(probabilities, labels),
         confusion=confusion,
         average_precision=average_precision(probabilities, np.eye(2)[labels]) if len(classes) == 2 else None,
-        balanced_accuracy=float((np.diag(confusion)[present] / confusion.sum(axis=1)[present]).mean()),
+        balanced_accuracy=float((hits[present] / truly[present]).mean()),
         majority=constant,
         majority_accuracy=None if constant is None else float(np.mean(labels == constant)),
         positive=positive,
@@ -241,12 +241,12 @@ def _score_multi_label(
     right, present = predicted == labels, np.flatnonzero(labels.any(axis=0))
     constant = None if train_labels is None else train_labels.mean(axis=0) > 0.5
     mixed = [index for index in present if not labels[:, index].all()]
-    areas = [metrics.roc_auc_score(labels[:, index], probabilities[:, index]) for index in mixed]
+    areas = [area_under_curve(probabilities[:, index], labels[:, index]) for index in mixed]
     return Scores(
         split=split,
         photos=len(labels),
         accuracy=float(right.mean()),
-        interval=bootstrap(right.mean(axis=1)) if groups is None else wilson_of_groups(right, groups),
+        interval=wilson_of_groups(right, np.arange(len(right)) if groups is None else groups),
         loss=float(binary_crossentropy(probabilities, labels).mean()),
         f1=float(metrics.f1_score(labels, predicted, labels=present, average="macro", zero_division=0)),
         auc=float(np.mean(areas)) if areas else None,
@@ -274,11 +274,9 @@ def binary_crossentropy(probabilities: np.ndarray, labels: np.ndarray) -> np.nda
 
 
 def _auc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
-    from sklearn import metrics
-
     present = np.unique(labels)
     if len(present) < 2:
         return None
     if probabilities.shape[1] == 2:
-        return float(metrics.roc_auc_score(labels == 1, probabilities[:, 1]))
-    return float(np.mean([metrics.roc_auc_score(labels == label, probabilities[:, label]) for label in present]))
+        return area_under_curve(probabilities[:, 1], labels == 1)
+    return float(np.mean([area_under_curve(probabilities[:, label], labels == label) for label in present]))

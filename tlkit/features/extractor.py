@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from tlkit import inference
 from tlkit.data import NamedExamples, images
 from tlkit.data.opening import SHARE
 from tlkit.display import say
@@ -265,7 +266,7 @@ class Extractor:
             raise RuntimeError("no engine")  # `_space` makes one where features are missing
         size, most = self._ready.batch_size, max(1, LARGEST // self.bytes_each)
         order = [np.array([inputs.places[key] for key in keys[i : i + size]]) for i in range(0, len(keys), size)]
-        batches = engines.in_order(inputs.read, order, THREADS, ahead=2 * THREADS)
+        batches = inference.in_order(inputs.read, order, THREADS, ahead=2 * THREADS)
         start, target, done = time.perf_counter(), min(FIRST, most), 0
         block: list[np.ndarray] = []
         for places, outputs in zip(order, self._ready.run(batches), strict=True):

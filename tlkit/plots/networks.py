@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from tlkit.display import shown
-from tlkit.plots.style import BLUE, GRAY, ORANGE
+from tlkit.plots.style import BLUE, GRAY, ORANGE, wrapped
 
 
 def arrays(named: Mapping[str, np.ndarray]) -> Figure:
@@ -70,7 +70,7 @@ def filters(kernel: np.ndarray, title: str = "", most: int = 64) -> Figure:
         colors = weights if channels == 3 else np.repeat(weights[..., :1], 3, axis=-1)
         axes.imshow(0.5 + 0.5 * colors, extent=(left + 0.05, left + 0.95, top + 0.95, top + 0.05))
     axes.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal")
-    axes.set_title(title, parse_math=False)
+    axes.set_title(wrapped(title, figure), parse_math=False)
     size = " × ".join(map(str, (*window, channels)))
     scale = "each line is 0" if len(window) == 1 else "mid-gray is 0"
     slices = ", middle slices" if len(window) == 3 else ""
@@ -111,7 +111,7 @@ def feature_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], title: str =
                 shape = " × ".join(map(str, values.shape))
                 style: dict[str, Any] = {"fontsize": 8, "rotation": 0, "ha": "right", "va": "center", "labelpad": 6}
                 axes.set_ylabel(f"{shown(stage)}\n{shape}", parse_math=False, **style)
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(wrapped(title, figure), parse_math=False)
     return figure
 
 
@@ -154,11 +154,11 @@ def receptive_fields(
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=len(space) > 1))
     if len(space) > 1:
-        bar = figure.colorbar(drawn, ax=panels, shrink=0.75, aspect=18)
+        bar = figure.colorbar(drawn, ax=list(panels.flat[: len(effective)]), shrink=0.75, aspect=18)
         bar.set_label("gradient / largest", fontsize=8)
         bar.ax.tick_params(labelsize=7)
         bar.outline.set_visible(False)
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(wrapped(title, figure), parse_math=False)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import warnings
 from typing import IO, Any
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 
 from tlkit.display import shown
 
+LETTERS_PER_INCH = 9  # of a title
 BLUE, ORANGE, GRAY = "#0072b2", "#d55e00", "0.45"  # told apart by color-blind readers too (Okabe and Ito)
 
 
@@ -27,6 +29,17 @@ def save(figure: Figure, to: str | os.PathLike[str] | IO[bytes], **options: Any)
             engine.execute(figure)
             figure.set_layout_engine("none")
         figure.savefig(to, **options)
+
+
+def wrapped(title: str, figure: Figure) -> str:
+    """Break a title into lines that a figure has room for; a word that is longer is broken too.
+
+    >>> wrapped("m-718865e44edf42ba8acdab7744fa2060, with its weights", Figure(figsize=(4, 3))).count("\\n")
+    1
+    """
+    return "\n".join(
+        textwrap.wrap(title, max(10, int(LETTERS_PER_INCH * figure.get_figwidth())), break_on_hyphens=False)
+    )
 
 
 def shortened(name: str, most: int) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import string
+import tempfile
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit.display import shown
 from tlkit.recipes import _find_runs
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from tlkit.evaluation.predictions import Predictions
 
 SIGNIFICANCE = 0.05  # p-value below which the better run is named
-MEASURES = ("parameters", "model_megabytes", "predict_per_second", "training_seconds")
+MEASURES = ("parameters", "model_megabytes", "training_seconds")
+UNCOMPARED = ("experiment", "run_name", "register", "resume")  # settings that say nothing of what a run did
 
 
 class RunRow(NamedTuple):
@@ -34,10 +37,10 @@ class RunRow(NamedTuple):
         accuracy: Accuracy on it; of a multi-label model, the share of exact matches.
         low: Lower end of its 95 % interval.
         high: Upper end of its 95 % interval.
-        interval: `bootstrap`, `Wilson`, or `group` for Wilson's by groups of examples; empty without an interval.
+        interval: `Wilson`, or `group` for Wilson's by groups of examples; empty without an interval.
         parameters: Number of parameters.
         model_megabytes: Size of the model's file.
-        predict_per_second: Examples per second.
+        predict_per_second: Examples per second, of all networks measured in alternation on this machine.
         training_seconds: Duration of the training.
         map: Mean average precision of a multi-label model.
         majority_accuracy: Accuracy of always predicting the most frequent class of the training split.
@@ -77,6 +80,8 @@ class PairRow(NamedTuple):
         corrected_p_value: The same, corrected for the number of pairs (Holm).
         verdict: Which is better, if one clearly is; or why they were not tested.
         groups: Number of groups that the permutation swaps; None for McNemar's test.
+        more_needed: How many more examples would probably decide, if the two differ as much as they do on these; None
+            if it is decided, if nobody can say, or if the examples have groups.
     """
 
     first: str
@@ -90,23 +95,34 @@ class PairRow(NamedTuple):
     corrected_p_value: float | None = None
     verdict: str = ""
     groups: int | None = None
+    more_needed: int | None = None
 
 
-def rows(runs: Sequence[Run], predictions: Mapping[str, Predictions | None]) -> list[RunRow]:
+def rows(
+    runs: Sequence[Run], predictions: Mapping[str, Predictions | None], speeds: Mapping[str, float]
+) -> list[RunRow]:
     """Describe each run, the most accurate first.
 
     Args:
         runs: They have a score.
         predictions: By the run's id, what it predicted; None if it did not log that.
+        speeds: By the run's id, examples a second, where they are known.
     """
-    described = [_row(run, predictions[run.info.run_id]) for run in runs]
+    described = [
+        _row(run, predictions[run.info.run_id])._replace(predict_per_second=speeds.get(run.info.run_id)) for run in runs
+    ]
     ranked = sorted(described, key=lambda row: -row.accuracy)
     return [row._replace(letter=letter) for letter, row in zip(string.ascii_uppercase, ranked, strict=False)]
 
 
+def network(run: Run) -> str:
+    """Name a run's network, with its width multiplier."""
+    name, alpha = shown(run.data.tags.get("backbone", "")), shown(run.data.params.get("backbone.alpha", "None"))
+    return name if alpha == "None" else f"{name} {alpha}"
+
+
 def _row(run: Run, predicted: Predictions | None) -> RunRow:
-    metrics, tags, params = run.data.metrics, run.data.tags, run.data.params
-    network, alpha = shown(tags.get("backbone", "")), shown(params.get("backbone.alpha", "None"))
+    metrics = run.data.metrics
     if predicted:
         split, accuracy = predicted.split, float(predicted.correct.mean())
     else:
@@ -117,7 +133,7 @@ def _row(run: Run, predicted: Predictions | None) -> RunRow:
         letter="",
         name=_find_runs.display_name(run),
         run_id=run.info.run_id,
-        network=network if alpha == "None" else f"{network} {alpha}",
+        network=network(run),
         split=split,
         chose_epoch=split == "validation" and "best_epoch" in metrics,
         examples=len(predicted.correct) if predicted else None,
@@ -125,6 +141,7 @@ def _row(run: Run, predicted: Predictions | None) -> RunRow:
         low=low,
         high=high,
         interval=kind,
+        predict_per_second=None,
         **{name: value if value is not None and math.isfinite(value) else None for name, value in logged.items()},
         map=metrics.get(f"{split}_map"),
         majority_accuracy=metrics.get(f"{split}_majority_accuracy"),
@@ -134,16 +151,12 @@ def _row(run: Run, predicted: Predictions | None) -> RunRow:
 def _interval(
     metrics: Mapping[str, float], split: str, predicted: Predictions | None
 ) -> tuple[float | None, float | None, str]:
-    """Give both ends of the 95 % interval of the score, and how it was computed."""
+    """Give both ends of the 95 % interval of the score, the same as the run's own, and which one it is."""
     from tlkit import evaluation
 
-    if predicted is not None and predicted.groups:
-        return *evaluation.wilson_of_groups(predicted.correct, predicted.groups), "group"
-    if predicted is not None:
-        right, count = int(predicted.correct.sum()), len(predicted.correct)
-        if 0 < right < count:
-            return *evaluation.bootstrap(predicted.correct), "bootstrap"
-        return *evaluation.wilson(right, count), "Wilson"  # all resamples are the same: the bootstrap has no width
+    if predicted is not None:  # a share of examples that are right, also where each may have several labels
+        kind = "group" if predicted.groups else "Wilson"
+        return *evaluation.accuracy_interval(predicted.correct, predicted.groups), kind
     low, high = (metrics.get(f"{split}_accuracy_{end}") for end in ("low", "high"))
     if low is None or high is None or f"{split}_exact_match" in metrics:
         return None, None, ""
@@ -183,21 +196,66 @@ def _obstacle(first: Predictions, second: Predictions) -> str:
 
 
 def _judged(pair: PairRow, p_value: float) -> PairRow:
+    from tlkit.evaluation import power
+
     better = pair.first if (pair.only_first or 0) > (pair.only_second or 0) else pair.second
-    verdict = f"{better} is better" if p_value < SIGNIFICANCE else "no clear difference"
-    return pair._replace(corrected_p_value=p_value, verdict=verdict)
+    if p_value < SIGNIFICANCE:
+        return pair._replace(corrected_p_value=p_value, verdict=f"{better} is better")
+    more = None
+    if pair.groups is None and pair.examples:
+        more = power.more_needed(pair.examples, pair.only_first or 0, pair.only_second or 0) or None
+    return pair._replace(corrected_p_value=p_value, verdict="no clear difference", more_needed=more)
 
 
 def settings(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Give the settings that differ, each with its value in every run; empty where a run has none."""
+    """Give the settings that differ, each with its value in every run; empty where a run has none.
+
+    A setting that only some commands have is left out where it is their default.
+    """
     own = [
         {
             **{name: run.data.tags[name] for name in ("recipe", "dataset_digest") if name in run.data.tags},
             **{name: value for name, value in run.data.tags.items() if name.startswith("environment.")},
-            **{name: value for name, value in run.data.params.items() if value != "None"},
+            **_configured(run),
         }
         for run in runs
     ]
+    everywhere = set.intersection(*map(set, own)) if own else set()
+    for run, values in zip(runs, own, strict=True):
+        usual = _defaults(run.data.tags.get("recipe", ""))
+        for name in [name for name in values if name not in everywhere and values[name] == usual.get(name)]:
+            del values[name]
     names = dict.fromkeys(itertools.chain.from_iterable(own))
     columns = {shown(name): [shown(values.get(name, "")) for values in own] for name in names}
     return {name: values for name, values in columns.items() if len(set(values)) > 1}
+
+
+def _configured(run: Run) -> dict[str, str]:
+    """Give all settings of a run by their names: those of its config.yaml, else its parameters."""
+    import mlflow
+
+    from tlkit import untrusted
+    from tlkit.recipes import _resume
+
+    client, run_id, file = mlflow.MlflowClient(), run.info.run_id, "config.yaml"
+    params = {**run.data.params}
+    if file in {artifact.path for artifact in client.list_artifacts(run_id)}:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                content = untrusted.read_yaml(Path(client.download_artifacts(run_id, file, folder)))
+            except ValueError:  # another program's
+                content = {}
+        if isinstance(content, dict):
+            params |= {str(name): str(value) for name, value in _resume.flat(content).items()}
+    return {name: value for name, value in params.items() if name not in UNCOMPARED and value != "None"}
+
+
+def _defaults(recipe: str) -> dict[str, str]:
+    """Give the default of each setting of a command."""
+    from tlkit import config as configs
+
+    kind = getattr(configs, "".join(word.capitalize() for word in recipe.split("_")), None)
+    if not (isinstance(kind, type) and issubclass(kind, configs.Recipe)):
+        return {}
+    needed: dict[str, Any] = {"space": {"seed": 0}} if kind is configs.Tune else {}
+    return {name: str(value) for name, value in configs.flatten(kind(**needed)).items()}

@@ -14,14 +14,15 @@ NARROWEST_VALUE = 13  # columns of a value in the table of settings, so that it 
 
 def print_runs(rows: Sequence[RunRow], width: int) -> None:
     """Print a line for each run, and what the columns mean."""
+    say()
+    for row in rows:
+        say(f"{row.letter}  {row.name}")
     numbers = _numbers(rows)
     room = width - sum(max(map(len, column)) + 2 for column in zip(*numbers, strict=True)) - 3
-    most = max(8, room - 12)  # the letter identifies a run, so its name is shortened first
-    networks = [_cell(text, most) for text in ("network", *(row.network or "-" for row in rows))]
-    names = [_cell(text, room - 2 - max(map(len, networks))) for text in ("run", *(row.name for row in rows))]
-    letters = ["", *(row.letter for row in rows)]
+    networks = [_cell(text, room) for text in ("network", *(row.network or "-" for row in rows))]
     say()
-    _print_columns([[*line[:3], *line[3]] for line in zip(letters, names, networks, numbers, strict=True)], 4)
+    letters = ["", *(row.letter for row in rows)]
+    _print_columns([[letter, name, *line] for letter, name, line in zip(letters, networks, numbers, strict=True)], 2)
     say()
     _print_legend(rows, width)
 
@@ -29,7 +30,7 @@ def print_runs(rows: Sequence[RunRow], width: int) -> None:
 def _numbers(rows: Sequence[RunRow]) -> list[list[str]]:
     """Write the columns of numbers, their headings first."""
     multi_label = _multi_label(rows)
-    heading = [f"{_score_name(rows)} (95 %)", "params", "MB", "ex/s", "train s"]
+    heading = [f"{_score_name(rows)} (95 %)", "params", "MB", "a second", "train s"]
     lines = [["mAP", *heading] if multi_label else heading]
     for row in rows:
         interval = "" if row.low is None else f" ({row.low:.3f}-{row.high:.3f})"
@@ -52,28 +53,28 @@ def _print_legend(rows: Sequence[RunRow], width: int) -> None:
         meaning += "; mAP: mean average precision of the labels"
     else:
         meaning = f"on the {examples}{_interval_note(rows)}"
-    _print_note(f"{_score_name(rows)}: {meaning}; ex/s: examples a second", width)
+    _print_note(f"{_score_name(rows)}: {meaning}", width)
+    if any(row.predict_per_second for row in rows):
+        _print_note("a second: examples, all networks in alternation on this machine, by the engine of predict", width)
     if any(row.chose_epoch for row in rows):
         _print_note("*: on the validation examples, which also chose the epoch or trial: optimistic", width)
     constant = sorted({row.majority_accuracy for row in rows if row.majority_accuracy is not None})
     if constant and not _multi_label(rows):
         values = " or ".join(f"{value:.3f}" for value in constant)
         _print_note(f"always the class that is most frequent in training: accuracy {values}", width)
-    if test and any(_mark(row) == "v" for row in rows):
-        _print_note("v: on the validation examples", width)
+    if any(_mark(row) == "v" for row in rows):
+        _print_note("v: on the validation examples, which did not choose the epoch", width)
 
 
 def _interval_note(rows: Sequence[RunRow]) -> str:
     """Say how the intervals were computed; empty if there are none."""
     kinds = {row.interval for row in rows} - {""}
+    if not kinds:
+        return ""
     if kinds == {"group"}:
-        return ", with interval by groups"
-    if len(kinds) < 2:
-        return f", with {''.join(kinds)} interval" if kinds else ""
-    others = {"Wilson": "Wilson's", "group": "by groups"}
-    letters = {kind: ", ".join(row.letter for row in rows if row.interval == kind) for kind in others if kind in kinds}
-    texts = "; ".join(f"{having}: {others[kind]}" for kind, having in letters.items())
-    return f", with {'bootstrap ' if 'bootstrap' in kinds else ''}interval ({texts})"
+        return ", with Wilson's interval by groups"
+    grouped = [row.letter for row in rows if row.interval == "group"]
+    return ", with Wilson's interval" + (f" ({', '.join(grouped)}: by groups)" if grouped else "")
 
 
 def _multi_label(rows: Sequence[RunRow]) -> bool:
@@ -102,7 +103,7 @@ def print_pairs(pairs: Sequence[PairRow], width: int) -> None:
         for pair in tested:
             p = pair.corrected_p_value or 0.0
             only = str(pair.only_first), str(pair.only_second)
-            lines.append([_letters(pair), *only, "<0.001" if p < 0.001 else f"{p:.3f}", pair.verdict])
+            lines.append([_letters(pair), *only, "<0.001" if p < 0.001 else f"{p:.3f}", _verdict(pair)])
         _print_columns(lines, 1, last_left=True)
         corrected = f", corrected for {len(tested)} pairs (Holm)" if len(tested) > 1 else ""
         say(f"p: McNemar's exact test{corrected}; below {SIGNIFICANCE:g} one is better")
@@ -111,6 +112,15 @@ def print_pairs(pairs: Sequence[PairRow], width: int) -> None:
             _print_note(f"{', '.join(map(_letters, grouped))}: {text}", width)
     for reason in dict.fromkeys(pair.verdict for pair in pairs if pair.p_value is None):
         _print_note(f"{', '.join(_letters(pair) for pair in pairs if pair.verdict == reason)}: {reason}", width)
+
+
+def _verdict(pair: PairRow) -> str:
+    """Say which is better, or how many more examples would show it."""
+    from tlkit.evaluation import power
+
+    if pair.more_needed is None:
+        return pair.verdict
+    return f"{pair.verdict}; {power.rounded(pair.more_needed):,} more might show one"
 
 
 def _letters(pair: PairRow) -> str:

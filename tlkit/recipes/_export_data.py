@@ -70,33 +70,23 @@ def _of_user(config: Export, classifier: Classifier) -> Given:
 
         found = export.Examples(values, None, f"{len(values):,} photos of {path} without labels")
         return Given(found, found if config.int8 else None)
-    splits = _splits(config.data, classifier)
+    splits = loaded(config.data, classifier)
     from tlkit.data import Photos
 
     part = _inputs.scored(splits)[1] if config.int8 else Photos.joined(list(splits.by_name.values()))
     what = f"{{count:,}} {splits.kind} of {path or config.data.name or config.data.origin}"
-    scored = _chosen(part, MOST, splits, classifier, what)
+    scored = chosen(part, MOST, splits, classifier, what)
     return Given(scored, _calibration(config, splits, classifier))
 
 
 def _of_run(config: Export, classifier: Classifier, run: Run) -> Given:
     """The examples that the run was scored on, found again by their content."""
-    import mlflow
-
     from tlkit.evaluation import predictions
 
     stored = predictions.read(run.info.run_id)
     if stored is None:
         raise InvalidInput("the run has logged no predictions")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            file = mlflow.MlflowClient().download_artifacts(run.info.run_id, "config.yaml", folder)
-        except mlflow.exceptions.MlflowException as error:
-            raise Unavailable(f"the run's config.yaml: {error}") from error
-        settings = untrusted.read_yaml(Path(file))
-    if not isinstance(settings, dict) or not isinstance(settings.get("data"), dict):
-        raise InvalidInput("its config.yaml has no data")
-    splits = _splits(cli.from_settings(configs.Data, settings["data"]), classifier)
+    splits = loaded(settings_of(run), classifier)
     part, wanted = _inputs.scored(splits)[1], set(stored.digests)
     there = [place for place, hash_ in enumerate(part.hashes) if hash_ in wanted]
     if not there:
@@ -105,11 +95,31 @@ def _of_run(config: Export, classifier: Classifier, run: Run) -> Given:
     what = f"{{count:,}} {stored.split} {splits.kind} of the run" + (
         f", {lost:,} of which are gone" if lost > 0 else ""
     )
-    scored = _chosen(part.select(there), MOST, splits, classifier, what)
+    scored = chosen(part.select(there), MOST, splits, classifier, what)
     return Given(scored, _calibration(config, splits, classifier))
 
 
-def _splits(asked: configs.Data, classifier: Classifier) -> data.Splits:
+def settings_of(run: Run) -> configs.Data:
+    """Read where a run's data are, and how they were split, from its config.yaml.
+
+    Raises:
+        InvalidInput: it does not say so.
+        Unavailable: the store does not have it.
+    """
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            file = mlflow.MlflowClient().download_artifacts(run.info.run_id, "config.yaml", folder)
+        except mlflow.exceptions.MlflowException as error:
+            raise Unavailable(f"the run's config.yaml: {error}") from error
+        settings = untrusted.read_yaml(Path(file))
+    if not isinstance(settings, dict) or not isinstance(settings.get("data"), dict):
+        raise InvalidInput("its config.yaml has no data")
+    return cli.from_settings(configs.Data, settings["data"])
+
+
+def loaded(asked: configs.Data, classifier: Classifier) -> data.Splits:
     """Load data as the model reads them.
 
     Raises:
@@ -127,7 +137,7 @@ def _splits(asked: configs.Data, classifier: Classifier) -> data.Splits:
     return _inputs.load(asked, listed, classifier.model.input_shape[1:], check=False, quiet=True)
 
 
-def _chosen(part: data.Photos, most: int, splits: data.Splits, classifier: Classifier, what: str) -> Examples:
+def chosen(part: data.Photos, most: int, splits: data.Splits, classifier: Classifier, what: str) -> Examples:
     """Read some examples of a part, and give their labels the model's numbers."""
     import numpy as np
 
@@ -157,7 +167,7 @@ def _chosen(part: data.Photos, most: int, splits: data.Splits, classifier: Class
 
 
 def _calibration(config: Export, splits: data.Splits, classifier: Classifier) -> Any:
-    return _chosen(splits.train, CALIBRATED, splits, classifier, "{count:,}") if config.int8 else None
+    return chosen(splits.train, CALIBRATED, splits, classifier, "{count:,}") if config.int8 else None
 
 
 def _has_folders(path: str) -> bool:
@@ -176,7 +186,7 @@ def _unlabeled(path: str, classifier: Classifier) -> np.ndarray:
     from tlkit.data.sources.named import named_photos
     from tlkit.serving import many
 
-    read, values, problems = many.reader(classifier.model, classifier.reading), [], []
+    read, values, problems = many.reader(classifier.model.input_shape[1:], classifier.reading), [], []
     for photo in list(named_photos([path]).photos)[:MOST]:
         try:
             values.append(read(photo))

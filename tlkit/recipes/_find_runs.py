@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tlkit import untrusted
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
-DEFAULT = 4  # runs that are compared if none is named
+DEFAULT = 6  # runs that are compared if none is named
 MOST = 12  # runs that are compared at a time: they have 66 pairs
 SEARCHED = 500  # newest runs of an experiment that are searched
 
@@ -38,6 +38,8 @@ def to_compare(config: Compare) -> list[Run]:
     else:
         runs = _with_score(client, config)
         origin = f"with a score found in experiment {_experiment(client, config.experiment).name!r}"
+        if not config.search and runs:
+            origin = f"with a score on the {scored_on(runs[0])[0]} split of run {display_name(runs[0])!r}, the newest"
     if len(runs) < 2:
         count = f"only run {display_name(runs[0])!r}" if runs else "no run"
         raise InvalidInput(f"{count} {origin}: give two or more, by their ids or names, or by --search")
@@ -62,14 +64,38 @@ def score(run: Run) -> tuple[str, float] | None:
 
 
 def _with_score(client: MlflowClient, config: Compare) -> list[Run]:
-    """Find the runs that match the search and have a score; without a search, the last ones."""
+    """Find the runs that match the search and have a score; without a search, the last on the newest one's split."""
     matches = _search(client, config.experiment, config.search or "attributes.status = 'FINISHED'")
     runs = [run for run in matches if score(run)]
     if not config.search:
-        return runs[:DEFAULT]
+        return _on_split_of_newest(runs)
     if len(runs) < len(matches):
         say(f"left out: {len(matches) - len(runs)} of {len(matches)} runs found, which have no score")
     return runs
+
+
+def _on_split_of_newest(runs: Sequence[Run]) -> list[Run]:
+    """Choose of the newest runs those scored on the same examples as the newest, and say how many are left out."""
+    from tlkit import tracking
+
+    trained = [run for run in runs if tracking.trains(run.data.tags)]
+    same = [run for run in trained if scored_on(run) == scored_on(trained[0])]
+    split = (score(same[0]) or [""])[0] if same else ""
+    others, more = len(trained) - len(same), len(same) - DEFAULT
+    left_out = [f"{others} scored on other examples"] * (others > 0) + [f"{more} older ones"] * (more > 0)
+    if len(same) > 1:
+        many = f"the {min(len(same), DEFAULT)} newest runs on the {split} split of {display_name(same[0])}"
+        say(many + (f"; left out: {', '.join(left_out)}" if left_out else ""))
+    return same[:DEFAULT]
+
+
+def scored_on(run: Run) -> tuple[str, str]:
+    """Tell on which examples a run was scored: their split and its digest, or that of all the data."""
+    split = (score(run) or ("", 0.0))[0]
+    for given in run.inputs.dataset_inputs if run.inputs else []:
+        if {tag.key: tag.value for tag in given.tags}.get("mlflow.data.context") == split:
+            return split, given.dataset.digest
+    return split, run.data.tags.get("dataset_digest", "")
 
 
 def _experiment(client: MlflowClient, name: str) -> Experiment:

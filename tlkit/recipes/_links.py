@@ -21,7 +21,11 @@ MODE = "workflowType=machine_learning"  # else the MLflow UI opens in its mode f
 
 
 def print_links(
-    run: tracking.Run, others: list[str] | None = None, heading: str = "the last runs side by side"
+    run: tracking.Run,
+    others: list[str] | None = None,
+    heading: str = "the last runs side by side",
+    experiment_id: str | None = None,
+    own: str = "the run",
 ) -> None:
     """Print how to look at a run in the MLflow UI, alone and beside others.
 
@@ -29,23 +33,25 @@ def print_links(
         run: The run.
         others: Ids of the runs to compare; by default the last ones of the experiment.
         heading: What their comparison is called.
+        experiment_id: Experiment of the other runs; by default that of the run.
+        own: What the run is called.
     """
     import mlflow
 
     from tlkit import tracking
 
-    uri = mlflow.get_tracking_uri()
+    uri, experiment_id = mlflow.get_tracking_uri(), experiment_id or run.experiment_id
     server = without_password(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
     if not uri.startswith("http"):
         say(f"  {recipe('ui')}      # then open:")
-    others = tracking.recent_runs(run.experiment_id, 4) if others is None else others
+    others = tracking.recent_runs(experiment_id, 4) if others is None else others
     links = {
-        "the run": run_link(server, run),
-        "all runs": runs_link(server, run.experiment_id),
-        "their charts": chart_link(server, run.experiment_id),
+        own: run_link(server, run),
+        "all runs": runs_link(server, experiment_id),
+        "their charts": chart_link(server, experiment_id),
     }
     if len(others) > 1:
-        links[heading] = compare_link(server, others, run.experiment_id)
+        links[heading] = compare_link(server, others, experiment_id)
     say("\n".join(f"  {name}:\n  {link}" for name, link in links.items()))
 
 

@@ -112,14 +112,17 @@ def sample(shape: Sequence[int], photo: str | None = None, reading: Reading | No
     """
     import numpy as np
 
-    from tlkit.data import modalities, photos
+    from tlkit.data import bits, modalities, photos
 
     *space, channels = shape
     if photo is not None:
         if len(space) != 2 or channels not in (1, 3):
             raise InvalidInput(f"photo is {photo!r}; the network takes {spaced(shape)}, which is no photo")
         decode = photos.file_format(modalities.PHOTOS).decode
-        return decode(Path(photo), tuple(shape), photo, reading or modalities.Reading()).astype(np.float32)
+        try:
+            return decode(Path(photo), tuple(shape), photo, reading or modalities.Reading()).astype(np.float32)
+        except InvalidInput as error:
+            raise InvalidInput(str(error).replace(bits.BY_SETTING, "")) from error
     if len(space) == 2:
         return _sample_photo(space[0], space[1], channels)
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in space), indexing="ij")

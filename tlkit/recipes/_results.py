@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit.recipes import _inputs, _near_copies, _note, _plans, _summary
+from tlkit.recipes import _calibration, _inputs, _near_copies, _note, _plans, _run_exports, _summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from tlkit.tracking import registry
 
 
-class Fit(NamedTuple):
+@dataclasses.dataclass
+class Fit:
     """How a model came to its weights: what to log, and what to print.
 
     Args:
@@ -42,7 +43,7 @@ class Fit(NamedTuple):
     under: list[str]
     lines: list[str]
     chosen_by_val: bool
-    note: Sequence[str] = ()
+    note: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -68,6 +69,12 @@ class Result(NamedTuple):
     kind: str = "photos"  # what the model looks at; or sounds, arrays or nodes
     registered: registry.Registered | None = None
     classes: Sequence[str] = ()
+    exports: _run_exports.RunExports = _run_exports.RunExports()
+
+    @property
+    def exit_status(self) -> int:
+        """Of the command: 1 where an export failed, although the run has all else."""
+        return 1 if self.exports.failed else 0
 
 
 def of_training(job: Job[Any], history: training.History) -> Fit:
@@ -102,7 +109,7 @@ def kept(history: training.History) -> str:
     'kept  0.75 of the way to epoch 1 of phase full, the last (validation loss 0.4000; 1.0000 before the phase)'
     >>> kept(History([{**head, "kept": 1.0}, full]))
     'kept  the head: fine-tuning did not clearly improve on it (validation loss 1.0000; 0.5000 after epoch 1 of phase full)'
-    """
+    """  # noqa: E501  as it is printed
     best, last = history.best, history.epochs[-1]
     name = "the head" if best["phase"] == "head" else f"epoch {_number(history, best)} of phase {best['phase']}"
     loss = f"validation loss {best['val_loss']:.4f}"
@@ -166,13 +173,38 @@ def score_training(
     job: Job[Any], run: tracking.Run, model: keras.Model, splits: data.Splits, history: training.History
 ) -> Result:
     """Predict the test split, else the validation split, score that and log it."""
-    from tlkit import training
 
-    predicted = training.predict(model, splits.test or splits.val, _plans.batch_size_or_default(job.config))
     fit = of_training(job, history)
+    calibrated = calibrated_by_val(job, model, splits, _plans.batch_size_or_default(job.config))
     if job.config.tta:
-        _score_views(job, model, splits, predicted, fit)
-    return score(job, run, model, fit, splits, predicted)
+        _score_views(job, model, splits, calibrated.after, fit)
+    return score(job, run, model, fit, splits, calibrated)
+
+
+def calibrated_by_val(
+    job: Job[Any], model: keras.Model, splits: data.Splits, batch_size: int
+) -> _calibration.Calibrated:
+    """Predict all splits, calibrate by the validation split, and keep training photos to tell what is like none."""
+    import keras
+    import numpy as np
+
+    from tlkit import training
+    from tlkit.probes import novelty
+
+    whole = keras.Model(model.input, [model.get_layer("head").input, model.output])
+    features, probabilities = training.predict(whole, splits.val, batch_size)
+    scored_features, scored = features, None
+    if splits.test:
+        scored_features, scored = training.predict(whole, splits.test, batch_size)
+    held = _calibration.HeldOut(
+        probabilities, splits.val.labels, splits.val.grouping, f"{len(probabilities):,} validation {splits.kind}"
+    )
+    calibrated = _calibration.calibrate(job, model, held, scored)
+    if not splits.modality.predicted or len(features) < novelty.FEWEST:
+        return calibrated
+    some = np.random.default_rng(job.config.seed).permutation(len(splits.train))[: novelty.REFERENCES]
+    known, _ = training.predict(whole, splits.train.select(np.sort(some)), batch_size)
+    return _calibration.with_novelty(calibrated, novelty.fit(known, held_out=features), scored_features)
 
 
 def _score_views(job: Job[Any], model: keras.Model, splits: data.Splits, predicted: np.ndarray, fit: Fit) -> None:
@@ -217,13 +249,19 @@ def evaluate(
 
 
 def score(
-    job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, splits: data.Splits, probabilities: np.ndarray
+    job: Job[Any],
+    run: tracking.Run,
+    model: keras.Model,
+    fit: Fit,
+    splits: data.Splits,
+    calibrated: _calibration.Calibrated,
 ) -> Result:
     """Score what the model predicts for the test split, else the validation split, and log it with its pictures."""
     from tlkit import evaluation, plots, tracking
     from tlkit.evaluation import predictions
 
-    split, part = _inputs.scored(splits)
+    (split, part), probabilities = _inputs.scored(splits), calibrated.after
+    _calibration.report(fit, split, part, calibrated)
     scores = evaluate(job, splits, probabilities)
     if splits.near_copies:
         _near_copies.add(fit, splits, scores, _score_without_near_copies(job, splits, probabilities))
@@ -241,9 +279,7 @@ def score(
     example = splits.modality.encode(part.read([0])[0], splits.rate)
     with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(example)
-    if "predict_per_second" not in fit.metrics:
-        fit.metrics.update(_speed(model, part))
-    return log(job, run, model, fit, Scored(scores, table, splits, example))
+    return log(job, run, model, fit, Scored(scores, table, splits, example, calibrated))
 
 
 def _score_without_near_copies(
@@ -266,30 +302,14 @@ class Scored(NamedTuple):
         predictions: The table of `evaluation.predictions`.
         splits: The data.
         example: The file of an example, as a user would have it.
+        calibrated: When the model is unsure, and what it knows; None for a graph.
     """
 
     scores: evaluation.Scores
     predictions: dict[str, list[Any]]
     splits: data.Splits | graph.Graph
     example: bytes | None = None
-
-
-def _speed(model: keras.Model, part: data.Photos) -> dict[str, float]:
-    """Measure how many examples in memory the model looks at in a second, unless compiling that would take long."""
-    import keras
-
-    from tlkit import inference, runtime
-
-    compiles_fast = keras.backend.backend() in ("tensorflow", "openvino")
-    if not compiles_fast and getattr(model, "predict_function", None) is None:
-        return {}
-    batch = part.read(range(min(8 if runtime.device()[0] == "cpu" else 32, len(part))))
-    inference.in_full_precision(model).predict_on_batch(batch)
-    began, count = time.perf_counter(), 0
-    while count < 3 or time.perf_counter() - began < 0.1:
-        model.predict_on_batch(batch)
-        count += 1
-    return {"predict_per_second": count * len(batch) / (time.perf_counter() - began)}
+    calibrated: _calibration.Calibrated | None = None
 
 
 def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: Scored) -> Result:
@@ -314,6 +334,8 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
 
     def save(path: Path) -> None:
         loaded = {name: getattr(splits, name) for name in ("rate", "reading") if hasattr(splits, name)}  # graph: none
+        if scored.calibrated is not None:
+            loaded |= {name: getattr(scored.calibrated, name) for name in ("abstention", "novelty")}
         serving.save_model(
             path, model, splits.classes, kind=splits.kind, **loaded, requirements=requirements(), example=example
         )
@@ -325,8 +347,9 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     if job.config.register:
         tracking.register(job.config.register)
     tracking.deliver()
-    uri = str(saved / "data" / "model.keras")
-    return Result(model, fit, scores, run.run_id, uri, splits.kind, classes=splits.classes)
+    file = saved / "data" / "model.keras"
+    exports = _run_exports.log(job, run.run_id, model, splits, file)
+    return Result(model, fit, scores, run.run_id, str(file), splits.kind, classes=splits.classes, exports=exports)
 
 
 def _log_pictures(fit: Fit, scored: Scored) -> None:

@@ -6,14 +6,15 @@ import contextlib
 import dataclasses
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit import config as configs
 from tlkit import untrusted
-from tlkit.display import shown
-from tlkit.recipes import _inspection, _networks, _resume
+from tlkit.display import cut, shown
+from tlkit.recipes import _hosts, _inspection, _networks, _resume
 
 if TYPE_CHECKING:
     import filelock
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from tlkit.training import checkpoints
 
 DECISIONS = "decisions.json"
+LONGEST = 60  # letters of the data's name in that of a run
+COMPARED = (
+    "backbone.name", "backbone.alpha", "backbone.weights", "backbone.pooled_stages", "builder.name", "data.image_size",
+    "data.resize", "head.solved", "head.epochs", "head.learning_rate", "full.unfreeze_from", "full.epochs",
+    "full.learning_rate", "batch_size", "optimizer", "seed", "minutes", "units",
+)  # fmt: skip
+"""Settings that are always parameters of a run; all others only where they are not the default."""
 
 
 def callbacks(trial: Trial | None) -> list[Any]:
@@ -36,10 +44,11 @@ def callbacks(trial: Trial | None) -> list[Any]:
     return [tracking.epoch_logger(prefix, trial.logged_epochs)]
 
 
-def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[tracking.Run]:
+def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[Any]:
     """Track the block as an MLflow run that begins with its config, decisions, split manifest and environment.
 
-    A trial joins the active run, and adds no more than its config and what differs between trials.
+    A trial joins the active run, and adds no more than its config and what differs between trials. A process that is
+    not the first of several gets the folder of the first one's checkpoints instead.
 
     Args:
         job: The recipe, and its settings, all decided.
@@ -48,9 +57,10 @@ def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> contextlib.Abst
     described = {**tags(job.recipe, _networks.name(job.config)), **data_tags(splits)}
     if job.trial:
         return _trial(job, job.trial, described)
-    if job.interrupted:
-        return _resumed(job, job.interrupted, described)
-    return _new(job, splits, described)
+    if job.follows:
+        return _hosts.following(job, splits)
+    context = _resumed(job, job.interrupted, described) if job.interrupted else _new(job, splits, described)
+    return _hosts.leading(job, splits, context) if getattr(job.config, "hosts", None) else context
 
 
 @contextlib.contextmanager
@@ -88,7 +98,14 @@ def _new(job: Job[Any], splits: data.Splits | graph.Graph, described: dict[str, 
     config = job.config
     with (
         contextlib.ExitStack() as stack,
-        tracking.run(config.experiment, run_name=config.run_name, params=params(config), tags=described) as run,
+        tracking.run(
+            config.experiment,
+            run_name=config.run_name,
+            params=params(config, job.asked),
+            tags=described,
+            title=title(job.recipe, config),
+            began=time.time() - (time.perf_counter() - job.began),
+        ) as run,
     ):
         log_config(config)
         log_decisions(job)
@@ -118,13 +135,15 @@ def _until_finished(run: checkpoints.Unfinished, lock: filelock.BaseFileLock | N
             lock.release()
 
 
-def checkpointing(run: tracking.Run, phase: str, trial: Trial | None = None) -> training.Checkpointing | None:
+def checkpointing(run: tracking.Run | Path, phase: str, trial: Trial | None = None) -> training.Checkpointing | None:
     """Say where a phase's checkpoint is written: within epochs too, but of a trial only where it may be resumed."""
     from tlkit import training
     from tlkit.training import checkpoints
 
     if trial:
         return training.Checkpointing(trial.checkpoint) if trial.checkpoint else None
+    if isinstance(run, Path):
+        return training.Checkpointing(run / f"{phase}.npz")
     return training.Checkpointing(checkpoints.FOLDER / run.run_id / f"{phase}.npz", within_epochs=True)
 
 
@@ -173,10 +192,46 @@ def dataset_name(config: configs.Data | configs.Graph) -> str:
     return shown((config.name if isinstance(config, configs.Data) else None) or Path(config.path or "digits").stem)
 
 
-def params(config: AnyConfig) -> dict[str, Any]:
-    """Give the settings that are a run's parameters: all but where it runs and is logged, and its name."""
-    names = ("experiment", "run_name", "register", "resume", "cluster", "shard")
-    return {name: value for name, value in configs.flatten(config).items() if name not in names}
+def title(recipe: str, config: AnyConfig, network: str | None = None) -> str:
+    """Say what a run is, as its name does in front of its number: the command, the network and the data.
+
+    Args:
+        recipe: Name of the command.
+        config: Its settings.
+        network: What stands for the network; by default its name.
+
+    >>> title("finetune", configs.Finetune(backbone=configs.Backbone("MobileNet", alpha=0.75)))
+    'finetune MobileNet 0.75 digits'
+    """
+    network = _networks.titled(config) if network is None else network
+    return " ".join(filter(None, (recipe, network, cut(dataset_name(config.data), LONGEST))))
+
+
+def params(config: AnyConfig, asked: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Give the settings that are a run's parameters: what runs are compared by, and what is not the default.
+
+    `config.yaml` has all of them. What a run is called and where it is logged is no setting of it.
+
+    Args:
+        config: The settings, with what was decided.
+        asked: The settings as the user gave them, nested: what was decided in place of a default is no parameter.
+
+    >>> params(configs.FeatureExtraction(positive="dog"))["positive"], "precision" in params(configs.Finetune())
+    ('dog', False)
+    """
+    names = ("experiment", "run_name", "register", "devices", "hosts", "resume", "export", "cluster", "shard")
+    values, defaults = configs.flatten(config), configs.defaults(config)
+    given = _resume.flat(asked) if asked is not None else values
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in names
+        and (
+            name in COMPARED
+            or given.get(name, value) != defaults.get(name)
+            or (name == "positive" and value is not None)  # the class that precision and recall are of
+        )
+    }
 
 
 def log_config(config: AnyConfig) -> None:

@@ -39,6 +39,7 @@ class Best(NamedTuple):
         registered: As what the model was registered: name, version, alias and reason; empty if it was not.
         groups: Number of groups of these examples, where they have groups.
         baseline: What the accuracy stands beside; see `_summary.always`.
+        kind: What the examples are, such as photos.
     """
 
     trial_id: str
@@ -55,12 +56,13 @@ class Best(NamedTuple):
     registered: Sequence[str] = ()
     groups: int | None = None
     baseline: str = ""
+    kind: str = "examples"
 
     @property
     def evidence(self) -> str:
         """What the accuracy rests on and stands beside."""
         low, high = self.interval
-        count = _summary.counted(self.photos, "examples", self.groups)
+        count = _summary.counted(self.photos, self.kind, self.groups)
         return f"95 % interval {low:.3f} to {high:.3f}, {count}" + (f"; {self.baseline}" if self.baseline else "")
 
 
@@ -120,6 +122,7 @@ def finish(search: Search, parent: tracking.Run) -> Best:
         registered=logged.registered,
         groups=len(set(part.grouping)) if part.grouping else None,
         baseline=_baseline(splits, logged.metrics.get(f"{split}_majority_accuracy")),
+        kind=splits.kind,
     )
     _write_recipe(search, winner, best, len(ranked))
     tracking.log_artifact(recipe)
@@ -175,8 +178,8 @@ def _score(search: Search, winner: _Winner, splits: data.Splits, parent: trackin
     _runs.log_data(config.data, splits)
     if config.positive is not None:
         tracking.log_params({"positive": config.positive})
-    predicted = training.predict(model, _inputs.scored(splits)[1], config.batch_size)  # type: ignore[arg-type]
-    result = _results.score(job, parent, model, fit, splits, predicted)
+    calibrated = _results.calibrated_by_val(job, model, splits, config.batch_size)  # type: ignore[arg-type]
+    result = _results.score(job, parent, model, fit, splits, calibrated)
     model_uri = tracking.deliver() or result.model_uri
     return _Logged(result.scores.metrics(), model_uri, tracking.journal_of(parent.run_id).registered or ())
 

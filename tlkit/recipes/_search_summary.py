@@ -84,6 +84,8 @@ def _print_best(search: Search, best: Best, scored: int, timing: str) -> None:
         say(f"  time  {timing}")
     say(f"  run   {_run_name(best)}{best.run_id} in {without_password(mlflow.get_tracking_uri())}")
     _summary.print_registered(best.registered)
+    if search.config.register and not best.registered:
+        _summary.print_unregistered(search.config.register)
 
 
 def _print_next(search: Search, best: Best, ranked: list[Trial]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.display import cut, quoted, say, shown
 from tlkit.errors import without_password
-from tlkit.recipes import _links, _networks
+from tlkit.recipes import _links, _networks, _run_exports
 
 if TYPE_CHECKING:
     import keras
@@ -33,6 +33,8 @@ def show(job: Job[Any], run: tracking.Run, result: Result) -> Result:
     delivered = not ended.unsent
     _print_scores(job, result)
     _print_places(job, result, delivered)
+    if job.config.register and not result.registered:
+        print_unregistered(job.config.register)
     _print_next(run, result, delivered)
     return result
 
@@ -133,6 +135,12 @@ def _print_places(job: Job[Any], result: Result, delivered: bool) -> None:
     say(f"  run   {name} in {without_password(mlflow.get_tracking_uri())}")
     say(f"  model {model}")
     print_registered(result.registered)
+    artifacts = tracking.run_folder(run_id) if delivered and result.exports.rows else None
+    for row in result.exports.rows:
+        place = _run_exports.place(row.format)
+        where = _links.shown(artifacts / place) if artifacts else f"{place} of the run's artifacts"
+        same = f"probabilities differ by {row.parity.largest:.1e} at the most"
+        say(f"  export {where} ({same}, {row.bytes / 1e6:.2f} MB)")
 
 
 def _print_next(run: tracking.Run, result: Result, delivered: bool) -> None:
@@ -169,6 +177,12 @@ def _inputs(model: keras.Model) -> str:
     """
     shapes = [", ".join("any" if length is None else str(length) for length in t.shape[1:]) for t in model.inputs]
     return "; ".join(f"{t.name}: (batch, {shape})" for t, shape in zip(model.inputs, shapes, strict=True))
+
+
+def print_unregistered(name: str) -> None:
+    """Say what becomes of `--register` where the store was away at the end."""
+    sync = _links.recipe("sync")
+    say(f"  {shown(name)}: not registered yet, as the store did not answer; {sync} registers it, and says its role")
 
 
 def print_registered(registered: Sequence[str] | None) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from tlkit.recipes import (
     _auto_search,
     _auto_tried,
     _auto_tuning,
+    _calibration,
     _clusters,
     _decisions,
     _inputs,
@@ -54,6 +54,7 @@ def run(config: Auto) -> _results.Result:
     candidates = _auto_networks.candidates(job.config, examples)
     first, others, left_out = _auto_networks.first(job.config, candidates, resize, examples)
     splits = _inputs.splits(first.config.data, examples, first.model.input_shape[1:])
+    _calibration.check_count(job.config, len(splits.train) + len(splits.val), "photos that are not tested on")
     splits = _near_copies.look(job.config.data, splits)
     job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))
     began = job.seconds
@@ -96,7 +97,7 @@ def _score(
     from tlkit import backbones, plots, tracking
 
     model = backbones.joined(winner.heads, [network.title for network in winner.networks])
-    _networks.admit(model)
+    _networks.admit(model, search.job.config)
     _auto_tried.show(search.tried, search.left_out, winner)
     chosen = [_decisions.Decision("backbones", [each.title for each in winner.networks])]
     job = search.job.with_decisions(chosen)
@@ -134,13 +135,29 @@ def _score(
         chosen_by_val=True,
         note=_auto_tried.note(search.tried, search.left_out, winner, why),
     )
-    return job, _results.score(job, tracked, model, fit, splits, _predict(job, winner, model, splits, fit.metrics))
+    predicted = _predict(job, winner, model, splits)
+    return job, _results.score(job, tracked, model, fit, splits, _calibrate(search, job, winner, model, predicted))
 
 
-def _predict(
-    job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits, metrics: dict[str, float]
-) -> np.ndarray:
-    """Predict the scored photos, from features where the saved model gives the same, and note how fast that is."""
+def _calibrate(
+    search: Search, job: _jobs.Job[Auto], winner: Tried, model: keras.Model, predicted: np.ndarray
+) -> _calibration.Calibrated:
+    """Calibrate by what scored the winner, and keep known photos of a head on frozen networks."""
+    from tlkit.probes import novelty
+
+    held, count = winner.held, f"{len(winner.held.labels):,}"
+    what = f"{count} photos, each out of fold" if held.by == _auto_tried.FOLDS else f"{count} validation photos"
+    groups = _calibration.independent(held.groups)
+    own = _calibration.HeldOut(winner.probabilities, held.labels, groups, what)
+    calibrated = _calibration.calibrate(job, model, own, predicted, tempers=len(winner.heads) == 1)
+    if winner not in search.heads:
+        return calibrated
+    values = _auto_heads.features(search, winner)
+    return calibrated._replace(novelty=novelty.fit(values, groups=search.held(winner.networks[0]).groups))
+
+
+def _predict(job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits) -> np.ndarray:
+    """Predict the scored photos, from features where the saved model gives the same."""
     import numpy as np
 
     from tlkit import training
@@ -151,10 +168,7 @@ def _predict(
     predicted = winner.predict(part)
     some = range(min(SAMPLE, len(part)))
     pixels = part.read(some)
-    model.predict_on_batch(pixels)  # compiles
-    began = time.perf_counter()
     answers = model.predict_on_batch(pixels)
-    metrics["predict_per_second"] = len(some) / (time.perf_counter() - began)
     if np.abs(answers - predicted[some]).max() > AGREE:
         return training.predict(model, part)
     return predicted

@@ -13,7 +13,7 @@ from tlkit import cli
 from tlkit.config import Compare
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable, without_password
-from tlkit.recipes import _comparison, _comparison_tables, _find_runs, _links
+from tlkit.recipes import _comparison, _comparison_tables, _find_runs, _links, _speed
 from tlkit.recipes._comparison import MEASURES
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def run(config: Compare) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     from tlkit import tracking
 
     runs, predictions = _read(config)
-    rows = _comparison.rows(runs, predictions)
+    networks = {run.info.run_id: _comparison.network(run) for run in runs}
+    rows = _comparison.rows(runs, predictions, _speed.of_runs(runs, networks))
     pairs = _comparison.pairs(rows, predictions)
     by_id, ids = {run.info.run_id: run for run in runs}, [row.run_id for row in rows]
     settings = _comparison.settings([by_id[run_id] for run_id in ids])
@@ -43,10 +44,12 @@ def run(config: Compare) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     _comparison_tables.print_pairs(pairs, width)
     _comparison_tables.print_settings(settings, [row.letter for row in rows], width)
     tags = {"recipe": "compare", "compared": ",".join(ids)}
-    with tracking.run(config.experiment, run_name=config.run_name, params={}, tags=tags) as tracked:
+    with tracking.run(
+        config.experiment, run_name=config.run_name, params={}, tags=tags, title="comparison", aside="comparisons"
+    ) as tracked:
         _log(rows, pairs, settings)
     say("\nNext:")
-    _links.print_links(tracked, ids, "these runs side by side")
+    _links.print_links(tracked, ids, "these runs side by side", runs[0].info.experiment_id, "this comparison")
     return [row._asdict() for row in rows], [pair._asdict() for pair in pairs]
 
 

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import Finetune
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _clusters, _decisions, _inputs, _jobs, _near_copies, _networks, _plans, _results, _summary
+from tlkit.recipes import (
+    _calibration,
+    _clusters,
+    _decisions,
+    _inputs,
+    _jobs,
+    _near_copies,
+    _networks,
+    _plans,
+    _results,
+    _summary,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -35,9 +46,10 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
     examples = _inputs.photos(job.config)
     model = _networks.trainable_classifier(job.config, examples)
     job = job.with_decisions(_decisions.decide_head(job.config, model, examples))
-    _networks.admit(model, trial)
+    _networks.admit(model, job.config, trial)
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
     job.check_data(splits)
+    _calibration.check_count(job.config, len(splits.val), f"validation {splits.kind}")
     splits = splits if trial else _near_copies.look(job.config.data, splits)
     job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))
     job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
@@ -55,7 +67,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
             checkpointing=job.checkpointing(tracked),
             until=job.until,
         )
-        if trial:
+        if trial or job.follows:
             return _jobs.Tried(model, history, job.seconds)
         result = _results.score_training(job, tracked, model, splits, history)
     return _summary.show(job, tracked, result)

@@ -32,6 +32,7 @@ def run(config: Inspect) -> Findings:
         What was found; its `exit_status` is that of the command.
     """
     check(config)
+    asked = dataclasses.asdict(config)
     began = _jobs.start_keras()
     from tlkit import inspection, runtime, tracking
 
@@ -44,7 +45,10 @@ def run(config: Inspect) -> Findings:
     findings, splits, picture = _inspection.inspect(config, examples, _runs.dataset_name(config.data))
     page = inspection.page(findings, picture)
     tags = _runs.tags("inspect", config.backbone.name) | _runs.data_tags(splits)
-    with tracking.run(config.experiment, run_name=config.run_name, params=_runs.params(config), tags=tags) as tracked:
+    title = _runs.title("inspect", config, network="")
+    with tracking.run(
+        config.experiment, run_name=config.run_name, params=_runs.params(config, asked), tags=tags, title=title
+    ) as tracked:
         _runs.log_config(config)
         _runs.log_data(config.data, splits)
         tracking.log_text(page, _inspection.PAGE)

@@ -20,14 +20,14 @@ from tlkit.config import Predict
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
-from tlkit.recipes import _clusters, _jobs, _models, _predicted
-from tlkit.recipes._models import Classifier
-from tlkit.recipes._predicted import NO_LABEL, UNSURE, Predicted
+from tlkit.recipes import _answering, _clusters, _models, _predicted
+from tlkit.recipes._answering import Answering
+from tlkit.recipes._predicted import NO_LABEL, Predicted
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tlkit.features.engines import Engine
+    from tlkit.inference import Engine
     from tlkit.serving import Answer
     from tlkit.serving.many import Prediction
     from tlkit.serving.tables import Row
@@ -51,10 +51,10 @@ def run(config: Predict) -> Predicted:
     named = named_photos(config.photos)
     for note in named.notes:
         say(note, error=True)
-    _jobs.start_keras()
-    classifier = _models.load_classifier(config.model, path)
-    with _clusters.joined(config.cluster if len(named.photos) > PRINTED else None):
-        predicted = _predict(config, classifier, named.photos, path)
+    is_many = len(named.photos) > PRINTED
+    answering = _answering.load(config.model, path, is_many, by_keras=bool(config.cluster))
+    with _clusters.joined(config.cluster if is_many else None):
+        predicted = _predict(config, answering, named.photos, path)
     if predicted.unread and not predicted.answered and not config.output:
         more = f" and {predicted.unread - 1:,} more" if predicted.unread > 1 else ""
         raise InvalidInput(f"{predicted.problems[0]}{more}")
@@ -62,21 +62,23 @@ def run(config: Predict) -> Predicted:
     if config.output or len(named.photos) > PRINTED:
         _predicted.print_counts(predicted)
         _predicted.print_end(predicted, config.output)
+    if predicted.answered:
+        answering.keep()
     return predicted
 
 
-def _predict(config: Predict, classifier: Classifier, photos: Mapping[str, str], path: Path) -> Predicted:
+def _predict(config: Predict, answering: Answering, photos: Mapping[str, str], path: Path) -> Predicted:
     """Answer all photos, and print or write each answer."""
     from tlkit import serving
     from tlkit.serving import tables
 
-    classes, several = classifier.classes, classifier.several
+    classes, several, abstention = answering.classes, answering.several, answering.abstention
     if config.threshold is not None:
         _predicted.check_threshold(config.threshold, classes, several)
-    is_many = len(photos) > PRINTED
-    printed, predicted = not (is_many or config.output), Predicted()
-
-    predictions = _predictions(config, classifier, photos, path)
+        abstention = abstention._replace(threshold=config.threshold, target_accuracy=None)
+    _predicted.print_assumed(abstention)
+    printed, predicted = not (len(photos) > PRINTED or config.output), Predicted()
+    predictions = _predictions(answering, photos, path)
     first = next(predictions)  # with it the engine is prepared, which is no part of the rate
     with _output(config.output, len(photos)) as (write, advance):
         for photo, probabilities, error in itertools.chain([first], predictions):
@@ -84,15 +86,15 @@ def _predict(config: Predict, classifier: Classifier, photos: Mapping[str, str],
                 predicted.add_unread(photo, error)
                 row = tables.row(photo, None, error)
             else:
-                answer = serving.answer(probabilities, classes, several)
-                unsure = config.threshold is not None and answer.probability < config.threshold
-                labels = _labels(answer, several, unsure)
-                predicted.add(labels)
-                row = tables.row(photo, answer, label=UNSURE if unsure else answer.label)
+                answer = serving.answer(probabilities, classes, several, abstention)
+                labels = _labels(answer, several)
+                predicted.add(labels, answer.novel)
+                row = tables.row(photo, answer)
                 if printed:
                     count = max(config.top, len(labels)) if several else config.top
-                    ranking = serving.ranked(probabilities, classes, count)
-                    _predicted.print_answer(photo, ranking, several, unsure)
+                    shares = probabilities if answer.novel is None else probabilities[:-1]
+                    ranking = serving.ranked(shares, classes, count)
+                    _predicted.print_answer(photo, answer, ranking, several)
                     predicted.rankings.append(ranking)
             if write:
                 write(row)
@@ -101,28 +103,23 @@ def _predict(config: Predict, classifier: Classifier, photos: Mapping[str, str],
     return predicted
 
 
-def _predictions(
-    config: Predict, classifier: Classifier, photos: Mapping[str, str], path: Path
-) -> Iterator[Prediction]:
+def _predictions(answering: Answering, photos: Mapping[str, str], path: Path) -> Iterator[Prediction]:
     """Give the probabilities for each photo; if there is a cluster, its workers compute all but the first few."""
-    import keras
-
     from tlkit.serving import afar, many
 
     engines: list[Engine] = []
 
     def prepare(sample: np.ndarray) -> Engine:
-        engine, reason = many.engine(classifier.model, config.model, len(photos) > PRINTED, sample)
-        if reason:
-            say(f"Keras computes: {reason}", error=True)
-        engines.append(engine)
-        return engine
+        engines.append(answering.prepare(sample))
+        return engines[0]
 
-    here: Any = many.predictions(photos, many.reader(classifier.model, classifier.reading), prepare)
+    here: Any = many.predictions(photos, answering.read, prepare)
     workers = _clusters.current()
-    if workers is None:
+    if workers is None or answering.reading is None:
         yield from here
         return
+    import keras
+
     rest = dict(photos)
     with contextlib.closing(here):
         for prediction in here:
@@ -131,15 +128,21 @@ def _predictions(
             if engines and len(photos) - len(rest) >= many.SAMPLE:
                 break
     if rest:
-        job = afar.Job(path.read_bytes(), keras.backend.backend(), engines[0].name, classifier.reading)
+        job = afar.Job(
+            path.read_bytes(),
+            keras.backend.backend(),
+            engines[0].name,
+            answering.reading,
+            answering.abstention.novelty is not None,
+        )
         yield from afar.predictions(workers, rest, job)
 
 
-def _labels(answer: Answer, several: bool, unsure: bool) -> list[tuple[str, float]]:
+def _labels(answer: Answer, several: bool) -> list[tuple[str, float]]:
     """The labels for which a photo counts, with their probabilities."""
     if several:
         return [(label, share) for label, share in answer.top if share > 0.5] or [(NO_LABEL, answer.probability)]
-    return [(UNSURE if unsure else answer.label, answer.probability)]
+    return [(answer.label, answer.probability)]
 
 
 @contextlib.contextmanager

@@ -58,7 +58,8 @@ def run(config: Pretrain) -> keras.Model:
     _compile(classifier, config)
     params = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("experiment", "output")}
     tags = _runs.tags("pretrain", "LetterNet")
-    with autolog.suspended(), tracking.run(config.experiment, params=params, tags=tags) as tracked:
+    title = "pretrain LetterNet"
+    with autolog.suspended(), tracking.run(config.experiment, params=params, tags=tags, title=title) as tracked:
         _fit(classifier, glyphs, config)
         accuracy, seconds = _validate(classifier, glyphs, config), time.perf_counter() - began
         _print_validation(accuracy, seconds)

@@ -34,7 +34,10 @@ def run(config: Select) -> list[Ranked]:
     examples = _inputs.photos(config)
     _inputs.require_one_label(examples, "select")
     tags = _runs.tags("select", "several")
-    with tracking.run(config.experiment, run_name=config.run_name, params=_params(candidates), tags=tags) as parent:
+    asked, title = dataclasses.asdict(config), _runs.title("select", config, f"{len(candidates)} networks")
+    with tracking.run(
+        config.experiment, run_name=config.run_name, params=_params(candidates, asked), tags=tags, title=title
+    ) as parent:
         _runs.log_config(config)
         ranked, unavailable = _rank_all(candidates, examples)
         _log(ranked)
@@ -59,9 +62,9 @@ def _candidate(config: Select, name: str | Backbone) -> FeatureExtraction:
     return candidate
 
 
-def _params(candidates: list[FeatureExtraction]) -> dict[str, Any]:
+def _params(candidates: list[FeatureExtraction], asked: dict[str, Any]) -> dict[str, Any]:
     """Give the parameters of the ranking's run."""
-    common = _runs.params(candidates[0])
+    common = _runs.params(candidates[0], asked)
     names = ", ".join(_networks.title(candidate.backbone) for candidate in candidates)
     return {name: value for name, value in common.items() if not name.startswith("backbone.")} | {"backbones": names}
 

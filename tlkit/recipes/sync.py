@@ -14,6 +14,7 @@ from tlkit import cli
 from tlkit.config import Sync
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput, Unavailable
+from tlkit.recipes import _summary
 
 if TYPE_CHECKING:
     from tlkit.tracking.journal import Journal
@@ -52,6 +53,7 @@ def run(config: Sync) -> int:
         waiting = resumed.unsent
         complete = _send(resumed)
         sent += waiting - resumed.unsent
+        _summary.print_registered(resumed.registered)
         if not complete:
             unsent += resumed.unsent
             reasons.append(resumed.reason)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import cli
 from tlkit.config import CNN, Augment, Train
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions, _inputs, _jobs, _near_copies, _networks, _plans, _results, _summary
+from tlkit.recipes import _calibration, _decisions, _inputs, _jobs, _near_copies, _networks, _plans, _results, _summary
 from tlkit.recipes._decisions import Decision
 
 if TYPE_CHECKING:
@@ -45,10 +45,11 @@ def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _j
     _inputs.check(job.config, examples)
     splits = _inputs.splits(job.config.data, examples, _photo_shape(job.config, examples))
     job.check_data(splits)
+    _calibration.check_count(job.config, len(splits.val), f"validation {splits.kind}")
     splits = splits if trial else _near_copies.look(job.config.data, splits)
     job = job.with_decisions([*_length(splits), *_decisions.positive(job.config, splits.classes, splits.train.labels)])
     model = build(job.config, splits)
-    _networks.admit(model, trial)
+    _networks.admit(model, job.config, trial)
     job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
     job = job.with_decisions(_decisions.find_rate(job.config, model, splits))
     with job.tracked(splits) as tracked:
@@ -62,8 +63,9 @@ def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _j
             until=job.until,
             checkpointing=job.checkpointing(tracked)("full"),
             callbacks=job.callbacks,
+            devices=job.config.devices,
         )
-        if trial:
+        if trial or job.follows:
             return _jobs.Tried(model, history, job.seconds)
         result = _results.score_training(job, tracked, model, splits, history)
     return _summary.show(job, tracked, result)

@@ -49,7 +49,7 @@ def run(config: Tune) -> _search_results.Best | None:
         return None
     with _search.locked(folder):
         state = _search.load_state(config, folder)
-        _prepare(config, corners)
+        _prepare(config, corners, resuming=bool(state.run_id))
         search = _search.open_search(config, space, folder, state, epochs=corners[0].full.epochs)
         atomic.write_text(folder / "search.yaml", _runs.as_yaml(config))  # workers read it
         if state.best:
@@ -66,12 +66,13 @@ def run(config: Tune) -> _search_results.Best | None:
     return best
 
 
-def _prepare(config: Tune, corners: Sequence[_search.Tuned]) -> None:
+def _prepare(config: Tune, corners: Sequence[_search.Tuned], resuming: bool) -> None:
     """Import Keras, check all that can be checked before a trial runs, and open the MLflow store.
 
     Args:
         config: The settings.
         corners: Settings of the recipe in which the ends of all ranges occur.
+        resuming: Whether the search goes on.
 
     Raises:
         InvalidInput: the recipe does not take some of the settings or the data.
@@ -87,7 +88,7 @@ def _prepare(config: Tune, corners: Sequence[_search.Tuned]) -> None:
         _search.recipe(config).check(corner)
     _check_data(config, decided[0])
     runtime.prepare(config.seed, "float32")
-    tracking.open_store(config.experiment)
+    tracking.open_store(config.experiment, "search" if resuming else "")
 
 
 def _check_data(config: Tune, decided: _search.Tuned) -> None:
@@ -114,7 +115,12 @@ def _tracked(search: _search.Search, state: _search.State) -> Iterator[tracking.
     tags = {**_runs.tags("tune", "several"), "search": state.id}
     run_id = state.run_id or _search_trials.find_search_run(config.experiment, state.id)
     with tracking.run(
-        config.experiment, run_name=config.run_name, params=_params(config), tags=tags, run_id=run_id
+        config.experiment,
+        run_name=config.run_name,
+        params=_params(config),
+        tags=tags,
+        run_id=run_id,
+        title=_runs.title("tune", config, config.recipe),
     ) as parent:
         oracle.extra["run_id"] = parent.run_id
         oracle.save()

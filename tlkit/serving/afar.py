@@ -13,28 +13,39 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tlkit import cluster
+from tlkit import cluster, untrusted
 from tlkit.data.modalities import Reading
 from tlkit.errors import Unavailable
+from tlkit.probes import novelty
 from tlkit.serving import many
 from tlkit.serving.many import Prediction
+from tlkit.serving.novelty import with_novelty
 
 if TYPE_CHECKING:
     import keras
 
-    from tlkit.features.engines import Engine
+    from tlkit.inference import Engine
 
 CHUNK = 128  # photos that a worker is given at a time
 BUFFERED = 256  # chunks that may be answered before an earlier one is
 
 
 class Job(NamedTuple):
-    """What all chunks have in common: the model's file, Keras' backend, the engine's name, and how photos are read."""
+    """What all chunks have in common.
+
+    Args:
+        model: The model's file.
+        backend: Keras' backend.
+        engine: The engine's name.
+        reading: How photos are read.
+        novelty: Whether answers have a last column, the distance from known photos; see `serving.with_novelty`.
+    """
 
     model: bytes
     backend: str
     engine: str
     reading: Reading
+    novelty: bool
 
 
 def predictions(workers: cluster.Cluster, photos: Mapping[str, str], job: Job) -> Iterator[Prediction]:
@@ -85,7 +96,7 @@ def predict(job: Job, chunk: tuple[int, list[tuple[str, str]]]) -> list[Predicti
             _loaded.append((job, *_load(job)))
         _, model, engine = _loaded[0]
     photos = chunk[1]
-    read = many.reader(model, job.reading)
+    read = many.reader(model.input_shape[1:], job.reading)
     answers = {each.path: each for each in many.predictions(dict(photos), read, lambda _: engine)}
     return [answers[path] for path, _ in photos]  # two names may be of one file
 
@@ -102,5 +113,7 @@ def _load(job: Job) -> tuple[keras.Model, Engine]:
         path = Path(folder) / "model.keras"
         path.write_bytes(job.model)
         model = modelfiles.load(path, "the model")
+        if job.novelty and (references := novelty.read(path)) is not None:
+            model = with_novelty(model, references)
     engine = engines.make(job.engine, model, "float32", np.dtype(np.uint8))
-    return model, engine._replace(batch_size=modelfiles.batch_size(model, engine.batch_size))
+    return model, engine._replace(batch_size=untrusted.batch_size(modelfiles.numbers_at_once(model), engine.batch_size))

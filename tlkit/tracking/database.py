@@ -21,18 +21,19 @@ from mlflow.exceptions import MlflowException
 
 from tlkit import untrusted
 from tlkit.display import called, say, shown
-from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
+from tlkit.errors import InvalidInput, Unavailable, connection_reason, first_line, without_password
 from tlkit.tracking import journal
 
 STORE_ERRORS = (MlflowException, sqlalchemy.exc.SQLAlchemyError)
 ANSWER_SECONDS = 5
 
 
-def open_store(experiment: str | None = None) -> str:
+def open_store(experiment: str | None = None, resuming: str = "") -> str:
     """Check that the tracking store can be used, before long work starts, and return its URI.
 
     Args:
         experiment: The experiment to write to; None to read only, which creates nothing.
+        resuming: What this command goes on with, such as `search`: it sends what that has left unsent.
 
     Raises:
         InvalidInput: the experiment was deleted, or there is no store to read.
@@ -64,17 +65,26 @@ def open_store(experiment: str | None = None) -> str:
     if experiment is not None and (left := journal.left()):
         where = os.path.relpath(left[0].parent)
         runs = "1 run has" if len(left) == 1 else f"{len(left)} runs have"
-        say(f"{runs} unsent entries in {where}: send them with {called('sync')}", error=True)
+        own = f"those of this {resuming} are sent now, others by" if resuming else "send them with"
+        say(f"{runs} unsent entries in {where}: {own} {called('sync')}", error=True)
     return uri
 
 
-def experiment_id(name: str) -> str:
-    """Return the id of the experiment that the environment names, else of this one, which is created if it is new."""
+def experiment_id(name: str, aside: str = "") -> str:
+    """Return the id of the experiment that the environment names, else of this one, which is created if it is new.
+
+    Args:
+        name: Of the experiment.
+        aside: A word, for the experiment beside it whose name ends with this word.
+    """
     client = mlflow.MlflowClient()
     environment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if not environment_name and (number := id_in_environment("MLFLOW_EXPERIMENT_ID")):
-        return untrusted.answered(client.get_experiment(number)).experiment_id
-    name = environment_name or name
+        given = untrusted.answered(client.get_experiment(number))
+        if not aside:
+            return given.experiment_id
+        name = given.name
+    name = f"{environment_name or name} {aside}".rstrip()
     # Not mlflow.set_experiment: two processes that call it at once can end up in `Default`.
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
@@ -203,7 +213,8 @@ def _ask(uri: str) -> None:
     except urllib.error.HTTPError:
         return  # it answers; the first call shows whether it lets us in
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        cause = getattr(error, "reason", error)
+        reason = connection_reason(cause if isinstance(cause, Exception) else error)
         raise Unavailable(
             f"the MLflow server {address} does not answer: {reason}; start it, or unset MLFLOW_TRACKING_URI to use "
             "mlflow.db in this folder"

@@ -22,7 +22,7 @@ import filelock
 import mlflow
 
 from tlkit import atomic, untrusted
-from tlkit.errors import InvalidInput, Unavailable, first_line, without_password
+from tlkit.errors import InvalidInput, Unavailable, connection_reason, without_password
 from tlkit.tracking import journal_files, registry, sending
 from tlkit.tracking.journal_files import FOLDER, ROOM, Entry, check_room, left, tell
 from tlkit.tracking.sending import MOST
@@ -73,6 +73,7 @@ class Journal:
         self._steps = 0  # that sending has taken
         self.tables: list[dict[str, str]] = []  # tables of the run, as MLflow's tag lists them
         self.logged_metrics: set[tuple[str, int]] = set()  # names and steps that must not be logged again
+        self.has_scores = False  # the run has logged a metric of its own
         self.has_model = False  # the run keeps the model that it logged before it was resumed
         self._thread: threading.Thread | None = None
 
@@ -226,7 +227,7 @@ class Journal:
                 failures, self._failing = 0, ""
 
     def _note_failure(self, error: Exception, group: list[int]) -> None:
-        why = first_line(error)[:LONGEST_REASON]
+        why = connection_reason(error, LONGEST_REASON)
         if not self._failing:
             tell(f"{self._store()} is not accepting entries ({why}); the run continues and keeps its log on disk")
         self._doubtful, self._failing = max(self._doubtful, group[-1] + 1), why
@@ -262,7 +263,7 @@ class Journal:
                 for number in group:
                     self._attempt([number])
                 return
-            why = first_line(error)[:LONGEST_REASON]
+            why = connection_reason(error, LONGEST_REASON)
             if why != self._state.get("why"):  # a deleted run refuses all entries for the same reason
                 tell(f"{self._store()} refused {self.entries[group[0]]['do']} of the run: {why}")
         self._progress()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TABLES = "mlflow.loggedArtifacts"
+FIRST = {"val_accuracy": 0, "val_loss": 1}  # metrics of an epoch, and the order in which they are logged
 
 
 def log_params(params: Mapping[str, Any]) -> None:
@@ -40,6 +41,7 @@ def log_metrics(values: Mapping[str, float], step: int = 0) -> None:
     logged = innermost().logged_metrics
     new = {name: float(value) for name, value in values.items() if (name, step) not in logged}
     if new:
+        innermost().has_scores = True
         innermost().add("metrics", values=new, step=step, time=now())
 
 
@@ -155,8 +157,9 @@ def epoch_logger(prefix: str = "", after: int = 0) -> keras.callbacks.Callback:
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             if epoch >= self.logged:
                 self.logged = epoch + 1
-                values = {f"{prefix}{name}": float(value) for name, value in (logs or {}).items()}
-                log_metrics(values, step=epoch + 1)
+                # MLflow's comparison page preselects the metric that came first: a score that runs are compared by.
+                ordered = sorted((logs or {}).items(), key=lambda item: FIRST.get(item[0], len(FIRST)))
+                log_metrics({f"{prefix}{name}": float(value) for name, value in ordered}, step=epoch + 1)
 
     return EpochLogger()
 

@@ -11,12 +11,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from tlkit import untrusted
-from tlkit.display import code, markdown
+from tlkit.display import called, code, markdown, quoted
 from tlkit.evaluation import predictions
 from tlkit.evaluation.predictions import Predictions
 from tlkit.labels import SEPARATOR
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION, CHALLENGER, CANDIDATE = "champion", "challenger", "candidate"
 SIGNIFICANT = 0.05
 
 
@@ -24,7 +24,7 @@ class Decision(NamedTuple):
     """Which alias a version gets, and why.
 
     Args:
-        alias: `champion`, `challenger` or, for none, empty.
+        alias: `champion`, `challenger`, `candidate` or, for none, empty.
         reason: The reason in words.
         against: The champion's version; None where there was none.
         p_value: P-value of the paired test, where there was one.
@@ -48,8 +48,11 @@ def decide(
         ours: The run's predictions.
         champion: Number of the version that is champion now.
     """
+    untested = _untested(ours)
     if champion is None:
-        return Decision(CHAMPION, "there was no champion to compare with")
+        return (
+            Decision(CANDIDATE, untested) if untested else Decision(CHAMPION, "there was no champion to compare with")
+        )
     if champion == str(version.version):  # by hand, or by us before an interruption
         tags = version.tags
         p_value = float(tags["p_value"]) if "p_value" in tags else None
@@ -60,18 +63,46 @@ def decide(
     different = _different_task(run.data.tags.get("kind"), kind, ours, theirs)
     missing = different or missing or _incomparable(ours, theirs)
     if missing or ours is None or theirs is None:
+        by_hand = bool(different) or run.data.tags.get("kind") == "nodes"
+        why = f"{different or untested or missing}; {_remedy(version, by_hand)}"
+        reason = f"not comparable with version {champion}, the champion then: {why}"
+        return Decision("" if different else CANDIDATE if untested else CHALLENGER, reason, champion)
+    return compared(ours, theirs, champion)
+
+
+def _untested(examples: Predictions | None) -> str:
+    """Say why a version has no test score, without which it cannot become champion; empty if it has one."""
+    if examples is None:
+        return f"it has no test score: its run has no {predictions.FILE}"
+    if examples.split == "test":
+        return ""
+    return (
+        f"it has no test score, only one on {examples.split} examples, which may have chosen its weights: "
+        "`--data.val_as_test true` makes them the test"
+    )
+
+
+def _remedy(version: ModelVersion, by_hand: bool) -> str:
+    """Say how a version that cannot be compared may become champion all the same."""
+    if by_hand:
         arguments = f'{json.dumps(version.name, ensure_ascii=False)}, "{CHAMPION}", "{version.version}"'
-        reason = (
-            f"not comparable with version {champion}, the champion then: {missing}; to promote it anyway, move the "
-            f"alias by hand, in the UI or with "
+        return (
+            "to promote it anyway, move the alias by hand, in the UI or with "
             f"{code(f'mlflow.MlflowClient().set_registered_model_alias({arguments})')}"
         )
-        return Decision("" if different else CHALLENGER, reason, champion)
-    return _compared(ours, theirs, champion)
+    both = " ".join(quoted(f"models:/{version.name}{end}") for end in (f"@{CHAMPION}", f"/{version.version}"))
+    command = f"{called('evaluate')} {both} --data.path FOLDER --promote"
+    return f"{code(command)} evaluates both on the same new photos, and the better one becomes champion"
 
 
-def _compared(ours: Predictions, theirs: Predictions, champion: str) -> Decision:
-    """Decide by McNemar's test on the same examples."""
+def compared(ours: Predictions, theirs: Predictions, champion: str) -> Decision:
+    """Decide by McNemar's test on the same examples.
+
+    Args:
+        ours: Predictions of the new version.
+        theirs: Those of the champion.
+        champion: Number of its version.
+    """
     paired = predictions.paired(ours, theirs)
     better, significant = paired.only_first > paired.only_second, paired.p_value < SIGNIFICANT
     alias = CHALLENGER if not significant else CHAMPION if better else ""
@@ -127,12 +158,8 @@ def _incomparable(ours: Predictions | None, theirs: Predictions | None) -> str |
     """Say why the predictions cannot be compared."""
     if ours is None or theirs is None:
         return f"its run has no {predictions.FILE}" if ours is None else None
-    for whose, examples in (("it", ours), ("the champion", theirs)):
-        if examples.split != "test":
-            return (
-                f"{whose} was scored on {examples.split} examples, which may have chosen its epoch, not on test "
-                "examples"
-            )
+    if theirs.split != "test":
+        return f"the champion has no test score, only one on {theirs.split} examples, which may have chosen its weights"
     return None if predictions.same_examples(ours, theirs) else "its test split is another"
 
 

@@ -18,7 +18,7 @@ from tlkit.display import code
 from tlkit.errors import InvalidInput
 from tlkit.evaluation import predictions
 from tlkit.tracking import promotion
-from tlkit.tracking.promotion import CHALLENGER, CHAMPION, Decision
+from tlkit.tracking.promotion import CANDIDATE, CHALLENGER, CHAMPION, Decision
 
 NO_ALIAS = "none"  # in the tag `promotion`
 NAME_LENGTH = 256  # of a model, in MLflow's database
@@ -27,8 +27,9 @@ DESCRIPTION_LENGTH = 5000  # of a version, likewise
 ABOUT = """\
 Classifiers trained with tlkit. A new version becomes `champion` only where it beats the present champion on the same \
 test examples (McNemar's exact test, p < 0.05); else it becomes `challenger`, or gets no alias where that test finds \
-it worse or where it tells other things apart. Each version says how it compared. Each is tested on the same examples \
-anew, so with many versions one will become champion by chance (about 1 in 40 tries between equals).
+it worse or where it tells other things apart. Without a test score it is only `candidate`. Each version says how it \
+compared. Each is tested on the same examples anew, so with many versions one will become champion by chance (about \
+1 in 40 tries between equals).
 
 Load the champion with {load}.
 """
@@ -40,7 +41,7 @@ class Registered(NamedTuple):
     Args:
         name: Name of the registered model.
         version: Number of the version.
-        alias: `champion`, `challenger` or, for none, empty, as decided when it was registered.
+        alias: `champion`, `challenger`, `candidate` or, for none, empty, as decided when it was registered.
         reason: The reason in words.
     """
 
@@ -74,9 +75,10 @@ def register(model_uri: str, name: str, run_id: str, client: mlflow.MlflowClient
     """Make a logged model a version of a registered model, and its champion if it beats the present one.
 
     It beats it where it gets more of the same test examples right (all labels of each, where they may have several)
-    and McNemar's exact test gives p < 0.05; the first version is champion without a test. Any other version becomes
-    `challenger`, even one that cannot be compared, but gets no alias where it is significantly worse or does something
-    else: takes sounds where the champion takes photos, or has none of its labels. Registering a model again, after an
+    and McNemar's exact test gives p < 0.05; the first version with a test score is champion. Any other version becomes
+    `challenger`, even one that cannot be compared, or `candidate` if it has no test score; it gets no alias where it is
+    significantly worse or does something else: takes sounds where the champion takes photos, or has none of its labels.
+    Registering a model again, after an
     interruption for example, makes no second version: it adds what is missing.
 
     Args:
@@ -117,10 +119,41 @@ def _promote(client: mlflow.MlflowClient, version: ModelVersion, run_id: str) ->
             continue
         if decision.alias:
             client.set_registered_model_alias(name, decision.alias, version.version)
-        elif "promotion_reason" in version.tags and _holder(client, name, CHALLENGER) == str(version.version):
-            client.delete_registered_model_alias(name, CHALLENGER)  # from before an interruption and a new champion
+        if "promotion_reason" in version.tags:
+            _release(client, version, decision.alias)  # from before an interruption and a new champion
         if decision.alias != CHAMPION or _holder(client, name, CHAMPION) == str(version.version):
             return decision
+
+
+def crown(client: mlflow.MlflowClient, name: str, number: str, decision: Decision, run_id: str) -> None:
+    """Make a version champion for what an evaluation on new examples has shown, and write that down.
+
+    Args:
+        client: Of the store.
+        name: Name of the registered model.
+        number: Of the version.
+        decision: Why, and against which version.
+        run_id: The run of the evaluation.
+    """
+    version = client.get_model_version(name, number)
+    tags = {"promotion": CHAMPION, "promotion_reason": decision.reason, "evaluated_in": run_id}
+    tags |= {"compared_with": decision.against} if decision.against else {}
+    tags |= {"p_value": f"{decision.p_value:.3g}"} if decision.p_value is not None else {}
+    for key, value in tags.items():
+        client.set_model_version_tag(name, number, key, value)
+    text = f"{version.description or ''}\n\n**Champion**, by run {code(run_id)}: {decision.reason}.".strip()
+    client.update_model_version(name, number, text[:DESCRIPTION_LENGTH])
+    client.set_registered_model_alias(name, CHAMPION, number)
+    _release(client, version, CHAMPION)
+    if decision.against:
+        _replace(client, name, decision.against, number)
+
+
+def _release(client: mlflow.MlflowClient, version: ModelVersion, alias: str) -> None:
+    """Take from a version the aliases that are not that of its decision."""
+    for other in {CHALLENGER, CANDIDATE} - {alias}:
+        if _holder(client, version.name, other) == str(version.version):
+            client.delete_registered_model_alias(version.name, other)
 
 
 def _version(client: mlflow.MlflowClient, model_uri: str, name: str, run_id: str) -> ModelVersion:

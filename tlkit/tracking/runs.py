@@ -9,11 +9,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import mlflow
+import psutil
+from mlflow.tracking.context.git_context import GitRunContext
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.git_utils import get_git_commit
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
 
-from tlkit import untrusted
+from tlkit import startup, untrusted
 from tlkit.display import called, say, shown
 from tlkit.errors import InvalidInput, Unavailable, without_password
-from tlkit.tracking import journal, journal_files, open_runs, system_metrics
+from tlkit.tracking import journal, journal_files, open_runs, queries, system_metrics
 from tlkit.tracking.database import STORE_ERRORS, experiment_id, id_in_environment, refused, store_errors
 from tlkit.tracking.logs import TABLES, now, set_tags
 from tlkit.tracking.open_runs import opened
@@ -35,8 +40,23 @@ def run(
     tags: Mapping[str, str],
     nested: bool = False,
     run_id: str | None = None,
+    title: str | None = None,
+    began: float | None = None,
+    aside: str = "",
 ) -> Iterator[Run]:
     """Track the block as an MLflow run, or as the next part of the run with this id.
+
+    Args:
+        experiment: Name of the experiment, which is created if it is new.
+        run_name: Name of the run.
+        params: Its parameters.
+        tags: Its tags.
+        nested: Begin it below the active run.
+        run_id: Id of the run that goes on.
+        title: What it is, as `finetune MobileNet flowers`: without `run_name`, its name is this and the next number.
+        began: When its work began, in seconds since the epoch, where that was before now. A command's run begins with
+            its process.
+        aside: Keep the run out of the experiment's list of runs: in the experiment of that name and this word.
 
     The environment's MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME win, and an active run is joined: it gets the
     parameters and tags, and ends where it was begun; `nested` begins a new run below it. A block that fails ends the
@@ -57,7 +77,7 @@ def run(
         elif run_id:
             active = _resumed(run_id)
         else:
-            active = _begun(experiment, run_name, tags, nested)
+            active = _begun(experiment, run_name, tags, nested, title, began, aside)
         started = _checked(active, joined is not None)
     own_journal: journal.Journal | None = None  # unless an outer block tracks the same run
     try:
@@ -91,16 +111,44 @@ def _resumed(run_id: str) -> mlflow.ActiveRun:
     return active
 
 
-def _begun(experiment: str, run_name: str | None, tags: Mapping[str, str], nested: bool) -> mlflow.ActiveRun:
+def _begun(
+    experiment: str,
+    run_name: str | None,
+    tags: Mapping[str, str],
+    nested: bool,
+    title: str | None,
+    began: float | None,
+    aside: str,
+) -> mlflow.ActiveRun:
     """Begin a run, or the one that MLFLOW_RUN_ID names."""
     above = mlflow.active_run()
     if (environment_id := id_in_environment("MLFLOW_RUN_ID")) and not above:
         return mlflow.start_run(environment_id, log_system_metrics=False)
     with _unseeded():
-        where = above.info.experiment_id if above else experiment_id(experiment)
-        return mlflow.start_run(
-            experiment_id=where, run_name=run_name, nested=nested, tags=dict(tags), log_system_metrics=False
-        )
+        where = above.info.experiment_id if above else experiment_id(experiment, aside)
+        name = run_name or (queries.next_name(where, title) if title else None)
+        resolved = resolve_tags({**_commit(), **tags}, ignore=[GitRunContext])  # type: ignore[list-item]  # as it is used
+        if getattr(mlflow.tracking.fluent, "_active_experiment_id", None) not in (None, where):
+            return mlflow.start_run(  # MLflow would not take up a run of another experiment than the one it is set to
+                experiment_id=where, run_name=name, nested=nested, tags=resolved, log_system_metrics=False
+            )
+        below = {MLFLOW_PARENT_RUN_ID: above.info.run_id} if above else {}
+        created = mlflow.MlflowClient().create_run(where, _start(began, bool(above)), {**resolved, **below}, name)
+        run_id = untrusted.answered(created).info.run_id
+        return mlflow.start_run(run_id, nested=nested, log_system_metrics=False)
+
+
+def _start(began: float | None, nested: bool) -> int:
+    """Return when a run's work began, in milliseconds: that of a command when its process did."""
+    if startup.COMMAND and not nested:
+        began = psutil.Process().create_time()
+    return now() if began is None else min(now(), int(began * 1000))
+
+
+def _commit() -> dict[str, str]:
+    """Give the commit of the user's folder, as a tag; MLflow itself takes that of the program's."""
+    commit = get_git_commit(os.getcwd())
+    return {MLFLOW_GIT_COMMIT: commit} if commit else {}
 
 
 def _checked(active: mlflow.entities.Run, joined: bool) -> Run:

@@ -113,7 +113,7 @@ def csv_file(
         labels = np.zeros((len(used), len(classes)), np.float32)
         for i, row in enumerate(used):
             labels[i, [position[label] for label in row.labels]] = 1
-        notes += one_label_each(labels, "leave data.separator out")
+        notes += one_label_each(labels, "leave data.separator out") + _forgotten_separator(classes, separator)
     notes += nearly_equal(classes)
     groups = None
     if group:
@@ -256,15 +256,21 @@ def _forgotten_splits(path: Path, names: Sequence[str]) -> list[str]:
     return [f"beside {path.name}, not read: {beside}; to use it, make one table of both, with a column split"]
 
 
-def _forgotten_separator(classes: Sequence[str]) -> list[str]:
-    """A note about names that seem to be several: those with `|`, and those with `,` or `;` beside another class."""
+def _forgotten_separator(classes: Sequence[str], separator: str | None = None) -> list[str]:
+    """A note about names that seem to be several: those with `|`, and those with `,` or `;` beside another class.
+
+    Args:
+        classes: The names.
+        separator: The one that is given.
+    """
     for sign in (SEPARATOR, ",", ";"):
         odd = [name for name in classes if sign in name]
         alone = {*classes}
         if sign != SEPARATOR:
             odd = [name for name in odd if any(part.strip() in alone for part in name.split(sign))]
         if odd:
-            advice = f"if it separates several labels, give data.separator {sign!r}"
+            instead = f" in place of {separator!r}" if separator else ""
+            advice = f"if it separates several labels, give data.separator {sign!r}{instead}"
             return [f"classes with {sign} in their names ({few(odd, 3)}): {advice}"]
     return []
 
