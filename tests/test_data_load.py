@@ -3,6 +3,7 @@
 import csv
 import gc
 import hashlib
+import io
 import os
 import sys
 import tracemalloc
@@ -16,6 +17,7 @@ from PIL import Image
 from tlkit import data, untrusted
 from tlkit.data import ExampleSet, Photos, Splits, images, load
 from tlkit.data.contents import Paths
+from tlkit.data.photos import Row
 from tlkit.data.split import divide
 from tlkit.errors import InvalidInput
 
@@ -215,3 +217,23 @@ def test_a_listed_photo_takes_little_memory():
             assert listing < 200 * count
     finally:
         tracemalloc.stop()
+
+
+def test_the_manifest_is_sorted_also_among_copies(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    hashes = [hashlib.sha256(bytes([number])).hexdigest() for number in rng.integers(0, 20, 9000)]
+    names = [f"{number:04}{', ' if number % 7 else chr(34)}é\ud800" for number in rng.permutation(9000)]
+    every = Photos(names, hashes, rng.integers(0, 2, 9000), (8, 8, 3), Paths(Path("photos"), names), np.arange(9000))
+    splits = Splits(["cat", "dog"], *(every.select(range(start, 9000, 3)) for start in range(3)), [], [])
+    rows = splits.manifest()
+    assert rows == sorted(rows)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([row[:4] for row in (Row._fields, *rows)])
+    whole = text.getvalue().encode("utf-8", "backslashreplace")
+    splits.write_manifest(tmp_path / "manifest.csv")
+    assert (tmp_path / "manifest.csv").read_bytes() == whole
+    assert splits.digest == hashlib.sha256(whole).hexdigest()
+    lines = whole.splitlines(keepends=True)
+    for split, part in splits.by_name.items():
+        own = [line for line, row in zip(lines[1:], rows, strict=True) if row.split == split]
+        assert splits.parts[split] == (len(part), hashlib.sha256(b"".join([lines[0], *own])).hexdigest())
