@@ -141,8 +141,8 @@ def drawn(count: int, groups: Sequence[Hashable] | None, most: int, seed: int) -
     Shapes:
         returns: (examples,), whether each is drawn
 
-    >>> drawn(4, "aabb", 2, seed=0)
-    array([False, False,  True,  True])
+    >>> drawn(6, "aabbcc", 4, seed=0)
+    array([ True,  True, False, False,  True,  True])
     """
     if count <= most:
         return None
