@@ -94,7 +94,8 @@ class Predict:
         top: How many labels to print for each photo.
         output: File for the answers, a row for each photo, which ends in .csv, .jsonl or .parquet; it is not
             overwritten. By default up to 64 answers are printed, and the classes are counted where there are more.
-        threshold: The label is `unsure` where the highest probability is below this; by default never.
+        threshold: The label is `unsure` where the highest probability is below this; by default as the model was saved
+            (see target_accuracy of the recipes that train), or never.
     """
 
     model: str
@@ -160,7 +161,8 @@ class Export:
         int8: Compute with 8-bit numbers: smaller and, on some processors, faster. Calibrated by training photos.
         data: Examples on which the export is compared with the model; by default the test photos of its run.
         accept: Write the export even where its answers are not those of the model.
-        threshold: `predict.py` says `unsure` where the highest probability is below this; by default never.
+        threshold: `predict.py` says `unsure` where the highest probability is below this; by default as the model was
+            saved, or never.
     """
 
     model: str

@@ -195,6 +195,28 @@ class Classifier:
     register: str | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Abstaining(Classifier):
+    """Settings of every recipe that leaves a classifier which may say no single class.
+
+    Args:
+        target_accuracy: Accuracy that the answers are to have, such as 0.99, with 95 % confidence: below a probability
+            that is chosen on photos which the model did not learn from, it says `unsure`. By default it never does.
+        label_sets: Share of the photos, such as 0.95, whose right label is to be in a set of labels that each answer
+            then also has. By default there are no sets.
+    """
+
+    target_accuracy: float | None = None
+    label_sets: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # of Run
+        for name in ("target_accuracy", "label_sets"):
+            value = getattr(self, name)
+            allowed = value is None or 0.5 <= value < 1
+            require(allowed, name, value, "it must be from 0.5 to below 1, such as 0.95")
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen(Recipe):
     """Settings of every recipe with frozen layers.
@@ -207,7 +229,7 @@ class Frozen(Recipe):
 
 
 @dataclasses.dataclass(frozen=True)
-class Training(Classifier, Recipe):
+class Training(Abstaining, Recipe):
     """Settings of every recipe that trains a classifier by gradient descent.
 
     Args:

@@ -202,9 +202,20 @@ def _paired(found: Parity) -> str:
 def _limits(exported: Exported, labels: Mapping[str, Any], compared_on: str) -> list[str]:
     lines = [
         f"It knows these classes alone, and also gives {'any' if labels['several_labels'] else 'one'} of them to what "
-        "is something else.",
+        "is something else: unlike tlkit's own `predict` and `serve`, the export does not tell what is like none.",
         "Its scores hold for examples like those that it was tested on.",
     ]  # fmt: skip
+    if labels.get("target_accuracy"):
+        lines.append(
+            f"predict.py says `unsure` below a probability of {labels['threshold']:.4f}, so that "
+            f"{labels['target_accuracy']:g} of the other answers are right, with 95 % confidence, of examples drawn like "
+            f"those that it was chosen on"
+            f"{', by the model before it was quantized' * exported.int8}."
+        )
+    if labels.get("set_coverage"):
+        lines.append(
+            f"Of the sets of labels in {{}}, {labels['set_coverage']:g} have the right one; the same holds for them."
+        )
     if exported.int8:
         lines.append("In int8, probabilities differ from the model's even where labels do not.")
         if exported.temperature != 1:

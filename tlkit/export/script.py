@@ -107,6 +107,10 @@ def answer(probabilities: np.ndarray, rules: dict[str, Any], top: int = 3) -> st
         texts.append(
             f"{shown(rules['classes'][index])}{'*' * int(several and shares[index] > 0.5)} {shares[index]:.4f}"
         )
+    if rules.get("set_threshold") is not None and not several:
+        inside = [index for index in np.argsort(-shares, kind="stable") if shares[index] >= rules["set_threshold"]]
+        names = ", ".join(shown(rules["classes"][index]) for index in inside or best[:1])
+        texts.append(f"one of {{{names}}}")
     return "  ".join(texts)
 
 

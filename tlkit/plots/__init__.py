@@ -1,5 +1,6 @@
 """Pictures of runs and networks: figures are returned, never shown."""
 
+from tlkit.plots.calibration import calibration
 from tlkit.plots.examples import draw_array, draw_photo, draw_sound, mistakes, sheet
 from tlkit.plots.networks import arrays, feature_maps, filters, receptive_fields
 from tlkit.plots.scores import class_scores, confusion_matrix, ranking
@@ -8,7 +9,7 @@ from tlkit.plots.style import save, shortened
 from tlkit.plots.training import learning_curves, lr_range, regularization
 
 __all__ = [
-    "arrays", "class_scores", "confusion_matrix", "draw_array", "draw_photo", "draw_sound", "feature_maps", "filters",
-    "importance", "learning_curves", "lr_range", "mistakes", "parallel_coordinates", "ranking", "receptive_fields",
-    "regularization", "save", "sheet", "shortened",
+    "arrays", "calibration", "class_scores", "confusion_matrix", "draw_array", "draw_photo", "draw_sound",
+    "feature_maps", "filters", "importance", "learning_curves", "lr_range", "mistakes", "parallel_coordinates",
+    "ranking", "receptive_fields", "regularization", "save", "sheet", "shortened",
 ]  # fmt: skip

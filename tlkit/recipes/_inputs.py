@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tlkit import config as configs
 from tlkit.display import called, few, say, shown
 from tlkit.errors import InvalidInput, Undecodable
-from tlkit.recipes import _summary
+from tlkit.recipes import _calibration, _summary
 
 if TYPE_CHECKING:
     from tlkit import data, features
@@ -61,6 +61,7 @@ def check(config: configs.Recipe, examples: data.Examples) -> None:
         InvalidInput: the message says which setting it is about.
     """
     find_positive(getattr(config, "positive", None), examples.classes, examples.multi_label)
+    _calibration.check(config, examples.classes, examples.multi_label)
     if isinstance(config, configs.Training) and config.balance == "sampling" and examples.multi_label:
         raise InvalidInput(
             "balance is 'sampling', but examples that may have several labels cannot be sampled so: give --balance "

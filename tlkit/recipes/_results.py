@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit.recipes import _inputs, _near_copies, _note, _plans, _summary
+from tlkit.recipes import _calibration, _inputs, _near_copies, _note, _plans, _summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from tlkit.tracking import registry
 
 
-class Fit(NamedTuple):
+@dataclasses.dataclass
+class Fit:
     """How a model came to its weights: what to log, and what to print.
 
     Args:
@@ -41,7 +43,7 @@ class Fit(NamedTuple):
     under: list[str]
     lines: list[str]
     chosen_by_val: bool
-    note: Sequence[str] = ()
+    note: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -164,13 +166,38 @@ def score_training(
     job: Job[Any], run: tracking.Run, model: keras.Model, splits: data.Splits, history: training.History
 ) -> Result:
     """Predict the test split, else the validation split, score that and log it."""
-    from tlkit import training
 
-    predicted = training.predict(model, splits.test or splits.val, _plans.batch_size_or_default(job.config))
     fit = of_training(job, history)
+    calibrated = calibrated_by_val(job, model, splits, _plans.batch_size_or_default(job.config))
     if job.config.tta:
-        _score_views(job, model, splits, predicted, fit)
-    return score(job, run, model, fit, splits, predicted)
+        _score_views(job, model, splits, calibrated.after, fit)
+    return score(job, run, model, fit, splits, calibrated)
+
+
+def calibrated_by_val(
+    job: Job[Any], model: keras.Model, splits: data.Splits, batch_size: int
+) -> _calibration.Calibrated:
+    """Predict all splits, calibrate by the validation split, and keep training photos to tell what is like none."""
+    import keras
+    import numpy as np
+
+    from tlkit import training
+    from tlkit.probes import novelty
+
+    whole = keras.Model(model.input, [model.get_layer("head").input, model.output])
+    features, probabilities = training.predict(whole, splits.val, batch_size)
+    scored_features, scored = features, None
+    if splits.test:
+        scored_features, scored = training.predict(whole, splits.test, batch_size)
+    held = _calibration.HeldOut(
+        probabilities, splits.val.labels, splits.val.grouping, f"{len(probabilities):,} validation {splits.kind}"
+    )
+    calibrated = _calibration.calibrate(job, model, held, scored)
+    if not splits.modality.predicted or len(features) < novelty.FEWEST:
+        return calibrated
+    some = np.random.default_rng(job.config.seed).permutation(len(splits.train))[: novelty.REFERENCES]
+    known, _ = training.predict(whole, splits.train.select(np.sort(some)), batch_size)
+    return _calibration.with_novelty(calibrated, novelty.fit(known, held_out=features), scored_features)
 
 
 def _score_views(job: Job[Any], model: keras.Model, splits: data.Splits, predicted: np.ndarray, fit: Fit) -> None:
@@ -215,13 +242,19 @@ def evaluate(
 
 
 def score(
-    job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, splits: data.Splits, probabilities: np.ndarray
+    job: Job[Any],
+    run: tracking.Run,
+    model: keras.Model,
+    fit: Fit,
+    splits: data.Splits,
+    calibrated: _calibration.Calibrated,
 ) -> Result:
     """Score what the model predicts for the test split, else the validation split, and log it with its pictures."""
     from tlkit import evaluation, plots, tracking
     from tlkit.evaluation import predictions
 
-    split, part = _inputs.scored(splits)
+    (split, part), probabilities = _inputs.scored(splits), calibrated.after
+    _calibration.report(fit, split, part, calibrated)
     scores = evaluate(job, splits, probabilities)
     if splits.near_copies:
         _near_copies.add(fit, splits, scores, _score_without_near_copies(job, splits, probabilities))
@@ -239,7 +272,7 @@ def score(
     example = splits.modality.encode(part.read([0])[0], splits.rate)
     with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(example)
-    return log(job, run, model, fit, Scored(scores, table, splits, example))
+    return log(job, run, model, fit, Scored(scores, table, splits, example, calibrated))
 
 
 def _score_without_near_copies(
@@ -262,12 +295,14 @@ class Scored(NamedTuple):
         predictions: The table of `evaluation.predictions`.
         splits: The data.
         example: The file of an example, as a user would have it.
+        calibrated: When the model is unsure, and what it knows; None for a graph.
     """
 
     scores: evaluation.Scores
     predictions: dict[str, list[Any]]
     splits: data.Splits | graph.Graph
     example: bytes | None = None
+    calibrated: _calibration.Calibrated | None = None
 
 
 def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: Scored) -> Result:
@@ -292,6 +327,8 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
 
     def save(path: Path) -> None:
         loaded = {name: getattr(splits, name) for name in ("rate", "reading") if hasattr(splits, name)}  # graph: none
+        if scored.calibrated is not None:
+            loaded |= {name: getattr(scored.calibrated, name) for name in ("abstention", "novelty")}
         serving.save_model(
             path, model, splits.classes, kind=splits.kind, **loaded, requirements=requirements(), example=example
         )

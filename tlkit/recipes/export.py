@@ -138,6 +138,7 @@ def _answers(model: keras.Model, values: np.ndarray, batch: int = 32) -> np.ndar
 def _export(config: Export, name: str, sources: Sources, folder: Path) -> Exported:
     """Write one format with all that belongs to it; raise where it answers otherwise than the model."""
     from tlkit import export
+    from tlkit.evaluation import calibration
 
     classifier, examples = sources.classifier, sources.examples
     say(f"{name}{' in int8' * config.int8}: converting", error=True)
@@ -149,7 +150,7 @@ def _export(config: Export, name: str, sources: Sources, folder: Path) -> Export
         if not classifier.several and sources.answers.shape[1] > 1:
             known = _answers(classifier.model, values)
             labels["temperature"] = export.temperature(name, path, values, known)
-    answers = export.tempered(export.run(name, path, examples.values), labels["temperature"])
+    answers = calibration.tempered(export.run(name, path, examples.values), labels["temperature"])
     parity = export.compare(sources.answers, answers, classifier.several, examples)
     export.check_parity(name, parity, config.int8, config.accept)
     one, every = (export.milliseconds(name, path, classifier.model.input_shape[1:], threads) for threads in (1, 0))
@@ -177,7 +178,7 @@ def _labels(config: Export, name: str, classifier: Classifier) -> dict[str, Any]
         "kind": classifier.kind,
         "shape": shape,
         "several_labels": classifier.several,
-        "threshold": config.threshold,
+        **_abstention(config, classifier),
         "temperature": 1.0,
     }
     if classifier.kind == "photos":
@@ -185,6 +186,14 @@ def _labels(config: Export, name: str, classifier: Classifier) -> dict[str, Any]
         labels |= {"height": height, "width": width, "channels": channels, "range": [0, 255]}
         labels |= {"resize": classifier.reading.resize, "white": classifier.reading.white}
     return labels
+
+
+def _abstention(config: Export, classifier: Classifier) -> dict[str, float | None]:
+    """When predict.py says no single class: as the user or the model says; distances in feature space are not there."""
+    own = classifier.abstention
+    if config.threshold is not None:
+        own = own._replace(threshold=config.threshold, target_accuracy=None)
+    return own._replace(novelty=None)._asdict()
 
 
 def _say_end(output: Path, names: Sequence[str], several: bool, kind: str) -> None:

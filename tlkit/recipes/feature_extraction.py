@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import FeatureExtraction
-from tlkit.recipes import _decisions, _inputs, _jobs, _near_copies, _networks, _results, _summary
+from tlkit.recipes import _calibration, _decisions, _inputs, _jobs, _near_copies, _networks, _results, _summary
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
     from tlkit import data
     from tlkit.features import Features
@@ -31,21 +30,24 @@ def run(config: FeatureExtraction) -> _results.Result:
     extractor = _networks.extractor(job.config, features.pooled(model), "pooled")
     with job.timing("features"):
         splits, parts = _inputs.split_features(job.config.data, examples, extractor)
+    kinds = parts[:2] if splits.test else parts[:1]
+    _calibration.check_count(job.config, sum(map(len, kinds)), "photos that are not tested on")
     splits = _near_copies.look(job.config.data, splits, parts, extractor.store)
     positive = _decisions.positive(job.config, splits.classes, splits.train.labels)
     job = job.with_decisions([_decisions.record_engine(extractor), *positive])
     with job.tracked(splits) as tracked:
-        fit, predicted = _solve(job, model, splits, parts)
-        result = _results.score(job, tracked, model, fit, splits, predicted)
+        fit, calibrated = _solve(job, model, splits, parts)
+        result = _results.score(job, tracked, model, fit, splits, calibrated)
     return _summary.show(job, tracked, result)
 
 
 def _solve(
     job: _jobs.Job[FeatureExtraction], model: keras.Model, splits: data.Splits, parts: list[Features]
-) -> tuple[_results.Fit, np.ndarray]:
-    """Solve the head, and predict the split that is scored."""
+) -> tuple[_results.Fit, _calibration.Calibrated]:
+    """Solve the head, predict the split that is scored, and calibrate by predictions out of fold."""
     from tlkit import backbones, probes, training
     from tlkit.features import Features
+    from tlkit.probes import novelty
 
     config, (train, val, *test) = job.config, parts
     with job.timing("solving"):
@@ -66,8 +68,13 @@ def _solve(
         else:  # engines round differently: the score is to be that of the saved model
             predicted = training.predict(model, splits.test or splits.val)
         nearest = probes.nearest_neighbours(values, known.labels, groups=known.groups, seed=seed)
+    what = f"{len(known):,} photos, each out of fold"
+    held = _calibration.HeldOut(probe.held_out, known.labels, _calibration.independent(known.groups), what)
+    calibrated = _calibration.calibrate(job, model, held, predicted)
+    found = novelty.fit(values, groups=known.groups, seed=seed)
+    calibrated = _calibration.with_novelty(calibrated, found, scored.array())
     seconds = {part: job.timings[part] for part in ("features", "solving")}
-    return _results.of_solving(probe, nearest, seconds, known.labels, splits.classes), predicted
+    return _results.of_solving(probe, nearest, seconds, known.labels, splits.classes), calibrated
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import Finetune
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions, _inputs, _jobs, _near_copies, _networks, _plans, _results, _summary
+from tlkit.recipes import _calibration, _decisions, _inputs, _jobs, _near_copies, _networks, _plans, _results, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +37,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
     _networks.admit(model, trial)
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
     job.check_data(splits)
+    _calibration.check_count(job.config, len(splits.val), f"validation {splits.kind}")
     splits = splits if trial else _near_copies.look(job.config.data, splits)
     job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))
     job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))

@@ -21,7 +21,7 @@ from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
 from tlkit.recipes import _jobs, _models, _predicted
 from tlkit.recipes._models import Classifier
-from tlkit.recipes._predicted import NO_LABEL, UNSURE, Predicted
+from tlkit.recipes._predicted import NO_LABEL, Predicted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +67,13 @@ def _predict(config: Predict, classifier: Classifier, photos: Mapping[str, str])
     from tlkit.serving import many, tables
 
     model, classes, several = classifier.model, classifier.classes, classifier.several
+    abstention = classifier.abstention
     if config.threshold is not None:
         _predicted.check_threshold(config.threshold, classes, several)
+        abstention = abstention._replace(threshold=config.threshold, target_accuracy=None)
+    if classifier.references is not None:
+        model = serving.with_novelty(model, classifier.references)
+    _predicted.print_assumed(abstention)
     is_many = len(photos) > PRINTED
     printed, predicted = not (is_many or config.output), Predicted()
 
@@ -86,15 +91,15 @@ def _predict(config: Predict, classifier: Classifier, photos: Mapping[str, str])
                 predicted.add_unread(photo, error)
                 row = tables.row(photo, None, error)
             else:
-                answer = serving.answer(probabilities, classes, several)
-                unsure = config.threshold is not None and answer.probability < config.threshold
-                labels = _labels(answer, several, unsure)
-                predicted.add(labels)
-                row = tables.row(photo, answer, label=UNSURE if unsure else answer.label)
+                answer = serving.answer(probabilities, classes, several, abstention)
+                labels = _labels(answer, several)
+                predicted.add(labels, answer.novel)
+                row = tables.row(photo, answer)
                 if printed:
                     count = max(config.top, len(labels)) if several else config.top
-                    ranking = serving.ranked(probabilities, classes, count)
-                    _predicted.print_answer(photo, ranking, several, unsure)
+                    shares = probabilities if answer.novel is None else probabilities[:-1]
+                    ranking = serving.ranked(shares, classes, count)
+                    _predicted.print_answer(photo, answer, ranking, several)
                     predicted.rankings.append(ranking)
             if write:
                 write(row)
@@ -103,11 +108,11 @@ def _predict(config: Predict, classifier: Classifier, photos: Mapping[str, str])
     return predicted
 
 
-def _labels(answer: Answer, several: bool, unsure: bool) -> list[tuple[str, float]]:
+def _labels(answer: Answer, several: bool) -> list[tuple[str, float]]:
     """The labels for which a photo counts, with their probabilities."""
     if several:
         return [(label, share) for label, share in answer.top if share > 0.5] or [(NO_LABEL, answer.probability)]
-    return [(UNSURE if unsure else answer.label, answer.probability)]
+    return [(answer.label, answer.probability)]
 
 
 @contextlib.contextmanager

@@ -240,6 +240,8 @@ def _response(sent: list[Sent], answers: list[Answer | BaseException], batcher: 
         if isinstance(answer, Answer):
             top = [{"label": label, "probability": rounded(share)} for label, share in answer.top]
             entry |= {"label": answer.label, "probability": rounded(answer.probability), "top": top}
+            more = {"label_set": answer.label_set, "novel": answer.novel}
+            entry |= {name: value for name, value in more.items() if value is not None}
         else:
             causes.append(answer)
             entry |= {"error": str(answer).removeprefix("photo: ")}

@@ -18,9 +18,11 @@ from tlkit.data import modalities
 from tlkit.data.modalities import Reading
 from tlkit.data.photos import cores
 from tlkit.errors import InvalidInput, first_line
+from tlkit.evaluation.abstention import Abstention
 from tlkit.serving import many
 from tlkit.serving.answers import Answer, answer, multi_label
 from tlkit.serving.classifier import requests_of
+from tlkit.serving.novelty import with_novelty
 from tlkit.serving.waiting import HEAVY, Busy
 from tlkit.serving.web.counters import Counters
 
@@ -43,7 +45,8 @@ class Served(NamedTuple):
         several: Whether a photo may have several labels, or none.
         shape: Of a photo, (height, width, channels).
         reading: How files become photos.
-        engine: Computes probabilities.
+        engine: Computes probabilities; with `abstention.novelty`, also the distance from the nearest known photo.
+        abstention: When it says no single class.
     """
 
     name: str
@@ -53,24 +56,46 @@ class Served(NamedTuple):
     shape: tuple[int, ...]
     reading: Reading
     engine: Engine
+    abstention: Abstention = Abstention()
 
 
 class CannotPredict(Exception):
     """The model fails on photos that were read."""
 
 
-def prepare(model: keras.Model, classes: list[str], reading: Reading, name: str, version: str = "") -> Served:
+def prepare(
+    model: keras.Model,
+    classes: list[str],
+    reading: Reading,
+    name: str,
+    version: str = "",
+    abstention: Abstention = Abstention(),  # noqa: B008
+    references: np.ndarray | None = None,
+) -> Served:
     """Make a model ready, and have it predict once, so that the first request does not wait.
+
+    Args:
+        model: From pixels to probabilities.
+        classes: Names of its outputs.
+        reading: How files become photos.
+        name: As the user gave it.
+        version: In the registry; empty for a file.
+        abstention: When it says no single class.
+        references: Features of known photos, which go with `abstention.novelty`.
 
     Raises:
         InvalidInput: it cannot predict.
     """
-    shape = model.input_shape[1:]
+    shape, several = model.input_shape[1:], multi_label(model)
+    if references is None:
+        abstention = abstention._replace(novelty=None)
+    else:
+        model = with_novelty(model, references)
     sample = np.random.default_rng(0).integers(0, 256, (many.SAMPLE, *shape), np.uint8)
     engine, _ = many.engine(model, name, True, sample)
     for count in range(1, engine.batch_size + 1 if engine.batch_size <= many.SAMPLE else 2):
         list(engine.run([sample[:count]]))  # each number of photos is a shape of its own
-    return Served(name, version, classes, multi_label(model), shape, reading, engine)
+    return Served(name, version, classes, several, shape, reading, engine, abstention)
 
 
 @dataclasses.dataclass(eq=False)
@@ -200,7 +225,7 @@ class Batcher:
             return
         for photo, row in zip(together, rows, strict=True):
             try:
-                photo.end(answer(row, served.classes, served.several))
+                photo.end(answer(row, served.classes, served.several, served.abstention))
             except InvalidInput as error:  # not a number
                 photo.end(CannotPredict(str(error)))
 

@@ -14,10 +14,19 @@ _PREDICTION = {
         "name": {"type": "string", "description": "of the file, in a form"},
         "label": {
             "type": "string",
-            "description": "of the most probable class; of several labels, with | between them",
+            "description": "of the most probable class, or unsure; of several labels, with | between them",
         },
-        "probability": {"type": "number", "description": "of this label, from 0 to 1"},
+        "probability": {"type": "number", "description": "of this label, or of the most probable one, from 0 to 1"},
         "top": {"type": "array", "items": _RANKED, "description": "the five most probable classes"},
+        "label_set": {
+            "type": "array",
+            "items": _TEXT,
+            "description": "classes one of which is right as often as was asked for; if the model has such sets",
+        },
+        "novel": {
+            "type": "boolean",
+            "description": "whether the photo is like none that the model has learned from; if it can tell",
+        },
         "error": {"type": "string", "description": "in place of these: why the photo has no answer"},
     },
 }
