@@ -26,10 +26,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True, help="folders with train, and val or test")
     options = parser.parse_args()
-    print(
-        "| set | network | temperature | cv | kept | log loss | with it | difference | as decided | ECE | with it | vector, cv |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    columns = ["set", "network", "temperature", "cv", "kept", "log loss", "with it", "difference", "as decided"]
+    columns += ["ECE", "with it", "vector, cv"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     differing = []
     for source in [*options.data, _sets.DIGITS]:
         name = Path(source).name
@@ -63,7 +62,8 @@ def row(name: str, network: str, measured: _sets.Measured) -> np.ndarray:
         name, network, f"{found.fitted:.3f}",
         f"{found.difference:+.4f} ± {found.error:.4f}",
         "yes" if found.temperature != 1 else "no", f"{losses(plain).mean():.4f}", f"{losses(fitted).mean():.4f}",
-        change(fitted), change(decided), f"{errors[0]:.3f}", f"{errors[1]:.3f}", f"{vector(probe.held_out, known):+.4f}",
+        change(fitted), change(decided), f"{errors[0]:.3f}", f"{errors[1]:.3f}",
+        f"{vector(probe.held_out, known):+.4f}",
     ]  # fmt: skip
     print(f"| {' | '.join(cells)} |", flush=True)
     return plain.argmax(1) == test.labels

@@ -93,7 +93,7 @@ def test_brier_score():
         confidence = confidences(rng, (300,))
         labels = (rng.random(300) > confidence).astype(int)
         scores = reliability.brier(np.stack([confidence, 1 - confidence], axis=1), labels)
-        low, high = reliability.mean_interval(scores)
+        low, high = intervals.mean_interval(scores)
         inside.append(low <= true <= high)
     assert abs(np.mean(inside) - STATED) <= NEAR
 

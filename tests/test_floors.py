@@ -15,7 +15,7 @@ FLOORS = [
     {"inference", "labels", "progress", "runtime"},
     {"config", "plots"},
     {"arithmetic", "cli", "data", "evaluation", "layers", "mlflow_plugin", "probes", "reference"},
-    {"backbones", "features", "tracking"},
+    {"backbones", "explanation", "features", "tracking"},
     {"anatomy", "builders", "export", "inspection", "serving", "training"},
     {"tuning"},
     {"recipes"},

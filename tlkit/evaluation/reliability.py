@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlkit.evaluation.intervals import standard_error
+from tlkit.evaluation.intervals import mean_interval
 
 BINS, BIN = 15, 20  # bins at the most; examples of a bin at the least
 Interval = tuple[float, float]
@@ -65,24 +65,6 @@ class Quality(NamedTuple):
             for place, end in enumerate(("low", "high"))
         }
         return {f"{split}_{name}{suffix}": float(value) for name, value in (values | bounds).items()}
-
-
-def mean_interval(values: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> Interval:
-    """Compute the 95 % interval of a mean, by Student's t.
-
-    Args:
-        values: Shape (examples,).
-        groups: Shape (examples,), the group of each, between which alone they are independent.
-
-    >>> [round(bound, 2) for bound in mean_interval(np.array([0.0, 1.0] * 50))]
-    [0.4, 0.6]
-    """
-    from scipy import stats
-
-    count = len(values) if groups is None else len(set(np.asarray(groups).tolist()))
-    half = standard_error(values, groups) * float(stats.t.ppf(0.975, max(count - 1, 1)))
-    mean = float(values.mean())
-    return mean - half, mean + half
 
 
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -188,9 +170,10 @@ def quality(probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str]
 
     several = labels.ndim == 2
     scores = brier(probabilities, labels)
+    low, high = mean_interval(scores, groups)
     return Quality(
         loss=float(log_losses(logits(probabilities, several), labels, several).mean()),
         brier=float(scores.mean()),
-        brier_interval=mean_interval(scores, groups),
+        brier_interval=(max(low, 0.0), min(high, 1.0 if several else 2.0)),
         reliability=reliability(probabilities, labels, groups),
     )

@@ -208,7 +208,7 @@ def _limits(exported: Exported, labels: Mapping[str, Any], compared_on: str) -> 
     if labels.get("target_accuracy"):
         lines.append(
             f"predict.py says `unsure` below a probability of {labels['threshold']:.4f}, so that "
-            f"{labels['target_accuracy']:g} of the other answers are right, with 95 % confidence, of examples drawn like "
+            f"{labels['target_accuracy']:g} of the other answers are right, with 95 % confidence, of examples like "
             f"those that it was chosen on"
             f"{', by the model before it was quantized' * exported.int8}."
         )

@@ -11,6 +11,7 @@ from tlkit.recipes import _predicted
 if TYPE_CHECKING:
     import keras
     import numpy as np
+    from matplotlib.figure import Figure
 
     from tlkit import data
     from tlkit.evaluation.abstention import Abstention, Threshold
@@ -157,38 +158,66 @@ def with_novelty(calibrated: Calibrated, novelty: Novelty | None, scored: Featur
     return calibrated._replace(novelty=novelty, distances=novelty.distances(scored))
 
 
-def report(fit: Fit, split: str, part: data.Photos, calibrated: Calibrated) -> None:
-    """Add to a run's metrics, lines, note and pictures what the probabilities are worth, and what the split can tell.
+class Worth(NamedTuple):
+    """What probabilities are worth, and what the examples can tell.
 
     Args:
-        fit: Of the run; it is changed.
-        split: Name of the scored split.
+        metrics: By their names in MLflow.
+        lines: For the summary.
+        picture: Reliability, and accuracy against coverage.
+    """
+
+    metrics: dict[str, float]
+    lines: list[str]
+    picture: Figure
+
+    @property
+    def note(self) -> list[str]:
+        """The lines as a list in Markdown."""
+        return [f"- {line.replace('  ', ': ', 1)}" for line in self.lines]
+
+
+def worth(
+    split: str, part: data.Photos, labels: np.ndarray, after: np.ndarray, calibrated: Calibrated | None = None
+) -> Worth:
+    """Find out what probabilities are worth.
+
+    Args:
+        split: Name of the split.
         part: Its examples.
-        calibrated: The model.
+        labels: Their labels.
+        after: Their probabilities, shape (examples, classes).
+        calibrated: How the model was calibrated, if it was here.
     """
     from tlkit import plots
-    from tlkit.evaluation import abstention, reliability
+    from tlkit.evaluation import abstention, intervals, power, reliability
 
-    labels, groups, temperature = part.labels, part.grouping, calibrated.calibration.temperature
-    after = reliability.quality(calibrated.after, labels, groups)
-    before = reliability.quality(calibrated.before, labels, groups) if temperature != 1 else None
-    fit.metrics.update(after.metrics(split))
-    lines = [_quality(after, before, temperature, calibrated.held.what)]
-    if before is not None:
-        fit.metrics.update(before.metrics(split, "_uncalibrated"))
-        fit.metrics.update({f"{split}_loss_uncalibrated": before.loss, "temperature": temperature})
-    confidence, right = _answers(calibrated.after, labels)
+    groups, temperature = part.grouping, 1.0 if calibrated is None else calibrated.calibration.temperature
+    now = reliability.quality(after, labels, groups)
+    metrics, was = now.metrics(split), None
+    if calibrated is not None and temperature != 1:
+        was = reliability.quality(calibrated.before, labels, groups)
+        metrics |= was.metrics(split, "_uncalibrated")
+        metrics |= {f"{split}_loss_uncalibrated": was.loss, "temperature": temperature}
+    confidence, right = _answers(after, labels)
     table = abstention.coverage_table(confidence, right, groups)
-    lines.append(_coverage(table))
-    lines += _promises(fit, split, part, calibrated, confidence, right)
-    lines.append(_power(right, part))
-    fit.lines.extend(lines)
-    fit.note.extend(["", *(f"- {line.replace('  ', ': ', 1)}" for line in lines)])
-    bins = [each.reliability[:3] for each in (after, before) if each]
+    lines = [_quality(now, was, calibrated), _coverage(table)]
+    if calibrated is not None:
+        lines += _promises(metrics, split, part, calibrated, confidence, right)
+    effective = None if groups is None else intervals.effective_trials(right, groups)
+    lines.append(f"power  {power.sentence(float(right.mean()), len(right), part.kind, effective)}")
+    bins, before = now.reliability[:3], None if was is None else was.reliability[:3]
     title = f"{len(labels):,} {split} {part.kind}"
-    fit.pictures["calibration.png"] = plots.calibration(
-        bins[0], bins[1] if before else None, confidence, right, table, title
-    )
+    return Worth(metrics, lines, plots.calibration(bins, before, confidence, right, table, title))
+
+
+def report(fit: Fit, split: str, part: data.Photos, calibrated: Calibrated) -> None:
+    """Add to a run's metrics, lines, note and pictures what the probabilities are worth."""
+    found = worth(split, part, part.labels, calibrated.after, calibrated)
+    fit.metrics.update(found.metrics)
+    fit.lines.extend(found.lines)
+    fit.note.extend(["", *found.note])
+    fit.pictures["calibration.png"] = found.picture
 
 
 def _answers(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -201,19 +230,16 @@ def _answers(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
 
 
-def _quality(after: Quality, before: Quality | None, temperature: float, what: str) -> str:
-    """Say how far the probabilities can be trusted, and what the temperature did.
-
-    The line is named as those of a summary are.
-    """
-    low, high = after.reliability.interval
-    line = (
-        f"calibration  ECE {after.reliability.ece:.3f} (95 % interval {low:.3f} to {high:.3f}), Brier {after.brier:.3f}"
-    )
-    if before is None:
+def _quality(now: Quality, was: Quality | None, calibrated: Calibrated | None) -> str:
+    """Say how far the probabilities can be trusted, and what the temperature did."""
+    low, high = now.reliability.interval
+    line = f"calibration  ECE {now.reliability.ece:.3f} (95 % interval {low:.3f} to {high:.3f}), Brier {now.brier:.3f}"
+    if calibrated is None:
+        return line
+    if was is None:
         return f"{line}; no temperature improves it"
-    was = f"ECE {before.reliability.ece:.3f}, log loss {before.loss:.3f} before and {after.loss:.3f} after"
-    return f"{line}; temperature {temperature:.2f}, fitted on {what}: {was}"
+    before = f"ECE {was.reliability.ece:.3f}, log loss {was.loss:.3f} before and {now.loss:.3f} after"
+    return f"{line}; temperature {calibrated.calibration.temperature:.2f}, by {calibrated.held.what}: {before}"
 
 
 def _coverage(table: Mapping[str, Sequence[float]]) -> str:
@@ -224,7 +250,12 @@ def _coverage(table: Mapping[str, Sequence[float]]) -> str:
 
 
 def _promises(
-    fit: Fit, split: str, part: data.Photos, calibrated: Calibrated, confidence: np.ndarray, right: np.ndarray
+    metrics: dict[str, float],
+    split: str,
+    part: data.Photos,
+    calibrated: Calibrated,
+    confidence: np.ndarray,
+    right: np.ndarray,
 ) -> list[str]:
     """Say what thresholds promise, and how the scored split keeps it."""
     from tlkit.evaluation import abstention
@@ -241,9 +272,7 @@ def _promises(
         answered = confidence >= chosen.threshold
         share, accuracy = float(answered.mean()), float(right[answered].mean()) if answered.any() else 1.0
         found = {"coverage": share, "accuracy_answered": accuracy}
-        fit.metrics.update(
-            {"threshold": chosen.threshold} | {f"{split}_{name}": value for name, value in found.items()}
-        )
+        metrics.update({"threshold": chosen.threshold} | {f"{split}_{name}": value for name, value in found.items()})
         lines.append(
             f"unsure  below {chosen.threshold:.3f}, so that {target:g} of the other answers are right, with 95 % "
             f"confidence (by {held.what}); {split}: {share:.1%} answered, {accuracy:.3f} of these right"
@@ -251,14 +280,14 @@ def _promises(
     if choice.set_threshold is not None and choice.set_coverage is not None:
         sets = abstention.label_sets(calibrated.after, choice.set_threshold)
         inside, size = float(sets[range(len(sets)), part.labels].mean()), float(sets.sum(axis=1).mean())
-        fit.metrics.update({f"{split}_label_set_coverage": inside, f"{split}_label_set_size": size})
+        metrics.update({f"{split}_label_set_coverage": inside, f"{split}_label_set_size": size})
         lines.append(
             f"sets  of labels: {choice.set_coverage:g} of them have the right one (split conformal, by {held.what}); "
             f"{split}: {inside:.3f}, {size:.2f} labels in a set"
         )
     if calibrated.novelty is not None and calibrated.distances is not None:
         share = float((calibrated.distances > calibrated.novelty.threshold).mean())
-        fit.metrics[f"{split}_novel"] = share
+        metrics[f"{split}_novel"] = share
         lines.append(
             f"novelty  {share:.1%} of the {split} {part.kind} are like none known ({FALSE_ALARMS:.0%} are meant to)"
         )
@@ -273,11 +302,3 @@ def _reachable(calibrated: Calibrated, target: float) -> bool:
     probabilities = calibration.tempered(held.probabilities, calibrated.calibration.temperature)
     right = probabilities.argmax(axis=1) == held.labels
     return abstention.threshold(probabilities.max(axis=1), right, target, held.groups) is not None
-
-
-def _power(right: np.ndarray, part: data.Photos) -> str:
-    """Say what differences between models the split would show."""
-    from tlkit.evaluation import intervals, power
-
-    worth = None if part.grouping is None else intervals.effective_trials(right, part.grouping)
-    return f"power  {power.sentence(float(right.mean()), len(right), part.kind, worth)}"

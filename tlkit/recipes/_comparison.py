@@ -80,8 +80,8 @@ class PairRow(NamedTuple):
         corrected_p_value: The same, corrected for the number of pairs (Holm).
         verdict: Which is better, if one clearly is; or why they were not tested.
         groups: Number of groups that the permutation swaps; None for McNemar's test.
-        more_needed: How many more examples would probably decide, if the two differ as much as they do on these; None if
-            it is decided, if nobody can say, or if the examples have groups.
+        more_needed: How many more examples would probably decide, if the two differ as much as they do on these; None
+            if it is decided, if nobody can say, or if the examples have groups.
     """
 
     first: str

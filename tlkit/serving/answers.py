@@ -39,8 +39,8 @@ class Answer(NamedTuple):
 
     Args:
         label: Of the most probable class, or `UNSURE`; or, where there may be several, all labels with | between them.
-        probability: Of this label; where there may be several, of exactly these labels: the product of the
-            probabilities that each of them is there and that each other one is not.
+        probability: Of this label, or of the most probable class; where there may be several, of exactly these labels:
+            the product of the probabilities that each of them is there and that each other one is not.
         top: The most probable classes with their probabilities; where there may be several labels, all classes.
         label_set: Classes one of which is the right one as often as the model's label sets promise, the most probable
             first; None where the model has no such sets.

@@ -1,0 +1,165 @@
+"""Heatmaps of a model's decisions, by the best way that the model and the backend allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from tlkit import inference
+from tlkit.explanation.gradients import BACKENDS, cuts, layer_activation
+from tlkit.explanation.heads import Head, heads
+from tlkit.explanation.occlusion import occlusion
+from tlkit.explanation.pictures import resized
+
+WAYS = {
+    "activation": "class activation: each cell's own share of the class's score, exact as the head is linear",
+    "layer": "LayerCAM: activations of a layer, weighed by their gradients",
+    "occlusion": "occlusion: what the class loses where a window is hidden",
+}
+
+
+class Explainer(NamedTuple):
+    """Draws heatmaps of a model's decisions.
+
+    Args:
+        way: A key of `WAYS`.
+        heatmaps: From examples (batch, *space, channels) and a class for each, -1 for the most probable, to heatmaps
+            (batch, *cells), from 0 to 1, and the probabilities (batch, classes). A heatmap is 0 everywhere where
+            nothing speaks for the class.
+    """
+
+    way: str
+    heatmaps: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def explainer(model: keras.Model, way: str = "auto") -> Explainer:
+    """Make what draws heatmaps of a model.
+
+    Args:
+        model: From one input to probabilities, (batch, classes), or (batch, 1) of the second of two.
+        way: A key of `WAYS`; `auto` is the class activation where the head allows it, else LayerCAM.
+
+    Raises:
+        InvalidInput: the model has no map that could be explained.
+        NotImplementedError: the way needs gradients, which the backend does not have.
+
+    >>> x = keras.Input((8, 8, 1))
+    >>> average = keras.layers.GlobalAveragePooling2D()(x)
+    >>> head = keras.layers.Dense(2, kernel_initializer=lambda *_, **__: np.array([[-1.0, 1.0]]), activation="softmax")
+    >>> photo = np.pad(np.ones((1, 2, 2, 1)), ((0, 0), (6, 0), (6, 0), (0, 0)))
+    >>> maps, _ = explainer(keras.Model(x, head(average))).heatmaps(photo, np.array([1]))
+    >>> maps[0, 5:, 5:].tolist()
+    [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
+    """
+    found = heads(model) if way in ("auto", "activation") else []
+    if found:
+        return Explainer("activation", _by_activation(model, found))
+    if way == "occlusion":
+        return Explainer("occlusion", _by_occlusion(model))
+    backend = keras.backend.backend()
+    if backend not in BACKENDS:
+        raise NotImplementedError(f"the heatmap of this network needs gradients, which {backend} does not compute")
+    return Explainer("layer", _by_layer(model))
+
+
+def _by_activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Class activation (Zhou et al. 2016, equation 2), the sum over all maps that the head's features come from."""
+    outputs, mirrored = [], []
+    for head in found:
+        kernel = keras.ops.convert_to_numpy(head.dense.kernel)
+        for each in head.maps:
+            weights = kernel[each.start : each.start + each.map.shape[-1]] * (each.share / len(found))
+            outputs.append(keras.ops.matmul(keras.ops.cast(each.map, "float32"), weights))
+            mirrored.append(each.mirrored)
+    network = inference.in_full_precision(keras.Model(model.inputs[0], [*outputs, model.outputs[0]]))
+
+    def heatmaps(x: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        *maps, raw = (np.asarray(keras.ops.convert_to_numpy(each)) for each in network.predict_on_batch(x))
+        probabilities = _of_both(raw)
+        chosen, parts = _chosen(probabilities, classes), []
+        for values, flipped in zip(maps, mirrored, strict=True):
+            own = _of_class(values, chosen)
+            parts.append(own[:, :, ::-1] if flipped else own)
+        grid = max((part.shape[1:] for part in parts), key=np.prod)
+        whole = sum(np.stack([resized(each, grid) for each in part]) for part in parts)
+        return scaled(np.maximum(whole, 0)), probabilities
+
+    return heatmaps
+
+
+def _of_class(maps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Take the map of each example's class; of a single unit, that of the first class is the negative."""
+    if maps.shape[-1] == 1:
+        sign = np.where(chosen == 1, 1.0, -1.0).reshape(-1, *[1] * (maps.ndim - 2))
+        return np.asarray(maps[..., 0] * sign)
+    return np.stack([each[..., label] for each, label in zip(maps, chosen, strict=True)])
+
+
+def _by_layer(model: keras.Model) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    places = cuts(model)
+
+    def heatmaps(x: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        for place in places:  # the last layer that all patches matter to: behind the last block only the class token
+            activations, raw = (np.asarray(each) for each in place.below.predict_on_batch(x))
+            probabilities = _of_both(raw)
+            chosen = _chosen(probabilities, classes)
+            slopes = place.slopes(activations, chosen)
+            weighed = on_grid(layer_activation(activations, slopes), x.shape[1:-1])
+            if weighed.any() or place is places[-1]:
+                break
+        return scaled(weighed), probabilities
+
+    return heatmaps
+
+
+def _by_occlusion(model: keras.Model) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    network = inference.in_full_precision(model)
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        parts = [np.asarray(network.predict_on_batch(x[at : at + 32])) for at in range(0, len(x), 32)]
+        return _of_both(np.concatenate(parts))
+
+    def heatmaps(x: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        probabilities = predict(x)
+        chosen = _chosen(probabilities, classes)
+        maps = [occlusion(predict, example, int(label)) for example, label in zip(x, chosen, strict=True)]
+        return scaled(np.stack(maps)), probabilities
+
+    return heatmaps
+
+
+def on_grid(maps: np.ndarray, space: tuple[int, ...]) -> np.ndarray:
+    """Put the values of tokens back in their places; one more token in front is the class's, and left out.
+
+    Shapes:
+        maps: (batch, *cells), or (batch, tokens)
+        returns: (batch, *cells)
+
+    >>> on_grid(np.array([[9, 1, 2, 3, 4, 5, 6]]), (20, 30)).tolist()
+    [[[1, 2, 3], [4, 5, 6]]]
+    """
+    if maps.ndim - 1 == len(space):
+        return maps
+    tokens = maps.shape[1]
+    for patch in range(1, max(space) + 1):
+        grid = [length // patch for length in space]
+        if 0 <= tokens - int(np.prod(grid)) <= 1:
+            return maps[:, tokens - int(np.prod(grid)) :].reshape(-1, *grid)
+    return maps
+
+
+def scaled(maps: np.ndarray) -> np.ndarray:
+    """Scale each heatmap to a maximum of 1; one that is 0 everywhere stays."""
+    most = maps.max(axis=tuple(range(1, maps.ndim)), keepdims=True)
+    return np.asarray(maps / np.where(most > 0, most, 1), np.float32)
+
+
+def _of_both(raw: np.ndarray) -> np.ndarray:
+    return raw if raw.shape[1] > 1 else np.concatenate([1 - raw, raw], axis=1)
+
+
+def _chosen(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    return np.where(classes < 0, probabilities.argmax(axis=1), classes)
