@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tlkit.errors import InvalidInput
-from tlkit.explanation.heads import logits
+from tlkit.explanation.heads import logits, origin, tensors
 from tlkit.layers import is_stage
 
 BACKENDS = ("tensorflow", "torch", "jax")
@@ -91,14 +91,13 @@ def cuts(model: keras.Model) -> list[Cut]:
     """
     whole = inlined(model)
     maps = [
-        layer.output
-        for layer in whole.layers
-        if not isinstance(layer, keras.layers.InputLayer)
-        and isinstance(layer.output, keras.KerasTensor)
-        and len(layer.output.shape) >= 3
-        and any(length != 1 for length in layer.output.shape[1:-1])
+        each
+        for each in tensors(whole)
+        if not isinstance(origin(each)[0], keras.layers.InputLayer | keras.layers.ZeroPadding2D)
+        and len(each.shape) >= 3
+        and any(length != 1 for length in each.shape[1:-1])
     ]
-    stages = [each for each in maps if is_stage(each._keras_history[0].name)]
+    stages = [each for each in maps if is_stage(origin(each)[0].name)]
     by_size = {each.shape[1:-1]: each for each in maps}
     found = []
     for tensor in reversed(stages or list(by_size.values())):
@@ -119,9 +118,6 @@ def inlined(model: keras.Model) -> keras.Model:
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        if isinstance(layer, keras.Model):
-            inner = inlined(layer)
-            x = keras.models.clone_model(inner, input_tensors=x, clone_function=lambda each: each).output
-        else:
-            x = layer(x)
+        # `call` applies the layers of a nested model one by one, and leaves it out of the graph.
+        x = inlined(layer).call(x) if isinstance(layer, keras.Model) else layer(x)
     return keras.Model(inputs, x, name=model.name)

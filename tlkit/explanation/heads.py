@@ -56,14 +56,14 @@ def heads(model: keras.Model) -> list[Head]:
     if not getattr(model, "outputs", None) or len(model.outputs) != 1:
         return []
     tensor = _before(model.outputs[0])
-    operation, inputs = _origin(tensor)
+    operation, inputs = origin(tensor)
     several = inputs if isinstance(operation, keras.layers.Average) else [tensor]
     found = [_head(_before(each)) for each in several]
     return [head for head in found if head] if all(found) else []
 
 
 def _head(tensor: keras.KerasTensor) -> Head | None:
-    dense, inputs = _origin(tensor)
+    dense, inputs = origin(tensor)
     if not isinstance(dense, keras.layers.Dense) or not inputs:
         return None
     maps = _maps(_before(inputs[0]), 0)
@@ -72,7 +72,7 @@ def _head(tensor: keras.KerasTensor) -> Head | None:
 
 def _maps(tensor: keras.KerasTensor, start: int) -> list[Pooled]:
     """Find the maps whose averages a vector of features is; none where it is something else."""
-    operation, inputs = _origin(tensor)
+    operation, inputs = origin(tensor)
     mirrored = getattr(operation, "name", "").endswith("_mirrored")
     if isinstance(operation, AVERAGES):
         return [Pooled(inputs[0], start, mirrored=mirrored)]
@@ -102,14 +102,27 @@ def _is_pool(operation: object) -> bool:
 
 def _before(tensor: keras.KerasTensor) -> keras.KerasTensor:
     """Go back over layers that leave logits or features as they are, or only activate them."""
-    operation, inputs = _origin(tensor)
+    operation, inputs = origin(tensor)
     return _before(inputs[0]) if isinstance(operation, SAME) and inputs else tensor
 
 
-def _origin(tensor: keras.KerasTensor) -> tuple[object, Sequence[keras.KerasTensor]]:
+def origin(tensor: keras.KerasTensor) -> tuple[object, Sequence[keras.KerasTensor]]:
     """Return the operation that a tensor comes from, and what that takes."""
     operation, node, _ = tensor._keras_history
     return operation, operation._inbound_nodes[node].input_tensors
+
+
+def tensors(model: keras.Model) -> list[keras.KerasTensor]:
+    """List what the operations of a model's own graph put out, each after all that it is made of."""
+    found: dict[int, keras.KerasTensor] = {}
+    waiting: list[tuple[keras.KerasTensor, bool]] = [(each, False) for each in model.outputs]
+    while waiting:
+        tensor, ready = waiting.pop()
+        if ready:
+            found.setdefault(id(tensor), tensor)
+        elif id(tensor) not in found:
+            waiting += [(tensor, True), *((each, False) for each in origin(tensor)[1])]
+    return list(found.values())
 
 
 def logits(model: keras.Model) -> keras.KerasTensor:

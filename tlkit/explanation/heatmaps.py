@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tlkit import inference
-from tlkit.explanation.gradients import BACKENDS, cuts, layer_activation
+from tlkit.explanation.gradients import BACKENDS, cuts, inlined, layer_activation
 from tlkit.explanation.heads import Head, heads
 from tlkit.explanation.occlusion import occlusion
 from tlkit.explanation.pictures import resized
@@ -54,9 +54,10 @@ def explainer(model: keras.Model, way: str = "auto") -> Explainer:
     >>> maps[0, 5:, 5:].tolist()
     [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
     """
-    found = heads(model) if way in ("auto", "activation") else []
-    if found:
-        return Explainer("activation", _by_activation(model, found))
+    if way in ("auto", "activation"):
+        for each in (model, inlined(model)):
+            if found := heads(each):
+                return Explainer("activation", _by_activation(each, found))
     if way == "occlusion":
         return Explainer("occlusion", _by_occlusion(model))
     backend = keras.backend.backend()
@@ -66,7 +67,7 @@ def explainer(model: keras.Model, way: str = "auto") -> Explainer:
 
 
 def _by_activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """Class activation (Zhou et al. 2016, equation 2), the sum over all maps that the head's features come from."""
+    """Class activation (Zhou et al. 2016, equation 2), summed over all maps that the head's features come from."""
     outputs, mirrored = [], []
     for head in found:
         kernel = keras.ops.convert_to_numpy(head.dense.kernel)
@@ -76,12 +77,14 @@ def _by_activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple
             mirrored.append(each.mirrored)
     network = inference.in_full_precision(keras.Model(model.inputs[0], [*outputs, model.outputs[0]]))
 
+    one_label = keras.activations.softmax in (getattr(layer, "activation", None) for layer in model.layers)
+
     def heatmaps(x: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         *maps, raw = (np.asarray(keras.ops.convert_to_numpy(each)) for each in network.predict_on_batch(x))
         probabilities = _of_both(raw)
         chosen, parts = _chosen(probabilities, classes), []
         for values, flipped in zip(maps, mirrored, strict=True):
-            own = _of_class(values, chosen)
+            own = _of_class(values, _weights(probabilities, chosen, one_label))
             parts.append(own[:, :, ::-1] if flipped else own)
         grid = max((part.shape[1:] for part in parts), key=np.prod)
         whole = sum(np.stack([resized(each, grid) for each in part]) for part in parts)
@@ -90,12 +93,17 @@ def _by_activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple
     return heatmaps
 
 
-def _of_class(maps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Take the map of each example's class; of a single unit, that of the first class is the negative."""
-    if maps.shape[-1] == 1:
-        sign = np.where(chosen == 1, 1.0, -1.0).reshape(-1, *[1] * (maps.ndim - 2))
-        return np.asarray(maps[..., 0] * sign)
-    return np.stack([each[..., label] for each, label in zip(maps, chosen, strict=True)])
+def _of_class(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sum maps of classes, (batch, *cells, classes), with each example's weights, (batch, classes)."""
+    if maps.shape[-1] == 1:  # a single unit, which is the second class's
+        weights = weights[:, 1:] - weights[:, :1]
+    return np.einsum("b...c,bc->b...", maps, weights)
+
+
+def _weights(probabilities: np.ndarray, chosen: np.ndarray, one_label: bool) -> np.ndarray:
+    """Weigh the class by 1; where classes exclude one another, against the mean of all, as a softmax compares them."""
+    weights = np.eye(probabilities.shape[1])[chosen]
+    return np.asarray(weights - one_label / probabilities.shape[1])
 
 
 def _by_layer(model: keras.Model) -> Callable[..., tuple[np.ndarray, np.ndarray]]:

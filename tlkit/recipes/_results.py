@@ -196,8 +196,10 @@ def calibrated_by_val(
     if not splits.modality.predicted or len(features) < novelty.FEWEST:
         return calibrated
     some = np.random.default_rng(job.config.seed).permutation(len(splits.train))[: novelty.REFERENCES]
-    known, _ = training.predict(whole, splits.train.select(np.sort(some)), batch_size)
-    return _calibration.with_novelty(calibrated, novelty.fit(known, held_out=features), scored_features)
+    train = splits.train.select(np.sort(some))
+    known, _ = training.predict(whole, train, batch_size)
+    found = novelty.fit(known, held_out=features, hashes=train.hashes)
+    return _calibration.with_novelty(calibrated, found, scored_features)
 
 
 def _score_views(job: Job[Any], model: keras.Model, splits: data.Splits, predicted: np.ndarray, fit: Fit) -> None:
