@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
     {"atomic", "autolog", "display", "errors"},
-    {"startup", "untrusted"},
+    {"pages", "startup", "untrusted"},
     {"inference", "labels", "progress", "runtime"},
     {"config", "plots"},
     {"arithmetic", "cli", "data", "evaluation", "layers", "mlflow_plugin", "probes", "reference"},
-    {"backbones", "explanation", "features", "tracking"},
+    {"backbones", "explanation", "features", "report", "tracking"},
     {"anatomy", "builders", "export", "inspection", "serving", "training"},
     {"tuning"},
     {"recipes"},
