@@ -1,11 +1,12 @@
-"""How many wrong labels are found, where a share of the labels of training photos is changed at random.
+"""How many wrong labels are found, where a share of the labels is changed at random.
 
-For each folder (one folder per class, with or without a folder `train` above them) the table has the share of the
-changed labels that is among as many suspects as labels were changed, mean and range over the draws: by
-`tlkit.inspection.suspicion`; by the probe and by the neighbours alone; and, where cleanlab is installed, by its scores
-of the same probe. Photos whose label was wrong before count as mistakes of every method.
+For each folder of photos, all splits together as `tlkit inspect` takes them, the table has the share of the changed
+labels that is among as many suspects as labels were changed, mean and range over the draws: by
+`tlkit.inspection.suspicion`; by its parts alone; with logistic regression in place of the kernel; with labels to learn
+from that are all right, which no program has; and, where cleanlab is installed, by its scores of the kernel's and of
+logistic regression's probabilities. Photos whose label was wrong before count as mistakes of every method.
 
-python benchmarks/suspects.py --data flowers/train pets/train
+python benchmarks/suspects.py --data flowers pets
 """
 
 from __future__ import annotations
@@ -25,38 +26,39 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", required=True, help="folders of photos")
     parser.add_argument("--alpha", type=float, default=0.75, help="width of MobileNet, whose features are used")
     parser.add_argument("--share", type=float, default=0.05, help="of the labels that are changed")
-    parser.add_argument("--draws", type=int, default=3, help="random choices of these labels; seeds 0, 1, ...")
+    parser.add_argument("--draws", type=int, default=8, help="random choices of these labels; seeds from --first on")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first draw")
     options = parser.parse_args()
     rows: dict[str, list[list[float]]] = {}
     for folder in options.data:
-        features, labels, groups = extracted(folder, options.alpha)
-        draws = [found(features, labels, groups, options.share, seed) for seed in range(options.draws)]
+        photos = extracted(folder, options.alpha)
+        seeds = range(options.first, options.first + options.draws)
+        draws = [found(*photos, options.share, seed) for seed in seeds]
         for name in draws[0]:
             rows.setdefault(name, []).append([draw[name] for draw in draws])
-    names = [Path(folder).parent.name if Path(folder).name == "train" else Path(folder).name for folder in options.data]
-    print(f"{'':34}", *(f"{name:>20}" for name in names), f"{'mean':>6}")
+    names = [Path(folder).name for folder in options.data]
+    print(f"{'':50}", *(f"{name:>20}" for name in names), f"{'mean':>6}")
     for name, sets in rows.items():
         cells = [f"{np.mean(each):.3f} ({min(each):.2f} to {max(each):.2f})" for each in sets]
-        print(f"{name:34}", *(f"{cell:>20}" for cell in cells), f"{np.mean(sets):6.3f}")
+        print(f"{name:50}", *(f"{cell:>20}" for cell in cells), f"{np.mean(sets):6.3f}")
 
 
-def extracted(folder: str, alpha: float) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Give the features of all training photos below a folder, their labels and hashes."""
+def extracted(folder: str, alpha: float) -> tuple[np.ndarray, np.ndarray, list[str], list[int]]:
+    """Give the features of all photos below a folder, as `inspect` computes them; labels, groups, widths of stages."""
     from tlkit import backbones, data, features
     from tlkit.features.store import Store
 
-    examples = data.load_source("folder", path=folder)
-    training = {"train", None} & set(examples.splits)
-    listed = examples.select([i for i, split in enumerate(examples.splits) if split in training])
-    splits = data.load(listed, size=(224, 224), check=False)
+    splits = data.load("folder", path=folder, size=(224, 224), resize="center", check=False)
     backbone = backbones.build("MobileNet", (224, 224, 3), "imagenet", alpha)
-    network = features.pooled(backbones.classifier(backbone, len(examples.classes)))
-    extractor = features.Extractor(network, Store())
+    classifier = backbones.classifier(backbone, len(splits.classes), pooled_stages=2)
+    extractor = features.Extractor(features.pooled(classifier), Store())
     joined = features.Features.joined(extractor.extract(*splits.by_name.values()))
-    return joined[:], joined.labels.astype(int), joined.groups
+    return joined.array()[:], joined.labels.astype(int), joined.groups, backbones.pooled_widths(classifier)
 
 
-def found(features: np.ndarray, labels: np.ndarray, groups: list[str], share: float, seed: int) -> dict[str, float]:
+def found(
+    features: np.ndarray, labels: np.ndarray, groups: list[str], widths: list[int], share: float, seed: int
+) -> dict[str, float]:
     """Change labels, and give the share of these that each method ranks among the first as many."""
     rng, classes = np.random.default_rng(seed), int(labels.max()) + 1
     changed = rng.choice(len(labels), round(share * len(labels)), replace=False)
@@ -64,17 +66,29 @@ def found(features: np.ndarray, labels: np.ndarray, groups: list[str], share: fl
     given[changed] = (given[changed] + rng.integers(1, classes, len(changed))) % classes
     own = np.arange(len(given)), given
     near = inspection.neighbours(features, groups, seed=seed)
-    held_out = probes.logistic_regression(features, given, classes, groups=groups, seed=seed).held_out
-    suspicion = inspection.suspicion(features, given, classes, groups=groups, near=near, seed=seed)
+    suspicion = inspection.suspicion(features, given, classes, groups=groups, blocks=widths, near=near, seed=seed)
+    votes = inspection.votes(near, given, classes)
+    kernel = probes.kernel_ridge(features, given, classes, groups=groups, blocks=widths, seed=seed)
+    logistic = probes.logistic_regression(features, given, classes, groups=groups, seed=seed).held_out
+    clean = probes.kernel_ridge(features, labels, classes, groups=groups, blocks=widths, seed=seed)
     scores = {
         "inspection.suspicion": suspicion.probability,
-        "probe alone": held_out[own],
-        "30 neighbours alone": inspection.votes(near, given, classes)[own],
+        "with right labels to learn from": _product(clean, inspection.votes(near, labels, classes))[own],
+        "logistic regression and neighbours": _product(logistic, votes)[own],
+        "kernel ridge regression alone": kernel[own],
+        "logistic regression alone": logistic[own],
+        "30 neighbours alone": votes[own],
     }
     for name, score in cleanlab_scores().items():
-        scores[name] = score(given, held_out)
+        scores[f"{name} (kernel)"] = score(given, kernel)
+        scores[f"{name} (logistic)"] = score(given, logistic)
     first = {name: np.argsort(score, kind="stable")[: len(changed)] for name, score in scores.items()}
     return {name: float(np.isin(changed, places).mean()) for name, places in first.items()}
+
+
+def _product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    product: np.ndarray = one * other
+    return product / product.sum(axis=1, keepdims=True)
 
 
 def cleanlab_scores() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:

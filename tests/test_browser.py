@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WAIT = 60_000  # milliseconds, for pages of a server that has other things to do
 
+UNNAMED = "feature_extraction LetterNet digits #1"
 QUICK = ["--features.engine", "keras", "--experiment", "digits", "--register", "digits"]
 FINETUNE = ["--head.epochs", "1", "--full.epochs", "2", "--full.unfreeze_from", "stage3"]
 RUNS = {
@@ -34,7 +35,9 @@ RUNS = {
     "linear_other_seed": ("feature_extraction", ["--seed", "1"]),
     "gentle": ("finetune", [*FINETUNE, "--full.learning_rate", "1e-4", "--head.solved", "false"]),
     "fierce": ("finetune", [*FINETUNE, "--full.learning_rate", "1e-3"]),
+    UNNAMED: ("feature_extraction", ["--seed", "2"]),
 }
+FOUR = [name for name in RUNS if name != UNNAMED]
 
 
 class Site(NamedTuple):
@@ -53,8 +56,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment |= {"TLKIT_CACHE": str(folder / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     for name, (recipe, settings) in RUNS.items():
-        command = [sys.executable, "-m", f"tlkit.recipes.{recipe}", *QUICK, "--run_name", name, *settings]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        named = [] if name == UNNAMED else ["--run_name", name]
+        command = [sys.executable, "-m", f"tlkit.recipes.{recipe}", *QUICK, *named, *settings]
+        wanted = {"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true"} if name == "fierce" else {}
+        done = subprocess.run(
+            command, cwd=folder, env=environment | wanted, capture_output=True, text=True, timeout=300
+        )
         assert done.returncode == 0, done.stderr
     with mlflow_server(folder / "server", environment["MLFLOW_TRACKING_URI"]) as server:
         client = mlflow.MlflowClient(server.uri)
@@ -142,6 +149,9 @@ def test_the_metrics_of_a_run_are_curves(site: Site, see: Callable[..., None], p
 
 def test_the_system_metrics_of_a_run(site: Site, see: Callable[..., None], page: Any):
     see(run_page(site, "fierce", "/system-metrics"), "cpu_utilization_percentage")
+    see(run_page(site, "linear", "/system-metrics"), "linear")
+    page.wait_for_timeout(3000)
+    assert page.get_by_text("cpu_utilization_percentage").count() == 0  # of a run of seconds it says nothing
 
 
 def test_a_picture_of_a_run_is_shown(site: Site, see: Callable[..., None], page: Any):
@@ -158,13 +168,42 @@ def test_the_split_of_a_run_is_shown(site: Site, see: Callable[..., None]):
 
 
 def test_four_runs_are_compared(site: Site, see: Callable[..., None], page: Any):
-    see(_links.compare_link(site.uri, list(site.runs.values()), site.experiment_id), "Comparing 4 Runs", *RUNS)
+    four = [site.runs[name] for name in FOUR]
+    see(_links.compare_link(site.uri, four, site.experiment_id), "Comparing 4 Runs", *FOUR)
     see(None, "full.learning_rate", "test_accuracy")
     page.locator(".js-plotly-plot").first.wait_for(state="visible")
 
 
+def preselected(page: Any) -> list[str]:
+    """What MLflow's comparison page has chosen by itself: up to three parameters that differ, and a metric."""
+    page.locator(".js-plotly-plot").first.wait_for(state="visible")
+    items = page.locator("[class*=select-selection-item]").all_inner_texts()
+    return list(dict.fromkeys(filter(None, items)))
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (("gentle", "fierce"), ["full.learning_rate", "head.epochs", "val_accuracy"]),
+        (("linear", "linear_other_seed", UNNAMED), ["seed", "test_accuracy"]),
+        (("linear", "fierce"), ["batch_size", "full.epochs", "full.learning_rate", "test_accuracy"]),
+    ],
+    ids=["finetune", "feature_extraction", "both"],
+)
+def test_a_comparison_shows_what_differs_and_a_score(
+    site: Site, see: Callable[..., None], page: Any, names: tuple[str, ...], chosen: list[str]
+):
+    ids = [site.runs[name] for name in names]
+    see(_links.compare_link(site.uri, ids, site.experiment_id), f"Comparing {len(ids)} Runs", *names)
+    assert preselected(page) == chosen
+
+
+def test_a_run_without_a_name_says_what_it_is(site: Site, see: Callable[..., None]):
+    see(run_page(site, UNNAMED), UNNAMED, "Finished", "seed", "test_accuracy")
+
+
 def test_the_registry_has_the_model_with_its_alias(site: Site, see: Callable[..., None], page: Any):
-    see(f"{site.uri}/#/models?{_links.MODE}", "digits", "Version 4", re.compile("champion|challenger"))  # one and "+1"
+    see(f"{site.uri}/#/models?{_links.MODE}", "digits", "Version 5", re.compile("champion|challenger"))  # one and "+1"
     page.keyboard.press("Escape")  # what MLflow has to say about its registry
 
 

@@ -37,6 +37,7 @@ CONFIGS = {
     "select": config.Select,
     "cache": config.Cache,
     "compare": config.Compare,
+    "evaluate": config.Evaluate,
     "sync": config.Sync,
     "tune": config.Tune,
     "ui": config.Ui,
@@ -421,7 +422,13 @@ def test_help_shows_what_people_use_first_and_all_that_there_is(
     verb: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     module = importlib.import_module(f"tlkit.recipes.{verb}")
-    places = {"cache": ("action",), "compare": ("runs",), "predict": ("model", "photos"), "serve": ("model",)}
+    places = {
+        "cache": ("action",),
+        "compare": ("runs",),
+        "evaluate": ("models",),
+        "predict": ("model", "photos"),
+        "serve": ("model",),
+    }
     places["sync"] = ("folder",)
     positional = places.get(verb, ())
     monkeypatch.setenv("COLUMNS", str(width))

@@ -1,4 +1,4 @@
-"""Models are tested on data that they have not seen: what they have is left out, scores have intervals, two are paired."""
+"""Models are tested on data that they have not seen: what they have is left out, all has intervals, two are paired."""
 
 from __future__ import annotations
 
@@ -95,6 +95,8 @@ def test_a_plain_keras_classifier_is_scored_by_the_names_it_is_given(folder: Pat
         ),
         ("softmax", ["--classes", "[red, green, blue]"], "classes are 3, and 'model.keras' has 2: name each"),
         ("softmax", ["--classes", "[red, red]"], "it must have two names or more, all different"),
+        ("softmax", ["--data.resize", "pad"], "data.resize is 'pad'; a model reads photos as it did in training"),
+        ("softmax", ["--data.val_as_test"], "data.val_as_test is True; nothing is split here: leave it out"),
         ("linear", ["--classes", "[red, green]"], "which are no probabilities: give a classifier that ends in"),
         (
             "softmax",
@@ -156,14 +158,14 @@ def test_what_a_model_has_seen_is_named_and_left_out(folder: Path, capsys):
     assert logged.data.tags["mlflow.parentRunId"] == logged.data.tags["evaluated_run"] == run_id
     assert logged.data.metrics["left_out"] == 2
     assert scored.scores.majority_accuracy is not None  # of its training
-    table = json.loads(Path(mlflow.MlflowClient().download_artifacts(scored.run_id, "seen.json")).read_text())
+    table = json.loads(
+        Path(mlflow.MlflowClient().download_artifacts(scored.run_id, "seen.json")).read_text(encoding="utf-8")
+    )
     assert dict(table["data"])["red/near.jpg"] == f"near copy of what the model has seen ({copied})"
     (whole,) = evaluate.run(Evaluate([f"runs:/{run_id}"], Data(path=str(new)), seen=True))
     assert whole.scores.photos == 19
     assert "scored all the same: red/again.png" in capsys.readouterr().err
-    status, _, error = call(
-        capsys, f"runs:/{run_id}", "--data.path", str(folder / "photos"), "--data.val_fraction", "0.2"
-    )
+    status, _, error = call(capsys, f"runs:/{run_id}", "--data.path", str(folder / "photos"))
     assert status == 0, error  # its own test photos are new to it
     shutil.rmtree(folder / "photos")
     (rest,) = evaluate.run(Evaluate([f"runs:/{run_id}"], Data(path=str(new))))
@@ -259,5 +261,5 @@ def test_nothing_new_is_an_error(folder: Path, capsys):
     splits = data.load("folder", path=str(folder / "photos"), size=(SIDE, SIDE), quiet=True)
     for name in splits.test.names:
         (folder / "photos" / name).unlink()
-    with pytest.raises(InvalidInput, match="are known to the model: give others by --data.path"):
+    with pytest.raises(InvalidInput, match=r"are known to the model: give others by --data\.path"):
         evaluate.run(Evaluate([f"runs:/{run_id}"], Data(path=str(folder / "photos"))))

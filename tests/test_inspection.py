@@ -329,6 +329,7 @@ def test_labels_are_not_suspected_where_features_tell_nothing():
 
 def test_of_many_examples_some_are_learned_from_and_all_are_judged(monkeypatch: pytest.MonkeyPatch):
     features, labels, wrong = changed_labels(each=80)
+    monkeypatch.setattr(inspection.suspects, "KERNEL", 200)
     monkeypatch.setattr(inspection.suspects, "LEARNED", 200)
     groups = (np.arange(len(labels)) // 2).tolist()
     probability = inspection.suspicion(features, labels, 4, groups=groups).probability

@@ -209,6 +209,8 @@ def test_a_next_run_says_that_something_is_left(folder: Path, killed: str, capsy
     tracking.open_store("trial")
     message = "1 run has unsent entries in mlruns/unsent: send them with python -m tlkit.recipes.sync"
     assert message in capsys.readouterr().err
+    tracking.open_store("trial", resuming="search")
+    assert "unsent: those of this search are sent now, others by python -m" in capsys.readouterr().err
 
 
 def test_a_journal_at_work_is_left_alone(folder: Path):

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import BayesianRidge, LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import StratifiedGroupKFold
 
 from tlkit import probes
 from tlkit.errors import InvalidInput
+from tlkit.probes.features import assign_folds, moments
 
 
 def blobs(n: int = 300, features: int = 8, classes: int = 3, spread: float = 1.0, seed: int = 0):
@@ -372,3 +375,24 @@ def test_a_known_strength_is_solved_to_the_same_head():
     assert [row.l2 for row in alone.tried] == [whole.l2]
     np.testing.assert_allclose(alone.kernel, whole.kernel, atol=1e-3)
     np.testing.assert_allclose(alone.held_out, whole.held_out, atol=2e-3)
+
+
+def test_kernel_ridge_predicts_each_fold_as_if_it_had_never_seen_it():
+    x, labels = blobs(n=120)
+    groups = (np.arange(120) // 4).tolist()
+    found = probes.kernel_ridge(x, labels, 3, groups=groups, blocks=[3, 5], folds=6, seed=3)
+    mean, scale = moments(x, [3, 5])
+    z = ((x - mean) / scale).astype(np.float64)
+    kernels = np.mean([rbf_kernel(z[:, :3], gamma=1 / 6), rbf_kernel(z[:, 3:], gamma=1 / 10)], axis=0)
+    share, fold_of = np.bincount(labels) / 120, assign_folds(labels, groups, 6, 3)
+    expected = np.empty((120, 3))
+    for fold in range(6):
+        held, others = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
+        ridge = KernelRidge(alpha=0.1, kernel="precomputed")
+        ridge.fit(kernels[np.ix_(others, others)], np.eye(3)[labels[others]] - share)
+        expected[held] = ridge.predict(kernels[np.ix_(held, others)]) + share
+    log = np.log(found) - np.log(found).mean(1, keepdims=True)  # logits: a common factor times the regressions
+    centered = expected - expected.mean(1, keepdims=True)
+    sharpness = float((log * centered).sum() / (centered**2).sum())
+    assert 1 <= sharpness <= 32
+    np.testing.assert_allclose(log, sharpness * centered, atol=2e-3 * sharpness)

@@ -106,6 +106,35 @@ def test_a_run_of_a_command_begins_with_it_and_has_the_commit_of_the_folder(fold
     assert part.data.tags["mlflow.parentRunId"] == whole.info.run_id
 
 
+def test_a_run_that_is_copied_as_the_docs_say_describes_the_copy(folder: Path, database: Path):
+    guide = (Path(__file__).parents[1] / "docs" / "guides" / "team_server.md").read_text(encoding="utf-8")
+    code = next(part for part in guide.split("```python\n")[1:] if "def copy_run" in part).partition("```")[0]
+    shutil.copy(database, folder / "other.db")
+    source, target = (mlflow.MlflowClient(f"sqlite:///{folder}/{name}.db") for name in ("mlflow", "other"))
+    with tracking.run("trial", params={"seed": 1}, tags={}, title="train cnn digits") as run:
+        tracking.set_tags({"mlflow.note.content": f"predict runs:/{run.run_id}/model"})
+        tracking.log_text("text", "note.txt")
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102  our own words
+    copied = names["copy_run"](run.run_id, source, target, "0")
+    logged = target.get_run(copied)
+    assert logged.data.tags["mlflow.note.content"] == f"predict runs:/{copied}/model"
+    assert (logged.info.run_name, logged.data.params) == ("train cnn digits #1", {"seed": "1"})
+
+
+def test_links_and_comparisons_take_in_no_parts_of_other_runs(folder: Path):
+    ids = []
+    with (
+        tracking.run("trial", params={}, tags={"recipe": "tune"}) as search,
+        tracking.run("trial", params={}, tags={"recipe": "finetune"}, nested=True),
+    ):
+        pass
+    for recipe in ("inspect", "evaluate", "finetune"):
+        with tracking.run("trial", params={}, tags={"recipe": recipe}) as run:
+            ids.append(run.run_id)
+    assert tracking.recent_runs(search.experiment_id, 4) == [ids[-1], search.run_id]
+
+
 def test_a_run_in_no_repository_has_no_commit(folder: Path):
     with tracking.run("trial", params={}, tags={}) as run:
         pass
@@ -297,7 +326,8 @@ def test_what_the_store_refuses_in_mid_run_is_one_line_without_a_password(folder
 
 def test_a_server_that_does_not_answer_is_one_line_without_its_password(monkeypatch: pytest.MonkeyPatch, folder: Path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
-    with pytest.raises(Unavailable, match=r"MLflow server http://127.0.0.1:9 does not answer: .*; start it") as caught:
+    message = r"MLflow server http://127\.0\.0\.1:9 does not answer: nothing listens there; start it"
+    with pytest.raises(Unavailable, match=message) as caught:
         tracking.open_store("trial")
     assert "secret" not in str(caught.value)
 

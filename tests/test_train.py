@@ -99,7 +99,8 @@ def test_volumes_leave_a_run(folder: Path, capsys: pytest.CaptureFixture):
     (run,) = runs()
     assert {"example.npy", "split_manifest.csv"} < artifacts(run)
     assert run.data.metrics["test_auc"] == 1
-    assert run.data.params["augment.contrast"] == "0.0"
+    assert yaml.safe_load(artifact(run, "config.yaml").read_text(encoding="utf-8"))["augment"]["contrast"] == 0
+    assert run.data.params["augment.flip"] == "[0, 2]"
     assert np.load(artifact(run, "example.npy")).shape == (8, 8, 8, 1)
     assert model(run).input_shape == (None, 8, 8, 8, 1)
     assert '.predict({"array": ["mlruns/' in capsys.readouterr().out
@@ -115,8 +116,9 @@ def test_photos_train_a_landmark_that_predict_can_use(folder: Path, photos: Path
     (run,) = runs()
     assert run.data.params["data.image_size"] == "32"  # LeNet's own, and gray as its photos
     assert model(run).input_shape == (None, 32, 32, 1)
-    assert run.data.params["augment.flip"] == "True"
-    assert run.data.params["builder.filters"] == "None"
+    settings = yaml.safe_load(artifact(run, "config.yaml").read_text(encoding="utf-8"))
+    assert settings["augment"]["flip"] is True
+    assert settings["builder"]["filters"] is None
 
 
 @pytest.fixture
@@ -190,7 +192,8 @@ def test_a_signal_is_an_array_and_no_sound(folder: Path, capsys: pytest.CaptureF
     status = cli.call(config.Train, train.run, ["--data.source", "npz", "--data.path", str(path), *TINY])
     assert status == 0
     (run,) = runs()
-    assert (run.data.params["augment.shift"], run.data.params["augment.contrast"]) == ("0.1", "0.0")
+    settings = yaml.safe_load(artifact(run, "config.yaml").read_text(encoding="utf-8"))
+    assert (settings["augment"]["shift"], settings["augment"]["contrast"]) == (0.1, 0.0)
 
 
 def test_predict_refuses_a_network_of_arrays(folder: Path, capsys: pytest.CaptureFixture):

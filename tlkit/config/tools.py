@@ -262,6 +262,12 @@ class Evaluate:
         require(1 <= len(self.models) <= 2, "models", self.models, "give one model, or two to compare")
         distinct = self.classes is None or len(set(self.classes)) == len(self.classes) >= 2
         require(distinct, "classes", self.classes, "it must have two names or more, all different")
+        for name in ("image_size", "resize", "white"):
+            value = getattr(self.data, name)
+            require(value is None, f"data.{name}", value, "a model reads photos as it did in training: leave it out")
+        for name in ("val_fraction", "test_fraction", "val_as_test", "near_copies"):
+            value = getattr(self.data, name)
+            require(value == getattr(Data(), name), f"data.{name}", value, "nothing is split here: leave it out")
         registered = any(re.match(r"models:/+[^/@]+[/@]", model) for model in self.models)
         require(not self.promote or registered, "promote", self.promote, "give versions such as models:/NAME/3")
         single = self.run_name is None or len(self.models) == 1

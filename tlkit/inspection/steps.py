@@ -118,7 +118,12 @@ def with_near_copies(findings: Findings, photos: Photos, places: Sequence[int] |
 
 
 def by_features(
-    findings: Findings, features: Features, groups: Sequence[str], places: Sequence[int] | np.ndarray, seed: int = 0
+    findings: Findings,
+    features: Features,
+    groups: Sequence[str],
+    places: Sequence[int] | np.ndarray,
+    seed: int = 0,
+    blocks: Sequence[int] | None = None,
 ) -> Findings:
     """Add suspected labels and outliers, by features of a pretrained network; not those that are blank or contradict.
 
@@ -128,6 +133,7 @@ def by_features(
         groups: The group of each: no example has a say on others of its group.
         places: The position of each in the findings.
         seed: Decides the folds of a probe.
+        blocks: Widths of consecutive blocks of features, such as those of several stages of the network.
     """
     skipped = list(findings.skipped)
     if len(features) < LEAST:
@@ -141,7 +147,7 @@ def by_features(
         skipped.append(f"suspected labels: the {findings.kind} may have several each")
     else:
         labels = findings.labels[places]
-        doubt = suspicion(features, labels, len(findings.classes), groups=groups, near=near, seed=seed)
+        doubt = suspicion(features, labels, len(findings.classes), groups=groups, blocks=blocks, near=near, seed=seed)
         told = doubt.told(labels)
         if told < TOLD:
             skipped.append(

@@ -13,7 +13,8 @@ from tlkit.probes.features import Features, checked, finite, moments
 NEIGHBOURS = 30  # of 15 to 80 the best, on four sets of photos with 5 % of the labels changed
 TEMPERATURE = 0.1  # of their votes: a neighbour that is this much less similar than the nearest counts 1 / e of it
 REFERENCES = 10_000  # among which neighbours are looked for, so that the time grows with the number of examples alone
-LEARNED = 20_000  # examples that a probe learns from at the most, and all of their groups
+KERNEL = 4_000  # examples up to which a kernel is solved, in a second or a few; of more, logistic regression
+LEARNED = 20_000  # examples that logistic regression learns from at the most, and all of their groups
 BLOCK = 1024  # examples whose similarities are in memory at a time
 SUSPECT = 0.03  # a label that is less probable than this is listed
 NEAREST = 5  # neighbours that an outlier is far from
@@ -111,24 +112,27 @@ def suspicion(
     classes: int,
     *,
     groups: Sequence[Hashable],
+    blocks: Sequence[int] | None = None,
     near: Neighbours | None = None,
     seed: int = 0,
 ) -> Suspicion:
     """Compute how probable each example's label is, from examples that are not of its group.
 
-    It is the product of two opinions, scaled to add up to 1 over the classes: the probabilities of a probe that did not
-    learn from the example (`probes.logistic_regression`, on a sample where there are more than 20,000 examples), and
-    the votes of its 30 nearest neighbours. With 5 % of the labels changed at random, more of those with the lowest
-    product are wrong ones than by either alone, by the margin to the next class, or by cleanlab's scores of the probe;
-    see benchmarks/suspects.py.
+    It is the product of two opinions, scaled to add up to 1 over the classes: the probabilities of kernel ridge
+    regression that did not learn from the example (`probes.kernel_ridge`; for more than 4,000 examples
+    `probes.logistic_regression`, on a sample of 20,000), and the votes of its 30 nearest neighbours.
+    With 5 % of the labels changed at random, more of those with the lowest product are wrong ones than by either alone,
+    by logistic regression in place of the kernel, or by cleanlab's scores of any of them; see benchmarks/suspects.py.
 
     Args:
         features: Shape (examples, features).
         labels: Shape (examples,), from 0 to classes - 1.
         classes: Number of classes.
         groups: The group of each example, such as its hash: no example has a say on others of its group.
+        blocks: Widths of consecutive blocks of features, such as those of several stages of a network
+            (`backbones.pooled_widths`): the kernel is the mean of one for each.
         near: The neighbours, where they are known already.
-        seed: Decides the folds of the probe.
+        seed: Decides the folds of the regression.
 
     Raises:
         InvalidInput: as for `probes.logistic_regression`.
@@ -141,14 +145,19 @@ def suspicion(
     """
     labels = checked(features, labels, list(groups), classes)
     near = near or neighbours(features, groups, seed=seed)
-    probabilities = _unlearned(features, labels, classes, list(groups), seed)
+    if len(labels) <= KERNEL:
+        probabilities = probes.kernel_ridge(features, labels, classes, groups=groups, blocks=blocks, seed=seed)
+    else:
+        probabilities = _by_logistic_regression(features, labels, classes, list(groups), seed)
     together = np.log(np.maximum(probabilities, 1e-12)) + np.log(votes(near, labels, classes))
     odds = np.exp(together - together.max(axis=1, keepdims=True))
     odds /= odds.sum(axis=1, keepdims=True)
     return Suspicion(odds[np.arange(len(labels)), labels], odds.argmax(axis=1))
 
 
-def _unlearned(features: Features, labels: np.ndarray, classes: int, groups: list[Hashable], seed: int) -> np.ndarray:
+def _by_logistic_regression(
+    features: Features, labels: np.ndarray, classes: int, groups: list[Hashable], seed: int
+) -> np.ndarray:
     """Predict each example by a probe that did not learn from its group: shape (examples, classes)."""
     if len(labels) <= LEARNED:
         return probes.logistic_regression(features, labels, classes, groups=groups, seed=seed).held_out

@@ -53,9 +53,9 @@ def inspect(
     used = data.Photos.joined(list(splits.by_name.values()))
     places = np.array(good)[used.rows]
     findings = inspection.with_near_copies(findings, used, places, config.seed)
-    extracted, skipped = _features(config, examples, splits)
+    extracted, widths, skipped = _features(config, examples, splits)
     if extracted is not None:
-        findings = inspection.by_features(findings, extracted.array(), extracted.groups, places, config.seed)
+        findings = inspection.by_features(findings, extracted.array(), extracted.groups, places, config.seed, widths)
     if skipped:
         findings = dataclasses.replace(findings, skipped=[*findings.skipped, skipped])
     shape = splits.train.shape
@@ -78,22 +78,24 @@ def _shape(config: configs.Inspect, examples: data.Examples) -> tuple[int | None
 
 def _features(
     config: configs.Inspect, examples: data.Examples, splits: data.Splits
-) -> tuple[features.Features | None, str]:
-    """Compute the features of all examples, or say why there are none."""
+) -> tuple[features.Features | None, list[int], str]:
+    """Compute the features of all examples, with the widths of the stages they are of, or say why there are none."""
     if not examples.modality.pretrained:
-        return None, f"{BY_FEATURES}: they need a pretrained backbone, and there is none for {examples.kind}"
+        return None, [], f"{BY_FEATURES}: they need a pretrained backbone, and there is none for {examples.kind}"
     if config.backbone.name == "none":
-        return None, f"{BY_FEATURES}: backbone.name is none"
+        return None, [], f"{BY_FEATURES}: backbone.name is none"
+    from tlkit import backbones
     from tlkit import features as features_
     from tlkit.training import activations
 
     try:
-        network = features_.pooled(_networks.classifier(config, examples))
+        classifier = _networks.classifier(config, examples)
     except Unavailable:
         name, other = _networks.title(config.backbone), "--backbone.name or --backbone.weights"
-        return None, f"{BY_FEATURES}: {name}'s weights are damaged or cannot be downloaded; give others by {other}"
-    extractor = _networks.extractor(config, network, "pooled")
-    return features_.Features.joined(activations.extract(extractor, *splits.by_name.values())), ""
+        return None, [], f"{BY_FEATURES}: {name}'s weights are damaged or cannot be downloaded; give others by {other}"
+    extractor = _networks.extractor(config, features_.pooled(classifier), "pooled")
+    extracted = features_.Features.joined(activations.extract(extractor, *splits.by_name.values()))
+    return extracted, backbones.pooled_widths(classifier), ""
 
 
 def log(splits: data.Splits, title: str) -> None:

@@ -28,8 +28,8 @@ DECISIONS = "decisions.json"
 LONGEST = 60  # letters of the data's name in that of a run
 COMPARED = (
     "backbone.name", "backbone.alpha", "backbone.weights", "backbone.pooled_stages", "builder.name", "data.image_size",
-    "data.resize", "head.epochs", "head.learning_rate", "full.unfreeze_from", "full.epochs", "full.learning_rate",
-    "batch_size", "optimizer", "seed",
+    "data.resize", "head.solved", "head.epochs", "head.learning_rate", "full.unfreeze_from", "full.epochs",
+    "full.learning_rate", "batch_size", "optimizer", "seed", "minutes", "units",
 )  # fmt: skip
 """Settings that are always parameters of a run; all others only where they are not the default."""
 
@@ -221,7 +221,12 @@ def params(config: AnyConfig, asked: dict[str, Any] | None = None) -> dict[str, 
     return {
         name: value
         for name, value in values.items()
-        if name not in names and (name in COMPARED or given.get(name, value) != defaults.get(name))
+        if name not in names
+        and (
+            name in COMPARED
+            or given.get(name, value) != defaults.get(name)
+            or (name == "positive" and value is not None)  # the class that precision and recall are of
+        )
     }
 
 

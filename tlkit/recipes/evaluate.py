@@ -22,6 +22,7 @@ from tlkit.recipes import (
     _evaluation,
     _evaluation_data,
     _evaluation_promotion,
+    _evaluation_text,
     _jobs,
     _links,
     _models,
@@ -120,7 +121,7 @@ def _evaluate(config: Evaluate, subject: Subject, places: np.ndarray) -> Evaluat
         _evaluation.log(tracked, evaluated)
         tracking.deliver()
     _link(tracked, subject)
-    _evaluation.show(evaluated)
+    _evaluation_text.show(evaluated)
     return evaluated._replace(run_id=tracked.run_id)
 
 

@@ -14,7 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tlkit import untrusted
 from tlkit.tracking.database import store_errors
 
-LOOKING = ("compare", "evaluate", "inspect", "select")
+LOOKING = ("compare", "evaluate", "find_lr", "inspect", "select")
 """Commands whose runs make no model."""
 
 
