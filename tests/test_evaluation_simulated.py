@@ -19,6 +19,7 @@ TRUTHS: dict[str, Truth] = {
     "too sure": lambda p: p - 0.12 * np.sin(np.pi * p),
     "much too sure": lambda p: 1 / (1 + ((1 - p) / p) ** 0.5),
 }
+UNSURE: dict[str, Truth] = {"not sure enough": lambda p: 1 / (1 + ((1 - p) / p) ** 1.6)}
 
 
 def confidences(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -67,7 +68,7 @@ def ece_inside(truth: Truth, examples: int, copies: int, draws: int = DRAWS) -> 
 @pytest.mark.parametrize("name", TRUTHS)
 def test_calibration_error(name: str):
     inside, _ = ece_inside(TRUTHS[name], 1500, 1)
-    assert STATED - NEAR <= inside.mean() <= STATED + 0.02  # rather wider than narrower: 0.966 and 0.957
+    assert abs(inside.mean() - STATED) <= NEAR
 
 
 def test_calibration_error_of_a_calibrated_model():
@@ -78,10 +79,11 @@ def test_calibration_error_of_a_calibrated_model():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRUTHS)
+@pytest.mark.parametrize("name", [*TRUTHS, *UNSURE])
 @pytest.mark.parametrize(("examples", "copies"), [(100, 1), (300, 1), (1200, 4)])
 def test_calibration_error_of_few_and_of_groups(name: str, examples: int, copies: int):
-    inside, _ = ece_inside(TRUTHS[name], examples, copies)
+    """At the least: bins of few are taken to be as uncertain as a calibrated model would have them."""
+    inside, _ = ece_inside({**TRUTHS, **UNSURE}[name], examples, copies)
     assert inside.mean() >= STATED - NEAR
 
 
@@ -118,7 +120,7 @@ def kept_promises(truth: Truth, target: float, examples: int, copies: int = 1) -
     return float(np.mean(kept)), float(np.mean(found))
 
 
-@pytest.mark.parametrize(("target", "examples"), [(0.95, 400), (0.99, 2000)])
+@pytest.mark.parametrize(("target", "examples"), [(0.95, 400), pytest.param(0.99, 2000, marks=pytest.mark.slow)])
 def test_threshold(target: float, examples: int):
     kept, found = kept_promises(lambda p: 1 - (1 - p) ** 2, target, examples)
     assert kept >= STATED - NEAR
@@ -131,6 +133,7 @@ def test_threshold_where_no_accuracy_is_high_enough():
     assert STATED - NEAR <= kept == 1 - found
 
 
+@pytest.mark.slow
 def test_threshold_of_groups():
     kept, _ = kept_promises(lambda p: np.full_like(p, 0.8999), 0.9, 1600, copies=4)
     assert kept >= STATED - NEAR
@@ -155,7 +158,7 @@ def test_label_sets_of_too_few_examples_have_all_classes():
     assert abstention.label_sets(probabilities, least).all()
 
 
-@pytest.mark.parametrize(("examples", "differing"), [(100, 0.3), (300, 0.1), (1000, 0.05), (2000, 0.2)])
+@pytest.mark.parametrize(("examples", "differing"), [(100, 0.3), (300, 0.1), (1000, 0.05)])
 def test_power(examples: int, differing: float):
     """The exact test finds the smallest difference four times of five, and half of it far less often."""
     least, rng = power.smallest_difference(examples, differing), np.random.default_rng(0)

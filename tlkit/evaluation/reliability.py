@@ -121,13 +121,13 @@ def reliability(
     bin_of[np.argsort(confidence, kind="stable")] = np.arange(len(right)) * count // len(right)
     sizes = np.bincount(bin_of, minlength=count)
     means, shares = (np.bincount(bin_of, values) / sizes for values in (confidence, right))
-    # A bin without a mistake would have no variance: one more example counts, as uncertain as the bin says.
+    # A bin without a mistake would have no variance: it has that of a calibrated one at the least.
     uncertain = np.bincount(bin_of, confidence * (1 - confidence)) / sizes
     excess = right - confidence - (shares - means)[bin_of]
     pairs, at = np.unique(bin_of * (int(place.max()) + 1) + place, return_inverse=True)
     sums = np.bincount(at, excess)
     squares = np.bincount(pairs // (int(place.max()) + 1), sums**2, minlength=count)
-    variance = (squares + uncertain) / sizes**2
+    variance = np.maximum(squares, uncertain * sizes) / sizes**2
     square, interval = _mean_square(shares - means, variance, sizes / len(right))
     return Reliability(means, shares, np.sqrt(variance), sizes, square**0.5, (interval[0] ** 0.5, interval[1] ** 0.5))
 
@@ -147,8 +147,12 @@ def _mean_square(gaps: np.ndarray, variance: np.ndarray, weights: np.ndarray) ->
     observed, chance = float(weights @ gaps**2), float(weights @ variance)
     if chance <= 0:  # every prediction is certain
         return observed, (observed, observed)
-    spread = float((weights * variance) @ (weights * variance))
-    scale, freedom = spread / chance, chance**2 / spread
+    true = np.maximum(gaps**2 - variance, 0)
+    excess = float(weights @ true)
+    # The variance of what is observed: of chance alone, and of true gaps where their bins measure them badly.
+    spread = 2 * float((weights * variance) @ (weights * variance)) + 4 * float((weights**2 * variance) @ true)
+    scale = spread / (2 * chance + 4 * excess)
+    freedom = chance / scale
 
     def bound(measured: float, share: float) -> float:
         """Return the true mean square for which this share of measured ones would be lower; 0 where none is."""
