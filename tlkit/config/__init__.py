@@ -33,7 +33,7 @@ from tlkit.config.training import Full, Head, Phase, Precision, Recipe, Steady, 
 
 __all__ = [
     "CNN", "SELECT", "Augment", "Auto", "Backbone", "Builder", "Cache", "Compare", "Data", "Describe", "Evaluate",
-    "Explain", "Export", "FeatureExtraction", "Features", "FindLr", "Finetune", "Full", "Graph", "Head", "Inspect", "Network",
-    "Phase", "Precision", "Predict", "Pretrain", "Preview", "Recipe", "Select", "Serve", "Steady", "Sync", "Train",
-    "TrainGraph", "Training", "Tune", "Ui", "Views", "defaults", "flatten",
+    "Explain", "Export", "FeatureExtraction", "Features", "FindLr", "Finetune", "Full", "Graph", "Head", "Inspect",
+    "Network", "Phase", "Precision", "Predict", "Pretrain", "Preview", "Recipe", "Select", "Serve", "Steady", "Sync",
+    "Train", "TrainGraph", "Training", "Tune", "Ui", "Views", "defaults", "flatten",
 ]  # fmt: skip

@@ -47,7 +47,8 @@ def deletion(
     marked, moved = examples.copy(), examples.copy()
     for one, other, values in zip(marked, moved, heat, strict=True):
         ranks = resized(values, space) + 1e-6 * rng.random(space)
-        hidden = ranks >= np.partition(ranks.ravel(), -max(1, round(share * ranks.size)))[-max(1, round(share * ranks.size))]
+        count = max(1, round(share * ranks.size))
+        hidden = ranks >= np.partition(ranks.ravel(), -count)[-count]
         shift = tuple(int(rng.integers(length)) for length in space)
         mean = one.mean(axis=tuple(range(len(space)))).astype(one.dtype)
         one[hidden], other[np.roll(hidden, shift, tuple(range(len(space))))] = mean, mean

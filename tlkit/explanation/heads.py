@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 import keras
 
-AVERAGES = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D)
+AVERAGES = (
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+)
 SAME = (keras.layers.Dropout, keras.layers.Activation, keras.layers.Softmax, keras.layers.Identity)
 
 

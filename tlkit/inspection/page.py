@@ -17,6 +17,7 @@ SAMPLES = 6  # pictures of each class
 SAMPLED = 20  # classes that have pictures
 LISTED = 200  # names of a list
 
+
 def page(findings: Findings, picture: Picture) -> str:
     """Write the page.
 
