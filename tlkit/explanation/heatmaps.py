@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tlkit import inference
+from tlkit.errors import InvalidInput
 from tlkit.explanation.gradients import BACKENDS, cuts, inlined, layer_activation
 from tlkit.explanation.heads import Head, heads
 from tlkit.explanation.occlusion import occlusion
@@ -43,7 +44,7 @@ def explainer(model: keras.Model, way: str = "auto") -> Explainer:
         way: A key of `WAYS`; `auto` is the class activation where the head allows it, else LayerCAM.
 
     Raises:
-        InvalidInput: the model has no map that could be explained.
+        InvalidInput: the model has no map that could be explained, or no class activation.
         NotImplementedError: the way needs gradients, which the backend does not have.
 
     >>> x = keras.Input((8, 8, 1))
@@ -58,6 +59,8 @@ def explainer(model: keras.Model, way: str = "auto") -> Explainer:
         for each in (model, inlined(model)):
             if found := heads(each):
                 return Explainer("activation", _by_activation(each, found))
+    if way == "activation":
+        raise InvalidInput(f"model {model.name!r} has no class activation: its head is not linear in averages of a map")
     if way == "occlusion":
         return Explainer("occlusion", _by_occlusion(model))
     backend = keras.backend.backend()

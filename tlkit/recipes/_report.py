@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit import config as configs
 from tlkit.display import code, cut, markdown, shown
-from tlkit.recipes import _calibration, _export_origin, _networks, _note, _runs
+from tlkit.recipes import _calibration, _export_origin, _networks, _note, _runs, _summary
 from tlkit.recipes._mistakes import Mistakes
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def log(
     pictures: Pictures,
 ) -> None:
     """Log the report and the model card of a training run."""
+    import mlflow
+
     from tlkit import evaluation, inspection, report, runtime, tracking
     from tlkit.data import graph
     from tlkit.progress import duration
@@ -68,9 +70,9 @@ def log(
         getattr(splits, "near_copies", ())))  # fmt: skip
     use = _note.use(splits, run_id)
     others = [line for line in fit.lines if not worth or line not in worth.lines]
-    title = tracking.run_name(run_id) if not tracking.journal_of(run_id).unsent else None
+    active = mlflow.active_run()
     written = report.Report(
-        title=title or _runs.title(job.recipe, job.config),
+        title=(active and active.info.run_name) or _runs.title(job.recipe, job.config),
         what=what,
         verdict=verdict,
         scores=_scores(scores, {}),

@@ -12,15 +12,15 @@ STYLE = """
 .verdict p{font-size:1.15rem;margin:.1rem 0 .4rem}
 .charts{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr))}
 .chart{background:none;padding:0;overflow-x:auto}
-.chart img{height:auto;width:100%;min-width:26rem;max-width:52rem;display:block;background:#fff;border-radius:.4rem}
+.chart img{height:auto;max-width:100%;display:block;background:#fff;border-radius:.4rem}
 .pairs figure img{height:9rem}
-.heat td{padding:.2rem .5rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;margin:.5rem 0}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 details{margin:.5rem 0}summary{cursor:pointer}
 @media(prefers-color-scheme:dark){.chart:not(.photos) img{filter:invert(.91) hue-rotate(180deg)}}
 @media print{.chart:not(.photos) img{filter:none!important}details>*{display:block!important}.chart img{min-width:0}}
-@media(max-width:40rem){.pairs figure img{height:7.5rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}}
+@media(max-width:40rem){.chart img{max-width:max(100%,30rem)}.pairs figure img{height:7.5rem}
+dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}}
 """
 CLASSES = 100  # rows of the table of classes
 
@@ -59,6 +59,7 @@ def _verdict(report: Report) -> str:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> str:
     """Make a table; the first columns are texts, the others numbers; all is escaped."""
     kinds = ["" if place < left else ' class="n"' for place in range(len(heads))]
+    kinds[0] = ' class="name"'
     head = "".join(f"<th{kind}>{escaped(name)}</th>" for kind, name in zip(kinds, heads, strict=True))
     body = "".join(
         f"<tr>{''.join(f'<td{kind}>{escaped(cell)}</td>' for kind, cell in zip(kinds, row, strict=True))}</tr>"
@@ -121,9 +122,9 @@ def _mistakes(report: Report) -> str:
 
 def _mistake(mistake: Mistake) -> str:
     name = escaped(mistake.name)
-    images = f'<img src="{mistake.picture}" alt="{name}" loading="lazy">'
+    images = f'<img src="{mistake.picture}" alt="{name}">'
     if mistake.heatmap:
-        images += f'<img src="{mistake.heatmap}" alt="heatmap of {escaped(mistake.predicted)}" loading="lazy">'
+        images += f'<img src="{mistake.heatmap}" alt="heatmap of {escaped(mistake.predicted)}">'
     return (
         f'<figure><div class="pics">{images}</div><figcaption><b>{escaped(mistake.label or "no label")}</b>, predicted '
         f"<b>{escaped(mistake.predicted or 'no label')}</b> ({mistake.share:.2f})<br>{name}</figcaption></figure>"
