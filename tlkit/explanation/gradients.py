@@ -111,13 +111,15 @@ def cuts(model: keras.Model) -> list[Cut]:
 
 
 def inlined(model: keras.Model) -> keras.Model:
-    """Put the layers of nested models in their places, where a model is a chain; weights are shared."""
-    if not any(isinstance(layer, keras.Model) for layer in model.layers):
+    """Put the layers of nested models in their places, where a model is a chain, else leave it; weights are shared."""
+    parts = {id(origin(each)[0]): origin(each)[0] for each in tensors(model)}
+    before = [{id(origin(other)[0]) for other in origin(each)[1]} for each in tensors(model)]
+    if not any(isinstance(part, keras.Model) for part in parts.values()) or any(len(each) > 1 for each in before):
         return model
     inputs = x = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.InputLayer):
+    for part in parts.values():
+        if isinstance(part, keras.layers.InputLayer):
             continue
         # `call` applies the layers of a nested model one by one, and leaves it out of the graph.
-        x = inlined(layer).call(x) if isinstance(layer, keras.Model) else layer(x)
+        x = inlined(part).call(x) if isinstance(part, keras.Model) else part(x)
     return keras.Model(inputs, x, name=model.name)

@@ -56,9 +56,9 @@ def explainer(model: keras.Model, way: str = "auto") -> Explainer:
     [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
     """
     if way in ("auto", "activation"):
-        for each in (model, inlined(model)):
-            if found := heads(each):
-                return Explainer("activation", _by_activation(each, found))
+        whole = model if heads(model) else inlined(model)
+        if found := heads(whole):
+            return Explainer("activation", _by_activation(whole, found))
     if way == "activation":
         raise InvalidInput(f"model {model.name!r} has no class activation: its head is not linear in averages of a map")
     if way == "occlusion":

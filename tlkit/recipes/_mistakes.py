@@ -36,17 +36,20 @@ class Mistakes(NamedTuple):
 
 
 def find(
-    model: keras.Model, part: data.Photos, table: Mapping[str, Sequence[Any]], losses: Sequence[float] | None = None
+    model: keras.Model,
+    part: data.Photos | None,
+    table: Mapping[str, Sequence[Any]],
+    losses: Sequence[float] | np.ndarray | None = None,
 ) -> Mistakes:
     """Draw the worst mistakes, and for photos where in them the predicted class is.
 
     Args:
         model: The model.
-        part: The scored examples.
+        part: The scored examples; None where they cannot be drawn.
         table: Of `evaluation.predictions`.
         losses: Loss of each example, where it may have several labels.
     """
-    from tlkit import plots
+    from tlkit import explanation, plots
     from tlkit.inspection import pictures
     from tlkit.report import Mistake
 
@@ -56,22 +59,20 @@ def find(
     order = wrong[:MOST]
     if not len(order):
         return Mistakes([], 0)
-    values = part.read(order)
-    overlays, explained = _overlays(model, part, values)
-    from tlkit import explanation
-
+    values: Sequence[np.ndarray | None] = [None] * len(order) if part is None else list(part.read(order))
+    overlays, explained = _overlays(model, values) if part is not None and part.kind == "photos" else ([], "")
     rows = [
         Mistake(
             table["file"][place],
             labels[place],
             predicted[place],
             float(shares[place]),
-            pictures.picture(example),
+            "" if example is None else pictures.picture(example),
             "" if overlay is None else explanation.uri(overlay),
         )
         for place, example, overlay in zip(order.tolist(), values, overlays or [None] * len(order), strict=True)
     ]
-    if not overlays:
+    if part is None or not overlays:
         return Mistakes(rows, len(wrong), explained)
     drawn = dict(zip(order.tolist(), overlays, strict=True))
     sheet = plots.mistakes(
@@ -81,18 +82,16 @@ def find(
     return Mistakes(rows, len(wrong), explained, sheet)
 
 
-def _overlays(model: keras.Model, part: data.Photos, values: np.ndarray) -> tuple[list[np.ndarray], str]:
+def _overlays(model: keras.Model, values: Sequence[Any]) -> tuple[list[np.ndarray], str]:
     """Lay heatmaps over photos, and say how they were made; none, with the reason, where they cannot be made."""
     import numpy as np
 
     from tlkit import explanation
     from tlkit.explanation.heatmaps import WAYS
 
-    if part.kind != "photos":
-        return [], ""
     try:
         explainer = explanation.explainer(model)
-        heat, _ = explainer.heatmaps(values, np.full(len(values), -1))
+        heat, _ = explainer.heatmaps(np.stack(values), np.full(len(values), -1))
     except (InvalidInput, NotImplementedError) as error:
         return [], f"There are no heatmaps: {first_line(error)}."
     drawn = [explanation.overlay(photo, each) for photo, each in zip(values, heat, strict=True)]

@@ -55,11 +55,12 @@ def log(
 
     areas = scores.average_precision if scores.multi_label else None
     classes = evaluation.by_class(scores.confusion, splits.classes, areas, scores.recall_intervals)
-    data, leaks = [], []
+    data, leaks, looked_for = list[str](), None, ""
     if not isinstance(splits, graph.Graph):
         findings = inspection.of_splits(splits, _runs.dataset_name(job.config.data))
         data = [*inspection.brief(findings), *splits.warnings[:20]]
         leaks = [*findings.falsifying(), *fit.under]
+        looked_for = "Copies across splits" + " and near copies of the scored photos" * (splits.kind == "photos")
     network, name = _networks.name(job.config), _runs.dataset_name(job.config.data)
     what = (
         f"{network}, {model.count_params():,} parameters, by {job.recipe} on {splits.kind} of {name}; "
@@ -83,6 +84,7 @@ def log(
         counts=_counts(splits, scores),
         data=data,
         leaks=leaks,
+        looked_for=looked_for,
         worth=worth.lines if worth else [],
         charts=report.charts_of(pictures.files),
         mistakes=pictures.mistakes.rows,
@@ -146,6 +148,7 @@ def log_evaluation(evaluated: Evaluated, pictures: Pictures, title: str) -> None
         counts={"test": scores.photos},
         data=data + ([f"{len(subject.loaded.set_aside):,} cannot be decoded"] if subject.loaded.set_aside else []),
         leaks=[f"{again:,} {kind} that the model has seen were scored too"] * bool(again),
+        looked_for="What the model has seen, and near copies of it",
         worth=evaluated.worth.lines,
         charts=report.charts_of(pictures.files),
         mistakes=pictures.mistakes.rows,

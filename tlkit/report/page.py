@@ -9,10 +9,11 @@ from tlkit.pages import document, escaped, listed, section
 from tlkit.report.report import Chart, Mistake, Report
 
 STYLE = """
+.verdict:not(.bad){background:var(--card);border-color:var(--bar)}
 .verdict p{font-size:1.15rem;margin:.1rem 0 .4rem}
 .charts{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr))}
 .chart{background:none;padding:0;overflow-x:auto}
-.chart img{height:auto;max-width:100%;display:block;background:#fff;border-radius:.4rem}
+.chart img{width:auto;height:auto;max-width:100%;display:block;background:#fff;border-radius:.4rem}
 .pairs figure img{height:9rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;margin:.5rem 0}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
@@ -84,8 +85,10 @@ def _scores(report: Report) -> str:
 
 
 def _leaks(report: Report) -> str:
+    if report.leaks is None:
+        return ""
     if not report.leaks:
-        return section("Leaks", "", "<p>None were found that would falsify the scores.</p>")
+        return section("Leaks", "", f"<p>{escaped(report.looked_for)}: none were found.</p>")
     return section("Leaks", "", listed(report.leaks) + _charts(report, "leaks"))
 
 

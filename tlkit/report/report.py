@@ -73,7 +73,8 @@ class Report(NamedTuple):
         classes: Scores of each class, as columns: see `evaluation.by_class`.
         counts: Number of examples of each split.
         data: What else there is to say of the data, a line each.
-        leaks: What would falsify the scores, a line each.
+        leaks: What would falsify the scores, a line each; None where nothing was looked for.
+        looked_for: As what that would be.
         worth: What the probabilities are worth, and what the split can tell: lines `name  text`.
         charts: By the part of the page that they belong to: `training`, `classes`, `worth`, `leaks`.
         mistakes: The worst first.
@@ -96,7 +97,8 @@ class Report(NamedTuple):
     classes: Mapping[str, Sequence[object]]
     counts: Mapping[str, int]
     data: Sequence[str] = ()
-    leaks: Sequence[str] = ()
+    leaks: Sequence[str] | None = None
+    looked_for: str = ""
     worth: Sequence[str] = ()
     charts: Mapping[str, Sequence[Chart]] = {}
     mistakes: Sequence[Mistake] = ()
