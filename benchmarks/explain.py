@@ -4,8 +4,8 @@ python benchmarks/explain.py --data flowers trash textures pets2   # each has tr
 
 A head is solved on a frozen network. Of test photos drawn at random, the most probable class is explained; the hottest
 tenth of the pixels is filled with the photo's mean color, and in another copy the same shape at a random place
-(`tlkit.explanation.deletion`). Each row is a set, a network and a way: the mean loss of probability by both, their paired
-difference with its 95 % interval, and the share of photos in which the marked tenth costs more.
+(`tlkit.explanation.deletion`). Each row is a set, a network and a way: the mean loss of probability by both, their
+paired difference with its 95 % interval, and the share of photos in which the marked tenth costs more.
 """
 
 from __future__ import annotations
@@ -59,12 +59,9 @@ def measured(source: str, network: str, ways: list[str], count: int) -> list[lis
         found = explanation.deletion(predict, photos, heat, probabilities.argmax(axis=1))
         difference = found.marked - found.random
         low, high = evaluation.mean_interval(difference, None)
-        rows.append(
-            [
-                Path(source).name, network, way, len(photos), f"{found.marked.mean():.3f}", f"{found.random.mean():.3f}",
-                f"{difference.mean():.3f} ({low:.3f} to {high:.3f})", f"{np.mean(difference > 0):.0%}", f"{seconds:.3f}",
-            ]
-        )  # fmt: skip
+        cells = [f"{each.mean():.3f}" for each in found]
+        cells += [f"{difference.mean():.3f} ({low:.3f} to {high:.3f})", f"{np.mean(difference > 0):.0%}"]
+        rows.append([Path(source).name, network, way, len(photos), *cells, f"{seconds:.3f}"])
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -81,8 +81,10 @@ def _maps(tensor: keras.KerasTensor, start: int) -> list[Pooled]:
     if isinstance(operation, AVERAGES):
         return [Pooled(inputs[0], start, mirrored=mirrored)]
     if isinstance(operation, keras.layers.Average):
-        parts = [_maps(each, start) for each in inputs]
-        return [each._replace(share=each.share / len(parts)) for part in parts for each in part] if all(parts) else []
+        averaged = [_maps(each, start) for each in inputs]
+        if not all(averaged):
+            return []
+        return [each._replace(share=each.share / len(averaged)) for part in averaged for each in part]
     if not (isinstance(operation, keras.layers.Concatenate) or _is_pool(operation)):
         return []
     found: list[Pooled] = []
@@ -110,9 +112,9 @@ def _before(tensor: keras.KerasTensor) -> keras.KerasTensor:
     return _before(inputs[0]) if isinstance(operation, SAME) and inputs else tensor
 
 
-def origin(tensor: keras.KerasTensor) -> tuple[object, Sequence[keras.KerasTensor]]:
+def origin(tensor: keras.KerasTensor) -> tuple[Any, Sequence[keras.KerasTensor]]:
     """Return the operation that a tensor comes from, and what that takes."""
-    operation, node, _ = tensor._keras_history
+    operation, node, _ = tensor._keras_history  # type: ignore[attr-defined]  # as Keras' own Model looks
     return operation, operation._inbound_nodes[node].input_tensors
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -83,7 +83,7 @@ def _by_activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple
     one_label = keras.activations.softmax in (getattr(layer, "activation", None) for layer in model.layers)
 
     def heatmaps(x: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        *maps, raw = (np.asarray(keras.ops.convert_to_numpy(each)) for each in network.predict_on_batch(x))
+        *maps, raw = (np.asarray(keras.ops.convert_to_numpy(each)) for each in _outputs(network, x))
         probabilities = _of_both(raw)
         chosen, parts = _chosen(probabilities, classes), []
         for values, flipped in zip(maps, mirrored, strict=True):
@@ -94,6 +94,13 @@ def _by_activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple
         return scaled(np.maximum(whole, 0)), probabilities
 
     return heatmaps
+
+
+def _outputs(network: keras.Model, x: np.ndarray) -> Sequence[Any]:
+    """Compute a few examples; with TensorFlow directly, as tracing the network takes longer than computing them."""
+    if keras.backend.backend() == "tensorflow":
+        return network(keras.ops.convert_to_tensor(x, network.inputs[0].dtype), training=False)
+    return network.predict_on_batch(x)
 
 
 def _of_class(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -114,7 +121,7 @@ def _by_layer(model: keras.Model) -> Callable[..., tuple[np.ndarray, np.ndarray]
 
     def heatmaps(x: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for place in places:  # the last layer that all patches matter to: behind the last block only the class token
-            activations, raw = (np.asarray(each) for each in place.below.predict_on_batch(x))
+            activations, raw = (np.asarray(keras.ops.convert_to_numpy(each)) for each in _outputs(place.below, x))
             probabilities = _of_both(raw)
             chosen = _chosen(probabilities, classes)
             slopes = place.slopes(activations, chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def explanations(rows: Sequence[Explained], title: str) -> Figure:
         left = 0.15 + column * (SIDE + GAP)
         return figure.add_axes((left / width, bottom / height, across / width, SIDE / height))
 
-    style = {"fontsize": 7.5, "parse_math": False}
+    style: dict[str, Any] = {"fontsize": 7.5, "parse_math": False}
     for number, row in enumerate(rows):
         _picture(panel(number, 0), row.photo, shortened(row.name, 30))
         _picture(panel(number, 1), row.overlay, f"for {shortened(row.label, 26)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,6 +62,7 @@ def find(
         return Mistakes([], 0)
     values: Sequence[np.ndarray | None] = [None] * len(order) if part is None else list(part.read(order))
     overlays, explained = _overlays(model, values) if part is not None and part.kind == "photos" else ([], "")
+    overlaid = overlays or itertools.repeat(None, len(order))
     rows = [
         Mistake(
             table["file"][place],
@@ -70,7 +72,7 @@ def find(
             "" if example is None else pictures.picture(example),
             "" if overlay is None else explanation.uri(overlay),
         )
-        for place, example, overlay in zip(order.tolist(), values, overlays or [None] * len(order), strict=True)
+        for place, example, overlay in zip(order.tolist(), values, overlaid, strict=True)
     ]
     if part is None or not overlays:
         return Mistakes(rows, len(wrong), explained)
@@ -95,4 +97,4 @@ def _overlays(model: keras.Model, values: Sequence[Any]) -> tuple[list[np.ndarra
     except (InvalidInput, NotImplementedError) as error:
         return [], f"There are no heatmaps: {first_line(error)}."
     drawn = [explanation.overlay(photo, each) for photo, each in zip(values, heat, strict=True)]
-    return drawn, f"The heatmaps show what speaks for the predicted class ({WAYS[explainer.way]})."
+    return drawn, f"The heatmaps show what speaks for the most probable class ({WAYS[explainer.way]})."

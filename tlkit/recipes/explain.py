@@ -19,6 +19,7 @@ from tlkit.recipes._models import Classifier
 if TYPE_CHECKING:
     import numpy as np
 
+    from tlkit import explanation
     from tlkit.plots.explanations import Explained
 
 MOST = 24  # photos on a sheet
@@ -89,7 +90,7 @@ def _read(classifier: Classifier, photos: dict[str, str]) -> tuple[list[str], np
 def _explained(
     config: Explain,
     classifier: Classifier,
-    explainer: object,
+    explainer: explanation.Explainer,
     names: Sequence[str],
     pixels: np.ndarray,
     known: _known_photos.Known | None,

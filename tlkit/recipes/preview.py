@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tlkit import cli
-from tlkit.config import Preview
+from tlkit.config import Explain, Preview
 from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _decisions, _jobs, _links, _photo_sheet, _plans, _runs
@@ -43,7 +43,7 @@ def run(config: Preview) -> Path:
     return path
 
 
-def check(config: Preview) -> None:
+def check(config: Preview | Explain) -> None:
     """Refuse a file that the picture cannot be written to.
 
     Raises:

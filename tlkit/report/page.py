@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from tlkit.display import short
 from tlkit.pages import document, escaped, listed, section
 from tlkit.report.report import Chart, Mistake, Report
 
@@ -124,10 +125,10 @@ def _mistakes(report: Report) -> str:
 
 
 def _mistake(mistake: Mistake) -> str:
-    name = escaped(mistake.name)
+    name = escaped(short(mistake.name, 48))
     images = f'<img src="{mistake.picture}" alt="{name}">'
     if mistake.heatmap:
-        images += f'<img src="{mistake.heatmap}" alt="heatmap of {escaped(mistake.predicted)}">'
+        images += f'<img src="{mistake.heatmap}" alt="where in it that is">'
     return (
         f'<figure><div class="pics">{images}</div><figcaption><b>{escaped(mistake.label or "no label")}</b>, predicted '
         f"<b>{escaped(mistake.predicted or 'no label')}</b> ({mistake.share:.2f})<br>{name}</figcaption></figure>"

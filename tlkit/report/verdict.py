@@ -67,7 +67,7 @@ def verdict(
         more.append(f"The same {kind} also chose the weights, so the score is optimistic: test on others.")
     if leaks:
         more.append(f"{leaks:,} of the scored {kind} have a near copy among those that it learned from.")
-    more += _weakest(classes or {}, value)
+    more += _weakest(classes or {}, value) if headline == "accuracy" else []
     better = [(share, right) for share, right in surest if share < 1 and right > value and headline == "accuracy"]
     if better:
         share, right = better[0]
