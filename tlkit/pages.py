@@ -17,7 +17,7 @@ body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,s
 main{max-width:70rem;margin:0 auto;padding:1.5rem 1rem 4rem}
 h1{font-size:1.6rem;line-height:1.25;margin:0 0 .25rem;overflow-wrap:anywhere}
 h2{font-size:1.15rem;margin:2.25rem 0 .5rem}
-p{margin:.25rem 0 .75rem;max-width:48rem}
+p{margin:.25rem 0 .75rem;max-width:48rem;overflow-wrap:anywhere}
 .soft,figcaption,th{color:var(--soft)}
 .verdict{border-radius:.5rem;padding:.75rem 1rem;margin:1rem 0;
 background:var(--goodcard);border-left:.3rem solid var(--good)}
