@@ -204,3 +204,15 @@ def test_recall_too_has_its_interval_by_groups(multi_label: bool):
 def test_no_photos_have_no_score():
     with pytest.raises(ValueError, match="0 successes in 0 trials"):
         evaluation.wilson(0, 0)
+
+
+def test_areas_are_scikit_learns_with_ties_too():
+    rng = np.random.default_rng(0)
+    for count in (2, 5, 300):
+        scores, labels = rng.integers(0, 20, count) / 20, rng.random(count) < 0.4
+        labels[:2] = [True, False]
+        assert evaluation.classes.area_under_curve(scores, labels) == pytest.approx(
+            metrics.roc_auc_score(labels, scores)
+        )
+        (found,) = evaluation.classes.average_precision(scores[:, None], labels[:, None])
+        assert found == pytest.approx(metrics.average_precision_score(labels, scores))

@@ -400,7 +400,7 @@ def test_the_engine_for_many_says_what_the_model_says(model: keras.Model):
 
 
 def test_photos_are_read_as_in_training(here: Path, model: keras.Model):
-    read = many.reader(model, Reading("pad", 4095))
+    read = many.reader(model.input_shape[1:], Reading("pad", 4095))
     np.testing.assert_array_equal(
         read("photos/0.png"), decode(Path("photos/0.png"), (8, 8), 3, resize="pad", white=4095)
     )

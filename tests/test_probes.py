@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
+from sklearn.datasets import load_digits
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import BayesianRidge, LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.neighbors import KNeighborsClassifier
 
 from tlkit import probes
 from tlkit.errors import InvalidInput
@@ -300,6 +302,17 @@ def test_labels_beyond_the_classes_and_what_logme_refuses(monkeypatch: pytest.Mo
     monkeypatch.setattr(probes.features, "SLICE", 2)
     with pytest.raises(InvalidInput, match=r"features\[3\] is not all finite"):
         probes.logme(np.where(np.arange(6)[:, None] == 3, np.inf, X), Y)
+
+
+def test_nearest_neighbours_are_those_of_scikit_learn():
+    digits = load_digits()
+    x, labels = digits.data.astype(np.float32), digits.target
+    fold_of, right = assign_folds(labels, None, 5, 0), 0
+    for fold in range(5):
+        held = fold_of == fold
+        voters = KNeighborsClassifier(5, metric="cosine", algorithm="brute").fit(x[~held], labels[~held])
+        right += int(np.sum(voters.predict(x[held]) == labels[held]))
+    assert probes.nearest_neighbours(x, labels) == right / len(labels)
 
 
 def test_nearest_neighbours_are_those_of_numpy():

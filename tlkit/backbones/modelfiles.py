@@ -24,7 +24,6 @@ CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 LONGEST_CONFIG = 2**24  # bytes; NASNetLarge's has 1 MB
 UNSAVED = 2**20  # numbers that a model may hold in addition to those in its file
 LARGEST = 2**26  # numbers that one layer may always make of one example
-COPIES = 4  # of the largest layer's output that a prediction may need
 GROWTH = 1000  # above LARGEST: times the numbers of the example and the weights together
 LONGEST_REASON = 250  # letters of Keras' message
 STEPS, UNROLLED_STEPS = 2**17, 2**10  # that a recurrent layer may take, in a loop or unrolled in the graph
@@ -130,9 +129,12 @@ def batch_size(model: keras.Model, most: int) -> int:
     >>> batch_size(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), 32)
     32
     """
-    numbers = _input_size(model) + max(_outputs(model), default=(0, ""))[0]
-    room = memory.SHARE * memory.available_memory()
-    return max(1, min(most, int(room / (COPIES * 4 * max(1, numbers)))))
+    return memory.batch_size(numbers_at_once(model), most)
+
+
+def numbers_at_once(model: keras.Model) -> int:
+    """Count the numbers in an example and in the largest output that a layer makes of it."""
+    return _input_size(model) + max(_outputs(model), default=(0, ""))[0]
 
 
 def _input_size(model: keras.Model) -> int:

@@ -28,6 +28,7 @@ FIRST = (
     "run_name",
     "resume",
     "register",
+    "export",
     "experiment",
     "precision",
 )

@@ -106,10 +106,11 @@ def _rewind(words: Sequence[str], problem: str) -> None:
 
 
 def _needs_more(config: object) -> bool:
-    """Whether a command that does not train needs gradients, half precision or Keras' own engine nevertheless."""
+    """Whether a command that does not train needs gradients, exports, half precision or Keras' own engine."""
     return (
         getattr(config, "pictures", None) is not None
         or getattr(config, "precision", "auto") not in ("auto", "float32")
+        or bool(getattr(config, "export", None))  # Keras writes most formats from TensorFlow
         or getattr(getattr(config, "features", None), "engine", "auto") == "keras"
     )
 

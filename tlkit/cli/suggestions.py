@@ -31,6 +31,8 @@ MEANT = {
     **dict.fromkeys(("n_trials", "max_trials"), "trials"),
     **dict.fromkeys(("aug", "augmentation"), "augment"),
     **dict.fromkeys(("pos_label", "positive_class"), "positive"),
+    **dict.fromkeys(("gpus", "n_gpus", "num_gpus", "num_devices", "nproc_per_node"), "devices"),
+    **dict.fromkeys(("nodes", "nnodes", "num_nodes", "coordinator", "coordinator_address", "rdzv_endpoint"), "hosts"),
     "project": "experiment",
 }
 """Other programs' names of our settings: our last part of the name, or whole names, of which a recipe has one."""

@@ -97,6 +97,8 @@ def convert(kind: Hint, value: object, name: str) -> Any:
             if value[:1] in ("[", "{"):
                 raise
     for option in options:
+        if _is_choices(option) and isinstance(value, str) and isinstance(parsed, str):
+            parsed = [word.strip() for word in value.split(",")]
         if typing.get_origin(option) is typing.Literal:
             if value in typing.get_args(option):
                 return str(value)
@@ -129,6 +131,11 @@ def _as_option(option: Hint, value: Any, name: str) -> Any:
         config_class = typing.cast("type", option)
         return construct(config_class, typed(config_class, value, f"{name}.", config_class))
     return MISMATCH
+
+
+def _is_choices(option: Hint) -> bool:
+    """Tell whether a type is a list of fixed words, which may be written with commas between them."""
+    return fields.is_list(option) and typing.get_origin(typing.get_args(option)[0]) is typing.Literal
 
 
 def _is_yaml(text: str, options: Sequence[Hint]) -> bool:
@@ -203,6 +210,8 @@ def expected(kind: Hint) -> str:
         origin, inner = typing.get_origin(option), typing.get_args(option)
         if origin is typing.Literal:
             texts.append(f"one of {', '.join(inner)}" if len(inner) > 1 else inner[0])
+        elif _is_choices(option):
+            texts.append(f"any of {', '.join(typing.get_args(inner[0]))}, with commas between them")
         elif origin is list:
             texts.append("a list such as [3, 5]" if inner[0] is int else "a list such as [NAME, NAME]")
         elif origin is dict:

@@ -29,11 +29,12 @@ from tlkit.config.tools import (
     Sync,
     Ui,
 )
-from tlkit.config.training import Full, Head, Phase, Precision, Recipe, Steady, Training
+from tlkit.config.training import Exportable, Full, Head, Phase, Precision, Recipe, Steady, Training, parse_hosts
 
 __all__ = [
     "CNN", "SELECT", "Augment", "Auto", "Backbone", "Builder", "Cache", "Compare", "Data", "Describe", "Evaluate",
-    "Explain", "Export", "FeatureExtraction", "Features", "FindLr", "Finetune", "Full", "Graph", "Head", "Inspect",
-    "Network", "Phase", "Precision", "Predict", "Pretrain", "Preview", "Recipe", "Select", "Serve", "Steady", "Sync",
-    "Train", "TrainGraph", "Training", "Tune", "Ui", "Views", "defaults", "flatten",
+    "Explain", "Export", "Exportable", "FeatureExtraction", "Features", "FindLr", "Finetune", "Full", "Graph", "Head",
+    "Inspect", "Network", "Phase", "Precision", "Predict", "Pretrain", "Preview", "Recipe", "Select", "Serve",
+    "Steady", "Sync", "Train", "TrainGraph", "Training", "Tune", "Ui", "Views", "defaults", "flatten",
+    "parse_hosts",
 ]  # fmt: skip

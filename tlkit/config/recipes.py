@@ -8,11 +8,11 @@ from typing import Any, Literal
 from tlkit.config.data import Augment, Graph, Views
 from tlkit.config.fields import require
 from tlkit.config.networks import Backbone, Builder
-from tlkit.config.training import Abstaining, Classifier, Frozen, Full, Head, Logged, Phase, Run, Steady, Training
+from tlkit.config.training import Classifier, Exportable, Frozen, Full, Head, Logged, Phase, Run, Steady, Training
 
 
 @dataclasses.dataclass(frozen=True)
-class FeatureExtraction(Abstaining, Frozen):
+class FeatureExtraction(Exportable, Frozen):
     """Put a new head on a frozen backbone: logistic regression on its features.
 
     Args:
@@ -68,7 +68,7 @@ class Select(Frozen):
 
 
 @dataclasses.dataclass(frozen=True)
-class Auto(Abstaining, Frozen):
+class Auto(Exportable, Frozen):
     """Find the best classifier of photos in the minutes that you have: one model, of one or more networks.
 
     Args:

@@ -10,6 +10,7 @@ from tlkit.config.data import Data
 from tlkit.config.fields import require, require_names
 from tlkit.config.networks import Network
 from tlkit.config.recipes import Finetune
+from tlkit.config.training import ExportFormat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +195,7 @@ class Export:
 
     model: str
     output: str
-    format: Literal["onnx", "openvino", "saved_model", "litert", "all"] = "onnx"
+    format: ExportFormat = "onnx"
     int8: bool = False
     data: Data = dataclasses.field(default_factory=Data)
     accept: bool = False
@@ -277,7 +278,7 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """What to do with the activation store.
+    """What to do with the activation store, and the networks that `predict` keeps in it.
 
     Args:
         action: `list` what it holds, `verify` every file, or `prune`: delete damaged files and, least recently used

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Literal
 
 from tlkit.config.data import Data
 from tlkit.config.fields import require, require_names
 from tlkit.config.networks import Features
 
+ExportFormat = Literal["onnx", "openvino", "saved_model", "litert", "all"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+
+
+def parse_hosts(text: str) -> Literal["auto"] | tuple[str, int, int]:
+    """Read which processes train together: the address of the first, their number, and which this one is.
+
+    Raises:
+        InvalidInput: it is neither `auto` nor such a text.
+
+    >>> parse_hosts("10.0.0.1:8476,2,0")
+    ('10.0.0.1:8476', 2, 0)
+    """
+    if text == "auto":
+        return "auto"
+    form = re.fullmatch(r"((?:[\w.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(\d{1,5})),(\d{1,5}),(\d{1,5})", text, re.ASCII)
+    allowed = "it must be auto, or COORDINATOR:PORT,COUNT,INDEX such as 10.0.0.1:8476,2,0"
+    require(form is not None and 0 < int(form[2]) < 2**16, "hosts", text, allowed)
+    assert form is not None  # noqa: S101  # for mypy
+    count, index = int(form[3]), int(form[4])
+    require(count >= 2, "hosts", text, "its COUNT must be 2 or more, else leave it out")
+    require(index < count, "hosts", text, f"its INDEX must be from 0 to {count - 1}, another on each host")
+    return form[1], count, index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +240,19 @@ class Abstaining(Classifier):
             require(allowed, name, value, "it must be from 0.5 to below 1, such as 0.95")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exportable(Abstaining):
+    """Settings of every recipe that leaves a classifier which other runtimes can hold.
+
+    Args:
+        export: Formats in which the model is exported too, such as `onnx,openvino`; `all` are those that are installed.
+            Each is compared with the model on the scored examples, as the command `export` does it, and its folder is
+            an artifact of the run, `export/FORMAT`.
+    """
+
+    export: list[ExportFormat] | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen(Recipe):
     """Settings of every recipe with frozen layers.
@@ -229,7 +265,7 @@ class Frozen(Recipe):
 
 
 @dataclasses.dataclass(frozen=True)
-class Training(Abstaining, Recipe):
+class Training(Exportable, Recipe):
     """Settings of every recipe that trains a classifier by gradient descent.
 
     Args:
@@ -251,8 +287,13 @@ class Training(Abstaining, Recipe):
         remat: Recompute most activations in the backward pass instead of keeping them: slower, but less memory.
         tta: Number of augmented views of each test photo; the mean prediction over these and the photo itself is scored
             besides the plain prediction. If photos are only mirrored, there is one view. 0 is off.
+        devices: Number of devices of this host that share each batch, on JAX and TensorFlow; `auto` is all GPUs or
+            TPUs. The result is that of one device, up to rounding and, on TensorFlow, dropout.
+        hosts: Train together with the same command on other hosts, on JAX: `auto` where Slurm, Kubernetes or Open MPI
+            has started them, else `COORDINATOR:PORT,COUNT,INDEX`, such as `10.0.0.1:8476,2,0` on the first of two. The
+            first logs, writes and scores.
         resume: Resume an interrupted run: `auto` is the latest one of this command in this folder, if there is one; or
-            give a run's id or name.
+            give a run's id or name. Devices and hosts may be others than before.
     """
 
     batch_size: int | Literal["auto"] = 32
@@ -266,6 +307,8 @@ class Training(Abstaining, Recipe):
     ema_momentum: float | None = None
     remat: bool = False
     tta: int = 0
+    devices: int | Literal["auto"] = "auto"
+    hosts: str | None = None
     resume: str | None = None
 
     def __post_init__(self) -> None:
@@ -285,4 +328,7 @@ class Training(Abstaining, Recipe):
         ema = self.ema_momentum
         require(ema is None or 0 < ema < 1, "ema_momentum", ema, "it must lie between 0 and 1, both excluded")
         require(self.tta >= 0, "tta", self.tta, "it must be 0 or more")
+        require(self.devices == "auto" or self.devices >= 1, "devices", self.devices, "it must be 1 or more, or auto")
+        if self.hosts:
+            parse_hosts(self.hosts)
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "it must be from 0 to below 1")

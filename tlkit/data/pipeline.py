@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ class Plan(NamedTuple):
     first_step: int = 0
     classes: int | None = None
     balanced: bool = False
+    rows: Callable[[int], np.ndarray] | None = None
 
     @property
     def mixing(self) -> dict[str, float]:
@@ -61,9 +62,13 @@ class Plan(NamedTuple):
             order = rng.permutation(n) if self.shuffle else np.arange(n)
         return np.split(order, range(self.batch_size, n, self.batch_size))[self.first_step :]
 
-    def images(self, epoch: int, indices: np.ndarray, step: int = 0) -> np.ndarray:
-        """Return the photos at `indices`, augmented as in `epoch`: (k, *space, channels), uint8 or float32."""
-        places = step * self.batch_size + np.arange(len(indices)) if self.balanced else None
+    def images(self, epoch: int, indices: np.ndarray, step: int = 0, positions: np.ndarray | None = None) -> np.ndarray:
+        """Return the photos at `indices`, augmented as in `epoch`: (k, *space, channels), uint8 or float32.
+
+        `positions` are theirs in the batch, by default 0, 1, 2 and so on.
+        """
+        positions = np.arange(len(indices)) if positions is None else positions
+        places = step * self.batch_size + positions if self.balanced else None
         try:
             if isinstance(self.photos, Views):
                 return self.photos.draw(indices, self.seed, int(epoch), places)
@@ -92,6 +97,21 @@ class Plan(NamedTuple):
         rng = np.random.default_rng((self.seed, int(epoch), 0, 2, int(step) + 1))
         return mix(images, labels, rng, **self.mixing)
 
+    def parts(self, epoch: int, indices: np.ndarray, step: int) -> list[np.ndarray]:
+        """Return what is yielded for the batch of the photos at `indices`: images, perhaps labels, perhaps weights."""
+        if self.rows is None or self.mixing:  # mixing needs the whole batch
+            parts = [part for part in self.batch(epoch, indices, step) if part is not None]
+            if self.rows is None:
+                return parts
+            rows = self.rows(len(indices))
+            parts = [part[rows] for part in parts]
+        else:
+            rows = self.rows(len(indices))
+            read, order = np.unique(rows, return_inverse=True)
+            parts = [self.images(epoch, indices[read], step, read)[order]]
+            parts += [] if self.labels is None else [self.labels[indices[rows]]]
+        return parts if self.labels is None else [*parts, np.full(len(rows), len(indices) / len(rows), np.float32)]
+
 
 def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """As many positions as labels, equally many of each class; a photo repeats only after all others of its class."""
@@ -118,6 +138,7 @@ def batches(
     classes: int | None = None,
     balanced: bool = False,
     endless: bool = False,
+    rows: Callable[[int], np.ndarray] | None = None,
 ) -> Any:
     """Make batches for `fit`, `evaluate` and `predict`: a `tf.data.Dataset` on TensorFlow, else a Keras `PyDataset`.
 
@@ -142,6 +163,10 @@ def batches(
             left out, and those of a small class repeat, augmented differently each time.
         endless: Let all epochs follow each other in one iteration of a `tf.data.Dataset`, so that the next epoch is
             prepared during validation; then give `fit` `steps_per_epoch`. A PyDataset ignores it.
+        rows: From the number of photos in a batch to the positions of those to yield, some perhaps more than once, for
+            training on several devices: the order, augmentation and mixing are those of the whole batch. With labels,
+            weights of shape (batch,) follow, which sum up to the number of photos in the whole batch if all positions
+            are yielded equally often.
 
     Shapes:
         images: (batch, *space, channels), uint8 or float32
@@ -157,7 +182,7 @@ def batches(
     if balanced and photos.labels.ndim > 1:
         raise InvalidInput("balanced is true, but photos with several labels have no single class: leave it out")
     targets = photos.labels if labels else None
-    plan = Plan(photos, batch_size, shuffle, seed, augment, targets, first_epoch, first_step, classes, balanced)
+    plan = Plan(photos, batch_size, shuffle, seed, augment, targets, first_epoch, first_step, classes, balanced, rows)
     if plan.mixing:
         _check_mixing(plan)
     import keras
@@ -211,10 +236,13 @@ def _tf_data(plan: Plan, endless: bool) -> Any:
         mixed = plan.mixing and plan.labels.ndim == 1
         dtypes.append(np.dtype(np.float32) if plan.mixing else plan.labels.dtype)
         shapes.append((plan.classes,) if mixed else plan.labels.shape[1:])
+        if plan.rows:
+            dtypes.append(np.dtype(np.float32))
+            shapes.append(())
 
     def batch(epoch: Any, step: Any) -> list[np.ndarray]:
         indices = order(int(epoch))[int(step)]
-        return [part for part in plan.batch(epoch, indices, plan.first_step + step) if part is not None]
+        return plan.parts(epoch, indices, plan.first_step + step)
 
     def next_epoch(step: Any) -> np.int64:
         return np.int64(next(epochs))
@@ -265,10 +293,10 @@ def py_dataset(plan: Plan) -> Any:
             for later in range(step, min(step + 1 + AHEAD, plan.steps)):
                 if later not in self.ahead:
                     indices = self.order[1][later]
-                    self.ahead[later] = _threads().submit(plan.batch, epoch, indices, plan.first_step + later)
-            images, labels = self.ahead.pop(step).result()
+                    self.ahead[later] = _threads().submit(plan.parts, epoch, indices, plan.first_step + later)
+            parts = self.ahead.pop(step).result()
             self.requested += 1
-            return images if labels is None else (images, labels)
+            return tuple(parts) if len(parts) > 1 else parts[0]
 
         def __iter__(self) -> Iterator[Any]:
             yield from (self[step] for step in range(plan.steps))

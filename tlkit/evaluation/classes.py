@@ -94,8 +94,27 @@ def by_class(
     return table
 
 
+def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Compute the area under the ROC curve: how often a positive scores higher than a negative, ties counted as half.
+
+    It is scikit-learn's `roc_auc_score`, whose import takes as long as ten thousand of these.
+
+    Shapes:
+        scores: (examples,)
+        labels: (examples,), true and false, both of which occur
+
+    >>> area_under_curve(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
+    0.875
+    """
+    negatives = np.sort(scores[~labels])
+    below, up_to = (np.searchsorted(negatives, scores[labels], side) for side in ("left", "right"))
+    return float((below + up_to).mean() / (2 * len(negatives)))
+
+
 def average_precision(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Compute the average precision of each class, without interpolation; nan where no example has the class.
+
+    It is scikit-learn's `average_precision_score`.
 
     Shapes:
         probabilities, labels: (examples, classes)
@@ -104,7 +123,12 @@ def average_precision(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarr
     >>> average_precision(np.array([[0.9, 0.2], [0.1, 0.3]]), np.array([[1, 0], [0, 0]])).tolist()
     [1.0, nan]
     """
-    from sklearn import metrics
 
-    pairs = zip(labels.T, probabilities.T, strict=True)
-    return np.array([metrics.average_precision_score(true, scores) if true.any() else np.nan for true, scores in pairs])
+    def of_class(true: np.ndarray, scores: np.ndarray) -> float:
+        order = np.argsort(-scores, kind="stable")
+        last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # equal scores are taken together
+        hits = np.cumsum(true[order])[last]
+        return float(np.sum(np.diff(hits, prepend=0) * hits / (last + 1)) / hits[-1])
+
+    pairs = zip(labels.T > 0.5, probabilities.T, strict=True)
+    return np.array([of_class(true, scores) if true.any() else np.nan for true, scores in pairs])

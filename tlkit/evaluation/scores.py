@@ -9,7 +9,7 @@ import numpy as np
 
 from tlkit import config
 from tlkit.evaluation.areas import map_interval
-from tlkit.evaluation.classes import average_precision, majority, rarer
+from tlkit.evaluation.classes import area_under_curve, average_precision, majority, rarer
 from tlkit.evaluation.intervals import accuracy_interval, wilson_of_groups
 
 UNEQUAL = 1.5  # times the smallest class, from which the largest makes a split unequal
@@ -182,15 +182,14 @@ def score(
     >>> round(scores.accuracy, 3), scores.confusion.tolist()
     (0.667, [[1, 0], [1, 1]])
     """
-    from sklearn import metrics
-
     if labels.ndim == 2:
         return _score_multi_label(split, probabilities, labels > 0.5, train_labels, groups)
     classes = np.arange(probabilities.shape[1])
     predicted = probabilities.argmax(axis=1)
     right = probabilities[np.arange(len(labels)), labels]
-    confusion = metrics.confusion_matrix(labels, predicted, labels=classes)
-    present = confusion.sum(axis=1) > 0
+    confusion = np.bincount(labels * len(classes) + predicted, minlength=len(classes) ** 2).reshape(-1, len(classes))
+    truly, hits = confusion.sum(axis=1), np.diag(confusion)
+    present = truly > 0
     constant = None if train_labels is None else majority(train_labels)
     if len(classes) != 2:
         positive = None
@@ -202,11 +201,11 @@ def score(
         accuracy=float(np.mean(predicted == labels)),
         interval=accuracy_interval(predicted == labels, groups),
         loss=float(-np.mean(np.log(np.clip(right.astype(np.float64), 1e-12, 1)))),
-        f1=float(metrics.f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)),
+        f1=float((2 * hits / np.maximum(truly + confusion.sum(axis=0), 1))[present].mean()),
         auc=_auc(probabilities, labels),
         confusion=confusion,
         average_precision=average_precision(probabilities, np.eye(2)[labels]) if len(classes) == 2 else None,
-        balanced_accuracy=float((np.diag(confusion)[present] / confusion.sum(axis=1)[present]).mean()),
+        balanced_accuracy=float((hits[present] / truly[present]).mean()),
         majority=constant,
         majority_accuracy=None if constant is None else float(np.mean(labels == constant)),
         positive=positive,
@@ -242,7 +241,7 @@ def _score_multi_label(
     right, present = predicted == labels, np.flatnonzero(labels.any(axis=0))
     constant = None if train_labels is None else train_labels.mean(axis=0) > 0.5
     mixed = [index for index in present if not labels[:, index].all()]
-    areas = [metrics.roc_auc_score(labels[:, index], probabilities[:, index]) for index in mixed]
+    areas = [area_under_curve(probabilities[:, index], labels[:, index]) for index in mixed]
     return Scores(
         split=split,
         photos=len(labels),
@@ -275,11 +274,9 @@ def binary_crossentropy(probabilities: np.ndarray, labels: np.ndarray) -> np.nda
 
 
 def _auc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
-    from sklearn import metrics
-
     present = np.unique(labels)
     if len(present) < 2:
         return None
     if probabilities.shape[1] == 2:
-        return float(metrics.roc_auc_score(labels == 1, probabilities[:, 1]))
-    return float(np.mean([metrics.roc_auc_score(labels == label, probabilities[:, label]) for label in present]))
+        return area_under_curve(probabilities[:, 1], labels == 1)
+    return float(np.mean([area_under_curve(probabilities[:, label], labels == label) for label in present]))

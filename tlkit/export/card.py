@@ -64,7 +64,7 @@ def write_script(name: str, folder: Path) -> None:
     """Write predict.py: `tlkit.export.script` with the function that loads this format."""
     source = inspect.getsource(script)
     loader = inspect.getsource(FORMATS[name].load).replace(f"def load_{name}(", "def load(")
-    start, end = source.index("def load("), source.index("def scaled(")
+    start, end = source.index("def load("), source.index("def read(")
     lines = (source[:start] + loader + "\n\n" + source[end:]).splitlines()
     plain = [line.split("  # type: ignore")[0].split("  # noqa")[0] for line in lines if not line.startswith(MARKER)]
     (folder / "predict.py").write_text("\n".join(plain) + "\n", encoding="utf-8")

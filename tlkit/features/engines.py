@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import importlib.util
-import queue
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
 from tlkit import inference, runtime, startup
 from tlkit.errors import InvalidInput
+from tlkit.inference import Engine
 
 ENGINES = ("keras", "openvino")
 AGREE = {"float32": 0.01, "mixed_bfloat16": 0.2}  # maximum distance from the outputs of Keras, relative to their norm
-
-
-class Engine(NamedTuple):
-    """A network that is ready to run.
-
-    Args:
-        name: One of `ENGINES`.
-        batch_size: The batch size that suits it, which no batch exceeds.
-        run: Turns batches (k, *space, channels) into outputs (k, *shape), float32, in the same order.
-    """
-
-    name: str
-    batch_size: int
-    run: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
 
 
 def make(name: str, network: keras.Model, precision: str, dtype: np.dtype) -> Engine:
@@ -190,7 +175,6 @@ def _traced(network: keras.Model, dtype: np.dtype) -> Any:
 
 
 def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any = None) -> Engine:
-    batch_size = 4  # its activations stay in the CPU's cache; larger batches were slower
     if precision != "float32":
         network, traced = in_float32(network), None
     if keras.backend.backend() == "openvino":
@@ -198,34 +182,7 @@ def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any
         converted, _ = inference.graph(network, example, network.inputs[0].dtype)
     else:
         converted = startup.openvino().convert_model(traced or _traced(network, dtype))
-    compiled = inference.compile_network(converted, precision, throughput=True)
-    count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-    idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    for _ in range(count):
-        idle.put(compiled.create_infer_request())
-
-    def compute(batch: np.ndarray) -> np.ndarray:
-        request = idle.get()
-        try:
-            return request.infer({0: batch}, share_inputs=True)[0].astype(np.float32, copy=False)
-        finally:
-            idle.put(request)
-
-    # Python's threads, not openvino.AsyncInferQueue: its threads call back into Python, which aborted every second
-    # process that ended shortly after the last batch or after an error (OpenVINO 2026.4).
-    return Engine("openvino", batch_size, lambda batches: in_order(compute, batches, threads=count, ahead=count))
-
-
-def in_order(function: Callable[[Any], Any], items: Iterable[Any], threads: int, ahead: int) -> Iterator[Any]:
-    """Call a function on items in other threads, a few items ahead, and yield the results in order."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: collections.deque[Future[Any]] = collections.deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    return inference.engine(converted, precision)
 
 
 def in_float32(network: keras.Model) -> keras.Model:

@@ -21,6 +21,7 @@ from importlib import metadata
 import keras
 import numpy as np
 
+from tlkit import inference
 from tlkit.data import NamedExamples, images
 from tlkit.data.opening import SHARE
 from tlkit.display import say
@@ -256,7 +257,7 @@ class Extractor:
             raise RuntimeError("no engine")  # `_space` makes one where features are missing
         size, most = self._ready.batch_size, max(1, LARGEST // self.bytes_each)
         order = [np.array([inputs.places[key] for key in keys[i : i + size]]) for i in range(0, len(keys), size)]
-        batches = engines.in_order(inputs.read, order, THREADS, ahead=2 * THREADS)
+        batches = inference.in_order(inputs.read, order, THREADS, ahead=2 * THREADS)
         start, target, done = time.perf_counter(), min(FIRST, most), 0
         block: list[np.ndarray] = []
         for places, outputs in zip(order, self._ready.run(batches), strict=True):

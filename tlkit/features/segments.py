@@ -18,7 +18,7 @@ import numpy as np
 
 KEY = 32  # bytes of SHA-256
 _HEADER = re.compile(
-    rb"\{'descr': \[\('keys', '\|u1', \((\d+), 32\)\), \('values', '([<>]f[24])', \(([\d, ]+)\)\)\], "
+    rb"\{'descr': \[\('keys', '\|u1', \((\d+), 32\)\), \('values', '([<>]f[24]|\|u1)', \(([\d, ]+)\)\)\], "
     rb"'fortran_order': False, 'shape': \(1,\), \} *\n"
 )
 _BLOCK = 2**18  # values that are checked at a time: they stay in a CPU's cache
@@ -28,7 +28,7 @@ class Segment(NamedTuple):
     """A segment in memory, or mapped into memory."""
 
     keys: np.ndarray  # (n, 32), uint8
-    values: np.ndarray  # (n, *shape), float16 or float32
+    values: np.ndarray  # (n, *shape), float16 or float32; bytes in the space of a converted network
 
 
 class File(NamedTuple):
@@ -39,11 +39,13 @@ class File(NamedTuple):
 
 
 def finite(values: np.ndarray) -> bool:
-    """Return whether all values, float16 or float32, are finite; for float16, ten times as fast as NumPy.
+    """Return whether all values, float16 or float32, are finite, as bytes are; for float16, ten times as fast as NumPy.
 
     >>> finite(np.ones(3, np.float16)), finite(np.array([1, np.inf], np.float32)), finite(np.float32([[np.nan]]))
     (True, False, False)
     """
+    if values.dtype == np.uint8:
+        return True
     bits = np.ascontiguousarray(values).reshape(-1).view(f"u{values.itemsize}")
     highest = bits.dtype.type(0x7C00 if values.itemsize == 2 else 0x7F800000)
     parts = (bits[start : start + _BLOCK] for start in range(0, len(bits), _BLOCK))
@@ -63,7 +65,7 @@ def form_of(description: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
     ('float16', (7, 7, 3))
     """
     dtype, shape = description.get("dtype"), description.get("shape")
-    if dtype not in ("float16", "float32") or not isinstance(shape, list | tuple):
+    if dtype not in ("float16", "float32", "uint8") or not isinstance(shape, list | tuple):
         raise ValueError(f"activations of dtype {dtype!r} and shape {shape!r}")
     if not all(isinstance(side, int) and side > 0 for side in shape):
         raise ValueError(f"activations of shape {shape!r}")

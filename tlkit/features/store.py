@@ -40,7 +40,7 @@ class Usage(NamedTuple):
         name: Of its folder.
         label: A short name of the network, for people.
         description: Everything that the values depend on except the example.
-        activations: Number of activations.
+        activations: Number of activations; 0 for a converted network (`tlkit.features.converted`).
         size: In bytes.
         used: Time of the last read or write, in seconds since 1970.
         damaged: Files that do not match their name, cannot be read, or hold values that are not finite. Where
@@ -212,7 +212,7 @@ def _usage(folder: Path, progress: Progress | None = None) -> Usage:
         name=folder.name,
         label=label or f"unknown {folder.name[:8]}",
         description=description,
-        activations=count,
+        activations=0 if description.get("dtype") == "uint8" else count,
         size=sum(status.st_size for status in segments.values()),
         used=max(used, default=0.0),
         damaged=damaged,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Sequence
 from itertools import compress
 
 import numpy as np
 
-from tlkit import autolog
 from tlkit.probes.features import Features, assign_folds, checked, finite
+
+BLOCK = 1024  # examples that are compared with all others at a time
 
 
 def nearest_neighbours(
@@ -36,18 +36,20 @@ def nearest_neighbours(
     >>> nearest_neighbours(np.eye(2, dtype=np.float32)[[0, 0, 0, 1, 1, 1]], [0, 0, 0, 1, 1, 1], neighbours=1)
     1.0
     """
-    from sklearn.neighbors import KNeighborsClassifier
-
     labels = checked(features, labels, groups)
     sample = np.random.default_rng(seed).permutation(len(labels)) < most
     x = np.concatenate([part[sample[rows]] for rows, part in finite(features)])
     labels = labels[sample]
     fold_of = assign_folds(labels, None if groups is None else list(compress(groups, sample)), folds, seed)
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     right = 0
-    with autolog.suspended(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)  # labels they are
-        for fold in range(fold_of.max() + 1):
-            held = fold_of == fold
-            voters = KNeighborsClassifier(min(neighbours, int(np.sum(~held))), metric="cosine", algorithm="brute")
-            right += int(np.sum(voters.fit(x[~held], labels[~held]).predict(x[held]) == labels[held]))
+    for fold in range(fold_of.max() + 1):
+        held = np.flatnonzero(fold_of == fold)
+        known, voters = x[fold_of != fold], labels[fold_of != fold]
+        count = min(neighbours, len(known))
+        for start in range(0, len(held), BLOCK):
+            block = held[start : start + BLOCK]
+            nearest = np.argpartition(-(x[block] @ known.T), count - 1, axis=1)[:, :count]
+            votes = (voters[nearest][..., None] == np.arange(labels.max() + 1)).sum(axis=1)
+            right += int(np.sum(votes.argmax(axis=1) == labels[block]))  # of classes with equal votes, the first
     return right / len(labels)

@@ -242,7 +242,7 @@ def checkpoint_folder(search: Search) -> Path:
     """Give the folder for checkpoints of this command on these data, by which it resumes when it is called again."""
     from tlkit.training import checkpoints
 
-    settings = {**search.job.asked, "minutes": 0, "run_name": None, "experiment": "", "register": None}
+    settings = {**search.job.asked, "minutes": 0, "run_name": None, "experiment": "", "register": None, "export": None}
     digest = next(iter(search.splits.values())).digest
     key = hashlib.sha256(json.dumps([settings, digest], sort_keys=True, default=str).encode()).hexdigest()[:32]
     return checkpoints.FOLDER / f"auto-{key}"

@@ -293,7 +293,7 @@ def _promises(
         share = float((calibrated.distances > calibrated.novelty.threshold).mean())
         metrics[f"{split}_novel"] = share
         lines.append(
-            f"novelty  {share:.1%} of the {split} {part.kind} are like none known ({FALSE_ALARMS:.0%} are meant to)"
+            f"novelty  {share:.1%} of the {split} {part.kind} are like none known ({FALSE_ALARMS:.0%} expected)"
         )
     return lines
 

@@ -233,6 +233,28 @@ def _refuse_unused(head: configs.Head) -> None:
             )
 
 
+def find_devices(config: configs.Training, trial: bool) -> list[Decision]:
+    """Find the devices that share each batch.
+
+    Args:
+        config: The settings.
+        trial: Whether it is a trial of a search, which takes one device unless it is told otherwise.
+
+    Raises:
+        InvalidInput: there are not as many, or they cannot do what is asked.
+    """
+    from tlkit.training import devices
+
+    several = devices.find(1 if trial and config.devices == "auto" else config.devices)
+    devices.check(several, config.gradient_accumulation_steps, config.remat)
+    if several is None:
+        return [Decision("devices", 1)]
+    here = len(several.names) // several.processes
+    kind = several.names[0].partition(":")[0].upper()
+    hosts = f"on each of {several.processes} hosts, " if several.processes > 1 else ""
+    return [Decision("devices", here, f"{hosts}which share each batch ({kind})")]
+
+
 def find_batch_size(
     config: configs.Finetune | configs.Train, model: keras.Model, splits: data.Splits
 ) -> list[Decision]:
@@ -242,8 +264,21 @@ def find_batch_size(
         InvalidInput: an epoch has fewer batches than gradients are to be accumulated over.
     """
     decisions = _batch_size(config, model, splits) if config.batch_size == "auto" else []
+    decisions += _divisible(applied(config, decisions))
     _check_updates(applied(config, decisions), splits)
     return decisions
+
+
+def _divisible(config: configs.Finetune | configs.Train) -> list[Decision]:
+    """Round the batch size up to a multiple of the number of devices; others are no faster than on one."""
+    from tlkit.training import devices
+
+    several = devices.find(config.devices)
+    size, count = _plans.batch_size_or_default(config), len(several.names) if several else 1
+    if size % count == 0:
+        return []
+    reason = f"rounded up from {size} to a multiple of {count} devices"
+    return [Decision("batch_size", -(-size // count) * count, reason)]
 
 
 def _batch_size(config: configs.Finetune | configs.Train, model: keras.Model, splits: data.Splits) -> list[Decision]:

@@ -75,7 +75,7 @@ def _of_user(config: Export, classifier: Classifier) -> Given:
 
     part = _inputs.scored(splits)[1] if config.int8 else Photos.joined(list(splits.by_name.values()))
     what = f"{{count:,}} {splits.kind} of {path or config.data.name or config.data.origin}"
-    scored = _chosen(part, MOST, splits, classifier, what)
+    scored = chosen(part, MOST, splits, classifier, what)
     return Given(scored, _calibration(config, splits, classifier))
 
 
@@ -95,7 +95,7 @@ def _of_run(config: Export, classifier: Classifier, run: Run) -> Given:
     what = f"{{count:,}} {stored.split} {splits.kind} of the run" + (
         f", {lost:,} of which are gone" if lost > 0 else ""
     )
-    scored = _chosen(part.select(there), MOST, splits, classifier, what)
+    scored = chosen(part.select(there), MOST, splits, classifier, what)
     return Given(scored, _calibration(config, splits, classifier))
 
 
@@ -137,7 +137,7 @@ def loaded(asked: configs.Data, classifier: Classifier) -> data.Splits:
     return _inputs.load(asked, listed, classifier.model.input_shape[1:], check=False, quiet=True)
 
 
-def _chosen(part: data.Photos, most: int, splits: data.Splits, classifier: Classifier, what: str) -> Examples:
+def chosen(part: data.Photos, most: int, splits: data.Splits, classifier: Classifier, what: str) -> Examples:
     """Read some examples of a part, and give their labels the model's numbers."""
     import numpy as np
 
@@ -167,7 +167,7 @@ def _chosen(part: data.Photos, most: int, splits: data.Splits, classifier: Class
 
 
 def _calibration(config: Export, splits: data.Splits, classifier: Classifier) -> Any:
-    return _chosen(splits.train, CALIBRATED, splits, classifier, "{count:,}") if config.int8 else None
+    return chosen(splits.train, CALIBRATED, splits, classifier, "{count:,}") if config.int8 else None
 
 
 def _has_folders(path: str) -> bool:
@@ -186,7 +186,7 @@ def _unlabeled(path: str, classifier: Classifier) -> np.ndarray:
     from tlkit.data.sources.named import named_photos
     from tlkit.serving import many
 
-    read, values, problems = many.reader(classifier.model, classifier.reading), [], []
+    read, values, problems = many.reader(classifier.model.input_shape[1:], classifier.reading), [], []
     for photo in list(named_photos([path]).photos)[:MOST]:
         try:
             values.append(read(photo))

@@ -22,13 +22,24 @@ if TYPE_CHECKING:
 LICENCES = {
     "LetterNet": "Apache-2.0, tlkit's own",
     "VGG": "those of VGG at Oxford, under CC BY 4.0",
-    r"ResNet\d+$": "those of Kaiming He, under the MIT licence",
-    "Xception": "those of Keras' author, under the MIT licence",
-    "Inception|MobileNet|NASNet|EfficientNet": "Google's, under Apache-2.0",
-    "DenseNet": "their authors', under the BSD 3-clause licence",
-    "ConvNeXt": "Meta's, under the MIT licence",
+    "ResNet50$": "those of Kaiming He, under the MIT licence",
+    "Xception": "those of Keras' authors, under the MIT licence",
+    "InceptionV3|NASNet|MobileNet(V2)?$": "those of github.com/tensorflow/models, under the Apache licence",
+    "DenseNet": "those of github.com/liuzhuang13/DenseNet, under the BSD 3-clause licence",
 }
-"""Of the published weights of backbones, by how their names begin, as Keras' documentation and their authors say."""
+"""Of published weights, by their backbones' names, as Keras' documentation says (keras.io/applications of 2.2)."""
+
+SOURCES = {
+    "MobileNetV3": "github.com/tensorflow/models",
+    "EfficientNetB": "github.com/tensorflow/tpu",
+    "EfficientNetV2": "github.com/google/automl",
+    "ConvNeXt": "github.com/facebookresearch/ConvNeXt",
+    "": "keras.io/api/applications",
+}
+"""Where the others come from, by how their names begin; that documentation says nothing of their licences."""
+
+NETWORKS = ("backbone.name", "builder.name", "chosen.networks")
+"""Parameters of a run that name its network; `auto` names one or more."""
 
 METRICS = {"accuracy": "accuracy", "map": "mAP", "balanced_accuracy": "balanced accuracy", "f1": "F1", "loss": "loss"}
 
@@ -93,7 +104,7 @@ def describe(config: Export, path: Path, run: Run | None) -> Origin:
     if run is None:
         return origin
     params, metrics, recipe = run.data.params, run.data.metrics, run.data.tags.get("recipe", "a run")
-    network = params.get("backbone.name") or params.get("builder.name") or "A network"
+    network = next((params[name] for name in NETWORKS if params.get(name)), "A network")
     data = [
         f"{_context(given)}: {markdown(given.dataset.name)}, digest {code(given.dataset.digest)}"
         for given in (run.inputs.dataset_inputs if run.inputs else [])
@@ -113,18 +124,32 @@ def describe(config: Export, path: Path, run: Run | None) -> Origin:
 def licence(params: Mapping[str, str]) -> str:
     """Say under which licence the weights are that training began with.
 
-    >>> licence({"backbone.name": "MobileNetV2", "backbone.weights": "pretrained"})
-    "Training began with the published weights of MobileNetV2, Google's, under Apache-2.0."
+    >>> licence({"backbone.name": "VGG16", "backbone.weights": "pretrained"})
+    'Training began with the published weights of VGG16, those of VGG at Oxford, under CC BY 4.0.'
+    >>> licence({"backbone.name": "ConvNeXtTiny", "backbone.weights": "pretrained"}).partition("; ")[2]
+    'for their licence see their source, github.com/facebookresearch/ConvNeXt.'
+    >>> licence({"chosen.networks": "LetterNet, VGG16"}).count("Training began with the published weights of")
+    2
     >>> licence({"backbone.name": "MobileNetV2", "backbone.weights": "none"})
     'Training began with random weights: they are yours.'
     """
-    name, weights = params.get("backbone.name", ""), params.get("backbone.weights", "none")
+    if chosen := params.get("chosen.networks"):  # such as "MobileNet 0.5, LetterNet"
+        return " ".join(_published(name.split(" ")[0]) for name in chosen.split(", "))
+    part = "backbone" if params.get("backbone.name") else "builder"
+    name, weights = params.get(f"{part}.name", ""), params.get(f"{part}.weights", "none")
     if weights in ("none", "None"):
         return "Training began with random weights: they are yours."
-    of = next((text for start, text in LICENCES.items() if re.match(start, name)), "")
-    if weights not in ("pretrained", "imagenet") or not of:
+    if weights not in ("pretrained", "imagenet", "letters"):
         return f"Training of {markdown(name)} began with weights {code(weights)}, whose licence tlkit does not know."
-    return f"Training began with the published weights of {name}, {of}."
+    return _published(name)
+
+
+def _published(name: str) -> str:
+    began = f"Training began with the published weights of {markdown(name)}"
+    if of := next((text for start, text in LICENCES.items() if re.match(start, name)), ""):
+        return f"{began}, {of}."
+    place = next(place for start, place in SOURCES.items() if name.startswith(start))
+    return f"{began}; for their licence see their source, {place}."
 
 
 def command(config: Export) -> str:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from tlkit import config as configs
 from tlkit import startup
 from tlkit.display import say
-from tlkit.recipes import _decisions, _resume, _runs
+from tlkit.errors import InvalidInput
+from tlkit.recipes import _decisions, _resume, _run_exports, _runs
 from tlkit.recipes._decisions import Decision
 
 if TYPE_CHECKING:
@@ -132,20 +133,29 @@ class Job(Generic[Config]):
             self.interrupted.check(splits)
 
     @property
+    def follows(self) -> bool:
+        """Whether this process is not the first of several, which logs and scores."""
+        if not getattr(self.config, "hosts", None):
+            return False
+        from tlkit.training import hosts
+
+        return hosts.index() > 0
+
+    @property
     def callbacks(self) -> list[Any]:
         """The callbacks of every phase: epochs are logged in MLflow."""
-        return _runs.callbacks(self.trial)
+        return [] if self.follows else _runs.callbacks(self.trial)
 
     @property
     def until(self) -> int | None:
         """Number of epochs of phase full after which a trial stops for now."""
         return self.trial.until if self.trial else None
 
-    def checkpointing(self, run: tracking.Run) -> Callable[[str], training.Checkpointing | None]:
+    def checkpointing(self, run: tracking.Run | Path) -> Callable[[str], training.Checkpointing | None]:
         """Give a function from the name of a phase to where its checkpoint is written."""
         return lambda phase: _runs.checkpointing(run, phase, self.trial)
 
-    def tracked(self, splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[tracking.Run]:
+    def tracked(self, splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[Any]:
         """Track the block as an MLflow run; see `_runs.tracked`."""
         return _runs.tracked(self, splits)
 
@@ -169,10 +179,13 @@ def start(
     Raises:
         InvalidInput: a setting cannot be used, or there is no such run to resume.
     """
+    _run_exports.check(config)
     began = start_keras()
     from tlkit import runtime, tracking
 
     imports = time.perf_counter() - began
+    if where := getattr(config, "hosts", None):
+        _join(where, trial)
     asked, interrupted = dataclasses.asdict(config), None
     if resumable:
         config, asked, interrupted = _resume.find(recipe, config)  # type: ignore[type-var]
@@ -185,8 +198,20 @@ def start(
 
         optimizers.check(job.config.optimizer)
     runtime.prepare(job.config.seed, job.config.precision)
-    tracking.open_store(job.config.experiment, "run" if interrupted else "")
+    if isinstance(job.config, configs.Training):
+        job = job.with_decisions(_decisions.find_devices(job.config, trial is not None))
+    if not job.follows:
+        tracking.open_store(job.config.experiment, "run" if interrupted else "")
     return job
+
+
+def _join(where: str, trial: Trial | None) -> None:
+    """Join the processes on other hosts that train the same."""
+    from tlkit.training import hosts
+
+    if trial:
+        raise InvalidInput("hosts is given, but a trial of a search trains in one process: leave it out")
+    hosts.start(configs.parse_hosts(where))
 
 
 def start_keras() -> float:

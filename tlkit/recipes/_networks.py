@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from tlkit import config as configs
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _plans
+from tlkit.recipes import _plans, _run_exports
 
 if TYPE_CHECKING:
     import keras
 
     from tlkit import data, features
     from tlkit.features import store
-    from tlkit.recipes._jobs import Trial
+    from tlkit.recipes._jobs import AnyConfig, Trial
 
 
 def backbone(config: configs.FeatureExtraction | configs.Finetune | configs.Inspect) -> keras.Model:
@@ -132,17 +132,18 @@ def check_stages(config: configs.Finetune) -> None:
             )
 
 
-def admit(model: keras.Model, trial: Trial | None = None) -> None:
-    """Refuse a network that is larger than a trial's may be or than the disk has room for, before it is trained.
+def admit(model: keras.Model, config: AnyConfig, trial: Trial | None = None) -> None:
+    """Refuse a network that the disk has no room for, an export cannot hold, or a trial must not have, untrained.
 
     Raises:
-        InvalidInput: it is larger than a trial's may be.
+        InvalidInput: a format cannot hold it, or it is larger than a trial's may be.
         Unavailable: it could not be saved.
     """
     from tlkit.tracking import journal
 
     journal.check_room(journal.ROOM + 4 * model.count_params())
     if trial is None:
+        _run_exports.check_network(config, model)
         return
     from tlkit import arithmetic
 

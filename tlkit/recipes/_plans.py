@@ -29,6 +29,7 @@ def finetuning(config: configs.Finetune, splits: data.Splits) -> training.FineTu
         views=config.augment.views,
         stored=config.full.stored,
         seed=config.seed,
+        devices=config.devices,
     )
 
 

@@ -8,7 +8,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit.recipes import _calibration, _inputs, _mistakes, _near_copies, _note, _plans, _report, _summary
+from tlkit.recipes import (
+    _calibration,
+    _inputs,
+    _mistakes,
+    _near_copies,
+    _note,
+    _plans,
+    _report,
+    _run_exports,
+    _summary,
+)
 from tlkit.recipes._mistakes import Mistakes
 
 if TYPE_CHECKING:
@@ -72,6 +82,12 @@ class Result(NamedTuple):
     kind: str = "photos"  # what the model looks at; or sounds, arrays or nodes
     registered: registry.Registered | None = None
     classes: Sequence[str] = ()
+    exports: _run_exports.RunExports = _run_exports.RunExports()
+
+    @property
+    def exit_status(self) -> int:
+        """Of the command: 1 where an export failed, although the run has all else."""
+        return 1 if self.exports.failed else 0
 
 
 def of_training(job: Job[Any], history: training.History) -> Fit:
@@ -106,7 +122,7 @@ def kept(history: training.History) -> str:
     'kept  0.75 of the way to epoch 1 of phase full, the last (validation loss 0.4000; 1.0000 before the phase)'
     >>> kept(History([{**head, "kept": 1.0}, full]))
     'kept  the head: fine-tuning did not clearly improve on it (validation loss 1.0000; 0.5000 after epoch 1 of phase full)'
-    """
+    """  # noqa: E501  as it is printed
     best, last = history.best, history.epochs[-1]
     name = "the head" if best["phase"] == "head" else f"epoch {_number(history, best)} of phase {best['phase']}"
     loss = f"validation loss {best['val_loss']:.4f}"
@@ -352,8 +368,9 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     if job.config.register:
         tracking.register(job.config.register)
     tracking.deliver()
-    uri = str(saved / "data" / "model.keras")
-    return Result(model, fit, scores, run.run_id, uri, splits.kind, classes=splits.classes)
+    file = saved / "data" / "model.keras"
+    exports = _run_exports.log(job, run.run_id, model, splits, file)
+    return Result(model, fit, scores, run.run_id, str(file), splits.kind, classes=splits.classes, exports=exports)
 
 
 def _log_pictures(fit: Fit, scored: Scored) -> dict[str, bytes]:

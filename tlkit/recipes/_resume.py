@@ -23,6 +23,8 @@ AnyTraining = TypeVar("AnyTraining", configs.Finetune, configs.Train)
 
 MOVED = ("data.path", "data.data_dir")
 """Settings that only say where the data are."""
+MACHINES = ("devices", "hosts")
+"""Settings that only say where it is computed."""
 
 
 class Interrupted(NamedTuple):
@@ -50,6 +52,8 @@ def find(recipe: str, config: AnyTraining) -> tuple[AnyTraining, dict[str, Any],
 
     Its data may have moved: another `data.path` is allowed, because `Interrupted.check` compares what is there.
 
+    In several processes the first finds it, and tells the others.
+
     Returns:
         The settings; these as the user gave them; and the interrupted run, None if a new one begins.
 
@@ -57,12 +61,29 @@ def find(recipe: str, config: AnyTraining) -> tuple[AnyTraining, dict[str, Any],
         InvalidInput: there is no such run, or it was begun with other settings.
     """
     from tlkit import cli
-    from tlkit.training import checkpoints
 
     asked = {**dataclasses.asdict(config), "resume": None}
     if config.resume is None:
         return config, asked, None
+    if config.hosts:
+        from tlkit.training import hosts
+
+        if hosts.index():
+            told = hosts.share()
+            return _with_machines(cli.from_settings(type(config), told["config"]), config), told["asked"], None
+        found, asked, interrupted = _find(recipe, config, asked)
+        hosts.share({"config": dataclasses.asdict(found), "asked": asked})
+        return found, asked, interrupted
+    return _find(recipe, config, asked)
+
+
+def _find(
+    recipe: str, config: AnyTraining, asked: dict[str, Any]
+) -> tuple[AnyTraining, dict[str, Any], Interrupted | None]:
     import mlflow
+
+    from tlkit import cli
+    from tlkit.training import checkpoints
 
     if mlflow.active_run():
         raise InvalidInput(f"resume is {config.resume!r}, but an MLflow run is active: end it, or leave resume out")
@@ -79,7 +100,12 @@ def find(recipe: str, config: AnyTraining) -> tuple[AnyTraining, dict[str, Any],
     say(f"resuming run {interrupted.run.run_id}")
     started_with = interrupted.run.started_with
     before = cli.from_settings(type(config), _as_begun(started_with["config"]))
-    return _with_moved_data(before, config), started_with["asked"], interrupted
+    return _with_machines(_with_moved_data(before, config), config), started_with["asked"], interrupted
+
+
+def _with_machines(before: AnyTraining, asked: AnyTraining) -> AnyTraining:
+    """Give the settings of an interrupted run, on the devices and hosts of today."""
+    return dataclasses.replace(before, **{name: getattr(asked, name) for name in MACHINES})
 
 
 def _as_begun(settings: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +181,7 @@ def _with_moved_data(before: AnyTraining, asked: AnyTraining) -> AnyTraining:
 def _differing(asked: dict[str, Any], run: checkpoints.Unfinished) -> list[str]:
     """Name the settings that are not what a run was begun with."""
     before = flat(run.started_with["asked"])
-    return [name for name, value in flat(asked).items() if value != before.get(name)]
+    return [name for name, value in flat(asked).items() if value != before.get(name) and name not in MACHINES]
 
 
 def _name(run: checkpoints.Unfinished) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import config as configs
 from tlkit import untrusted
 from tlkit.display import cut, shown
-from tlkit.recipes import _inspection, _networks, _resume
+from tlkit.recipes import _hosts, _inspection, _networks, _resume
 
 if TYPE_CHECKING:
     import filelock
@@ -44,10 +44,11 @@ def callbacks(trial: Trial | None) -> list[Any]:
     return [tracking.epoch_logger(prefix, trial.logged_epochs)]
 
 
-def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[tracking.Run]:
+def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> contextlib.AbstractContextManager[Any]:
     """Track the block as an MLflow run that begins with its config, decisions, split manifest and environment.
 
-    A trial joins the active run, and adds no more than its config and what differs between trials.
+    A trial joins the active run, and adds no more than its config and what differs between trials. A process that is
+    not the first of several gets the folder of the first one's checkpoints instead.
 
     Args:
         job: The recipe, and its settings, all decided.
@@ -56,9 +57,10 @@ def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> contextlib.Abst
     described = {**tags(job.recipe, _networks.name(job.config)), **data_tags(splits)}
     if job.trial:
         return _trial(job, job.trial, described)
-    if job.interrupted:
-        return _resumed(job, job.interrupted, described)
-    return _new(job, splits, described)
+    if job.follows:
+        return _hosts.following(job, splits)
+    context = _resumed(job, job.interrupted, described) if job.interrupted else _new(job, splits, described)
+    return _hosts.leading(job, splits, context) if getattr(job.config, "hosts", None) else context
 
 
 @contextlib.contextmanager
@@ -133,13 +135,15 @@ def _until_finished(run: checkpoints.Unfinished, lock: filelock.BaseFileLock | N
             lock.release()
 
 
-def checkpointing(run: tracking.Run, phase: str, trial: Trial | None = None) -> training.Checkpointing | None:
+def checkpointing(run: tracking.Run | Path, phase: str, trial: Trial | None = None) -> training.Checkpointing | None:
     """Say where a phase's checkpoint is written: within epochs too, but of a trial only where it may be resumed."""
     from tlkit import training
     from tlkit.training import checkpoints
 
     if trial:
         return training.Checkpointing(trial.checkpoint) if trial.checkpoint else None
+    if isinstance(run, Path):
+        return training.Checkpointing(run / f"{phase}.npz")
     return training.Checkpointing(checkpoints.FOLDER / run.run_id / f"{phase}.npz", within_epochs=True)
 
 
@@ -215,7 +219,7 @@ def params(config: AnyConfig, asked: dict[str, Any] | None = None) -> dict[str, 
     >>> params(configs.FeatureExtraction(positive="dog"))["positive"], "precision" in params(configs.Finetune())
     ('dog', False)
     """
-    names = ("experiment", "run_name", "register", "resume")
+    names = ("experiment", "run_name", "register", "devices", "hosts", "resume", "export")
     values, defaults = configs.flatten(config), configs.defaults(config)
     given = _resume.flat(asked) if asked is not None else values
     return {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.display import cut, quoted, say, shown
 from tlkit.errors import without_password
-from tlkit.recipes import _links, _networks
+from tlkit.recipes import _links, _networks, _run_exports
 
 if TYPE_CHECKING:
     import keras
@@ -141,6 +141,12 @@ def _print_places(job: Job[Any], result: Result, delivered: bool) -> None:
     page = _links.shown(artifacts / REPORT) if artifacts else f"{REPORT}, among the artifacts of the run"
     say(f"  report {page}")
     print_registered(result.registered)
+    artifacts = tracking.run_folder(run_id) if delivered and result.exports.rows else None
+    for row in result.exports.rows:
+        place = _run_exports.place(row.format)
+        where = _links.shown(artifacts / place) if artifacts else f"{place} of the run's artifacts"
+        same = f"probabilities differ by {row.parity.largest:.1e} at the most"
+        say(f"  export {where} ({same}, {row.bytes / 1e6:.2f} MB)")
 
 
 def _print_next(run: tracking.Run, result: Result, delivered: bool) -> None:

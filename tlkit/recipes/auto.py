@@ -95,7 +95,7 @@ def _score(
     from tlkit import backbones, plots, tracking
 
     model = backbones.joined(winner.heads, [network.title for network in winner.networks])
-    _networks.admit(model)
+    _networks.admit(model, search.job.config)
     _auto_tried.show(search.tried, search.left_out, winner)
     chosen = [_decisions.Decision("backbones", [each.title for each in winner.networks])]
     job = search.job.with_decisions(chosen)

@@ -53,9 +53,12 @@ def _list(usages: list[Usage]) -> None:
         engine = str(description.get("engine", "?")).split(",")[0]
         computed = f"{description.get('precision', '?')}, {engine}"
         sides = "x".join(map(str, shape)) if isinstance(shape, list) else "?"
+        number = f"{usage.activations:,}"
+        if description.get("dtype") == "uint8":
+            sides, number = "network", ""
         say(plain(usage.label, WIDTH))
         say(
-            f"  {plain(computed, 34):34} {plain(sides, 12):>12} {usage.activations:>11,} {_bytes(usage.size):>8} "
+            f"  {plain(computed, 34):34} {plain(sides, 12):>12} {number:>11} {_bytes(usage.size):>8} "
             f"{_ago(time.time() - usage.used)}"
         )
 

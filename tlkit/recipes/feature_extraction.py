@@ -26,7 +26,7 @@ def run(config: FeatureExtraction) -> _results.Result:
     examples = _inputs.photos(job.config)
     _inputs.require_one_label(examples, job.recipe)
     model = _networks.classifier(job.config, examples)
-    _networks.admit(model)
+    _networks.admit(model, job.config)
     extractor = _networks.extractor(job.config, features.pooled(model), "pooled")
     with job.timing("features"):
         splits, parts = _inputs.split_features(job.config.data, examples, extractor)

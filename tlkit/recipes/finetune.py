@@ -34,7 +34,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
     examples = _inputs.photos(job.config)
     model = _networks.trainable_classifier(job.config, examples)
     job = job.with_decisions(_decisions.decide_head(job.config, model, examples))
-    _networks.admit(model, trial)
+    _networks.admit(model, job.config, trial)
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
     job.check_data(splits)
     _calibration.check_count(job.config, len(splits.val), f"validation {splits.kind}")
@@ -55,7 +55,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
             checkpointing=job.checkpointing(tracked),
             until=job.until,
         )
-        if trial:
+        if trial or job.follows:
             return _jobs.Tried(model, history, job.seconds)
         result = _results.score_training(job, tracked, model, splits, history)
     return _summary.show(job, tracked, result)

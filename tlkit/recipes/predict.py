@@ -19,14 +19,11 @@ from tlkit.config import Predict
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
-from tlkit.recipes import _jobs, _models, _predicted
-from tlkit.recipes._models import Classifier
+from tlkit.recipes import _answering, _models, _predicted
+from tlkit.recipes._answering import Answering
 from tlkit.recipes._predicted import NO_LABEL, Predicted
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from tlkit.features.engines import Engine
     from tlkit.serving import Answer
     from tlkit.serving.tables import Row
 
@@ -49,8 +46,8 @@ def run(config: Predict) -> Predicted:
     named = named_photos(config.photos)
     for note in named.notes:
         say(note, error=True)
-    _jobs.start_keras()
-    predicted = _predict(config, _models.load_classifier(config.model, path), named.photos)
+    answering = _answering.load(config.model, path, len(named.photos) > PRINTED)
+    predicted = _predict(config, answering, named.photos)
     if predicted.unread and not predicted.answered and not config.output:
         more = f" and {predicted.unread - 1:,} more" if predicted.unread > 1 else ""
         raise InvalidInput(f"{predicted.problems[0]}{more}")
@@ -58,32 +55,23 @@ def run(config: Predict) -> Predicted:
     if config.output or len(named.photos) > PRINTED:
         _predicted.print_counts(predicted)
         _predicted.print_end(predicted, config.output)
+    if predicted.answered:
+        answering.keep()
     return predicted
 
 
-def _predict(config: Predict, classifier: Classifier, photos: Mapping[str, str]) -> Predicted:
+def _predict(config: Predict, answering: Answering, photos: Mapping[str, str]) -> Predicted:
     """Answer all photos, and print or write each answer."""
     from tlkit import serving
     from tlkit.serving import many, tables
 
-    model, classes, several = classifier.model, classifier.classes, classifier.several
-    abstention = classifier.abstention
+    classes, several, abstention = answering.classes, answering.several, answering.abstention
     if config.threshold is not None:
         _predicted.check_threshold(config.threshold, classes, several)
         abstention = abstention._replace(threshold=config.threshold, target_accuracy=None)
-    if classifier.references is not None:
-        model = serving.with_novelty(model, classifier.references)
     _predicted.print_assumed(abstention)
-    is_many = len(photos) > PRINTED
-    printed, predicted = not (is_many or config.output), Predicted()
-
-    def prepare(sample: np.ndarray) -> Engine:
-        engine, reason = many.engine(model, config.model, is_many, sample)
-        if reason:
-            say(f"Keras computes: {reason}", error=True)
-        return engine
-
-    predictions = many.predictions(photos, many.reader(model, classifier.reading), prepare)
+    printed, predicted = not (len(photos) > PRINTED or config.output), Predicted()
+    predictions = many.predictions(photos, answering.read, answering.prepare)
     first = next(predictions)  # with it the engine is prepared, which is no part of the rate
     with _output(config.output, len(photos)) as (write, advance):
         for photo, probabilities, error in itertools.chain([first], predictions):

@@ -49,7 +49,7 @@ def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _j
     splits = splits if trial else _near_copies.look(job.config.data, splits)
     job = job.with_decisions([*_length(splits), *_decisions.positive(job.config, splits.classes, splits.train.labels)])
     model = build(job.config, splits)
-    _networks.admit(model, trial)
+    _networks.admit(model, job.config, trial)
     job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
     job = job.with_decisions(_decisions.find_rate(job.config, model, splits))
     with job.tracked(splits) as tracked:
@@ -63,8 +63,9 @@ def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _j
             until=job.until,
             checkpointing=job.checkpointing(tracked)("full"),
             callbacks=job.callbacks,
+            devices=job.config.devices,
         )
-        if trial:
+        if trial or job.follows:
             return _jobs.Tried(model, history, job.seconds)
         result = _results.score_training(job, tracked, model, splits, history)
     return _summary.show(job, tracked, result)

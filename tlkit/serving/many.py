@@ -17,12 +17,11 @@ from tlkit.data.bits import BY_SETTING
 from tlkit.data.modalities import Reading
 from tlkit.data.photos import cores, file_format
 from tlkit.errors import InvalidInput
+from tlkit.inference import Engine, in_order
 from tlkit.serving.answers import NOT_FINITE
 
 if TYPE_CHECKING:
     import keras
-
-    from tlkit.features.engines import Engine
 
 BATCH = 32  # photos that Keras' own `predict` gets at a time
 TOGETHER = 8  # photos that a thread decodes at a time
@@ -76,7 +75,7 @@ def engine(model: keras.Model, name: str, many: bool, sample: np.ndarray) -> tup
             yield from run(batches)
 
     size = modelfiles.batch_size(model, fast.batch_size if fast else BATCH)
-    return engines.Engine(fast.name if fast else "keras", size, run_in_one_line), reason
+    return Engine(fast.name if fast else "keras", size, run_in_one_line), reason
 
 
 def predictions(
@@ -136,12 +135,12 @@ def predictions(
     yield from (Prediction(path, None, error) for path, error in waiting)
 
 
-def reader(model: keras.Model, reading: Reading) -> Callable[[str], np.ndarray]:
-    """Give the function that decodes a photo for a model, as when it was trained.
+def reader(shape: tuple[int, ...], reading: Reading) -> Callable[[str], np.ndarray]:
+    """Give the function that decodes a photo for a model that takes this shape, as when it was trained.
 
     It raises InvalidInput or OSError where the photo cannot be read.
     """
-    shape, decode = model.input_shape[1:], file_format(modalities.PHOTOS).decode
+    decode = file_format(modalities.PHOTOS).decode
 
     def read(path: str) -> np.ndarray:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
@@ -155,7 +154,6 @@ def _decoded(
     photos: Mapping[str, str], read: Callable[[str], np.ndarray], together: int
 ) -> Iterator[tuple[str, np.ndarray | str]]:
     """Give the path of each photo with its pixels, or with why it cannot be read; threads are some photos ahead."""
-    from tlkit.features.engines import in_order
 
     def result(path: str, problem: str) -> np.ndarray | str:
         try:

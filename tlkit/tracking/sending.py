@@ -59,9 +59,11 @@ def _dataset_input(context: str, **dataset: str) -> DatasetInput:
 
 
 def log_artifact(client: mlflow.MlflowClient, run_id: str, path: Path, entry: Entry) -> None:
-    """Send a file or a folder."""
-    log = client.log_artifacts if path.is_dir() else client.log_artifact
-    log(run_id, str(path), entry["to"] or None)
+    """Send a file, or a folder with its name."""
+    if path.is_dir():
+        client.log_artifacts(run_id, str(path), f"{entry['to']}/{path.name}".strip("/"))
+    else:
+        client.log_artifact(run_id, str(path), entry["to"] or None)
 
 
 def log_model(

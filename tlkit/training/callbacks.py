@@ -19,7 +19,7 @@ from tlkit import runtime
 from tlkit.display import say
 from tlkit.errors import reason
 from tlkit.progress import CLEAR, duration
-from tlkit.training import checkpoints, optimizers, variables, verdicts
+from tlkit.training import checkpoints, hosts, optimizers, variables, verdicts
 from tlkit.training.settings import Checkpointing, History, Settings
 
 COLUMNS = {"loss": 9, "accuracy": 10, "val_loss": 10, "val_accuracy": 14}  # of the progress table, and their widths
@@ -33,10 +33,16 @@ class Validation(NamedTuple):
     Args:
         examples: As Keras' `fit` and `predict` take it, in a fixed order.
         labels: Shape (examples,), or (examples, classes) if an example may have several.
+        plain: The examples as one device takes them, where several share a batch.
     """
 
     examples: Any
     labels: np.ndarray
+    plain: Any = None
+
+    def predict(self, model: keras.Model) -> np.ndarray:
+        """Give the outputs of a model."""
+        return model.predict(self.examples if self.plain is None else self.plain, verbose=0)
 
 
 class Diverged(Exception):
@@ -54,7 +60,8 @@ class Guard(keras.callbacks.Callback):
 
     def __init__(self) -> None:
         super().__init__()
-        self.async_safe = keras.backend.backend() == "jax" or runtime.device()[0] != "cpu"
+        # Not in several processes, which have to end at the same step.
+        self.async_safe = hosts.count() == 1 and (keras.backend.backend() == "jax" or runtime.device()[0] != "cpu")
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
@@ -142,14 +149,14 @@ class BestEpoch(keras.callbacks.Callback):
             self.weights = weights
             self._keep(number)
             return
-        after = model.predict(self.val.examples, verbose=0)
+        after = self.val.predict(model)
         model.set_weights(self.weights)
-        before = model.predict(self.val.examples, verbose=0)
+        before = self.val.predict(model)
         for share in SHARES:
             if share < 1:
                 mixed = [old + share * (new - old) for old, new in zip(self.weights, weights, strict=True)]
                 model.set_weights(mixed)
-                after = model.predict(self.val.examples, verbose=0)
+                after = self.val.predict(model)
             if verdicts.compare(before, after, self.val.labels).clearly_better:
                 scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if share < 1 else {}
                 self.weights = model.get_weights() if share < 1 else weights
@@ -284,7 +291,7 @@ class CheckpointWriter(keras.callbacks.Callback):
 
     def write_state(self, step: int = 0) -> None:
         """Write the checkpoint, after `step` batches of the current epoch or, at 0, between epochs."""
-        if self.checkpointing:
+        if self.checkpointing and hosts.index() == 0:
             self._write(step)
 
     def _state(self, step: int) -> checkpoints.State:

@@ -38,6 +38,7 @@ def fine_tune(
     augment: Mapping[str, Any] | None = None,
     store: Store | None = None,
     seed: int = 0,
+    devices: int | Literal["auto"] = 1,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> History:
     """Fine-tune a classifier: solve its head on frozen features, then train the backbone from a stage on.
@@ -56,6 +57,7 @@ def fine_tune(
         augment: Random changes of the training photos, as `data.batches` takes them, such as `{"flip": True}`.
         store: Where activations are stored for later runs; by default they are kept in memory.
         seed: Seeds the order of the photos and the augmentation.
+        devices: Number of devices that share each batch; see `fit_full`.
         callbacks: Keras callbacks.
 
     Returns:
@@ -86,6 +88,7 @@ def fine_tune(
         stages=(unfreeze_from,),
         augment=augment,
         seed=seed,
+        devices=devices,
     )
     backbones.unfreeze(model, from_stage=unfreeze_from)
 
@@ -225,6 +228,7 @@ def fit_phases(
             checkpointing=files[number],
             phase=name,
             callbacks=callbacks,
+            devices=plan.devices,
         )
     return history
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -11,8 +11,9 @@ import numpy as np
 from tlkit import inference
 from tlkit.data import ExampleSet, Views, batches, readable_errors
 from tlkit.errors import InvalidInput
-from tlkit.training import batched, finder, memory, optimizers
+from tlkit.training import batched, finder, optimizers
 from tlkit.training.batched import Learner
+from tlkit.training.devices import find
 from tlkit.training.settings import Checkpointing, History, Settings
 
 
@@ -30,6 +31,7 @@ def fit_full(
     checkpointing: Checkpointing | None = None,
     phase: str = "full",
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    devices: int | Literal["auto"] = 1,
 ) -> History:
     """Train whatever is trainable of a classifier, on examples or on stored activations of them.
 
@@ -54,20 +56,24 @@ def fit_full(
             stays stopped.
         phase: Name of the phase.
         callbacks: Keras callbacks.
+        devices: Number of devices that share each batch, on JAX and TensorFlow; `auto` is all. They give what one
+            gives, up to rounding and, on TensorFlow, dropout. A batch that does not divide by their number is not
+            computed faster than by one. A checkpoint is resumed on any number.
 
     Returns:
         All epochs, those of `before` included; the model has the weights of the best one.
 
     Raises:
-        InvalidInput: `until` is below 1; the checkpoint is damaged, or of another model or other settings; or the loss
-            became nan or infinite before there were weights to fall back on.
+        InvalidInput: `until` is below 1; there are not as many devices, or Keras cannot train on several here; the
+            checkpoint is damaged, or of another model or other settings; or the loss became nan or infinite before
+            there were weights to fall back on.
         Unavailable: not even a batch of 1 fits into memory.
         KeyboardInterrupt: the process was asked to end; the checkpoint is written.
     """
     if until is not None and until < 1:
         raise InvalidInput(f"until is {until}: 1 or more epochs of the phase")
     logits, factors = _learning_part(model, settings, stages)
-    learner = Learner(logits, train, settings, seed, augment, factors)
+    learner = Learner(logits, train, settings, seed, augment, factors, settings.remat, find(devices))
     return batched.fit(
         learner, val, phase, before=before, until=until, checkpointing=checkpointing, callbacks=callbacks
     )
@@ -95,7 +101,7 @@ def range_test_full(
         more: See `finder.range_test`.
     """
     logits, factors = _learning_part(model, settings, stages)
-    return batched.range_test(Learner(logits, train, settings, seed, augment, factors), **more)
+    return batched.range_test(Learner(logits, train, settings, seed, augment, factors, settings.remat), **more)
 
 
 def predict(model: keras.Model, examples: ExampleSet, batch_size: int = 32) -> np.ndarray:
@@ -127,4 +133,4 @@ def _learning_part(
         factors = optimizers.stage_factors(logits, 1.0, stages, by_name)
     elif settings.layer_decay != 1:
         factors = optimizers.stage_factors(logits, settings.layer_decay, stages)
-    return memory.remat(logits) if settings.remat else logits, factors
+    return logits, factors

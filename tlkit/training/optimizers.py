@@ -244,7 +244,7 @@ def stage_factors(
     >>> stage_factors(model, 1.0, factors={"stage1": 0.1, "head": 2.0})
     {'head/kernel': 2.0, 'head/bias': 2.0, 'stem/kernel': 1.0, 'stem/bias': 1.0, 'stage1/kernel': 0.1}
     """
-    layers = {layer.name: layer for layer in _flat(model)}
+    layers = {layer.name: layer for layer in flat(model)}
     last_layers = stages or {name: name for name in layers if is_stage(name)}
     ends = {stage: layers[name] for stage, name in last_layers.items() if name in layers}
     by_path: dict[str, float] = {}
@@ -270,9 +270,9 @@ def _check_names(names: Iterable[str], allowed: Sequence[str]) -> None:
             raise InvalidInput(f"learning_rates has {name!r}; did you mean {close!r}? There are {', '.join(allowed)}")
 
 
-def _flat(model: keras.Model) -> Iterator[keras.Layer]:
+def flat(model: keras.Model) -> Iterator[keras.Layer]:
     """Give all layers, those of models inside the model too."""
     for layer in model.layers:
         yield layer
         if isinstance(layer, keras.Model):
-            yield from _flat(layer)
+            yield from flat(layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -81,26 +82,27 @@ def compiled(
         factors: Factors on the learning rate by the path of a variable; see `optimizers.stage_factors`.
         multi_label: Each example has any number of labels.
     """
-    logits.compile(
-        optimizers.build(
-            settings.optimizer,
-            rate,
-            weight_decay=settings.weight_decay,
-            factors=factors,
-            global_clipnorm=settings.global_clipnorm,
-            gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            ema_momentum=settings.ema_momentum,
-        ),
-        loss=losses.crossentropy(
-            label_smoothing=settings.label_smoothing,
-            focal_gamma=settings.focal_gamma,
-            class_weights=settings.class_weights,
-            multi_label=multi_label,
-        ),
-        metrics=[losses.accuracy(multi_label)],
-        jit_compile=runtime.jit_compile(),
-    )
-    _build(logits)
+    with getattr(logits, "creating", contextlib.nullcontext)():
+        logits.compile(
+            optimizers.build(
+                settings.optimizer,
+                rate,
+                weight_decay=settings.weight_decay,
+                factors=factors,
+                global_clipnorm=settings.global_clipnorm,
+                gradient_accumulation_steps=settings.gradient_accumulation_steps,
+                ema_momentum=settings.ema_momentum,
+            ),
+            loss=losses.crossentropy(
+                label_smoothing=settings.label_smoothing,
+                focal_gamma=settings.focal_gamma,
+                class_weights=settings.class_weights,
+                multi_label=multi_label,
+            ),
+            metrics=[losses.accuracy(multi_label)],
+            jit_compile=runtime.jit_compile(),
+        )
+        _build(logits)
 
 
 def _build(logits: keras.Model) -> None:

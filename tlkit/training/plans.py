@@ -24,6 +24,7 @@ class FineTuning(NamedTuple):
         views: Number of changed versions of each photo, of which each epoch draws one; by default new ones each time.
         stored: Train on stored activations of the frozen stages; by default if that saves time.
         seed: Seeds the order of the photos and the augmentation.
+        devices: Number of devices that share each batch of phase full; see `fit_full`.
     """
 
     head: Settings
@@ -35,6 +36,7 @@ class FineTuning(NamedTuple):
     views: int | None = None
     stored: bool | None = None
     seed: int = 0
+    devices: int | Literal["auto"] = 1
 
     def full_parts(self, trial: bool = True) -> list[tuple[str, str | None, Settings]]:
         """The parts of phase full: name, first stage to train, settings. Epochs that do not divide go to the last.

@@ -8,6 +8,20 @@ from pathlib import Path
 from tlkit.errors import InvalidInput
 
 SHARE = 0.5  # of the available memory that one file may take
+COPIES = 4  # of a network's largest output that a prediction may need
+
+
+def batch_size(numbers: int, most: int) -> int:
+    """Decide how many examples a network may predict at a time: up to `most`, as the memory allows.
+
+    Args:
+        numbers: In an example and in the largest output that a layer makes of it.
+        most: Maximum.
+
+    >>> batch_size(1000, 32)
+    32
+    """
+    return max(1, min(most, int(SHARE * available_memory() / (COPIES * 4 * max(1, numbers)))))
 
 
 def check_memory(size: int, what: str) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.data.augmentation import augment_array
-from tlkit.data.modalities.modality import Modality, Reading, Requests
+from tlkit.data.modalities.modality import Modality, Reading, Requests, changed_by
 from tlkit.errors import InvalidInput
 
 
@@ -72,7 +71,7 @@ ARRAYS = Modality(
     singular="array",
     input="values",
     changes=("flip", "shift", "mixup", "cutmix"),
-    augment=augment_array,
+    augment=changed_by("augment_array"),
     example_file="example.npy",
     requests=Requests(
         column="array",

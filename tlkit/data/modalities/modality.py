@@ -6,7 +6,7 @@ import io
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -129,6 +129,22 @@ def draw_array(axes: Axes, array: np.ndarray) -> None:
     from tlkit import plots
 
     plots.draw_array(axes, array)
+
+
+def changed_by(name: str) -> Callable[..., np.ndarray]:
+    """Return a function of `tlkit.data.augmentation`, which is imported when it is called: predicting needs no OpenCV.
+
+    >>> changed_by("augment_array")(np.zeros((2, 1)), np.random.default_rng(0)).shape
+    (2, 1)
+    """
+
+    def change(*example: Any, **changes: Any) -> np.ndarray:
+        from tlkit.data import augmentation
+
+        return getattr(augmentation, name)(*example, **changes)
+
+    change.__name__ = name
+    return change
 
 
 def encode_array(array: np.ndarray, rate: int | None = None) -> bytes:

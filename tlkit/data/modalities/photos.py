@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image
 
 from tlkit.data import bits, images, white
-from tlkit.data.augmentation import augment
 from tlkit.data.images import Content
-from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape
+from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape, changed_by
 from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ PHOTOS = Modality(
         "flip", "rotation", "zoom", "shift", "brightness", "contrast", "crop", "policy", "magnitude", "erasing",
         "mixup", "cutmix",
     ),
-    augment=augment,
+    augment=changed_by("augment"),
     mirrored=True,
     pretrained=True,
     predicted=True,

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlkit.data import sounds
-from tlkit.data.augmentation import augment_sound
 from tlkit.data.images import Content
-from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape
+from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape, changed_by
 from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ SOUNDS = Modality(
     input="samples",
     files=Files(sounds.SUFFIXES, np.dtype(np.float32), ("seconds",), _frame, _decode),
     changes=("shift", "contrast", "mixup"),
-    augment=augment_sound,
+    augment=changed_by("augment_sound"),
     sampled=True,
     draw=_draw,
     example_file="example.wav",
