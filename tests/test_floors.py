@@ -10,9 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
-    {"atomic", "autolog", "display", "errors"},
+    {"atomic", "autolog", "cores", "display", "errors"},
     {"pages", "startup", "untrusted"},
-    {"inference", "labels", "progress", "runtime"},
+    {"cluster", "inference", "labels", "progress", "runtime"},
     {"config", "plots"},
     {"arithmetic", "cli", "data", "evaluation", "layers", "mlflow_plugin", "probes", "reference"},
     {"backbones", "explanation", "features", "report", "tracking"},

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tlkit import startup
+from tlkit import cores, startup
 
 if TYPE_CHECKING:
     import keras
@@ -117,6 +117,8 @@ def compile_network(network: Any, precision: str = "float32", throughput: bool =
     hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
     if throughput:
         hints["PERFORMANCE_HINT"] = "THROUGHPUT"
+    if cores.limited():
+        hints["INFERENCE_NUM_THREADS"] = str(cores.cores())
     return core().compile_model(network, "CPU", hints)
 
 

@@ -7,7 +7,7 @@ import re
 from typing import Literal
 
 from tlkit.config.data import Data
-from tlkit.config.fields import require, require_names
+from tlkit.config.fields import require, require_cluster, require_names
 from tlkit.config.networks import Network
 from tlkit.config.recipes import Finetune
 from tlkit.config.training import ExportFormat
@@ -97,6 +97,8 @@ class Predict:
             overwritten. By default up to 64 answers are printed, and the classes are counted where there are more.
         threshold: The label is `unsure` where the highest probability is below this; by default as the model was saved
             (see target_accuracy of the recipes that train), or never.
+        cluster: Where more than 64 photos are answered: `local` for one worker process on each core of this machine,
+            `local:WORKERS`, or `tls://host:port` of a Dask scheduler; by default in this process. It needs tlkit[dask].
     """
 
     model: str
@@ -104,8 +106,10 @@ class Predict:
     top: int = 3
     output: str | None = None
     threshold: float | None = None
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
+        require_cluster(self.cluster)
         require(self.top >= 1, "top", self.top, "it must be 1 or more")
         allowed = self.threshold is None or 0 < self.threshold <= 1
         require(allowed, "threshold", self.threshold, "it must be a probability above 0, up to 1")

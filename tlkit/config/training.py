@@ -7,7 +7,7 @@ import re
 from typing import Literal
 
 from tlkit.config.data import Data
-from tlkit.config.fields import require, require_names
+from tlkit.config.fields import require, require_cluster, require_names
 from tlkit.config.networks import Features
 
 ExportFormat = Literal["onnx", "openvino", "saved_model", "litert", "all"]
@@ -259,9 +259,17 @@ class Frozen(Recipe):
 
     Args:
         features: How activations of frozen layers are computed and stored.
+        cluster: Where photos are opened and frozen layers computed: `local` for one worker process on each core of this
+            machine, `local:WORKERS`, or `tls://host:port` of a Dask scheduler; by default in this process. It needs
+            tlkit[dask].
     """
 
     features: Features = dataclasses.field(default_factory=Features, kw_only=True)
+    cluster: str | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_cluster(self.cluster)
 
 
 @dataclasses.dataclass(frozen=True)

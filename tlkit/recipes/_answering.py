@@ -16,6 +16,7 @@ from tlkit.recipes._models import Classifier
 if TYPE_CHECKING:
     import numpy as np
 
+    from tlkit.data.modalities import Reading
     from tlkit.evaluation.abstention import Abstention
     from tlkit.inference import Engine
 
@@ -32,6 +33,7 @@ class Answering(NamedTuple):
         prepare: Makes the engine; it gets the first photos, (k, height, width, channels).
         keep: To be called when all is answered: keeps the network for the next time.
         abstention: When it says no single class; with `novelty`, the engine gives the distance from known photos too.
+        reading: How files become photos; None where the network was converted before.
     """
 
     classes: list[str]
@@ -40,21 +42,23 @@ class Answering(NamedTuple):
     prepare: Callable[[np.ndarray], Engine]
     keep: Callable[[], None]
     abstention: Abstention
+    reading: Reading | None = None
 
 
-def load(model: str, path: Path, is_many: bool) -> Answering:
+def load(model: str, path: Path, is_many: bool, by_keras: bool = False) -> Answering:
     """Make a model ready; by its converted network where the store has it and Keras would take OpenVINO too.
 
     Args:
         model: The user's name for it.
         path: Of its file.
         is_many: Whether there are many photos, for which the fastest engine is worth its preparation.
+        by_keras: Load the model even where its network was converted before, as workers of a cluster do.
 
     Raises:
         InvalidInput: it is not a classifier of photos.
     """
     is_lean = startup.asked() == startup.LEAN and "keras" not in sys.modules
-    if is_lean and (ready := _converted(path)):
+    if is_lean and not by_keras and (ready := _converted(path)):
         return ready
     _jobs.start_keras()
     return _by_keras(_models.load_classifier(model, path), path, is_many)
@@ -99,7 +103,9 @@ def _by_keras(classifier: Classifier, path: Path, is_many: bool) -> Answering:
 
     read = many.reader(model.input_shape[1:], classifier.reading)
     keep = functools.partial(_keep, classifier, path, samples)
-    return Answering(classifier.classes, classifier.several, read, prepare, keep, classifier.abstention)
+    return Answering(
+        classifier.classes, classifier.several, read, prepare, keep, classifier.abstention, classifier.reading
+    )
 
 
 def _keep(classifier: Classifier, path: Path, samples: list[np.ndarray]) -> None:

@@ -20,6 +20,7 @@ from tlkit.recipes import (
     _auto_tried,
     _auto_tuning,
     _calibration,
+    _clusters,
     _decisions,
     _inputs,
     _jobs,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 SAMPLE, AGREE = 32, 0.01  # photos whose probabilities the saved model must give too; the greatest difference
 
 
+@_clusters.connected
 def run(config: Auto) -> _results.Result:
     """Search, score and log a classifier; see `config.Auto` for the settings."""
     job = _jobs.start("auto", config)

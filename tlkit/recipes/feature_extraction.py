@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import FeatureExtraction
-from tlkit.recipes import _calibration, _decisions, _inputs, _jobs, _near_copies, _networks, _results, _summary
+from tlkit.recipes import (
+    _calibration,
+    _clusters,
+    _decisions,
+    _inputs,
+    _jobs,
+    _near_copies,
+    _networks,
+    _results,
+    _shards,
+    _summary,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -18,8 +29,16 @@ if TYPE_CHECKING:
     from tlkit.features import Features
 
 
-def run(config: FeatureExtraction) -> _results.Result:
-    """Solve, score and log a classifier; see `config.FeatureExtraction` for the settings."""
+@_clusters.connected
+def run(config: FeatureExtraction) -> _results.Result | None:
+    """Solve, score and log a classifier; see `config.FeatureExtraction` for the settings.
+
+    Returns:
+        The result; None for a shard.
+    """
+    if config.shard:
+        _shards.extract(config)
+        return None
     job = _jobs.start("feature_extraction", config)
     from tlkit import features
 

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import Finetune
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _calibration, _decisions, _inputs, _jobs, _near_copies, _networks, _plans, _results, _summary
+from tlkit.recipes import (
+    _calibration,
+    _clusters,
+    _decisions,
+    _inputs,
+    _jobs,
+    _near_copies,
+    _networks,
+    _plans,
+    _results,
+    _summary,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -20,6 +31,7 @@ if TYPE_CHECKING:
     from tlkit.training.activations import FullInput, PooledFeatures
 
 
+@_clusters.connected
 def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result | _jobs.Tried:
     """Train, score and log a classifier; see `config.Finetune` for the settings.
 

@@ -11,11 +11,12 @@ from tlkit import cli
 from tlkit.config import Explain, Preview
 from tlkit.display import say
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions, _jobs, _links, _photo_sheet, _plans, _runs
+from tlkit.recipes import _clusters, _decisions, _jobs, _links, _photo_sheet, _plans, _runs
 
 OWN = ("photos", "views", "output")  # settings that finetune does not have
 
 
+@_clusters.connected
 def run(config: Preview) -> Path:
     """Draw training photos as they are and as epochs see them; see `config.Preview` for the settings.
 

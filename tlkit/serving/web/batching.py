@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tlkit import explanation
+from tlkit.cores import cores
 from tlkit.data import modalities
 from tlkit.data.modalities import Reading
-from tlkit.data.photos import cores
 from tlkit.errors import InvalidInput, first_line
 from tlkit.evaluation.abstention import Abstention
 from tlkit.serving import many
