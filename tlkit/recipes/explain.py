@@ -72,7 +72,7 @@ def _read(classifier: Classifier, photos: dict[str, str]) -> tuple[list[str], np
 
     from tlkit.serving import many
 
-    read, names, pixels, problem = many.reader(classifier.model, classifier.reading), [], [], ""
+    read, names, pixels, problem = many.reader(classifier.model.input_shape[1:], classifier.reading), [], [], ""
     for name, reason in photos.items():
         try:
             if reason:
