@@ -13,7 +13,7 @@ from tlkit import cli
 from tlkit.config import Explain
 from tlkit.display import few, say, shown
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _jobs, _known_photos, _links, _models, _predicted, preview
+from tlkit.recipes import _jobs, _known_photos, _links, _models, _png, _predicted
 from tlkit.recipes._models import Classifier
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(config: Explain) -> Path:
     Returns:
         Path of the picture.
     """
-    preview.check(config)
+    _png.check(config.output)
     path = _models.locate(config.model)
     from tlkit.data.sources.named import named_photos
 
