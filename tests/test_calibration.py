@@ -197,7 +197,7 @@ def test_an_abstention_of_a_stranger_is_checked(changed: object):
 
 def test_references_of_a_stranger_are_checked(saved: Path):
     model_of_colors().save("bad.keras")
-    novelty.write("bad.keras", np.zeros((2, 3), np.float32))
+    novelty.write("bad.keras", novelty.Novelty(np.zeros((2, 3), np.float32), 0.5))
     with pytest.raises(ValueError, match="of 16 bits"):
         novelty.read("bad.keras")
     with pytest.raises(InvalidInput, match="its references are"):

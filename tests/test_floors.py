@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
     {"atomic", "autolog", "cores", "display", "errors"},
-    {"startup", "untrusted"},
+    {"pages", "startup", "untrusted"},
     {"cluster", "inference", "labels", "progress", "runtime"},
     {"config", "plots"},
     {"arithmetic", "cli", "data", "evaluation", "layers", "mlflow_plugin", "probes", "reference"},
-    {"backbones", "features", "tracking"},
+    {"backbones", "explanation", "features", "report", "tracking"},
     {"anatomy", "builders", "export", "inspection", "serving", "training"},
     {"tuning"},
     {"recipes"},

@@ -116,6 +116,33 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True)
+class Explain:
+    """Which decisions of a model to explain, and how.
+
+    Args:
+        model: A `.keras` file, or an MLflow URI such as `models:/m-…`, `models:/NAME@champion` or `runs:/ID/model`.
+        photos: Image files, folders, patterns or tables, as `predict` takes them; 24 photos at the most.
+        label: Class that is explained; by default the most probable one of each photo.
+        method: `activation` is each place's own share of the class's score, exact where the head is linear; `layer` is
+            LayerCAM, which needs gradients; `occlusion` hides one part of the photo after the other, which takes
+            a second or more for each; `auto` is the first of these that the model allows.
+        nearest: Number of training photos to show that look most like each photo to the network.
+        output: Picture to write; it is not overwritten.
+    """
+
+    model: str
+    photos: list[str]
+    label: str | None = None
+    method: Literal["auto", "activation", "layer", "occlusion"] = "auto"
+    nearest: int = 3
+    output: str = "explanation.png"
+
+    def __post_init__(self) -> None:
+        require(0 <= self.nearest <= 8, "nearest", self.nearest, "it must be from 0 to 8")
+        require(bool(self.output), "output", self.output, "it must be the path of a file")
+
+
+@dataclasses.dataclass(frozen=True)
 class Serve:
     """Which model is served over HTTP, where, and what a request may cost.
 

@@ -18,6 +18,7 @@ FALSE_ALARMS = 0.05  # share of new examples of the known classes that are taken
 REFERENCES = 2_000  # known examples that are kept at the most, a random sample of more
 FEWEST = 40  # held-out examples from which on a threshold is chosen
 MEMBER = "tlkit_references.npy"
+HASHES = "tlkit_reference_hashes.npy"
 LARGEST = 2**28  # bytes that the references in a file may take
 BLOCK = 4096  # examples whose similarities are in memory at a time
 
@@ -28,10 +29,13 @@ class Novelty(NamedTuple):
     Args:
         references: Shape (references, features), float16: features of known examples, each of length 1.
         threshold: Distance from the nearest of them beyond which an example is like none, 0 to 2.
+        hashes: Shape (references, 32), uint8: SHA-256 of each one's content, by which its file is found again; None
+            where they are not known.
     """
 
     references: np.ndarray
     threshold: float
+    hashes: np.ndarray | None = None
 
     def distances(self, features: Features) -> np.ndarray:
         """Return 1 minus the cosine to the nearest reference: shape (examples,), from 0 to 2."""
@@ -43,6 +47,7 @@ def fit(
     *,
     held_out: Features | None = None,
     groups: Sequence[Hashable] | None = None,
+    hashes: Sequence[str] | None = None,
     false_alarms: float = FALSE_ALARMS,
     seed: int = 0,
 ) -> Novelty | None:
@@ -58,6 +63,7 @@ def fit(
         held_out: Shape (examples, features), of those by which the threshold is chosen. By default each known example
             is held out by itself, with its group: right where the network has not learned from them.
         groups: Of the known examples, such as a photo's hash.
+        hashes: SHA-256 of each known example's content, in hexadecimal digits, to be kept too.
         false_alarms: The share, above 0 and below 1.
         seed: Decides which examples are kept, where there are more than 2,000.
 
@@ -84,7 +90,27 @@ def fit(
     place = int(np.ceil((len(found) + 1) * (1 - false_alarms) - 1e-9))
     if len(found) < FEWEST or place > len(found):
         return None
-    return Novelty(references, float(np.sort(found)[place - 1]))
+    kept = None if hashes is None else np.stack([_digest(hashes[index]) for index in chosen])
+    return Novelty(references, float(np.sort(found)[place - 1]), kept)
+
+
+def _digest(text: str) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(text), np.uint8)
+
+
+def nearest(features: Features, references: np.ndarray, count: int) -> np.ndarray:
+    """Return the positions of the references with the largest cosine to each example, the most alike first.
+
+    Shapes:
+        features: (examples, features)
+        references: (references, features), each of length 1
+        returns: (examples, count), or fewer where there are fewer references
+
+    >>> nearest(np.array([[3.0, 0.1]]), np.float16([[0, 1], [1, 0]]), 2).tolist()
+    [[1, 0]]
+    """
+    parts = [np.argsort(-(unit(part) @ references.astype(np.float32).T), axis=1) for _, part in finite(features)]
+    return np.concatenate(parts)[:, :count]
 
 
 def distances(
@@ -120,12 +146,15 @@ def unit(x: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def write(path: str | Path, references: np.ndarray) -> None:
-    """Add references to a saved model, as one more member of the zip; Keras drops it when it saves the model again."""
-    buffer = io.BytesIO()
-    np.save(buffer, references)
+def write(path: str | Path, novelty: Novelty) -> None:
+    """Add references to a saved model, as members of the zip; Keras drops them when it saves the model again."""
+    arrays = {MEMBER: novelty.references, HASHES: novelty.hashes}
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(MEMBER, buffer.getvalue())
+        for name, array in arrays.items():
+            if array is not None:
+                buffer = io.BytesIO()
+                np.save(buffer, array)
+                archive.writestr(name, buffer.getvalue())
 
 
 def read(path: str | Path) -> np.ndarray | None:
@@ -138,15 +167,30 @@ def read(path: str | Path) -> np.ndarray | None:
         ValueError: the member is not such an array.
         zipfile.BadZipFile: the file is damaged.
     """
+    array = _read(path, MEMBER)
+    if array is not None and (array.dtype != np.float16 or array.ndim != 2 or not np.isfinite(array).all()):
+        raise ValueError(f"{MEMBER} in {path} is not an array of finite numbers of 16 bits, (references, features)")
+    return array
+
+
+def read_hashes(path: str | Path) -> list[str] | None:
+    """Return the hash of each known example's content, in hexadecimal digits; errors as `read`."""
+    array = _read(path, HASHES)
+    if array is not None and (array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != 32):
+        raise ValueError(f"{HASHES} in {path} is not an array of bytes, (references, 32)")
+    return None if array is None else [bytes(row).hex() for row in array]
+
+
+def _read(path: str | Path, name: str) -> np.ndarray | None:
     with zipfile.ZipFile(path) as archive:
         try:
-            content = untrusted.member(archive, MEMBER, LARGEST)
+            content = untrusted.member(archive, name, LARGEST)
         except KeyError:
             return None
     try:
-        array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        array = np.asarray(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))
     except (ValueError, EOFError, OSError, MemoryError) as error:
-        raise ValueError(f"{MEMBER} in {path} is not an array: {error}") from error
-    if array.dtype != np.float16 or array.ndim != 2 or not array.size or not np.isfinite(array).all():
-        raise ValueError(f"{MEMBER} in {path} is not an array of finite numbers of 16 bits, (references, features)")
-    return np.asarray(array)
+        raise ValueError(f"{name} in {path} is not an array: {error}") from error
+    if not array.size:
+        raise ValueError(f"{name} in {path} is empty")
+    return array

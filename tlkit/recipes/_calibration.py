@@ -165,11 +165,13 @@ class Worth(NamedTuple):
         metrics: By their names in MLflow.
         lines: For the summary.
         picture: Reliability, and accuracy against coverage.
+        surest: Shares of the examples, the surest first, with the accuracy of each.
     """
 
     metrics: dict[str, float]
     lines: list[str]
     picture: Figure
+    surest: list[tuple[float, float]]
 
     @property
     def note(self) -> list[str]:
@@ -208,7 +210,8 @@ def worth(
     lines.append(f"power  {power.sentence(float(right.mean()), len(right), part.kind, effective)}")
     bins, before = now.reliability[:3], None if was is None else was.reliability[:3]
     title = f"{len(labels):,} {split} {part.kind}"
-    return Worth(metrics, lines, plots.calibration(bins, before, confidence, right, table, title))
+    surest = list(zip(table["coverage"], table["accuracy"], strict=True))
+    return Worth(metrics, lines, plots.calibration(bins, before, confidence, right, table, title), surest)
 
 
 def report(fit: Fit, split: str, part: data.Photos, calibrated: Calibrated) -> None:
@@ -218,6 +221,7 @@ def report(fit: Fit, split: str, part: data.Photos, calibrated: Calibrated) -> N
     fit.lines.extend(found.lines)
     fit.note.extend(["", *found.note])
     fit.pictures["calibration.png"] = found.picture
+    fit.worth = found
 
 
 def _answers(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

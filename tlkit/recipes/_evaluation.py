@@ -13,7 +13,7 @@ from tlkit.config import Evaluate
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
-from tlkit.recipes import _calibration, _evaluation_data, _evaluation_text, _inputs
+from tlkit.recipes import _calibration, _evaluation_data, _evaluation_text, _inputs, _mistakes, _report
 from tlkit.recipes._evaluation_data import Loaded, Training
 from tlkit.recipes._models import Classifier
 
@@ -238,8 +238,12 @@ def log(run: tracking.Run, evaluated: Evaluated) -> None:
             draw=modality.draw,
         ),
     }
-    for name, picture in pictures.items():
-        tracking.log_figure(picture, name)
+    mistakes = _mistakes.find(subject.classifier.model, examples, table, losses)
+    if mistakes.sheet is not None:
+        pictures[_mistakes.SHEET] = mistakes.sheet
+    files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}
+    title = f"evaluate {subject.name} on {subject.loaded.name}"
+    _report.log_evaluation(evaluated, _report.Pictures(files, mistakes), title)
     tracking.set_tags({"mlflow.note.content": _evaluation_text.note(evaluated)})
 
 

@@ -8,7 +8,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit.recipes import _calibration, _inputs, _near_copies, _note, _plans, _run_exports, _summary
+from tlkit.recipes import (
+    _calibration,
+    _inputs,
+    _mistakes,
+    _near_copies,
+    _note,
+    _plans,
+    _report,
+    _run_exports,
+    _summary,
+)
+from tlkit.recipes._mistakes import Mistakes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +46,7 @@ class Fit:
         lines: Other lines of the summary.
         chosen_by_val: Whether the validation examples chose the weights, so that their score is no test score.
         note: Lines of Markdown for the note of the run.
+        worth: What its probabilities are worth.
     """
 
     parts: dict[str, float]
@@ -44,6 +56,7 @@ class Fit:
     lines: list[str]
     chosen_by_val: bool
     note: list[str] = dataclasses.field(default_factory=list)
+    worth: _calibration.Worth | None = None
 
     @property
     def seconds(self) -> float:
@@ -203,8 +216,10 @@ def calibrated_by_val(
     if not splits.modality.predicted or len(features) < novelty.FEWEST:
         return calibrated
     some = np.random.default_rng(job.config.seed).permutation(len(splits.train))[: novelty.REFERENCES]
-    known, _ = training.predict(whole, splits.train.select(np.sort(some)), batch_size)
-    return _calibration.with_novelty(calibrated, novelty.fit(known, held_out=features), scored_features)
+    train = splits.train.select(np.sort(some))
+    known, _ = training.predict(whole, train, batch_size)
+    found = novelty.fit(known, held_out=features, hashes=train.hashes)
+    return _calibration.with_novelty(calibrated, found, scored_features)
 
 
 def _score_views(job: Job[Any], model: keras.Model, splits: data.Splits, predicted: np.ndarray, fit: Fit) -> None:
@@ -266,6 +281,7 @@ def score(
     if splits.near_copies:
         _near_copies.add(fit, splits, scores, _score_without_near_copies(job, splits, probabilities))
     table = predictions.table(split, part.names, part.hashes, part.labels, probabilities, splits.classes, part.grouping)
+    losses = evaluation.binary_crossentropy(probabilities, part.labels) if splits.multi_label else None
     fit.pictures["worst_mistakes.png"] = plots.mistakes(
         part.read,
         table["label"],
@@ -273,13 +289,16 @@ def score(
         table["probability"],
         splits.kind,
         table["file"],
-        losses=evaluation.binary_crossentropy(probabilities, part.labels) if splits.multi_label else None,
+        losses=losses,
         draw=splits.modality.draw,
     )
+    mistakes = _mistakes.find(model, part, table, losses)
+    if mistakes.sheet is not None:
+        fit.pictures[_mistakes.SHEET] = mistakes.sheet
     example = splits.modality.encode(part.read([0])[0], splits.rate)
     with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(example)
-    return log(job, run, model, fit, Scored(scores, table, splits, example, calibrated))
+    return log(job, run, model, fit, Scored(scores, table, splits, example, calibrated, mistakes))
 
 
 def _score_without_near_copies(
@@ -303,6 +322,7 @@ class Scored(NamedTuple):
         splits: The data.
         example: The file of an example, as a user would have it.
         calibrated: When the model is unsure, and what it knows; None for a graph.
+        mistakes: The worst.
     """
 
     scores: evaluation.Scores
@@ -310,6 +330,7 @@ class Scored(NamedTuple):
     splits: data.Splits | graph.Graph
     example: bytes | None = None
     calibrated: _calibration.Calibrated | None = None
+    mistakes: Mistakes = Mistakes([], 0)
 
 
 def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: Scored) -> Result:
@@ -327,7 +348,7 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
         }
     )  # all at step 0, not at an epoch, so that MLflow compares runs by them as bars
     tracking.log_table(scored.predictions, predictions.FILE)
-    _log_pictures(fit, scored)
+    files = _log_pictures(fit, scored)
     example = scored.example
     if example is not None:
         tracking.log_text(json.dumps(serving.serving_example(example, splits.kind)), "example_request.json")
@@ -344,6 +365,7 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     saved = tracking.log_model(save)
     note = _note.note(job, model, fit, scores, splits, run.run_id)
     tracking.set_tags({"mlflow.note.content": note})
+    _report.log(job, run.run_id, model, fit, scores, splits, _report.Pictures(files, scored.mistakes))
     if job.config.register:
         tracking.register(job.config.register)
     tracking.deliver()
@@ -352,8 +374,8 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     return Result(model, fit, scores, run.run_id, str(file), splits.kind, classes=splits.classes, exports=exports)
 
 
-def _log_pictures(fit: Fit, scored: Scored) -> None:
-    """Log the table of class scores and all pictures."""
+def _log_pictures(fit: Fit, scored: Scored) -> dict[str, bytes]:
+    """Log the table of class scores and all pictures, and return the pictures' files by name."""
     from tlkit import evaluation, plots, tracking
 
     scores, classes = scored.scores, scored.splits.classes
@@ -367,8 +389,7 @@ def _log_pictures(fit: Fit, scored: Scored) -> None:
         "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
         "class_scores.png": plots.class_scores(table, title),
     }
-    for name, picture in pictures.items():
-        tracking.log_figure(picture, name)
+    return {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}
 
 
 def requirements() -> list[str]:

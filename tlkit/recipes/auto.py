@@ -152,8 +152,9 @@ def _calibrate(
     calibrated = _calibration.calibrate(job, model, own, predicted, tempers=len(winner.heads) == 1)
     if winner not in search.heads:
         return calibrated
-    values = _auto_heads.features(search, winner)
-    return calibrated._replace(novelty=novelty.fit(values, groups=search.held(winner.networks[0]).groups))
+    values, network = _auto_heads.features(search, winner), winner.networks[0]
+    hashes = [hash_ for part in search.known(network, search.resize) for hash_ in part.hashes]
+    return calibrated._replace(novelty=novelty.fit(values, groups=search.held(network).groups, hashes=hashes))
 
 
 def _predict(job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits) -> np.ndarray:

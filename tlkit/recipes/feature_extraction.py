@@ -91,7 +91,7 @@ def _solve(
     what = f"{len(known):,} photos, each out of fold"
     held = _calibration.HeldOut(probe.held_out, known.labels, _calibration.independent(known.groups), what)
     calibrated = _calibration.calibrate(job, model, held, predicted)
-    found = novelty.fit(values, groups=known.groups, seed=seed)
+    found = novelty.fit(values, groups=known.groups, hashes=known.hashes, seed=seed)
     calibrated = _calibration.with_novelty(calibrated, found, scored.array())
     seconds = {part: job.timings[part] for part in ("features", "solving")}
     return _results.of_solving(probe, nearest, seconds, known.labels, splits.classes), calibrated

@@ -45,6 +45,7 @@ class Answer(NamedTuple):
         label_set: Classes one of which is the right one as often as the model's label sets promise, the most probable
             first; None where the model has no such sets.
         novel: Whether the example is like none that is known; None where the model does not say.
+        heatmap: Where in the photo the most probable class is, as a data URI; None where that was not asked for.
     """
 
     label: str
@@ -52,6 +53,7 @@ class Answer(NamedTuple):
     top: list[tuple[str, float]]
     label_set: list[str] | None = None
     novel: bool | None = None
+    heatmap: str | None = None
 
 
 def multi_label(model: keras.Model) -> bool:

@@ -78,7 +78,7 @@ def save_model(
     file = folder / "data" / "model.keras"
     labels.write(file, classes, reading.changed, abstention.changed)
     if novelty is not None:
-        write_references(file, novelty.references)
+        write_references(file, novelty)
     if modality.requests is None:
         return
     environment = saved.flavors.pop(pyfunc.FLAVOR_NAME)["env"]

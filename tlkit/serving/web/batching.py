@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tlkit import explanation
 from tlkit.cores import cores
 from tlkit.data import modalities
 from tlkit.data.modalities import Reading
@@ -29,6 +30,7 @@ from tlkit.serving.web.counters import Counters
 if TYPE_CHECKING:
     import keras
 
+    from tlkit.explanation import Explainer
     from tlkit.features.engines import Engine
 
 BATCH = 32  # photos that are computed at a time
@@ -47,6 +49,7 @@ class Served(NamedTuple):
         reading: How files become photos.
         engine: Computes probabilities; with `abstention.novelty`, also the distance from the nearest known photo.
         abstention: When it says no single class.
+        explainer: Draws heatmaps; None where the model has no class activation.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Served(NamedTuple):
     reading: Reading
     engine: Engine
     abstention: Abstention = Abstention()
+    explainer: Explainer | None = None
 
 
 class CannotPredict(Exception):
@@ -87,6 +91,9 @@ def prepare(
         InvalidInput: it cannot predict.
     """
     shape, several = model.input_shape[1:], multi_label(model)
+    explainer = None
+    with contextlib.suppress(InvalidInput):
+        explainer = explanation.explainer(model, "activation")
     if references is None:
         abstention = abstention._replace(novelty=None)
     else:
@@ -95,7 +102,7 @@ def prepare(
     engine, _ = many.engine(model, name, True, sample)
     for count in range(1, engine.batch_size + 1 if engine.batch_size <= many.SAMPLE else 2):
         list(engine.run([sample[:count]]))  # each number of photos is a shape of its own
-    return Served(name, version, classes, several, shape, reading, engine, abstention)
+    return Served(name, version, classes, several, shape, reading, engine, abstention, explainer)
 
 
 @dataclasses.dataclass(eq=False)
@@ -104,6 +111,7 @@ class _Photo:
 
     content: bytes
     served: Served
+    explain: bool = False
     answer: Future[Answer] = dataclasses.field(default_factory=Future)
     pixels: np.ndarray | None = None
 
@@ -133,14 +141,16 @@ class Batcher:
         self._lock = threading.Lock()
         self._decoded: queue.SimpleQueue[_Photo | None] = queue.SimpleQueue()
         self._small, self._large = ThreadPoolExecutor(cores(), "decode"), ThreadPoolExecutor(1, "decode-large")
+        self._explaining = ThreadPoolExecutor(1, "explain")
         self._thread = threading.Thread(target=self._compute, name="compute", daemon=True)
         self._thread.start()
 
-    def submit(self, contents: Sequence[bytes]) -> list[Future[Answer]]:
+    def submit(self, contents: Sequence[bytes], explain: bool = False) -> list[Future[Answer]]:
         """Begin to answer photos.
 
         Args:
             contents: Of their files.
+            explain: Whether each answer gets a heatmap, if the model has them.
 
         Returns:
             A future for each, with its answer; or with InvalidInput where it cannot be read, or `CannotPredict`. A
@@ -153,7 +163,7 @@ class Batcher:
             if self.waiting + len(contents) > self.most:
                 raise Busy(f"{self.waiting:,} photos are waiting for their answers: try again later")
             self.waiting += len(contents)
-        photos = [_Photo(content, self.served) for content in contents]
+        photos = [_Photo(content, self.served, explain) for content in contents]
         for photo in photos:
             photo.answer.add_done_callback(self._leave)
             photo.answer.add_done_callback(photo.give_up)
@@ -164,6 +174,7 @@ class Batcher:
         """End the threads; photos that wait are not answered."""
         self._small.shutdown(cancel_futures=True)
         self._large.shutdown(cancel_futures=True)
+        self._explaining.shutdown(cancel_futures=True)
         self._decoded.put(None)
         self._thread.join()
 
@@ -223,11 +234,25 @@ class Batcher:
             for photo in together:
                 photo.end(problem)
             return
-        for photo, row in zip(together, rows, strict=True):
+        for photo, row, array in zip(together, rows, pixels, strict=True):
             try:
-                photo.end(answer(row, served.classes, served.several, served.abstention))
+                answered = answer(row, served.classes, served.several, served.abstention)
             except InvalidInput as error:  # not a number
                 photo.end(CannotPredict(str(error)))
+                continue
+            if photo.explain and served.explainer is not None:
+                self._explaining.submit(_explain, photo, array, answered)
+            else:
+                photo.end(answered)
+
+
+def _explain(photo: _Photo, pixels: np.ndarray, answered: Answer) -> None:
+    """Add the heatmap of the decision to an answer; a thread of its own does it, so that other photos do not wait."""
+    with _errors_to(photo):
+        if photo.answer.cancelled() or photo.served.explainer is None:
+            return
+        heat, _ = photo.served.explainer.heatmaps(pixels[None], np.array([-1]))
+        photo.end(answered._replace(heatmap=explanation.uri(explanation.overlay(pixels, heat[0]))))
 
 
 @contextlib.contextmanager

@@ -27,6 +27,10 @@ _PREDICTION = {
             "type": "boolean",
             "description": "whether the photo is like none that the model has learned from; if it can tell",
         },
+        "heatmap": {
+            "type": "string",
+            "description": "a data URI: the photo as the network sees it, and where in it the first class is",
+        },
         "error": {"type": "string", "description": "in place of these: why the photo has no answer"},
     },
 }
@@ -47,10 +51,19 @@ _WAYS = """\
 curl -H "Content-Type: image/jpeg" --data-binary @photo.jpg http://127.0.0.1:8000/predict
 curl -F photo=@one.jpg -F photo=@two.png http://127.0.0.1:8000/predict
 curl -H "Content-Type: application/json" -d '{"image": "...base64..."}' http://127.0.0.1:8000/predict
-curl -H "Content-Type: application/json" -d '{"images": ["...", "..."]}' http://127.0.0.1:8000/predict"""
+curl -H "Content-Type: application/json" -d '{"images": ["...", "..."]}' http://127.0.0.1:8000/predict
+curl -H "Content-Type: image/jpeg" --data-binary @photo.jpg 'http://127.0.0.1:8000/predict?explain=true'"""
 
 PREDICT: dict[str, Any] = {
     "description": _WAYS,
+    "parameters": [
+        {
+            "name": "explain",
+            "in": "query",
+            "schema": {"type": "boolean", "default": False},
+            "description": "whether each answer has a heatmap; for 8 photos at the most, if the model has them",
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {
