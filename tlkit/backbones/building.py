@@ -78,9 +78,9 @@ def _application(name: str, shape: tuple[int, int, int], weights: str, alpha: fl
         # Keras adds this layer for weights="imagenet" only, and the same file from a path then gives other outputs.
         # We always add it: see https://github.com/tensorflow/tensorflow/issues/49930 for why it is there.
         scale = [1 / np.sqrt(deviation) for deviation in _DEVIATION]
-        network = _cloned(network, after_normalization=_rescaling(scale, 0.0, "rescaling_1"))
+        network = cloned(network, after_normalization=_rescaling(scale, 0.0, "rescaling_1"))
     elif any(layer.compute_dtype != "float32" for layer in network.layers if isinstance(layer, _PIXEL_LAYERS)):
-        network = _cloned(network)
+        network = cloned(network)
     if path:
         weightfiles.load_published(network, path, _contents(name, alpha))
     elif weights != "none":
@@ -193,6 +193,20 @@ _PREPROCESSING: dict[str, Callable[[KerasTensor], KerasTensor]] = {
 }
 
 
+_OUTSIDE: dict[str, Callable[[KerasTensor], KerasTensor]] = {
+    "0..255": lambda pixels: pixels,
+    "0..1": lambda pixels: _rescaling(1 / 255, 0.0)(pixels),
+    "-1..1": _tf,
+    "caffe": _caffe,
+    "torch": _torch,
+}
+
+
+def preprocessed(pixels: KerasTensor, how: str) -> KerasTensor:
+    """Scale pixels from 0 to 255 as a network of the user's own expects them; see `tlkit.backbones.own`."""
+    return _OUTSIDE[how](pixels)
+
+
 def _to_rgb(pixels: KerasTensor) -> KerasTensor:
     if pixels.shape[-1] == 3:
         return pixels
@@ -215,13 +229,13 @@ def _network(row: Row, alpha: float | None, **arguments: Any) -> keras.Model:
 def _letternet(shape: tuple[int, int, int], weights: str) -> keras.Model:
     is_file = weights not in ("letters", "none")
     network = letternet((*shape[:2], 1), weights="none" if is_file else weights, name="backbone")
-    network = _cloned(network, keras.Input(shape, dtype="float32", name="pixels"), before=_to_gray)
+    network = cloned(network, keras.Input(shape, dtype="float32", name="pixels"), before=_to_gray)
     if is_file:
         weightfiles.load(network, weights, _contents("LetterNet", None))
     return network
 
 
-def _cloned(
+def cloned(
     network: keras.Model,
     pixels: KerasTensor | None = None,
     before: Callable[[KerasTensor], KerasTensor] | None = None,
@@ -230,6 +244,7 @@ def _cloned(
     """Build the graph anew with the same weights, its rescaling and normalization in float32.
 
     Args:
+        network: A functional model.
         pixels: Input to use in place of the network's own.
         before: Called on the pixels, in front of the network.
         after_normalization: Called on the output of each Normalization layer.
