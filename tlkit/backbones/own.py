@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import keras
-from keras import KerasTensor
 
 from tlkit.arithmetic.graph import has_graph, kinds
 from tlkit.backbones import chain
@@ -37,6 +36,7 @@ class Own(NamedTuple):
         row: What there is to know of it, as of a network of `BACKBONES`.
         cut: Name of the layer that ends it.
         cut_reason: Why it ends there, for people.
+        stages: Its stages and the layers that end them, by the names that `adopt` takes.
         stages_reason: How its stages were found, for people.
         pixels: What is done with the pixels in front of it.
         pixels_reason: Why, for people.
@@ -46,6 +46,7 @@ class Own(NamedTuple):
     row: Row
     cut: str
     cut_reason: str
+    stages: dict[str, str]
     stages_reason: str
     pixels: Pixels
     pixels_reason: str
@@ -110,11 +111,10 @@ def adopt(
         ends, stages_reason = _given_stages(below, name, stages), ""
     else:
         ends, stages_reason = _found_stages(below, chain.learning_places(whole))
-    if network.layers[-1].name == "as_map":
-        ends[list(ends)[-1]] = "as_map"
-    network.stage_ends = tuple(ends.items())
-    row = Row(None, side, pixels, ends, smallest=1, channels=channels, pretrained=WORD)
-    return Own(network, row, end.name, cut_reason, stages_reason, pixels, pixels_reason)
+    last = {list(ends)[-1]: "as_map"} if len(end.output.shape) == 2 else {}
+    network.stage_ends = tuple((ends | last).items())
+    row = Row(None, side, pixels, ends | last, smallest=1, channels=channels, pretrained=WORD)
+    return Own(network, row, end.name, cut_reason, ends, stages_reason, pixels, pixels_reason)
 
 
 # The input -----------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def _check(model: Any, name: str) -> int:
         )
     for what, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
         if len(tensors) != 1:
-            names = few([str(getattr(tensor, "name", "")) for tensor in tensors])
+            names = few([str(tensor._keras_history.operation.name) for tensor in tensors])
             raise InvalidInput(
                 f"{name} has {len(tensors)} {what} ({names}): a backbone has one; save keras.Model(model.inputs[0], "
                 "model.get_layer(...).output) of the part that you want"
@@ -243,7 +243,9 @@ def _found_cut(model: keras.Model, links: list[Link], name: str) -> tuple[Link, 
 def _pools(link: Link) -> bool:
     """Whether a call ends the feature maps."""
     given = max((len(tensor.shape) for tensor in link.inputs), default=0)
-    return given == 4 and (len(link.output.shape) < 4 or any(kind.startswith("Global") for kind in kinds(link.operation)))
+    return given == 4 and (
+        len(link.output.shape) < 4 or any(kind.startswith("Global") for kind in kinds(link.operation))
+    )
 
 
 def _activation(link: Link) -> str:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import FeatureExtraction
-from tlkit.recipes import _decisions, _inputs, _jobs, _near_copies, _networks, _results, _summary
+from tlkit.recipes import (
+    _decisions,
+    _inputs,
+    _jobs,
+    _near_copies,
+    _networks,
+    _parents,
+    _results,
+    _summary,
+    _training_runs,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -24,24 +34,46 @@ def run(config: FeatureExtraction) -> _results.Result:
     job = _jobs.start("feature_extraction", config)
     from tlkit import features
 
-    examples = _inputs.photos(job.config)
+    parent = _parents.of(job.config)
+    examples = _parents.ordered(_inputs.photos(job.config), parent)
     _inputs.require_one_label(examples, job.recipe)
     model = _networks.classifier(job.config, examples)
     _networks.admit(model, job.config)
     extractor = _networks.extractor(job.config, features.pooled(model), "pooled")
     with job.timing("features"):
         splits, parts = _inputs.split_features(job.config.data, examples, extractor)
+    splits, parts = _without_seen(splits, parts, parent)
     splits = _near_copies.look(job.config.data, splits, parts, extractor.store)
+    old = _parents.old_features(extractor, splits, parent)
     positive = _decisions.positive(job.config, splits.classes, splits.train.labels)
     job = job.with_decisions([_decisions.record_engine(extractor), *positive])
     with job.tracked(splits) as tracked:
-        fit, predicted = _solve(job, model, splits, parts)
+        fit, predicted = _solve(job, model, splits, parts, parent, old)
         result = _results.score(job, tracked, model, fit, splits, predicted)
+    if parent:
+        _training_runs.link(tracked.run_id, parent.training.run)
     return _summary.show(job, tracked, result)
 
 
+def _without_seen(
+    splits: data.Splits, parts: list[Features], parent: _parents.Parent | None
+) -> tuple[data.Splits, list[Features]]:
+    """Take test photos out that the parent has seen, and their features."""
+    rest = _parents.without_seen(splits, parent)
+    if rest is splits or rest.test is None:
+        return splits, parts
+    seen = parent.training.hashes if parent else {}
+    test = parts[2].select([place for place, hash_ in enumerate(parts[2].hashes) if hash_ not in seen])
+    return rest, [*parts[:2], test]
+
+
 def _solve(
-    job: _jobs.Job[FeatureExtraction], model: keras.Model, splits: data.Splits, parts: list[Features]
+    job: _jobs.Job[FeatureExtraction],
+    model: keras.Model,
+    splits: data.Splits,
+    parts: list[Features],
+    parent: _parents.Parent | None,
+    old: Features | None,
 ) -> tuple[_results.Fit, np.ndarray]:
     """Solve the head, and predict the split that is scored."""
     from tlkit import backbones, probes, training
@@ -51,6 +83,7 @@ def _solve(
     with job.timing("solving"):
         # No epoch is chosen, so if there is a test split the validation photos can be learned from.
         known, scored = (Features.joined([train, val]), test[0]) if test else (train, val)
+        known = Features.joined([known, old]) if old else known
         values, seed = known.array(), config.seed
         probe = probes.logistic_regression(
             values,
@@ -60,6 +93,7 @@ def _solve(
             blocks=backbones.pooled_widths(model),
             seed=seed,
         )
+        probe = _parents.better(probe, known, parent, splits.classes)
         backbones.set_head(model, probe.kernel, probe.bias)
         if config.precision == "float32":
             predicted = probe.probabilities(scored.array())
