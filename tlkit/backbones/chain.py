@@ -85,9 +85,7 @@ def links(model: keras.Model) -> list[Link]:
     """
     calls = list(nodes(model))
     made = {id(tensor): place for place, node in enumerate(calls) for tensor in node.output_tensors}
-    last_use: dict[
-        int, int
-    ] = {}  # of what each call gives, -1 being the input: position of the last call that takes it
+    last_use: dict[int, int] = {}  # of what each call gives (-1: the input): position of the last call that takes it
     for place, node in enumerate(calls):
         for tensor in node.input_tensors:
             last_use[made.get(id(tensor), -1)] = place

@@ -149,8 +149,8 @@ def _side(model: keras.Model, name: str, size: int | None) -> int:
         return size
     if height != width:
         raise InvalidInput(
-            f"{name} takes photos of {height} x {width} pixels, and tlkit makes square ones: give --data.image_size, at "
-            "which it is built again"
+            f"{name} takes photos of {height} x {width} pixels, and tlkit makes square ones: give "
+            "--data.image_size, at which it is built again"
         )
     return SIZE if height is None else int(height)
 

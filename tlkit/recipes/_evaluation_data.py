@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +13,7 @@ from tlkit.display import few, say, shown
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _export_data, _inputs
 from tlkit.recipes._models import Classifier
-from tlkit.recipes._training_runs import Training
+from tlkit.recipes._training_runs import Training, plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,13 +68,9 @@ def load(config: Evaluate, classifier: Classifier) -> Loaded:
     return Loaded(part, examples.classes, name, set_aside)
 
 
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
 def _check_classes(classes: Sequence[str], classifier: Classifier) -> None:
-    known = {_plain(name) for name in classifier.classes}
-    if unknown := [name for name in classes if _plain(name) not in known]:
+    known = {plain(name) for name in classifier.classes}
+    if unknown := [name for name in classes if plain(name) not in known]:
         raise InvalidInput(
             f"the data have classes that {classifier.name} does not have: {few(unknown, 3)}; it has "
             f"{few(classifier.classes, 10)}"
@@ -90,8 +85,8 @@ def labels(loaded: Loaded, classifier: Classifier) -> np.ndarray:
     """
     import numpy as np
 
-    places = {_plain(name): place for place, name in enumerate(classifier.classes)}
-    place = np.array([places[_plain(name)] for name in loaded.classes])
+    places = {plain(name): place for place, name in enumerate(classifier.classes)}
+    place = np.array([places[plain(name)] for name in loaded.classes])
     given = loaded.examples.labels
     if not classifier.several:
         return place[given]
@@ -151,8 +146,8 @@ def majority(known: Training, classifier: Classifier) -> np.ndarray | None:
     """Give labels with the counts that training had, of which the most frequent is what a constant would say."""
     import numpy as np
 
-    places = {_plain(name): place for place, name in enumerate(classifier.classes)}
-    counts = [(places[_plain(label)], count) for label, count in known.counts.items() if _plain(label) in places]
+    places = {plain(name): place for place, name in enumerate(classifier.classes)}
+    counts = [(places[plain(label)], count) for label, count in known.counts.items() if plain(label) in places]
     if classifier.several or not counts:
         return None
     return np.repeat(*np.transpose(counts))

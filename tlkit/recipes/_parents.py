@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +11,7 @@ from tlkit import config as configs
 from tlkit.display import few, say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _models, _training_runs
+from tlkit.recipes._training_runs import plain
 
 if TYPE_CHECKING:
     import keras
@@ -53,18 +53,14 @@ class Parent(NamedTuple):
 
     def place(self, name: str) -> int | None:
         """Give the position of a class among its own; None if it does not have it."""
-        plain = [_plain(each) for each in self.classes]
-        return plain.index(_plain(name)) if _plain(name) in plain else None
+        own = [plain(each) for each in self.classes]
+        return own.index(plain(name)) if plain(name) in own else None
 
     @property
     def tags(self) -> dict[str, str]:
         """The tags of a run that goes on from it."""
         run = {"continued_run": self.training.run.info.run_id} if self.training.run else {}
         return {"continued_model": self.uri, **run}
-
-
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 def is_model(name: str) -> bool:
@@ -160,14 +156,13 @@ def ordered(examples: data.Examples, parent: Parent | None) -> data.Examples:
     order = sorted(range(len(places)), key=lambda n: (places[n] is None, places[n], n))
     classes = [examples.classes[n] for n in order]
     new = [name for name in classes if parent.place(name) is None]
-    gone = [name for name in parent.classes if _plain(name) not in {_plain(each) for each in classes}]
+    gone = [name for name in parent.classes if plain(name) not in {plain(each) for each in classes}]
     parts = [f"{len(classes) - len(new)} of its {len(parent.classes)} classes stay"]
     parts += [f"new: {few(new, 5)}"] if new else []
     parts += [f"left out, as there are no photos of them here: {few(gone, 5)}"] if gone else []
     say(f"going on from {parent.name}: {'; '.join(parts)}")
-    labels = examples.labels
-    moved = np.argsort(order)
-    changed = labels[:, order] if examples.multi_label else [int(moved[label]) for label in labels]
+    labels, moved = np.asarray(examples.labels), np.argsort(order)
+    changed = labels[:, order] if examples.multi_label else moved[labels].tolist()
     return examples._replace(classes=classes, labels=changed)
 
 
@@ -223,8 +218,8 @@ def head(parent: Parent | None, classes: Sequence[str]) -> Head | None:
 
     if parent is None or parent.several or len(classes) != len(parent.classes):
         return None
-    places = [parent.place(name) for name in classes]
-    if None in places:
+    places = [place for name in classes if (place := parent.place(name)) is not None]
+    if len(places) < len(classes):
         return None
     return Head(parent.kernel[:, places], parent.bias[places], parent.name)
 
@@ -236,12 +231,12 @@ def old_features(extractor: features.Extractor, splits: data.Splits, parent: Par
     """
     if parent is None or parent.several:
         return None
-    places = {_plain(name): place for place, name in enumerate(splits.classes)}
+    places = {plain(name): place for place, name in enumerate(splits.classes)}
     here = {hash_ for part in splits.by_name.values() for hash_ in part.hashes}
     labels = {
-        hash_: places[_plain(label)]
+        hash_: places[plain(label)]
         for hash_, label in parent.training.labels.items()
-        if hash_ not in here and _plain(label) in places
+        if hash_ not in here and plain(label) in places
     }
     found = extractor.recall(labels, splits.train) if labels else None
     if labels:

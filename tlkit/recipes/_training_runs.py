@@ -6,6 +6,7 @@ import contextlib
 import csv
 import re
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,11 @@ class Training(NamedTuple):
     hashes: Mapping[str, str]
     counts: Mapping[str, int]
     labels: Mapping[str, str]
+
+
+def plain(name: str) -> str:
+    """Write the name of a class in one way, whatever its letters with accents are made of."""
+    return unicodedata.normalize("NFC", name)
 
 
 def training(model: str, path: Path) -> Training:

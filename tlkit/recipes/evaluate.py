@@ -20,6 +20,7 @@ from tlkit.recipes import (
     _comparison_tables,
     _evaluation,
     _evaluation_data,
+    _evaluation_lost,
     _evaluation_promotion,
     _evaluation_text,
     _jobs,
@@ -117,9 +118,14 @@ def _evaluate(config: Evaluate, subject: Subject, places: np.ndarray) -> Evaluat
     with tracking.run(experiment, run_name=config.run_name, params=params, tags=tags, title=title) as tracked:
         tracking.log_text(_runs.as_yaml(dataclasses.asdict(config)), "config.yaml")
         _evaluation.log(tracked, evaluated)
+        lost = _evaluation_lost.compare(evaluated)
+        if lost:
+            _evaluation_lost.log(lost)
         tracking.deliver()
     _training_runs.link(tracked.run_id, trained)
     _evaluation_text.show(evaluated)
+    if lost:
+        _evaluation_lost.show(lost, evaluated.examples.kind)
     return evaluated._replace(run_id=tracked.run_id)
 
 

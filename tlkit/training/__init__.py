@@ -12,6 +12,6 @@ from tlkit.training.plans import FineTuning
 from tlkit.training.settings import Checkpointing, History, Settings
 
 __all__ = [
-    "Checkpointing", "FineTuning", "Head", "History", "Settings", "compiled", "fine_tune", "fit_full", "fit_graph", "fit_head",
-    "predict", "range_test_full", "range_test_head", "solve_head", "to_logits", "train_head_briefly",
+    "Checkpointing", "FineTuning", "Head", "History", "Settings", "compiled", "fine_tune", "fit_full", "fit_graph",
+    "fit_head", "predict", "range_test_full", "range_test_head", "solve_head", "to_logits", "train_head_briefly",
 ]  # fmt: skip
