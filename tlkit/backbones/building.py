@@ -78,9 +78,9 @@ def _application(name: str, shape: tuple[int, int, int], weights: str, alpha: fl
         # Keras adds this layer for weights="imagenet" only, and the same file from a path then gives other outputs.
         # We always add it: see https://github.com/tensorflow/tensorflow/issues/49930 for why it is there.
         scale = [1 / np.sqrt(deviation) for deviation in _DEVIATION]
-        network = cloned(network, after_normalization=_rescaling(scale, 0.0, "rescaling_1"))
+        network = _cloned(network, after_normalization=_rescaling(scale, 0.0, "rescaling_1"))
     elif any(layer.compute_dtype != "float32" for layer in network.layers if isinstance(layer, _PIXEL_LAYERS)):
-        network = cloned(network)
+        network = _cloned(network)
     if path:
         weightfiles.load_published(network, path, _contents(name, alpha))
     elif weights != "none":
@@ -229,13 +229,13 @@ def _network(row: Row, alpha: float | None, **arguments: Any) -> keras.Model:
 def _letternet(shape: tuple[int, int, int], weights: str) -> keras.Model:
     is_file = weights not in ("letters", "none")
     network = letternet((*shape[:2], 1), weights="none" if is_file else weights, name="backbone")
-    network = cloned(network, keras.Input(shape, dtype="float32", name="pixels"), before=_to_gray)
+    network = _cloned(network, keras.Input(shape, dtype="float32", name="pixels"), before=_to_gray)
     if is_file:
         weightfiles.load(network, weights, _contents("LetterNet", None))
     return network
 
 
-def cloned(
+def _cloned(
     network: keras.Model,
     pixels: KerasTensor | None = None,
     before: Callable[[KerasTensor], KerasTensor] | None = None,
@@ -244,7 +244,6 @@ def cloned(
     """Build the graph anew with the same weights, its rescaling and normalization in float32.
 
     Args:
-        network: A functional model.
         pixels: Input to use in place of the network's own.
         before: Called on the pixels, in front of the network.
         after_normalization: Called on the output of each Normalization layer.

@@ -33,35 +33,51 @@ class Link(NamedTuple):
 
 
 def unfold(model: keras.Model, x: KerasTensor, taken: set[str]) -> KerasTensor:
-    """Call a model's layers on a tensor one by one, and those of the models inside it too; the layers are shared.
+    """Call copies of a model's layers on a tensor one by one, and of those of the models inside it too.
 
-    A name that occurs twice gets that of its model in front.
+    They have the same weights. A name that occurs twice gets that of its model in front. Layers that scale pixels
+    compute in float32.
 
     Args:
         model: A model with one input and one output.
-        x: What it is called on.
-        taken: Names that are in use already; those of the model are added.
+        x: What they are called on.
+        taken: Names that are in use already; those of the layers are added.
     """
-    (y,) = _unfold(model, [x], taken, {})
+    copies: dict[int, Any] = {}  # of each operation, by its identity
+    (y,) = _unfold(model, [x], taken, copies)
     return y
 
 
-def _unfold(model: keras.Model, inputs: list[Any], taken: set[str], known: dict[int, str]) -> list[Any]:
+def _unfold(model: keras.Model, inputs: list[Any], taken: set[str], copies: dict[int, Any]) -> list[Any]:
     tensors = {id(tensor): x for tensor, x in zip(model.inputs, inputs, strict=True)}
     for node in nodes(model):
         operation = node.operation
         args, kwargs = node.arguments.fill_in(tensors)
         if isinstance(operation, keras.Model) and has_graph(operation):
-            outputs = _unfold(operation, keras.tree.flatten(args), taken, known)
+            outputs = _unfold(operation, keras.tree.flatten(args), taken, copies)
         else:
-            if id(operation) not in known:
-                if operation.name in taken:
-                    operation.name = _free(f"{model.name}_{operation.name}", taken)
-                known[id(operation)] = operation.name
-                taken.add(operation.name)
-            outputs = keras.tree.flatten(operation(*args, **kwargs))
+            first = id(operation) not in copies
+            if first:
+                copies[id(operation)] = _copy(operation, model.name, taken)
+            copy = copies[id(operation)]
+            outputs = keras.tree.flatten(copy(*args, **kwargs))
+            if first and (weights := getattr(operation, "weights", None)):
+                for new, old in zip(copy.weights, weights, strict=True):
+                    new.assign(old)
         tensors |= {id(tensor): y for tensor, y in zip(node.output_tensors, outputs, strict=True)}
     return [tensors[id(tensor)] for tensor in model.outputs]
+
+
+def _copy(operation: Any, model: str, taken: set[str]) -> Any:
+    """Make an operation anew, under a name that is free."""
+    name = operation.name if operation.name not in taken else _free(f"{model}_{operation.name}", taken)
+    taken.add(name)
+    config = operation.get_config()
+    if isinstance(operation, keras.layers.Rescaling | keras.layers.Normalization):
+        config["dtype"] = "float32"
+    copy = type(operation).from_config(config)
+    copy.name = name
+    return copy
 
 
 def _free(name: str, taken: set[str]) -> str:

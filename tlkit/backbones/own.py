@@ -12,7 +12,7 @@ import keras
 
 from tlkit.arithmetic.graph import has_graph, kinds
 from tlkit.backbones import chain
-from tlkit.backbones.building import cloned, preprocessed
+from tlkit.backbones.building import preprocessed
 from tlkit.backbones.chain import Link
 from tlkit.backbones.table import Row
 from tlkit.display import few
@@ -103,9 +103,9 @@ def adopt(
     cut_reason += f" ({' x '.join(map(str, y.shape[1:]))})"
     if len(y.shape) == 2:
         y = keras.layers.Reshape((1, 1, y.shape[-1]), name="as_map", dtype="float32")(y)
-    network = cloned(keras.Model(whole.input, y, name="backbone"))  # shared layers keep the outputs of their first call
+    network = keras.Model(whole.input, y, name="backbone")
     if own_shape[:2] != [side, side]:
-        network = cloned(_at_size(network, name, (side, side, channels), "0..255"))
+        network = _at_size(network, name, (side, side, channels), "0..255")
     below = links[: links.index(end) + 1]
     if stages:
         ends, stages_reason = _given_stages(below, name, stages), ""
