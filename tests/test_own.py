@@ -48,7 +48,7 @@ def functional() -> keras.Model:
 
 
 def nested() -> keras.Model:
-    """The pattern of Keras' guide to transfer learning: preprocessing, a network inside in inference mode, and a top."""
+    """The pattern of Keras' guide to transfer learning: preprocessing, a network inside in inference mode, a top."""
     inner = keras.Sequential(
         [keras.Input((SIDE, SIDE, 3)), conv(4, "one"), layers.BatchNormalization(), conv(6, "two"), conv(8, "three")]
     )
@@ -156,7 +156,9 @@ def test_stages_are_trained_and_cut_as_those_of_the_table(case: Case):
         }
         frozen = {weight.path for layer in own.network.layers[: order.index(below) + 1] for weight in layer.weights}
         trained = {weight.path for weight in model.trainable_weights} - {"head/kernel", "head/bias"}
-        assert trained == expected and trained and not trained & frozen
+        assert trained == expected
+        assert trained
+        assert not trained & frozen
         lower, upper = backbones.split(model, from_stage=stage)
         assert np.allclose(np.asarray(upper(lower(x))), whole, atol=1e-5)
 
@@ -179,7 +181,8 @@ def test_cut_and_stages_can_be_given():
 def test_the_stores_key_has_the_weights():
     first, second = (backbones.adopt(sequential()).network for _ in range(2))
     keys = [features.Extractor(network, None, "keras").identity for network in (first, second)]
-    assert keys[0]["graph"] == keys[1]["graph"] and keys[0]["weights"] != keys[1]["weights"]
+    assert keys[0]["graph"] == keys[1]["graph"]
+    assert keys[0]["weights"] != keys[1]["weights"]
 
 
 def test_the_model_itself_stays_as_it_was():
@@ -240,4 +243,5 @@ def test_what_cannot_be_a_backbone_is_refused_with_the_reason(make, settings, me
 def test_a_call_beside_which_something_passes_is_no_link():
     model = functional()
     names = [link.name for link in chain.links(model)]
-    assert "branch" not in names and names[-1] == "sum"
+    assert "branch" not in names
+    assert names[-1] == "sum"

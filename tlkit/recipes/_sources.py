@@ -51,9 +51,9 @@ def resolve(backbone: configs.Backbone, size: int | None = None) -> Source:
         InvalidInput: there is none, it cannot be a backbone, or a setting is not for it.
     """
     if goes_on(backbone):
-        return _of_parent(backbone, size)
+        return _of_parent(backbone, size, *_located(backbone.weights))
     if is_own(backbone.name):
-        return _of_own(backbone, size)
+        return _of_own(backbone, size, *_located(backbone.name))
     return _of_table(backbone)
 
 
@@ -117,8 +117,8 @@ def _of_table(backbone: configs.Backbone) -> Source:
 
 
 @functools.lru_cache(16)
-def _of_own(backbone: configs.Backbone, own_size: int | None) -> Source:
-    """Load a network of the user's own, to find its cut and stages."""
+def _of_own(backbone: configs.Backbone, own_size: int | None, pinned: str, path: Path, changed: float) -> Source:
+    """Load a network of the user's own, to find its cut and stages; once for each state of its file."""
     from tlkit import backbones
     from tlkit.backbones import own
 
@@ -127,7 +127,7 @@ def _of_own(backbone: configs.Backbone, own_size: int | None) -> Source:
             f"backbone.weights is {backbone.weights!r}, but {backbone.name} comes with its weights: leave it out"
         )
     _refuse_alpha(backbone)
-    pinned, path = _located(backbone.name)
+    _refuse_subclassed(backbone.name, path)
 
     def adopt(size: int | None) -> backbones.Own:
         model = _models.load(pinned, path).model
@@ -146,15 +146,14 @@ def _of_own(backbone: configs.Backbone, own_size: int | None) -> Source:
 
 
 @functools.lru_cache(16)
-def _of_parent(backbone: configs.Backbone, own_size: int | None) -> Source:
-    """Load a classifier of tlkit, to go on from it."""
+def _of_parent(backbone: configs.Backbone, own_size: int | None, pinned: str, path: Path, changed: float) -> Source:
+    """Load a classifier of tlkit, to go on from it; once for each state of its file."""
     from tlkit import backbones
 
     _refuse_alpha(backbone)
     for name in ("cut", "pixels"):
         if (value := getattr(backbone, name)) is not None:
             raise InvalidInput(f"backbone.{name} is {value!r}, but that of {backbone.weights} stays: leave it out")
-    pinned, path = _located(backbone.weights)
     parent = _parents.read(backbone.weights, pinned, path)
     if backbone.name not in ("auto", parent.backbone):
         raise InvalidInput(
@@ -180,8 +179,8 @@ def _refuse_alpha(backbone: configs.Backbone) -> None:
         raise InvalidInput(f"backbone.alpha is {backbone.alpha:g}, but the network is built already: leave it out")
 
 
-def _located(name: str) -> tuple[str, Path]:
-    """Pin an alias to its version, and find the model's file.
+def _located(name: str) -> tuple[str, Path, float]:
+    """Pin an alias to its version, and find the model's file and when it was changed.
 
     Raises:
         InvalidInput: there is none, or it is of another kind.
@@ -192,10 +191,18 @@ def _located(name: str) -> tuple[str, Path]:
             f"{name} is a SavedModel, a graph that can be run but neither cut nor trained in part, and that may hold "
             "any operation: save the model itself by model.save('mine.keras') and give that file"
         )
-    pinned = _versions.resolve(name).uri
-    path = _models.locate(pinned)
-    _refuse_subclassed(name, path)
-    return (pinned if name.startswith(_models.URIS) else str(path.absolute())), path
+    if name.startswith(_models.URIS):
+        import mlflow
+
+        pinned = _versions.resolve(name).uri
+        return pinned, _downloaded(pinned, mlflow.get_tracking_uri()), 0.0
+    path = _models.locate(name).absolute()
+    return str(path), path, path.stat().st_mtime
+
+
+@functools.lru_cache(16)
+def _downloaded(pinned: str, store: str) -> Path:
+    return _models.locate(pinned)
 
 
 def _refuse_subclassed(name: str, path: Path) -> None:
