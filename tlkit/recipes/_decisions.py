@@ -170,7 +170,8 @@ def _of_backbone(
         decisions += _of_parent(config, source.parent)
         config = applied(config, decisions)
     if config.data.image_size is None:
-        reason = f"as {source.parent.name} has it" if source.parent else "the size that it was trained on"
+        own = "the size that the network takes" if source.settings else "the size of its pretraining"
+        reason = f"as {source.parent.name} has it" if source.parent else own
         decisions.append(Decision("data.image_size", row.size, reason))
     decisions += decide_resize(config.data)
     if not isinstance(config, configs.Finetune):
