@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tlkit import inspection, probes
+from tlkit.progress import Progress
 
 
 def main() -> None:
@@ -32,8 +33,11 @@ def main() -> None:
     rows: dict[str, list[list[float]]] = {}
     for folder in options.data:
         photos = extracted(folder, options.alpha)
-        seeds = range(options.first, options.first + options.draws)
-        draws = [found(*photos, options.share, seed) for seed in seeds]
+        draws = []
+        with Progress(f"{Path(folder).name}, labels changed", options.draws, "draws") as progress:
+            for seed in range(options.first, options.first + options.draws):
+                draws.append(found(*photos, options.share, seed))
+                progress.advance()
         for name in draws[0]:
             rows.setdefault(name, []).append([draw[name] for draw in draws])
     names = [Path(folder).name for folder in options.data]

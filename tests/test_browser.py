@@ -241,3 +241,26 @@ def test_a_version_of_a_registered_model(
     for tag in ("kind", "backbone", "dataset_digest", "promotion"):
         page.get_by_role("cell", name=tag, exact=True).scroll_into_view_if_needed()
         see(None, version.tags[tag])
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_report_opens_without_a_server_on_a_phone_and_in_dark(
+    width: int, scheme: str, site: Site, page: Any, shots: Path, tmp_path: Path
+):
+    report = Path(mlflow.MlflowClient(site.uri).download_artifacts(site.runs["gentle"], "report.html", str(tmp_path)))
+    context = page.context.browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    opened, asked, said = context.new_page(), [], []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("console", lambda message: said.append(message.text))
+    opened.goto(report.as_uri())
+    opened.get_by_text("Of new photos like these").wait_for(state="visible")
+    for heading in ("Scores", "Leaks", "Worst mistakes", "Trust", "How to use it"):
+        opened.get_by_role("heading", name=heading).wait_for(state="visible")
+    assert opened.locator("h1").inner_text() == "gentle"
+    assert opened.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    assert opened.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert said == []
+    opened.screenshot(path=shots / f"report_{width}_{scheme}.png", full_page=True)
+    context.close()

@@ -17,7 +17,7 @@ from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 from tlkit import cli, evaluation
 from tlkit.config import Compare, FeatureExtraction, Finetune
 from tlkit.errors import InvalidInput
-from tlkit.evaluation import predictions
+from tlkit.evaluation import power, predictions
 from tlkit.recipes import _runs, compare
 
 pytestmark = pytest.mark.filterwarnings("ignore:For backward compatibility, 'str' dtypes")
@@ -205,6 +205,7 @@ def test_photos_of_one_group_are_no_more_than_one(folder: Path, capsys):
     assert (rows[0]["low"], rows[0]["high"]) == evaluation.wilson_of_groups(right(90), groups)
     assert (pair["only_first"], pair["only_second"], pair["p_value"], pair["groups"]) == (20, 0, 0.5, 10)
     assert pair["verdict"] == "no clear difference"
+    assert pair["more_needed"] is None
     printed = " ".join(capsys.readouterr().out.split())
     assert "on the test examples, with Wilson's interval by groups always" in printed
     assert "always the class that is most frequent in training: accuracy 0.500" in printed
@@ -215,7 +216,12 @@ def test_a_difference_that_is_clear_alone_is_not_among_many(folder: Path, capsys
     counts = (90, 84, 84, 84)
     names = [log(f"run {place}", said(right(count)), ours(count / 100)) for place, count in enumerate(counts)]
     assert compare.run(Compare(names[:2]))[1][0]["verdict"] == "A is better"  # p = 0.031
-    assert {pair["verdict"] for pair in compare.run(Compare(names))[1]} == {"no clear difference"}
+    pairs = compare.run(Compare(names))[1]
+    assert {pair["verdict"] for pair in pairs} == {"no clear difference"}
+    # As many as the test of one pair asks for suffice: what is lost is the correction for many pairs.
+    assert {pair["more_needed"] for pair in pairs} == {power.more_needed(100, 6, 0), None}
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"no clear difference; {power.rounded(power.more_needed(100, 6, 0))} more might show one" in printed
 
 
 def test_all_intervals_are_wilsons(folder: Path, capsys):

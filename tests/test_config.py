@@ -154,6 +154,7 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--data.white", "0"], "data.white is 0.0; it must be above 0, and 4294967296 at the most"),
         (["--data.val_fraction", "1.5"], "data.val_fraction is 1.5; it must lie between 0 and 1"),
         (["--data.test_fraction", "0.9"], "data.val_fraction + data.test_fraction is 1.05; it must be below 1"),
+        (["--data.val_fraction", "0.35", "--data.test_fraction", "0.7"], "data.test_fraction is 1.05; it must be"),
         (["--backbone.alpha", "0"], "backbone.alpha is 0.0; it must be above 0"),
         (["--head.dropout", "1"], "head.dropout is 1.0; it must be from 0 to below 1"),
         (["--augment.rotation", "200"], "augment.rotation is 200.0; it must be from 0 to 180 degrees"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tlkit.data.sources import Examples, load_source, split_word
+from tlkit.data.sources.examples import SPLITS
 from tlkit.errors import InvalidInput
 
 
@@ -91,6 +92,8 @@ def test_photos_without_a_class_are_left_out(tmp_path: Path, unlabelled: str):
 def test_classes_may_have_words_for_splits_in_their_names(tmp_path: Path, names: list[str], classes: list[str]):
     found = listed(tmp_path, *names)
     assert (found.classes, set(found.splits)) == (classes, {None})
+    words = [name for name in classes if name in SPLITS]  # cats, dogs and the photos of a test: the user is told
+    assert found.notes == [f"{name} is taken for a class, not for a split" for name in words]
 
 
 def test_splits_inside_of_each_class(tmp_path: Path):

@@ -93,8 +93,15 @@ def test_links_make_no_loop(tmp_path):
             ["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"],
             r"have different classes \(c\): every class needs a folder in 'train'",
         ),
+        (
+            ["train/cat/1.png", "train/dog/1.png", "test/Cat/1.png", "test/dog/1.png"],
+            r"have different classes \(Cat\): .* in 'train'; classes with nearly equal names \(1\): Cat = cat; ",
+        ),
         (["train/a/1.png", "train/b/1.png", "val/1.png"], "/val' has no class folders"),
-        (["train/a/1.png", "train/b/1.png", "extra/1.png"], "has extra beside train: move them away"),
+        (
+            ["train/a/1.png", "train/b/1.png", "extra/1.png"],
+            "has extra beside train: if they are splits, rename them .* if they are none, move them away",
+        ),
         (
             ["train/a/1.png", "train/b/1.png", "val/a/1.png", "valid/a/1.png"],
             "several folders for the split val: val, valid",

@@ -51,6 +51,7 @@ SPLITS = ["train", "train", "test", "test"]
             "filepaths,labels,data set",
             ["columns by their names: filepaths is path, labels is label, data set is split"],
         ),
+        ("fname,labels,set", ["columns by their names: fname is path, labels is label, set is split"]),
         ("image,target,fold", ["columns by their names: image is path, target is label, fold is split"]),
     ],
 )

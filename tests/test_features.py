@@ -288,7 +288,7 @@ def test_a_space_is_of_all_that_its_numbers_depend_on(network: keras.Model, monk
     found = set()
 
     def add(network: keras.Model = network, name: str = "keras", given: Photos = given, **arguments: object) -> None:
-        space = engine(network, store, **arguments)._open(name, given)
+        space = engine(network, store, **arguments).open(name, given)
         assert space.folder
         found.add(space.folder.name)
 

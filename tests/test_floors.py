@@ -10,12 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "tlkit"
 
 FLOORS = [
-    {"atomic", "autolog", "display", "errors"},
-    {"startup", "untrusted"},
-    {"inference", "labels", "progress", "runtime"},
+    {"atomic", "autolog", "cores", "display", "errors"},
+    {"pages", "startup", "untrusted"},
+    {"cluster", "inference", "labels", "progress", "runtime"},
     {"config", "plots"},
     {"arithmetic", "cli", "data", "evaluation", "layers", "mlflow_plugin", "probes", "reference"},
-    {"backbones", "features", "tracking"},
+    {"backbones", "explanation", "features", "report", "tracking"},
     {"anatomy", "builders", "export", "inspection", "serving", "training"},
     {"tuning"},
     {"recipes"},

@@ -29,6 +29,7 @@ from conftest import write_photos
 from PIL import Image
 
 from tlkit import cli, config, data, errors, evaluation, features, labels, probes
+from tlkit.evaluation import calibration
 from tlkit.recipes import _decisions, _inputs, _jobs, _results, _summary, feature_extraction, finetune, predict, train
 from tlkit.recipes import tune as tune_recipe
 from tlkit.training import finetuning
@@ -149,6 +150,7 @@ def test_finetune_leaves_a_run_with_everything_in_it(finished: Finished):
         "config.yaml", "decisions.json", "split_manifest.csv", "example.png", "example_request.json",
         "inspection.html", "predictions.json",
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "class_scores.json", "worst_mistakes.png",
+        "calibration.png",
     }  # fmt: skip
     client = mlflow.MlflowClient()
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):  # of the solved head, and an epoch of each phase
@@ -261,7 +263,8 @@ def test_feature_extraction_leaves_a_model_that_says_what_the_solver_says(folder
         np.concatenate(pooled[:2]), labels, 2, groups=splits.train.hashes + splits.val.hashes
     )
     file = mlflow.keras.load_model(result.model_uri)
-    np.testing.assert_allclose(file.predict(seen[2], verbose=0), probe.probabilities(pooled[2]), atol=2e-3)
+    expected = calibration.tempered(probe.probabilities(pooled[2]), run.data.metrics.get("temperature", 1.0))
+    np.testing.assert_allclose(file.predict(seen[2], verbose=0), expected, atol=2e-3)
     right = probe.probabilities(pooled[2]).argmax(1) == splits.test.labels
     assert run.data.metrics["test_accuracy"] == result.scores.accuracy == pytest.approx(right.mean())
     assert run.data.metrics["l2"] == probe.l2

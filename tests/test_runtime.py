@@ -6,8 +6,7 @@ import gc
 
 import pytest
 
-from tlkit import runtime
-from tlkit.recipes import _jobs
+from tlkit import runtime, startup
 
 
 def test_what_imports_have_made_is_put_aside_once(monkeypatch: pytest.MonkeyPatch):
@@ -28,7 +27,7 @@ def test_while_imports_run_nothing_is_collected_and_afterwards_as_before(
     try:
         if not enabled:
             gc.disable()
-        with _jobs._no_garbage_collection():
+        with startup._no_garbage_collection():
             assert not gc.isenabled()
         assert gc.isenabled() is enabled
         assert calls == [False]

@@ -575,3 +575,27 @@ def test_bodies_in_a_form_are_bytes_with_any_line_ends():
     content = b"\r\n--X\n\r\n\r\n-- \xff\x00"
     body, content_type = form(('a"b.png', content), ("c", b""), boundary="X-1")
     assert [photo.content for photo in bodies.photos_of(content_type, body, 2)] == [content, b""]
+
+
+def test_a_heatmap_comes_on_request_and_for_few_photos(site: Site):
+    status, answer, _ = site.ask(PNG, path="/predict?explain=true")
+    assert status == 200
+    (entry,) = answer["predictions"]
+    head, _, content = entry.pop("heatmap").partition(",")
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+    assert (head, picture.shape) == ("data:image/jpeg;base64", (*site.batcher.served.shape[:2], 3))
+    assert site.ask(PNG)[1]["predictions"] == [entry]  # nothing else differs, and none comes unasked
+    assert site.ask(PNG, path="/predict?explain=perhaps")[:2] == (400, {"error": "explain is true or false"})
+
+
+def test_heatmaps_are_refused_for_many_photos_and_where_there_are_none(served: batching.Served):
+    with serving(served, photos=16) as site:
+        body, content_type = in_json(*[PNG] * (app.EXPLAINED + 1))
+        status, answer, _ = site.ask(body, content_type, "/predict?explain=true")
+        assert (status, answer["error"]) == (413, "there are 9 photos; send at most 8 in a request with explain")
+        assert '<label ><input id="why"' in site.get("/")[0]
+    with serving(served._replace(explainer=None)) as site:
+        status, answer, _ = site.ask(PNG, path="/predict?explain=true")
+        assert status == 400
+        assert answer["error"] == "this model has no heatmaps, as its head is not linear: leave explain out"
+        assert '<label hidden><input id="why"' in site.get("/")[0]

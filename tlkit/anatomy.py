@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 
 from tlkit import arithmetic
-from tlkit.errors import InvalidInput
+from tlkit.explanation import gradient
 from tlkit.layers import is_stage
 
 
@@ -106,8 +105,8 @@ def effective_fields(model: keras.Model, ends: Sequence[Stage], xs: np.ndarray) 
         center = tuple(size // 2 for size in stage.grid)
         if stage.tokens:
             center = (stage.tokens - math.prod(stage.grid) + int(np.ravel_multi_index(center, stage.grid)),)
-        gradient = _gradient(_value_at(_probe(model, [stage]), center))
-        weights = [np.abs(gradient(x[None].astype(np.float32))[0]).sum(axis=-1) for x in xs]
+        slope = gradient(_value_at(_probe(model, [stage]), center))
+        weights = [np.abs(slope(x[None].astype(np.float32))[0]).sum(axis=-1) for x in xs]
         fields[stage.name] = np.mean(weights, axis=0)
     return fields
 
@@ -197,30 +196,3 @@ def _layout(row: arithmetic.Row, before: Sequence[arithmetic.Row], axes: int) ->
             if space[0] - cells in ((1,) if with_class else (0, 1)):  # type: ignore[operator]
                 return grid, space[0]  # type: ignore[return-value]
     return None
-
-
-def _gradient(function: Callable[[Any], Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """Make the gradient of a scalar function of one array, by the backend's own means."""
-    backend = keras.backend.backend()
-    if backend not in ("tensorflow", "torch", "jax"):
-        raise InvalidInput(f"KERAS_BACKEND is {backend}, which computes no gradients; use tensorflow, jax or torch")
-    framework: Any = importlib.import_module(backend)
-    if backend == "jax":
-        return lambda x: np.asarray(framework.grad(function)(keras.ops.convert_to_tensor(x)))
-    if backend == "torch":
-
-        def by_torch(x: np.ndarray) -> np.ndarray:
-            tensor = keras.ops.convert_to_tensor(x).requires_grad_(True)
-            return framework.autograd.grad(function(tensor), tensor)[0].cpu().numpy()
-
-        return by_torch
-
-    # Traced, so that the gradients by the weights are left out: TensorFlow 2.21 on a CPU crashes on some of them.
-    @framework.function
-    def traced(tensor: Any) -> Any:
-        with framework.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(tensor)
-            value = function(tensor)
-        return tape.gradient(value, tensor)
-
-    return lambda x: traced(keras.ops.convert_to_tensor(x)).numpy()

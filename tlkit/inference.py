@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tlkit import startup
+from tlkit import cores, startup
 
 if TYPE_CHECKING:
     import keras
@@ -103,7 +103,32 @@ def graph(model: keras.Model, example: Any, dtype: np.dtype | None = None) -> tu
     outputs = model(cast, training=False)
     results = [core.ov_opset.result(output.output) for output in keras.tree.flatten(outputs)]
     parameters = [tensor.output.get_node() for tensor in keras.tree.flatten(inputs)]
-    return startup.openvino().Model(results=results, parameters=parameters), outputs
+    network = startup.openvino().Model(results=results, parameters=parameters)
+    sink_transposes(network)
+    return network, outputs
+
+
+def sink_transposes(network: Any) -> None:
+    """Remove the transposes that Keras' openvino backend puts around each convolution, pooling and batch normalization.
+
+    Those steps take channels first there, all others channels last. The CPU plugin keeps nearly all of the transposes,
+    and they cost more than a small network's convolutions. The frontend for TensorFlow Lite, whose networks have
+    channels last too, moves transposes until they meet their inverse; it does not know batch normalization, which the
+    first pass takes apart.
+
+    Args:
+        network: As Keras makes it; it is changed, and its outputs stay the same up to rounding.
+    """
+    startup.openvino()
+    from openvino import frontend
+    from openvino._offline_transformations import apply_moc_transformations  # NNCF calls it too: nothing public does it
+
+    try:
+        sinking = frontend.FrontEndManager().load_by_framework("tflite")
+    except frontend.InitializationFailure:  # some packages of OpenVINO leave it out: slower, with the same outputs
+        return
+    apply_moc_transformations(network, cf=True)
+    sinking.normalize(network)
 
 
 def compile_network(network: Any, precision: str = "float32", throughput: bool = False) -> Any:
@@ -117,6 +142,8 @@ def compile_network(network: Any, precision: str = "float32", throughput: bool =
     hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
     if throughput:
         hints["PERFORMANCE_HINT"] = "THROUGHPUT"
+    if cores.limited():
+        hints["INFERENCE_NUM_THREADS"] = str(cores.cores())
     return core().compile_model(network, "CPU", hints)
 
 

@@ -1,4 +1,4 @@
-"""Class names, and how files become examples: in a `.keras` file, in a model that Keras has loaded, and in texts.
+"""Class names, how files become examples, and when no single class is said: in files and models of Keras, and in texts.
 
 A file holds them twice. One is a member of the zip, `tlkit.json`. Keras drops that when it saves the model again, so
 they are also in the configuration of a layer in front of the last one: a `Dropout` of rate 0, which changes nothing and
@@ -43,7 +43,12 @@ def joined(present: Sequence[object], classes: Sequence[str], separator: str = S
     return separator.join(name for name, has in zip(classes, present, strict=True) if has)
 
 
-def write(path: str | Path, classes: list[str], reading: Mapping[str, object] | None = None) -> None:
+def write(
+    path: str | Path,
+    classes: list[str],
+    reading: Mapping[str, object] | None = None,
+    abstention: Mapping[str, float] | None = None,
+) -> None:
     """Add the class names to a saved model, as a member of the file and, where the model is a graph, as a layer.
 
     Args:
@@ -51,13 +56,15 @@ def write(path: str | Path, classes: list[str], reading: Mapping[str, object] | 
         classes: The names, in the order of the model's outputs.
         reading: How files become examples, where that differs from the default: `changed` of
             `tlkit.data.modalities.Reading`.
+        abstention: When the model says no single class: `changed` of `tlkit.evaluation.abstention.Abstention`.
 
     Raises:
         ValueError: the file has class names already, a name is empty, or two classes have the same name.
     """
     if "" in classes or len(set(classes)) < len(classes):
         raise ValueError(f"the class names {classes} are not all given and different")
-    content = {"classes": list(classes)} | ({"reading": dict(reading)} if reading else {})
+    more = {"reading": reading, "abstention": abstention}
+    content = {"classes": list(classes)} | {name: dict(value) for name, value in more.items() if value}
     with zipfile.ZipFile(path) as archive:
         if MEMBER in archive.namelist():
             raise ValueError(f"{path} holds class names already")
@@ -212,6 +219,11 @@ def read_reading(path: str | Path) -> object:
         zipfile.BadZipFile: the file is damaged.
     """
     return (_content(path) or {}).get("reading", {})
+
+
+def read_abstention(path: str | Path) -> object:
+    """Return when a model gives no single class, for `Abstention.of`, which checks it; errors as `read_reading`."""
+    return (_content(path) or {}).get("abstention", {})
 
 
 def _content(path: str | Path) -> dict[str, object] | None:

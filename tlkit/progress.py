@@ -20,6 +20,9 @@ class Progress:
         total: Number of items.
         unit: Name of the items.
 
+    Attributes:
+        note: What else each line says.
+
     >>> with Progress("looking", 2, "sounds") as progress:
     ...     progress.advance(2)
     >>> progress.done
@@ -28,6 +31,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, unit: str = "photos"):
         self.what, self.total, self.unit, self.done = what, total, unit, 0
+        self.note = ""
         self.live = sys.stderr.isatty()
         self.began = self.printed = time.monotonic()
 
@@ -56,6 +60,7 @@ class Progress:
         return f"{rate:,.0f} a second" if rate >= 10 else f"{rate:.1f} a second"
 
     def _print(self, text: str, end: str = "") -> None:
+        text += f"; {self.note}" if self.note else ""
         before, after = (CLEAR, end) if self.live else ("", "\n")
         sys.stderr.write(f"{before}{display.lines(f'{self.what}: {text}')}{after}")
         sys.stderr.flush()

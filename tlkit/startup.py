@@ -1,4 +1,4 @@
-"""Which backend Keras takes, decided before it is imported: it can never be changed afterwards.
+"""Which backend Keras takes, decided before it is imported: it can never be changed afterwards; and the import.
 
 A command that trains nothing takes OpenVINO unless the user has chosen a backend: it is loaded in a third of
 TensorFlow's time and memory.
@@ -7,13 +7,17 @@ TensorFlow's time and memory.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import json
 import os
 import re
 import sys
+import tempfile
+import time
 import traceback
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -111,6 +115,82 @@ def taking(backend: str | None) -> Iterator[None]:
             del os.environ[VARIABLE]
         else:
             os.environ[VARIABLE] = before
+
+
+def start_keras() -> float:
+    """Import Keras without TensorFlow's start-up lines, and return when the import began."""
+    began = time.perf_counter()
+    if "keras" not in sys.modules:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_native_stderr_held())
+            stack.enter_context(_no_garbage_collection())
+            if asked() == LEAN:
+                openvino()  # before Keras, which would have it send its telemetry
+                stack.enter_context(_unused_left_out())
+            import keras
+
+            if keras.backend.backend() == LEAN:
+                _hide_tensorflow()
+    return began
+
+
+def _hide_tensorflow() -> None:
+    """Keep Keras from importing TensorFlow, where it is installed, to seed it and to ask whether a shape is its own."""
+    from keras.src.utils import module_utils  # where Keras looks first
+
+    module_utils.tensorflow._available = False
+
+
+@contextlib.contextmanager
+def _unused_left_out() -> Iterator[None]:
+    """Leave out what Keras imports for functions that tlkit does not call: half of its time without a framework.
+
+    Keras does without the others; SciPy imports its `signal` when it is first used.
+    """
+    names = ("matplotlib", "pandas", "requests", "scipy.signal", "sklearn")
+    left_out = {
+        name: types.ModuleType(name) if name == "scipy.signal" else None for name in names if name not in sys.modules
+    }
+    sys.modules.update(left_out)  # type: ignore[arg-type]  # None makes an import fail
+    try:
+        yield
+    finally:
+        for name in left_out:
+            del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Disable garbage collection during imports, and exclude what they created from it afterwards.
+
+    Scanning it takes seconds and finds nothing.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _native_stderr_held() -> Iterator[None]:
+    # No setting of TensorFlow 2.21 silences these lines: tensorflow/tensorflow#100442.
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as buffer:
+        original = os.dup(2)
+        os.dup2(buffer.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            buffer.seek(0)
+            os.write(original, buffer.read())
+            raise
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
 
 
 def openvino() -> ModuleType:

@@ -107,6 +107,33 @@ def joined(heads: Sequence[JoinedHead], names: Sequence[str] = ()) -> keras.Mode
     return model
 
 
+def temper(model: keras.Model, temperature: float) -> None:
+    """Divide the logits of a classifier by a temperature, which becomes part of the weights of its head, or heads.
+
+    So it is in every copy of the model: what Keras saves, all exports, and what is trained further.
+
+    Args:
+        model: One of `classifier`, `joined` or `tlkit.builders`, whose layer `head` (of several, `head_1` and so on)
+            has a kernel and a bias.
+        temperature: Above 0.
+
+    Raises:
+        InvalidInput: there is no such layer.
+
+    >>> from tlkit.backbones import build, classifier
+    >>> model = classifier(build("MobileNet", (64, 64, 3), weights="none", alpha=0.25), 3)
+    >>> set_head(model, np.zeros((256, 3)), np.log([0.1, 0.1, 0.8]))
+    >>> temper(model, 0.5)
+    >>> model.predict_on_batch(np.zeros((1, 64, 64, 3))).round(2)
+    array([[0.02, 0.02, 0.97]], dtype=float32)
+    """
+    heads = [layer for layer in model.layers if re.fullmatch(r"head(_\d+)?", layer.name)]
+    if not heads:
+        raise InvalidInput(f"model {model.name!r} has no layer called head: give one of tlkit.backbones.classifier")
+    for layer in heads:
+        layer.set_weights([np.asarray(weight) / temperature for weight in layer.get_weights()])
+
+
 def _single(network: keras.Model, head: JoinedHead) -> keras.Model:
     """Build a model with the layers of one of `classifier`."""
     pixels = keras.Input(network.input.shape[1:], dtype="float32", name="pixels")

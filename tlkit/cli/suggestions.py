@@ -21,6 +21,7 @@ MEANT = {
     **dict.fromkeys(("crop_pct", "crop_to_aspect_ratio", "pad_to_aspect_ratio", "resize_mode"), "data.resize"),
     **dict.fromkeys(("val_split", "validation_split"), "data.val_fraction"),
     "test_split": "data.test_fraction",
+    **dict.fromkeys(("class", "target", "target_class"), "label"),
     **dict.fromkeys(("optim", "opt"), "optimizer"),
     **dict.fromkeys(("sched", "scheduler", "lr_scheduler"), "schedule"),
     **dict.fromkeys(("warmup_epochs", "warmup_steps"), "warmup"),

@@ -15,12 +15,25 @@ from tlkit.config.recipes import (
     TrainGraph,
     Tune,
 )
-from tlkit.config.tools import Cache, Compare, Describe, Evaluate, Export, FindLr, Predict, Preview, Serve, Sync, Ui
+from tlkit.config.tools import (
+    Cache,
+    Compare,
+    Describe,
+    Evaluate,
+    Explain,
+    Export,
+    FindLr,
+    Predict,
+    Preview,
+    Serve,
+    Sync,
+    Ui,
+)
 from tlkit.config.training import Exportable, Full, Head, Phase, Precision, Recipe, Steady, Training, parse_hosts
 
 __all__ = [
     "CNN", "SELECT", "Augment", "Auto", "Backbone", "Builder", "Cache", "Compare", "Data", "Describe", "Evaluate",
-    "Export", "Exportable", "FeatureExtraction", "Features", "FindLr", "Finetune", "Full", "Graph", "Head",
+    "Explain", "Export", "Exportable", "FeatureExtraction", "Features", "FindLr", "Finetune", "Full", "Graph", "Head",
     "Inspect", "Network", "Phase", "Precision", "Predict", "Pretrain", "Preview", "Recipe", "Select", "Serve",
     "Steady", "Sync", "Train", "TrainGraph", "Training", "Tune", "Ui", "Views", "defaults", "flatten",
     "parse_hosts",

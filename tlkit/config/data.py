@@ -108,7 +108,7 @@ class Data:
                 getattr(self, name),
                 "it must lie between 0 and 1, both excluded",
             )
-        both = self.val_fraction + self.test_fraction
+        both = round(self.val_fraction + self.test_fraction, 9)
         require(
             both < 1,
             "data.val_fraction + data.test_fraction",

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from tlkit import cluster
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
 
@@ -37,6 +38,17 @@ def require_names(experiment: str, run_name: str | None) -> None:
     for name, value in (("experiment", experiment), ("run_name", run_name)):
         plain = value is None or shown(value) == value
         require(plain, name, value, "it must be UTF-8 in one line, without control characters")
+
+
+def require_cluster(address: str | None) -> None:
+    """Refuse what is no address of a cluster.
+
+    Raises:
+        InvalidInput: it is none; the message says what is.
+    """
+    if address is not None:
+        problem = cluster.check(address)
+        require(not problem, "cluster", address, problem)
 
 
 def flatten(config: DataclassInstance, prefix: str = "") -> dict[str, Any]:

@@ -17,9 +17,23 @@ class FeatureExtraction(Exportable, Frozen):
 
     Args:
         backbone: The network.
+        shard: Part of the photos, such as `3/16`, whose features are put into the store, and nothing else; for job
+            arrays. The same command without it then finds the features of all parts.
     """
 
     backbone: Backbone = dataclasses.field(default_factory=Backbone)
+    shard: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shard is not None:
+            number, _, count = self.shard.partition("/")
+            digits = all(each.isascii() and each.isdigit() and len(each) < 7 for each in (number, count))
+            allowed = digits and 1 <= int(number) <= int(count)
+            require(allowed, "shard", self.shard, "it must be a part and the number of parts, such as 3/16")
+            require(
+                self.features.store != "none", "shard", self.shard, "it needs a store: leave --features.store none out"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +157,10 @@ class Tune(Classifier, Frozen):
         executions: Number of runs of each trial, with consecutive seeds; their mean counts.
         max_parameters: Maximum number of parameters; larger networks are rejected before training.
         max_multiply_adds: Maximum number of multiply-adds for one example; larger networks are rejected too.
-        workers: Number of processes on this machine that run trials in parallel; 0 if all workers run elsewhere.
+        workers: Number of processes that run trials in parallel, on this machine or on the cluster; 0 if all of them
+            are started elsewhere.
+        cluster: Where these processes run: `local` or `local:WORKERS`, which is this machine, or `tls://host:port` of a
+            Dask scheduler; by default on this machine, without Dask.
         trials_per_process: Number of trials after which a worker starts a fresh process, to free memory.
         output: Folder of the search; the same command resumes it.
     """
@@ -167,6 +184,7 @@ class Tune(Classifier, Frozen):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "it must be 1 or more")
         require(self.workers >= 0, "workers", self.workers, "it must be 0 or more")
+        require(self.workers > 0 or not self.cluster, "workers", 0, "with --cluster it must be 1 or more")
         require(bool(self.output), "output", self.output, "it must be the path of a folder")
         require(
             self.algorithm != "hyperband" or self.executions == 1,

@@ -7,7 +7,7 @@ import re
 from typing import Literal
 
 from tlkit.config.data import Data
-from tlkit.config.fields import require, require_names
+from tlkit.config.fields import require, require_cluster, require_names
 from tlkit.config.networks import Network
 from tlkit.config.recipes import Finetune
 from tlkit.config.training import ExportFormat
@@ -95,7 +95,10 @@ class Predict:
         top: How many labels to print for each photo.
         output: File for the answers, a row for each photo, which ends in .csv, .jsonl or .parquet; it is not
             overwritten. By default up to 64 answers are printed, and the classes are counted where there are more.
-        threshold: The label is `unsure` where the highest probability is below this; by default never.
+        threshold: The label is `unsure` where the highest probability is below this; by default as the model was saved
+            (see target_accuracy of the recipes that train), or never.
+        cluster: Where more than 64 photos are answered: `local` for one worker process on each core of this machine,
+            `local:WORKERS`, or `tls://host:port` of a Dask scheduler; by default in this process. It needs tlkit[dask].
     """
 
     model: str
@@ -103,11 +106,40 @@ class Predict:
     top: int = 3
     output: str | None = None
     threshold: float | None = None
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
+        require_cluster(self.cluster)
         require(self.top >= 1, "top", self.top, "it must be 1 or more")
         allowed = self.threshold is None or 0 < self.threshold <= 1
         require(allowed, "threshold", self.threshold, "it must be a probability above 0, up to 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Explain:
+    """Which decisions of a model to explain, and how.
+
+    Args:
+        model: A `.keras` file, or an MLflow URI such as `models:/m-…`, `models:/NAME@champion` or `runs:/ID/model`.
+        photos: Image files, folders, patterns or tables, as `predict` takes them; 24 photos at the most.
+        label: Class that is explained; by default the most probable one of each photo.
+        method: `activation` is each place's own share of the class's score, exact where the head is linear; `layer` is
+            LayerCAM, which needs gradients; `occlusion` hides one part of the photo after the other, which takes
+            a second or more for each; `auto` is the first of these that the model allows.
+        nearest: Number of training photos to show that look most like each photo to the network.
+        output: Picture to write; it is not overwritten.
+    """
+
+    model: str
+    photos: list[str]
+    label: str | None = None
+    method: Literal["auto", "activation", "layer", "occlusion"] = "auto"
+    nearest: int = 3
+    output: str = "explanation.png"
+
+    def __post_init__(self) -> None:
+        require(0 <= self.nearest <= 8, "nearest", self.nearest, "it must be from 0 to 8")
+        require(bool(self.output), "output", self.output, "it must be the path of a file")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +193,8 @@ class Export:
         int8: Compute with 8-bit numbers: smaller and, on some processors, faster. Calibrated by training photos.
         data: Examples on which the export is compared with the model; by default the test photos of its run.
         accept: Write the export even where its answers are not those of the model.
-        threshold: `predict.py` says `unsure` where the highest probability is below this; by default never.
+        threshold: `predict.py` says `unsure` where the highest probability is below this; by default as the model was
+            saved, or never.
     """
 
     model: str

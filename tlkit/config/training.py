@@ -7,7 +7,7 @@ import re
 from typing import Literal
 
 from tlkit.config.data import Data
-from tlkit.config.fields import require, require_names
+from tlkit.config.fields import require, require_cluster, require_names
 from tlkit.config.networks import Features
 
 ExportFormat = Literal["onnx", "openvino", "saved_model", "litert", "all"]
@@ -219,7 +219,29 @@ class Classifier:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Exportable(Classifier):
+class Abstaining(Classifier):
+    """Settings of every recipe that leaves a classifier which may say no single class.
+
+    Args:
+        target_accuracy: Accuracy that the answers are to have, such as 0.99, with 95 % confidence: below a probability
+            that is chosen on photos which the model did not learn from, it says `unsure`. By default it never does.
+        label_sets: Share of the photos, such as 0.95, whose right label is to be in a set of labels that each answer
+            then also has. By default there are no sets.
+    """
+
+    target_accuracy: float | None = None
+    label_sets: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # of Run
+        for name in ("target_accuracy", "label_sets"):
+            value = getattr(self, name)
+            allowed = value is None or 0.5 <= value < 1
+            require(allowed, name, value, "it must be from 0.5 to below 1, such as 0.95")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exportable(Abstaining):
     """Settings of every recipe that leaves a classifier which other runtimes can hold.
 
     Args:
@@ -237,9 +259,17 @@ class Frozen(Recipe):
 
     Args:
         features: How activations of frozen layers are computed and stored.
+        cluster: Where photos are opened and frozen layers computed: `local` for one worker process on each core of this
+            machine, `local:WORKERS`, or `tls://host:port` of a Dask scheduler; by default in this process. It needs
+            tlkit[dask].
     """
 
     features: Features = dataclasses.field(default_factory=Features, kw_only=True)
+    cluster: str | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_cluster(self.cluster)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,3 +57,6 @@ class NamedExamples(ExampleSet, Protocol):
     @property
     def reading(self) -> Reading:
         """How files became the examples."""
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> NamedExamples:
+        """Return the examples at some positions, in that order."""

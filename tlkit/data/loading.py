@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tlkit.cluster import Cluster
 from tlkit.data import bits, modalities
 from tlkit.data.modalities import Framing, Reading, Shape
 from tlkit.data.opening import Opened, about_damaged, find_white, open_examples
@@ -41,6 +42,7 @@ def load(
     memory: int | None = None,
     together: Callable[[Photos], Iterable[tuple[int, int]]] | None = None,
     quiet: bool = False,
+    cluster: Cluster | None = None,
 ) -> Splits:
     """Load, check and split labeled photos, sounds or arrays.
 
@@ -80,6 +82,8 @@ def load(
             default 40 % of the available memory.
         together: Finds pairs of examples that must be in one split, by their positions, such as near copies.
         quiet: Print no warnings: the result has them.
+        cluster: Workers that open the files, as `tlkit.cluster.connect` gives them; photos are then decoded again at
+            each read.
 
     Returns:
         The examples of each split, with the names of the classes.
@@ -109,17 +113,15 @@ def load(
             strict=strict,
             white=white,
         )
-    shape, rate = _shape(examples, Framing(size, channels, seconds))
 
     def warn(lines: Iterable[str]) -> None:
         for line in () if quiet else lines:
             say(line, error=True)
 
     warn(examples.notes)
-    opened = open_examples(examples, shape, _reading(examples, resize, white), check, strict, memory)
-    warn(about_damaged(opened.set_aside, examples.kind))
-    opened = find_white(examples, shape, opened, check)
-    photos = _photos(examples, shape, opened)
+    photos, opened, rate = open_photos(
+        examples, Framing(size, channels, seconds), resize, white, check, strict, memory, quiet, cluster
+    )
     pairs, notes = list(together(photos)) if together else [], opened.notes
     if pairs:
         joined = few([f"{photos.names[i]} ~ {photos.names[j]}" for i, j in pairs])
@@ -161,6 +163,41 @@ def load(
         separator=examples.separator,
         left_out=examples.left_out,
     )
+
+
+def open_photos(
+    examples: Examples,
+    framing: Framing,
+    resize: Resize | None = None,
+    white: float | None = None,
+    check: bool = True,
+    strict: bool = False,
+    memory: int | None = None,
+    quiet: bool = False,
+    cluster: Cluster | None = None,
+) -> tuple[Photos, Opened, int | None]:
+    """Open all examples of a source, and do not split them; see `load`.
+
+    Args:
+        examples: What the source lists.
+        framing: The size, channels or seconds of each.
+        resize: As for `load`; so are the others.
+        white: The value that is white.
+        check: Decode every example now.
+        strict: Raise an error for one that cannot be decoded.
+        memory: Maximum bytes of decoded examples in memory.
+        quiet: Do not name those that are set aside.
+        cluster: Workers that open the files.
+
+    Returns:
+        Those that can be decoded; what was found out; and the sampling rate of sounds.
+    """
+    shape, rate = _shape(examples, framing)
+    opened = open_examples(examples, shape, _reading(examples, resize, white), check, strict, memory, cluster)
+    for line in () if quiet else about_damaged(opened.set_aside, examples.kind):
+        say(line, error=True)
+    opened = find_white(examples, shape, opened, check)
+    return _photos(examples, shape, opened), opened, rate
 
 
 def whole(

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tlkit.data import bits
+from tlkit import cluster
+from tlkit.cluster import Cluster
+from tlkit.data import bits, modalities
 from tlkit.data.images import Content
 from tlkit.data.modalities import Reading, Shape
 from tlkit.data.photos import decoding_threads, file_format
 from tlkit.data.sources import Examples
 from tlkit.data.split import content_hash
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, Unavailable
 from tlkit.progress import Progress
 from tlkit.untrusted import available_memory
 
 NAMED = 10  # damaged examples that are printed; a run logs all
 TOGETHER = 16  # examples that a thread opens at a time
+SENT = 256  # examples that a worker of a cluster opens at a time
 SHARE = 0.4  # of the available memory, to fill with decoded examples or their features at most
 
 
@@ -35,8 +38,33 @@ class Opened(NamedTuple):
     notes: list[str]  # what was found out and taken for granted
 
 
+class Look(NamedTuple):
+    """What was seen of an example: its hash, or "" and the problem; its range, or else its value if it was decoded."""
+
+    hash: str = ""
+    problem: str = ""
+    range: bits.Range | None = None
+    value: np.ndarray | None = None
+
+
+class How(NamedTuple):
+    """How examples are opened: which modality they are, and what `open_examples` takes."""
+
+    kind: str
+    shape: Shape
+    reading: Reading
+    check: bool
+    strict: bool
+
+
 def open_examples(
-    examples: Examples, shape: Shape, reading: Reading, check: bool, strict: bool, memory: int | None
+    examples: Examples,
+    shape: Shape,
+    reading: Reading,
+    check: bool,
+    strict: bool,
+    memory: int | None,
+    workers: Cluster | None = None,
 ) -> Opened:
     """Hash every example and, if `check`, decode it; values are kept where they all fit into memory.
 
@@ -47,43 +75,98 @@ def open_examples(
         check: Decode every example now.
         strict: Raise an error for an example that cannot be decoded.
         memory: Maximum bytes of decoded examples; by default 40 % of the available memory.
+        workers: Of a cluster, which open files in place of this process; no values are kept then.
 
     Raises:
         InvalidInput: `strict`, and an example cannot be decoded.
+        Unavailable: a worker does not see the files.
     """
     contents = examples.contents
     if isinstance(contents, np.ndarray):
         return Opened(contents, [content_hash(array) for array in contents], [], reading, {}, [])
-    form = file_format(examples.modality)
+    form, how = file_format(examples.modality), How(examples.kind, shape, reading, check, strict)
     count = len(contents)
-    budget = int(SHARE * available_memory()) if memory is None else memory
-    fits = check and count * math.prod(shape) * form.dtype.itemsize <= budget
-    values = np.empty((count, *shape), form.dtype) if fits else None
     hashes, problems = [""] * count, [""] * count
     ranges: dict[int, bits.Range] = {}
+    afar = workers if all(isinstance(content, Path) for content in contents) else None
+    budget = int(SHARE * available_memory()) if memory is None else memory
+    fits = check and not afar and count * math.prod(shape) * form.dtype.itemsize <= budget
+    values = np.empty((count, *shape), form.dtype) if fits else None
 
-    def look(index: int) -> None:
-        content, name = contents[index], examples.names[index]
-        try:
-            if isinstance(content, Path):
-                content = content.read_bytes()
-            value_range = form.value_range(content, name) if form.value_range else None
-            if value_range:
-                ranges[index] = value_range
-            elif check:
-                value = form.decode(content, shape, name, reading)
-                if values is not None:
-                    values[index] = value
-            hashes[index] = content_hash(content)
-        except (OSError, InvalidInput) as error:
-            problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
-            if strict:  # raised here, in its thread, so that no further file is opened
-                raise InvalidInput(f"{problem}; without data.strict it would be set aside") from error
-            problems[index] = problem
+    def note(index: int, seen: Look) -> None:
+        hashes[index], problems[index] = seen.hash, seen.problem
+        if seen.range:
+            ranges[index] = seen.range
+        elif values is not None and seen.value is not None:
+            values[index] = seen.value
 
-    for_each(look, range(count), f"opening {examples.kind}", examples.kind)
+    if afar:
+        _open_afar(afar, examples, how, note)
+    else:
+
+        def act(index: int) -> None:
+            note(index, look(contents[index], examples.names[index], how))
+
+        for_each(act, range(count), f"opening {examples.kind}", examples.kind)
     stored = contents if values is None else values
     return Opened(stored, hashes, [problem for problem in problems if problem], reading, ranges, [])
+
+
+def look(content: Content, name: str, how: How) -> Look:
+    """Open an example: hash it and, if that is asked for, decode it.
+
+    Raises:
+        InvalidInput: `strict`, and it cannot be decoded.
+    """
+    form, value = file_format(modalities.row(how.kind)), None
+    try:
+        if isinstance(content, Path):
+            content = content.read_bytes()
+        value_range = form.value_range(content, name) if form.value_range else None
+        if how.check and not value_range:
+            value = form.decode(content, how.shape, name, how.reading)
+        return Look(content_hash(content), "", value_range, value)
+    except (OSError, InvalidInput) as error:
+        problem = str(error) if isinstance(error, InvalidInput) else f"{name}: {error.strerror}"
+        if how.strict:  # raised here, in its thread, so that no further file is opened
+            raise InvalidInput(f"{problem}; without data.strict it would be set aside") from error
+        return Look(problem=problem)
+
+
+def _open_afar(workers: Cluster, examples: Examples, how: How, note: Callable[[int, Look], None]) -> None:
+    """Have files opened by the workers of a cluster."""
+    paths: list[Path] = examples.contents  # type: ignore[assignment]  # see `open_examples`
+
+    def chunks() -> Iterator[list[File]]:
+        for start in range(0, len(paths), SENT):
+            places = range(start, min(start + SENT, len(paths)))
+            yield [File(place, paths[place].absolute(), examples.names[place]) for place in places]
+
+    with Progress(f"opening {examples.kind}", len(paths), examples.kind) as progress:
+        for chunk, looks in cluster.map_unordered(workers, look_at, how, chunks()):
+            for (place, path, name), seen in zip(chunk, looks, strict=True):
+                if seen is None and path.exists():
+                    raise Unavailable(f"a worker of the cluster does not see {path}: it must see the same files")
+                note(place, seen or look(path, name, how))
+            progress.note = workers.status
+            progress.advance(len(chunk))
+
+
+class File(NamedTuple):
+    """A file that a worker opens: its position among the examples, its path, and what the user knows it by."""
+
+    place: int
+    path: Path
+    name: str
+
+
+def look_at(how: How, chunk: list[File]) -> list[Look | None]:
+    """Open files on a worker; None for one that it does not see."""
+
+    def seen(file: File) -> Look | None:
+        return look(file.path, file.name, how)._replace(value=None) if file.path.exists() else None
+
+    return list(decoding_threads().map(seen, chunk))
 
 
 def find_white(examples: Examples, shape: Shape, opened: Opened, check: bool) -> Opened:

@@ -7,14 +7,14 @@ import dataclasses
 import functools
 import hashlib
 import io
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tlkit.cores import cores
 from tlkit.data import modalities
 from tlkit.data.example_set import NamedExamples
 from tlkit.data.images import Content
@@ -43,6 +43,16 @@ class Photos:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give another process no contents but their own, and paths that mean the same there."""
+        stored: Any = self.stored
+        if isinstance(stored, np.ndarray):
+            stored = stored[self.rows]
+        else:
+            own = [stored[row] for row in self.rows]
+            stored = [content.absolute() if isinstance(content, Path) else content for content in own]
+        return {**vars(self), "stored": stored, "rows": np.arange(len(self))}
 
     @property
     def modality(self) -> Modality:
@@ -263,11 +273,6 @@ def file_format(modality: Modality) -> Files:
     if modality.files is None:
         raise ValueError(f"{modality.name} are not read from files")
     return modality.files
-
-
-def cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

@@ -90,6 +90,10 @@ class View:
             image[...] = change(image, rng, **changes)
         return images
 
+    def select(self, indices: Sequence[int] | np.ndarray) -> View:
+        """Return the views of the photos at some positions, in that order."""
+        return View(self.photos.select(indices), self.augment, self.seed, self.number)
+
 
 class Mirrored(View):
     """Photos, all mirrored left to right; with the photos themselves, everything that flips can make of them."""
@@ -105,6 +109,10 @@ class Mirrored(View):
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the mirrored photos at `indices`, (k, height, width, channels)."""
         return np.ascontiguousarray(self.photos.read(indices)[:, :, ::-1])
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Mirrored:
+        """Return the mirror images of the photos at some positions, in that order."""
+        return Mirrored(self.photos.select(indices))
 
 
 if TYPE_CHECKING:

@@ -46,6 +46,16 @@ def wilson_of_groups(right: np.ndarray, groups: Sequence[str] | np.ndarray) -> t
     >>> [[round(bound, 2) for bound in wilson_of_groups(right, groups)] for groups in (alone, by_twos)]
     [[0.56, 0.93], [0.43, 0.96]]
     """
+    effective = effective_trials(right, groups)
+    return wilson(float(right.mean()) * effective, effective)
+
+
+def effective_trials(right: np.ndarray, groups: Sequence[str] | np.ndarray) -> float:
+    """Compute how many independent trials make a share vary as it does between groups; see `wilson_of_groups`.
+
+    >>> round(effective_trials(np.repeat([True, False], [16, 4]), np.repeat(np.arange(10), 2)), 1)
+    6.8
+    """
     if not len(right) or len(groups) != len(right):
         raise ValueError(f"{len(right)} examples and {len(groups)} groups; each example, one at least, has a group")
     from scipy import stats
@@ -56,10 +66,9 @@ def wilson_of_groups(right: np.ndarray, groups: Sequence[str] | np.ndarray) -> t
     excess = np.bincount(place, (right - share).reshape(len(right), -1).sum(axis=1))
     variance = count / max(count - 1, 1) * float((excess**2).sum()) / trials**2
     if count == 1 or np.allclose(excess, 0):
-        return wilson(share * count, count)
+        return float(count)
     wider = stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975)
-    effective = min(trials, share * (1 - share) / variance) / wider**2
-    return wilson(share * effective, effective)
+    return float(min(trials, share * (1 - share) / variance) / wider**2)
 
 
 def accuracy_interval(right: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> tuple[float, float]:

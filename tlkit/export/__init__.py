@@ -7,11 +7,11 @@ from tlkit.export.card import Exported, Origin, card, dumped, table, write_scrip
 from tlkit.export.formats import FORMATS, check, check_backend, check_network, run, size, write
 from tlkit.export.parity import Examples, Parity, Unequal, compare, random_examples
 from tlkit.export.parity import check as check_parity
-from tlkit.export.quantization import quantize, temperature, tempered
+from tlkit.export.quantization import quantize, temperature
 from tlkit.export.speed import milliseconds
 
 __all__ = [
     "FORMATS", "Examples", "Exported", "Origin", "Parity", "Unequal", "card", "check", "check_backend", "check_network",
     "check_parity", "compare", "dumped", "milliseconds", "quantize", "random_examples", "run", "size", "table",
-    "temperature", "tempered", "write", "write_script",
+    "temperature", "write", "write_script",
 ]  # fmt: skip

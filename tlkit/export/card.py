@@ -10,37 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tlkit.display import code, cut, markdown
+from tlkit.display import code, markdown
 from tlkit.errors import InvalidInput
 from tlkit.export import script
 from tlkit.export.formats import FORMATS
 from tlkit.export.parity import Parity
+from tlkit.report import card as shared
+from tlkit.report.card import Origin
 
-SHOWN = 50  # class names in the card; labels.json has all
 MARKER = "# An export has this file as its predict.py"
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where an exported model comes from, in Markdown; what is not known is empty.
-
-    Args:
-        model: The user's name for it: an MLflow URI or a file.
-        digest: SHA-256 of its `.keras` file.
-        what: The network, its parameters and the recipe, in words.
-        data: What it was trained on: a line for each split, with its digest.
-        scores: What the run measured: a line for each score, with its interval.
-        weights: The licence of the weights that training began with, in words.
-        command: The command that made the export.
-    """
-
-    model: str
-    digest: str
-    what: str = ""
-    data: Sequence[str] = ()
-    scores: Sequence[str] = ()
-    weights: str = ""
-    command: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +81,6 @@ def card(exported: Exported, origin: Origin, labels: Mapping[str, Any], compared
         photos: Whether the model takes photos.
     """
     row, classes = FORMATS[exported.format], labels["classes"]
-    names = ", ".join(markdown(cut(name)) for name in classes[:SHOWN]) + (", …" if len(classes) > SHOWN else "")
     packages = " ".join(f"{package}=={_version(package)}" for package in (*row.packages, "numpy", "pillow"))
     kind = f"{exported.format}{', in int8' * exported.int8}"
     shape, one = ", ".join(map(str, labels["shape"])), ", one example at a time" * (row.batch == 1)
@@ -117,33 +94,26 @@ def card(exported: Exported, origin: Origin, labels: Mapping[str, Any], compared
             f"it is brought to the size by {code(labels['resize'])}."
         )
     use = ["```console", f"$ pip install {packages}", f"$ python predict.py {example} ...", "```", "", takes]
-    scores = [f"- {line}" for line in origin.scores] or [
-        "Not known here: the model was not exported by the URI of an MLflow run that has scored it."
-    ]
-    data = [f"- {line}" for line in origin.data] or ["Not known here, for the same reason."]
+    unknown = "Not known here: the model was not exported by the URI of an MLflow run that has scored it."
+    front = shared.front_matter(origin.model, str(labels["kind"]), origin.weights, library=exported.format)
     return "\n".join(
         [
+            front,
             f"# {origin.what or 'A classifier'}, for {kind}",
             "",
-            f"Model {code(origin.model)}, SHA-256 of its file {code(origin.digest)}. Made by tlkit "
-            f"{metadata.version('tlkit')}:",
+            f"{shared.described(origin.model, origin.digest)} Made by tlkit {metadata.version('tlkit')}:",
             "",
             "```console",
             f"$ {origin.command}",
             "```",
             "",
-            f"{len(classes)} classes: {names}.",
+            shared.named(classes),
             "",
             "## To use it",
             "",
             *use,
             "",
-            "## Scores",
-            "",
-            "They are those of the model before the export:" if origin.scores else "",
-            "",
-            *scores,
-            "",
+            *shared.part("Scores of the model before the export", origin.scores, unknown),
             "## The export beside its model",
             "",
             f"On {markdown(compared_on)}; see `parity.json`.",
@@ -151,18 +121,9 @@ def card(exported: Exported, origin: Origin, labels: Mapping[str, Any], compared
             *table([exported]),
             "",
             *([_paired(exported.parity), ""] if exported.parity.paired else []),
-            "## Data",
-            "",
-            *data,
-            "",
-            "## Limits",
-            "",
-            *(f"- {line}" for line in _limits(exported, labels, compared_on)),
-            "",
-            "## Licence of the weights",
-            "",
-            origin.weights or "Not known to tlkit: look at where the weights came from.",
-            "",
+            *shared.part("Data", origin.data, "Not known here, for the same reason."),
+            *shared.part("Limits", _limits(exported, labels, compared_on)),
+            *shared.licence(origin.weights),
         ]
     )
 
@@ -200,11 +161,19 @@ def _paired(found: Parity) -> str:
 
 
 def _limits(exported: Exported, labels: Mapping[str, Any], compared_on: str) -> list[str]:
-    lines = [
-        f"It knows these classes alone, and also gives {'any' if labels['several_labels'] else 'one'} of them to what "
-        "is something else.",
-        "Its scores hold for examples like those that it was tested on.",
-    ]  # fmt: skip
+    first, *others = shared.limits(bool(labels["several_labels"]))
+    lines = [f"{first}: unlike tlkit's own `predict` and `serve`, the export does not tell what is like none.", *others]
+    if labels.get("target_accuracy"):
+        lines.append(
+            f"predict.py says `unsure` below a probability of {labels['threshold']:.4f}, so that "
+            f"{labels['target_accuracy']:g} of the other answers are right, with 95 % confidence, of examples like "
+            f"those that it was chosen on"
+            f"{', by the model before it was quantized' * exported.int8}."
+        )
+    if labels.get("set_coverage"):
+        lines.append(
+            f"Of the sets of labels in {{}}, {labels['set_coverage']:g} have the right one; the same holds for them."
+        )
     if exported.int8:
         lines.append("In int8, probabilities differ from the model's even where labels do not.")
         if exported.temperature != 1:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tlkit.evaluation import calibration
 from tlkit.export.formats import FORMATS, one_line, quiet, run
 
 if TYPE_CHECKING:
     import keras
-
-LEAST = 1e-12  # probability of which a logarithm is taken
 
 
 def quantize(name: str, model: keras.Model, path: Path, values: np.ndarray) -> None:
@@ -99,31 +98,4 @@ def temperature(name: str, path: Path, values: np.ndarray, answers: np.ndarray) 
         values: Examples.
         answers: The model's probabilities for them, (n, classes).
     """
-    from scipy import optimize
-
-    logarithms = np.log(np.maximum(run(name, path, values).astype(np.float64), LEAST))
-
-    def cross_entropy(log_temperature: float) -> float:
-        scaled = logarithms / np.exp(log_temperature)
-        top = scaled.max(axis=1, keepdims=True)
-        normalizers = top + np.log(np.exp(scaled - top).sum(axis=1, keepdims=True))
-        return float(-(answers * (scaled - normalizers)).sum(axis=1).mean())
-
-    found = optimize.minimize_scalar(cross_entropy, bounds=(-1.5, 1.5), method="bounded")
-    return float(np.exp(found.x))
-
-
-def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Divide the logarithms of probabilities that sum to 1 by a temperature, as predict.py does.
-
-    Shapes:
-        probabilities: (n, classes); (n, 1) stays as it is
-
-    >>> tempered(np.array([[0.9, 0.1]]), 2.0).round(2).tolist()
-    [[0.75, 0.25]]
-    """
-    if temperature == 1 or probabilities.shape[1] == 1:
-        return probabilities
-    powers = np.log(np.maximum(probabilities.astype(np.float64), LEAST)) / temperature
-    powers = np.exp(powers - powers.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return calibration.temperature(calibration.logits(run(name, path, values)), answers)

@@ -95,6 +95,9 @@ def answer(probabilities: np.ndarray, rules: dict[str, Any], top: int = 3) -> st
     best = np.argsort(-probabilities, kind="stable")[: max(top, int(marked.sum()))]
     texts = [f"{shown(rules['classes'][n])}{'*' * int(marked[n])} {probabilities[n]:.4f}" for n in best]
     unsure = bool(probabilities[best[0]] < (rules["threshold"] or 0))
+    if rules.get("set_threshold") is not None and not rules["several_labels"]:
+        inside = [n for n in np.argsort(-probabilities, kind="stable") if probabilities[n] >= rules["set_threshold"]]
+        texts.append(f"one of {{{', '.join(shown(rules['classes'][n]) for n in inside or best[:1])}}}")
     return "  ".join(["unsure"] * unsure + texts)
 
 

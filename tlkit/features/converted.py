@@ -26,7 +26,7 @@ from tlkit.features.store import Store
 from tlkit.inference import Engine
 
 ROW, LENGTH = 2**16, 8  # bytes of a row of the segment, and of a length in it
-FORMAT = 1  # raise it when the same model file begins to mean another network
+FORMAT = 2  # raise it when the same model file begins to mean another network
 _FIRST = hashlib.sha256(b"0").digest()  # key of the first row
 
 

@@ -143,14 +143,14 @@ def _reason(error: Exception) -> str:
 def _keras(network: keras.Model, dtype: np.dtype, traced: Any = None) -> Engine:
     batch_size = 32 if runtime.device()[0] == "cpu" else 128
     if keras.backend.backend() == "tensorflow":
-        return Engine("keras", batch_size, _one_by_one(traced or _traced(network, dtype)))
-
-    inference.in_full_precision(network)
+        call = traced or _traced(network, dtype)
+    else:
+        call = inference.in_full_precision(network).predict_on_batch
 
     def predict(batch: np.ndarray) -> Any:
-        # Always one batch size: each other one would be compiled again.
+        # Always one batch size: each other one would be compiled again, and TensorFlow then rounds differently.
         full = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch), axis=0)])
-        return network.predict_on_batch(full)[: len(batch)]
+        return np.asarray(call(full))[: len(batch)]
 
     return Engine("keras", batch_size, _one_by_one(predict))
 

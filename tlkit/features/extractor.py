@@ -14,9 +14,10 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -26,14 +27,18 @@ from tlkit.data import NamedExamples, images
 from tlkit.data.opening import SHARE
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.features import engines
+from tlkit.features import engines, remote
 from tlkit.features.digests import identity
 from tlkit.features.examples import Features
+from tlkit.features.inputs import Inputs
 from tlkit.features.segments import finite
 from tlkit.features.space import POLL, Space
 from tlkit.features.store import GB, Store
 from tlkit.progress import Progress
 from tlkit.untrusted import available_memory
+
+if TYPE_CHECKING:
+    from tlkit.cluster import Cluster
 
 FORMAT = 1  # raise it when the same description begins to mean other values
 FIRST, LARGEST, SECONDS = (
@@ -46,33 +51,8 @@ SAMPLE = 16  # examples on which engines are compared
 THREADS = 2  # that read batches; decoding has its own
 
 
-class _TooLarge(Exception):
+class TooLarge(Exception):
     """An activation exceeds the range of float16."""
-
-
-class _Inputs:
-    """Examples of several splits as if they were one; those with the same content are computed once."""
-
-    def __init__(self, splits: Sequence[NamedExamples]):
-        self.splits, self.first = splits, splits[0]
-        self.keys = [bytes.fromhex(hash_) for examples in splits for hash_ in examples.hashes]
-        self.places: dict[bytes, int] = {}  # of each key: the position of its first example
-        for place, key in enumerate(self.keys):
-            self.places.setdefault(key, place)
-        self.starts = np.cumsum([0, *map(len, splits)])
-
-    def read(self, places: np.ndarray) -> np.ndarray:
-        """Read the examples at some positions, in ascending order."""
-        split = np.searchsorted(self.starts, places, side="right") - 1
-        return np.concatenate([self.splits[s].read(places[split == s] - self.starts[s]) for s in np.unique(split)])
-
-    def name(self, place: int) -> str:
-        """Name the example at a position."""
-        return [name for examples in self.splits for name in examples.names][place]
-
-    def missing(self, space: Space) -> list[bytes]:
-        """List the keys that a space does not have."""
-        return [key for key in self.places if key not in space.places]
 
 
 class Extractor:
@@ -87,6 +67,9 @@ class Extractor:
         precision: Name of the Keras dtype policy to compute in; by default the current one.
         dtype: Of the stored features. float16 takes half of the disk; values beyond its range switch to float32.
         label: A short name of the network, for people.
+        cluster: Workers that compute, as `tlkit.cluster.connect` gives them; by default this process does.
+        among: Whether other processes compute features of other examples for the same store meanwhile, which are not to
+            wait for one another.
 
     Attributes:
         computed: Number of features that were computed, not found.
@@ -106,8 +89,11 @@ class Extractor:
         precision: str | None = None,
         dtype: str = "float32",
         label: str = "",
+        cluster: Cluster | None = None,
+        among: bool = False,
     ):
         self.network, self.store, self.label = network, store, label
+        self.cluster, self.among = cluster, among
         self.precision = precision or keras.config.dtype_policy().name
         self.dtype = np.dtype(dtype)
         self.engine, self.reason = engine, ""
@@ -127,12 +113,12 @@ class Extractor:
         """
         if len({(examples.shape, examples.dtype, examples.kind) for examples in splits}) != 1:
             raise ValueError("the splits must have one shape, dtype and kind")
-        inputs = _Inputs(splits)
+        inputs = Inputs(splits)
         space = self._space(inputs)  # its segments are in use from here on, so they are not deleted to make room
         before = self.computed
         try:
             self._fill(space, inputs)
-        except _TooLarge:
+        except TooLarge:
             self.dtype, self.computed = np.dtype(np.float32), before
             return self.extract(*splits)
         part, row = space.use(inputs.keys)
@@ -153,7 +139,7 @@ class Extractor:
     def missing(self, *splits: NamedExamples) -> int:
         """Return the number of features that are not in the store."""
         keys = {bytes.fromhex(hash_) for examples in splits for hash_ in examples.hashes}
-        spaces = [self._open(name, splits[0]) for name in self._candidates()] if self.store else []
+        spaces = [self.open(name, splits[0]) for name in self._candidates()] if self.store else []
         return len(keys) - max((space.verify(keys) for space in spaces), default=0)
 
     def recall(self, labels: Mapping[str, int], like: NamedExamples) -> Features | None:
@@ -167,7 +153,7 @@ class Extractor:
             Those that are stored; None if none is.
         """
         keys = [bytes.fromhex(hash_) for hash_ in labels]
-        spaces = [self._open(name, like) for name in self._candidates()] if self.store else []
+        spaces = [self.open(name, like) for name in self._candidates()] if self.store else []
         space = max(spaces, key=lambda each: each.verify(keys), default=None)
         here = [hash_ for hash_ in labels if space and bytes.fromhex(hash_) in space.places]
         if space is None or not here:
@@ -177,10 +163,10 @@ class Extractor:
             np.array([labels[hash_] for hash_ in here]), here, here, space.segments, part, row, self.shape, self.dtype
         )
 
-    def _space(self, inputs: _Inputs) -> Space:
+    def _space(self, inputs: Inputs) -> Space:
         """Choose the engine, and return its space."""
         dtype = inputs.first.dtype
-        spaces = {name: self._open(name, inputs.first) for name in self._candidates()}
+        spaces = {name: self.open(name, inputs.first) for name in self._candidates()}
         if dtype != self._ready_for:
             self._ready, self._ready_for = None, dtype  # an engine is compiled for one dtype
         stored = {name: space.verify(inputs.places) for name, space in spaces.items()}
@@ -191,7 +177,7 @@ class Extractor:
                 sample = inputs.read(np.fromiter(inputs.places.values(), np.int64)[:SAMPLE])
                 self._ready, self.reason = engines.choose(self.network, self.precision, sample)
             name = self._ready.name
-        elif missing and (self._ready is None or self._ready.name != name):
+        elif missing and not self.cluster and (self._ready is None or self._ready.name != name):
             self._ready = engines.make(name, self.network, self.precision, dtype)
         self.engine = name
         return spaces[name]
@@ -201,7 +187,8 @@ class Extractor:
             return [self.engine]
         return ["keras"] if engines.unavailable(self.precision) else ["openvino", "keras"]
 
-    def _open(self, engine: str, examples: NamedExamples) -> Space:
+    def open(self, engine: str, examples: NamedExamples) -> Space:
+        """Return the space of the features of such examples as an engine computes them."""
         description = {
             "format": FORMAT,
             **self.identity,
@@ -216,7 +203,7 @@ class Extractor:
         }
         return self.store.space(description, self.label).refresh() if self.store else Space(description)
 
-    def _fill(self, space: Space, inputs: _Inputs) -> None:
+    def _fill(self, space: Space, inputs: Inputs) -> None:
         """Compute the features that the space does not have."""
         missing, waited = inputs.missing(space), False
         with Progress(f"features ({self.engine})", len(missing), inputs.first.kind) as progress:
@@ -246,9 +233,9 @@ class Extractor:
             space.refresh()  # use what was written before
         space.folder = None
 
-    def _turn(self, space: Space, inputs: _Inputs, progress: Progress) -> bool:
+    def _turn(self, space: Space, inputs: Inputs, progress: Progress) -> bool:
         """Compute until nothing is missing or other processes may want a turn; False where one of them has it."""
-        with space.turn(1.0) as ours:
+        with space.shared() if self.among else space.turn(1.0) as ours:
             space.refresh()
             missing = inputs.missing(space)
             if not ours:
@@ -256,14 +243,15 @@ class Extractor:
             if space.folder is None:
                 self._check_memory(len(missing))
             end, writing = time.monotonic() + TURN, None
-            with ThreadPoolExecutor(1) as writer:
-                for keys, values in self._blocks(missing, inputs):
+            with ThreadPoolExecutor(1) as writer, contextlib.closing(self._computed(space, inputs, missing)) as blocks:
+                for keys, values in blocks:
                     self.computed += len(keys)
+                    progress.note = self.cluster.status if self.cluster else ""
                     progress.advance(len(keys))
                     before, writing = writing, writer.submit(_put, space, keys, values)
                     if before:
                         before.result()  # raises only after this block was handed over, so that it is not lost
-                    if space.folder is not None and time.monotonic() > end:
+                    if not (space.folder is None or self.cluster or self.among) and time.monotonic() > end:
                         break
                 if writing:
                     writing.result()
@@ -272,7 +260,28 @@ class Extractor:
             time.sleep(1.5 * POLL)  # let a waiting process take the lock
         return True
 
-    def _blocks(self, keys: list[bytes], inputs: _Inputs) -> Iterator[tuple[list[bytes], np.ndarray]]:
+    def _computed(
+        self, space: Space, inputs: Inputs, keys: list[bytes]
+    ) -> Generator[tuple[list[bytes], np.ndarray | None], None, None]:
+        """Compute features here or on the cluster, in blocks; without values where a worker has written them."""
+        if self.cluster:
+            yield from remote.blocks(self.cluster, self, space, inputs, keys)
+        else:
+            yield from self._blocks(keys, inputs)
+
+    def compute(self, examples: Sequence[NamedExamples]) -> tuple[list[bytes], np.ndarray]:
+        """Compute features by `engine`, without looking into the store, as a worker of a cluster does.
+
+        Returns:
+            The keys, of which none occurs twice, and their values.
+        """
+        inputs = Inputs(examples)
+        if self._ready is None:
+            self._ready = engines.make(self.engine, self.network, self.precision, inputs.first.dtype)
+        keys = list(inputs.places)
+        return keys, np.concatenate([values for _, values in self._blocks(keys, inputs)])
+
+    def _blocks(self, keys: list[bytes], inputs: Inputs) -> Iterator[tuple[list[bytes], np.ndarray]]:
         """Compute features, in blocks of keys and values that are large enough for a segment each."""
         if self._ready is None:
             raise RuntimeError("no engine")  # `_space` makes one where features are missing
@@ -288,7 +297,7 @@ class Extractor:
             with np.errstate(over="ignore"):
                 block.append(outputs.astype(self.dtype))
             if not finite(block[-1]):
-                raise _TooLarge
+                raise TooLarge
             count = sum(map(len, block))
             if count >= target or done + count == len(keys):
                 yield keys[done : done + count], np.concatenate(block)
@@ -310,7 +319,9 @@ class Extractor:
             raise Unavailable(f"{size / GB:.1f} GB of features do not fit into memory without a store")
 
 
-def _put(space: Space, keys: list[bytes], values: np.ndarray) -> None:
+def _put(space: Space, keys: list[bytes], values: np.ndarray | None) -> None:
+    if values is None:  # a worker has written them
+        return
     try:
         space.write(keys, values)
     except OSError:

@@ -19,6 +19,11 @@ from tlkit.features.folders import segment_files, unfinished_files, write_descri
 from tlkit.features.segments import KEY, File, Segment, blocks_of, finite, form_of, keys_of, problem_of, read_segment
 from tlkit.features.verified import mark_of, verified_files
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from tlkit.features.store import Store
 
@@ -192,8 +197,28 @@ class Space:
         finally:
             lock.release()
 
-    def write(self, keys: Sequence[bytes], values: np.ndarray) -> None:
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[bool]:
+        """Let other processes in this block compute for the space too; yield False while one has a `turn`."""
+        if self.folder is None or fcntl is None:  # Windows has no such locks: unfinished files may be deleted there
+            yield True
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / ".lock", "a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(50 * POLL)
+                yield False
+                return
+            write_description(self.folder, self.label, self.description)
+            yield True
+
+    def write(self, keys: Sequence[bytes], values: np.ndarray) -> Path | None:
         """Write a segment, whole or not at all; it is not read back until the next `refresh`.
+
+        Returns:
+            Its path; None where it is kept in memory.
 
         Shapes:
             keys: (n,), of 32 bytes each
@@ -211,7 +236,8 @@ class Space:
         if not len(keys):
             return None
         if self.folder is None or self.store is None:
-            return self.keep(keys, values)
+            self.keep(keys, values)
+            return None
         name, blocks = blocks_of(keys, values)
         self.store.make_room(sum(map(len, blocks)))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -222,7 +248,7 @@ class Space:
         if mark := mark_of(path):
             verified_files().add(mark)
             verified_files().save()
-        return None
+        return path
 
     def _add(self, path: Path | None, segment: Segment, file: File | None = None) -> None:
         part = len(self.segments)

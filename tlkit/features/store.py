@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -122,6 +123,8 @@ class Store:
             OSError: the segments that this process uses and `size` exceed the limit, and nothing was deleted; or a
                 segment cannot be deleted.
         """
+        if self.limit == math.inf:
+            return 0
         files = []
         for folder in space_folders(self.folder):
             files += [(status.st_mtime, status.st_size, path) for path, status in segment_files(folder).items()]

@@ -17,7 +17,7 @@ from tlkit.display import few
 from tlkit.inspection.near_copies import NearCopy
 from tlkit.inspection.survey import Seen
 
-SHARE = 0.01  # of the scored examples that may have a near copy in train before that counts as falsifying
+SHARE = 0.01  # of the scored examples that may have a near copy among the others before that counts as falsifying
 PLACEHOLDER = 3  # copies of one content from which on it is taken for a placeholder
 
 
@@ -47,7 +47,7 @@ class Findings:
         left_out: Files and rows that are no examples, by the reason.
         notes: What the source and the split say, one line each.
         near: Near copies.
-        compared: Number of scored examples among whose near copies in train all were looked for.
+        compared: Number of scored examples whose near copies in other splits were all looked for.
         suspects: Examples whose label may be wrong, the most suspect first.
         outliers: Positions of examples that are like no others, the farthest first.
         skipped: What was not looked for, and why, one line each.
@@ -161,10 +161,11 @@ class Findings:
         """Say what would falsify a score, one line each.
 
         That is: a content in several splits of the source; a group in several splits of the source; a content with
-        different labels; more than one of the scored examples, and more than 1 % of them, having a near copy in train;
-        more than one pair, and more pairs than 1 % of all, of near copies with different labels; a class that the
-        scored split does not have; and names of classes that are nearly equal. What is doubtful but leaves a score what
-        it is does not count: suspected labels, outliers, blank and damaged examples, copies within one split.
+        different labels; more than one of the scored examples, and more than 1 % of them, having a near copy in train,
+        or in val beside a test; more than one pair, and more pairs than 1 % of all, of near copies with different
+        labels; a class that the scored split does not have; and names of classes that are nearly equal. What is
+        doubtful but leaves a score what it is does not count: suspected labels, outliers, blank and damaged examples,
+        copies within one split.
         """
         kind, lines = self.kind, []
         if self.leaks:
@@ -176,7 +177,8 @@ class Findings:
         copied = self.copied
         if len(copied) > max(1, SHARE * self.compared):
             share = f"{len(copied):,} of {self.compared:,} {kind} of {self.scored}"
-            lines.append(f"{share} have a near copy in train: {self._such(copied[0])}")
+            others = " or ".join(split for split in ("train", "val") if split in self.splits and split != self.scored)
+            lines.append(f"{share} have a near copy in {others}: {self._such(copied[0])}")
         if len(self.near_contradictions) > max(1, SHARE * len(self.names)):
             pair = self.near_contradictions[0]
             odd_pairs = f"{len(self.near_contradictions):,} of {len(self.near):,} pairs of near copies"
@@ -193,11 +195,11 @@ class Findings:
 
     @functools.cached_property
     def copied(self) -> list[tuple[int, int]]:
-        """Each scored example that has a near copy in train, with that copy."""
+        """Each scored example that has a near copy in another split, with that copy."""
         found: dict[int, int] = {}
         for first, second, _ in self.near:
             for here, there in ((first, second), (second, first)):
-                if self.splits[here] == self.scored and self.splits[there] == "train":
+                if self.splits[here] == self.scored and self.splits[there] not in (None, self.scored):
                     found.setdefault(here, there)
         return list(found.items())
 
@@ -228,7 +230,7 @@ class Findings:
         if self.seen is not None:
             values |= {"damaged": len(self.damaged), "blank": len(self.blank)}
         if self.compared:
-            values |= {"near_copies": len(self.near), "scored_with_near_copy_in_train": len(self.copied)}
+            values |= {"near_copies": len(self.near), "scored_with_near_copy": len(self.copied)}
         if not any(line.startswith("suspected") for line in self.skipped):
             values |= {"suspects": len(self.suspects), "outliers": len(self.outliers)}
         return values

@@ -94,16 +94,17 @@ def with_near_copies(findings: Findings, photos: Photos, places: Sequence[int] |
         return dataclasses.replace(findings, skipped=[*findings.skipped, reason])
     small = dataclasses.replace(photos, shape=COMPARED) if isinstance(photos.stored, list) else photos
     where = np.array([findings.splits[place] or "" for place in places])
-    scored, train, skipped = np.flatnonzero(where == findings.scored), np.flatnonzero(where == "train"), []
+    scored, skipped = np.flatnonzero(where == findings.scored), []
     if len(photos) <= MOST_COMPARED:
         found = near_copies.within(small)
     else:
         scored = np.sort(np.random.default_rng(seed).permutation(scored)[:DRAWN])
-        pairs = near_copies.across(small.select(scored), small.select(train))
-        found = [NearCopy(int(scored[first]), int(train[second]), alike) for first, second, alike in pairs]
+        others = np.flatnonzero((where != "") & (where != findings.scored))
+        pairs = near_copies.across(small.select(scored), small.select(others))
+        found = [NearCopy(int(scored[first]), int(others[second]), alike) for first, second, alike in pairs]
         skipped = [
             f"near copies of all: of more than {MOST_COMPARED:,} {findings.kind}, those that {len(scored):,} of "
-            f"{findings.scored} have in train are looked for"
+            f"{findings.scored} have in other splits are looked for"
         ]
     return dataclasses.replace(
         findings,

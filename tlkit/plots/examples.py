@@ -84,12 +84,12 @@ def mistakes(
             labels.
         draw: Draws one example on axes: `draw_photo`, `draw_sound`, `draw_array`, or a function like them.
     """
-    wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predicted))
+    wrong = worst(labels, predicted, probabilities if losses is None else losses)
     shares: Sequence[float] | np.ndarray = probabilities if losses is None else losses
     what, first = ("probability", "most confident") if losses is None else ("loss", "most costly")
     if losses is not None:
         labels, predicted = ([name or "(no label)" for name in some] for some in (labels, predicted))
-    order = wrong[np.argsort(-np.asarray(shares)[wrong], kind="stable")][:most]
+    order = wrong[:most]
     if not len(order):
         figure = Figure(figsize=(5, 1), layout="constrained")
         figure.text(0.5, 0.5, f"no mistakes among {len(labels):,} {kind}", ha="center", va="center", fontsize=12)
@@ -125,6 +125,16 @@ def mistakes(
     shown = f"the {len(order)} {first} mistakes" if len(order) < len(wrong) else f"the {first} first"
     figure.suptitle(f"{count}: {shown}\nblack: the label; orange: what was predicted, with its {what}", fontsize=9)
     return figure
+
+
+def worst(labels: Sequence[str], predicted: Sequence[str], shares: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return the positions of the examples that are classified wrongly, those of the highest shares first.
+
+    >>> worst(["a", "b", "b"], ["b", "a", "b"], [0.5, 0.9, 1.0]).tolist()
+    [1, 0]
+    """
+    wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predicted))
+    return wrong[np.argsort(-np.asarray(shares)[wrong], kind="stable")]
 
 
 def sheet(

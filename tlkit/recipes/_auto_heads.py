@@ -17,6 +17,8 @@ from tlkit.recipes._auto_search import Search
 from tlkit.recipes._auto_tried import Tried
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tlkit.data.resizing import Resize
 
 TOGETHER = 3  # networks in one model at the most
@@ -169,19 +171,11 @@ def _mirrored(search: Search) -> None:
 
 def on_training_alone(search: Search, tried: Tried) -> Tried:
     """Solve a head on the training photos alone, and score it on the validation photos."""
-    import numpy as np
-
     from tlkit import backbones, probes
 
     began, how = time.perf_counter(), search.heads[tried]
     train, _ = search.known(how.networks[0], how.resize)
-    blocks = []
-    for network in how.networks:
-        views = [
-            search.values[network.config.backbone, how.resize, mirror] for mirror in (False, True)[: 1 + how.mirrored]
-        ]
-        blocks.append(np.mean(views, axis=0))
-    values = np.concatenate(blocks, axis=1)
+    values = features(search, tried)
     probe = probes.logistic_regression(
         values[: len(train)],
         train.labels,
@@ -199,3 +193,16 @@ def on_training_alone(search: Search, tried: Tried) -> Tried:
         seconds = time.perf_counter() - began
         alone = Tried(tried.name, how.networks, (solved,), probabilities, held, seconds, run.run_id)
         return _auto_search.finish(search, alone)
+
+
+def features(search: Search, tried: Tried) -> np.ndarray:
+    """Give what a head on frozen networks learned from: (training and validation photos, features)."""
+    import numpy as np
+
+    how, blocks = search.heads[tried], []
+    for network in how.networks:
+        views = [
+            search.values[network.config.backbone, how.resize, mirror] for mirror in (False, True)[: 1 + how.mirrored]
+        ]
+        blocks.append(np.mean(views, axis=0))
+    return np.concatenate(blocks, axis=1)

@@ -80,6 +80,8 @@ class PairRow(NamedTuple):
         corrected_p_value: The same, corrected for the number of pairs (Holm).
         verdict: Which is better, if one clearly is; or why they were not tested.
         groups: Number of groups that the permutation swaps; None for McNemar's test.
+        more_needed: How many more examples would probably decide, if the two differ as much as they do on these; None
+            if it is decided, if nobody can say, or if the examples have groups.
     """
 
     first: str
@@ -93,6 +95,7 @@ class PairRow(NamedTuple):
     corrected_p_value: float | None = None
     verdict: str = ""
     groups: int | None = None
+    more_needed: int | None = None
 
 
 def rows(
@@ -193,9 +196,15 @@ def _obstacle(first: Predictions, second: Predictions) -> str:
 
 
 def _judged(pair: PairRow, p_value: float) -> PairRow:
+    from tlkit.evaluation import power
+
     better = pair.first if (pair.only_first or 0) > (pair.only_second or 0) else pair.second
-    verdict = f"{better} is better" if p_value < SIGNIFICANCE else "no clear difference"
-    return pair._replace(corrected_p_value=p_value, verdict=verdict)
+    if p_value < SIGNIFICANCE:
+        return pair._replace(corrected_p_value=p_value, verdict=f"{better} is better")
+    more = None
+    if pair.groups is None and pair.examples:
+        more = power.more_needed(pair.examples, pair.only_first or 0, pair.only_second or 0) or None
+    return pair._replace(corrected_p_value=p_value, verdict="no clear difference", more_needed=more)
 
 
 def settings(runs: Sequence[Run]) -> dict[str, list[str]]:

@@ -103,7 +103,7 @@ def print_pairs(pairs: Sequence[PairRow], width: int) -> None:
         for pair in tested:
             p = pair.corrected_p_value or 0.0
             only = str(pair.only_first), str(pair.only_second)
-            lines.append([_letters(pair), *only, "<0.001" if p < 0.001 else f"{p:.3f}", pair.verdict])
+            lines.append([_letters(pair), *only, "<0.001" if p < 0.001 else f"{p:.3f}", _verdict(pair)])
         _print_columns(lines, 1, last_left=True)
         corrected = f", corrected for {len(tested)} pairs (Holm)" if len(tested) > 1 else ""
         say(f"p: McNemar's exact test{corrected}; below {SIGNIFICANCE:g} one is better")
@@ -112,6 +112,15 @@ def print_pairs(pairs: Sequence[PairRow], width: int) -> None:
             _print_note(f"{', '.join(map(_letters, grouped))}: {text}", width)
     for reason in dict.fromkeys(pair.verdict for pair in pairs if pair.p_value is None):
         _print_note(f"{', '.join(_letters(pair) for pair in pairs if pair.verdict == reason)}: {reason}", width)
+
+
+def _verdict(pair: PairRow) -> str:
+    """Say which is better, or how many more examples would show it."""
+    from tlkit.evaluation import power
+
+    if pair.more_needed is None:
+        return pair.verdict
+    return f"{pair.verdict}; {power.rounded(pair.more_needed):,} more might show one"
 
 
 def _letters(pair: PairRow) -> str:

@@ -195,6 +195,10 @@ def _of_parent(
     decisions = [] if config.data.resize else [Decision("data.resize", reading.resize, reason)]
     if config.data.white is None and reading.white is not None:
         decisions.append(Decision("data.white", reading.white, reason))
+    params = parent.training.run.data.params if parent.training.run else {}
+    for name in ("target_accuracy", "label_sets"):  # a new threshold is chosen for it
+        if getattr(config, name, 0) is None and name in params:
+            decisions.append(Decision(name, float(params[name]), reason))
     return decisions
 
 

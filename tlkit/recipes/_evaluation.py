@@ -13,7 +13,7 @@ from tlkit.config import Evaluate
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
-from tlkit.recipes import _evaluation_data, _evaluation_text, _inputs
+from tlkit.recipes import _calibration, _evaluation_data, _evaluation_text, _inputs, _mistakes, _report
 from tlkit.recipes._evaluation_data import Loaded
 from tlkit.recipes._models import Classifier
 from tlkit.recipes._training_runs import Training
@@ -64,6 +64,7 @@ class Evaluated(NamedTuple):
         intervals: 95 % intervals of other scores than the accuracy, by their names among the metrics.
         predictions: The table of `evaluation.predictions`.
         class_scores: Scores of each class, as columns.
+        worth: What its probabilities are worth, and what the examples can tell.
         run_id: The run that keeps all of this.
     """
 
@@ -73,6 +74,7 @@ class Evaluated(NamedTuple):
     intervals: dict[str, tuple[float, float]]
     predictions: dict[str, list[Any]]
     class_scores: dict[str, list[Any]]
+    worth: _calibration.Worth
     run_id: str = ""
 
 
@@ -147,7 +149,8 @@ def score(subject: Subject, places: np.ndarray, config: Evaluate) -> Evaluated:
     by_class = evaluation.by_class(scores.confusion, classes, areas, scores.recall_intervals)
     by_class |= _precision_intervals(probabilities, labels, groups, classifier.several)
     intervals = _intervals(scores, probabilities, labels, groups)
-    return Evaluated(subject, examples, scores, intervals, table, by_class)
+    worth = _calibration.worth("test", examples, labels, probabilities)
+    return Evaluated(subject, examples, scores, intervals, table, by_class, worth)
 
 
 def _precision_intervals(
@@ -208,7 +211,8 @@ def log(run: tracking.Run, evaluated: Evaluated) -> None:
         for name, interval in evaluated.intervals.items()
         for end, value in zip(("low", "high"), interval, strict=True)
     }
-    tracking.log_metrics({**scores.metrics(), **bounds, "left_out": len(subject.loaded.examples) - len(examples)})
+    left_out = {"left_out": len(subject.loaded.examples) - len(examples)}
+    tracking.log_metrics({**scores.metrics(), **bounds, **evaluated.worth.metrics, **left_out})
     tracking.log_inputs([_dataset(evaluated)])
     tracking.log_table(table, predictions.FILE)
     tracking.log_table(evaluated.class_scores, "class_scores.json")
@@ -221,6 +225,7 @@ def log(run: tracking.Run, evaluated: Evaluated) -> None:
     # Of several labels, the example whose labels together are least probable is the worst mistake.
     losses = [1 - share for share in table["probability_of_label"]] if scores.multi_label else None
     pictures = {
+        "calibration.png": evaluated.worth.picture,
         "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
         "class_scores.png": plots.class_scores(evaluated.class_scores, title),
         "worst_mistakes.png": plots.mistakes(
@@ -234,8 +239,12 @@ def log(run: tracking.Run, evaluated: Evaluated) -> None:
             draw=modality.draw,
         ),
     }
-    for name, picture in pictures.items():
-        tracking.log_figure(picture, name)
+    mistakes = _mistakes.find(subject.classifier.model, examples, table, losses)
+    if mistakes.sheet is not None:
+        pictures[_mistakes.SHEET] = mistakes.sheet
+    files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}
+    title = f"evaluate {subject.name} on {subject.loaded.name}"
+    _report.log_evaluation(evaluated, _report.Pictures(files, mistakes), title)
     tracking.set_tags({"mlflow.note.content": _evaluation_text.note(evaluated)})
 
 

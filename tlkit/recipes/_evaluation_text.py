@@ -26,6 +26,8 @@ def note(evaluated: Evaluated) -> str:
         "",
         "Where it is wrong: `worst_mistakes.png` and `predictions.json`."
         + (" What was left out, or is not new to it: `seen.json`." if subject.seen else ""),
+        "",
+        *evaluated.worth.note,
     ]
     return "\n".join(lines)
 
@@ -48,6 +50,8 @@ def show(evaluated: Evaluated) -> None:
         say(f"  {text:<17}  {number:.4f}  (95 % interval {interval[0]:.3f} to {interval[1]:.3f}{more})")
     if precision := _summary.of_positive(scores, subject.classifier.classes):
         say(f"  {precision}")
+    for line in evaluated.worth.lines:
+        say(f"  {line}")
     _show_classes(evaluated)
 
 

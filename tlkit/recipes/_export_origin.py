@@ -116,7 +116,7 @@ def describe(config: Export, path: Path, run: Run | None) -> Origin:
         origin,
         what=f"{markdown(network)}, trained by {code(recipe)} in run {name}",
         data=data,
-        scores=_scores(metrics),
+        scores=score_lines(metrics),
         weights=licence(params),
     )
 
@@ -165,7 +165,7 @@ def _context(given: object) -> str:
     return tags.get("mlflow.data.context", "data")
 
 
-def _scores(metrics: Mapping[str, float]) -> list[str]:
+def score_lines(metrics: Mapping[str, float]) -> list[str]:
     """A line for each score of the test split, else of the validation split, with its interval where it has one."""
     lines = []
     for split in ("test", "validation"):

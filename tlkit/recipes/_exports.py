@@ -97,6 +97,7 @@ def write(config: Export, name: str, sources: Sources, folder: Path) -> Exported
         Unavailable: it answers otherwise than the model.
     """
     from tlkit import export
+    from tlkit.evaluation import calibration
 
     classifier, examples = sources.classifier, sources.examples
     say(f"{name}{' in int8' * config.int8}: converting", error=True)
@@ -108,7 +109,7 @@ def write(config: Export, name: str, sources: Sources, folder: Path) -> Exported
         if not classifier.several and sources.answers.shape[1] > 1:
             known = _answers(classifier.model, values)
             labels["temperature"] = export.temperature(name, path, values, known)
-    answers = export.tempered(export.run(name, path, examples.values), labels["temperature"])
+    answers = calibration.tempered(export.run(name, path, examples.values), labels["temperature"])
     parity = export.compare(sources.answers, answers, classifier.several, examples)
     export.check_parity(name, parity, config.int8, config.accept)
     one, every = (export.milliseconds(name, path, classifier.model.input_shape[1:], threads) for threads in (1, 0))
@@ -124,6 +125,14 @@ def write(config: Export, name: str, sources: Sources, folder: Path) -> Exported
     return row
 
 
+def _abstention(config: Export, classifier: Classifier) -> dict[str, float | None]:
+    """When predict.py says no single class: as the user or the model says; distances in feature space are not there."""
+    own = classifier.abstention
+    if config.threshold is not None:
+        own = own._replace(threshold=config.threshold, target_accuracy=None)
+    return own._replace(novelty=None)._asdict()
+
+
 def _labels(config: Export, name: str, classifier: Classifier) -> dict[str, Any]:
     """What predict.py must know, and whoever reads photos in another way."""
     from tlkit import export
@@ -136,7 +145,7 @@ def _labels(config: Export, name: str, classifier: Classifier) -> dict[str, Any]
         "kind": classifier.kind,
         "shape": shape,
         "several_labels": classifier.several,
-        "threshold": config.threshold,
+        **_abstention(config, classifier),
         "temperature": 1.0,
     }
     if classifier.kind == "photos":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tlkit import config as configs
 from tlkit.display import called, few, say, shown
 from tlkit.errors import InvalidInput, Undecodable
-from tlkit.recipes import _summary
+from tlkit.recipes import _calibration, _clusters, _summary
 
 if TYPE_CHECKING:
     from tlkit import data, features
@@ -61,6 +61,7 @@ def check(config: configs.Recipe, examples: data.Examples) -> None:
         InvalidInput: the message says which setting it is about.
     """
     find_positive(getattr(config, "positive", None), examples.classes, examples.multi_label)
+    _calibration.check(config, examples.classes, examples.multi_label)
     if isinstance(config, configs.Training) and config.balance == "sampling" and examples.multi_label:
         raise InvalidInput(
             "balance is 'sampling', but examples that may have several labels cannot be sampled so: give --balance "
@@ -143,7 +144,30 @@ def load(
         check=check,
         together=_near_pairs if config.near_copies == "together" else None,
         quiet=quiet,
+        cluster=_clusters.current(),
     )
+
+
+def unsplit(config: configs.Data, part: data.Examples, shape: Sequence[int | None], check: bool) -> data.Photos:
+    """Open a part of what was listed, which is not split.
+
+    Raises:
+        InvalidInput: all photos must be seen to know how to read these.
+    """
+    from tlkit.data import loading
+    from tlkit.data.modalities import Framing
+
+    height, width, channels = shape
+    framing = Framing((height, width) if height and width else None, channels, None)
+    photos, opened, _ = loading.open_photos(
+        part, framing, config.resize, config.white, check, config.strict, cluster=_clusters.current()
+    )
+    if opened.ranges and config.white is None:
+        raise InvalidInput(
+            "some photos have more than 8 bits, and a part of them does not show which value is white: give "
+            "--data.white"
+        )
+    return photos
 
 
 def _near_pairs(photos: data.Photos) -> list[tuple[int, int]]:

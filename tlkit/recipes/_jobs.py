@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
-import os
-import sys
-import tempfile
 import time
-import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from tlkit import config as configs
-from tlkit import startup
 from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _decisions, _resume, _run_exports, _runs
 from tlkit.recipes._decisions import Decision
+from tlkit.startup import start_keras
 
 if TYPE_CHECKING:
     import keras
@@ -212,79 +207,3 @@ def _join(where: str, trial: Trial | None) -> None:
     if trial:
         raise InvalidInput("hosts is given, but a trial of a search trains in one process: leave it out")
     hosts.start(configs.parse_hosts(where))
-
-
-def start_keras() -> float:
-    """Import Keras without TensorFlow's start-up lines, and return when the import began."""
-    began = time.perf_counter()
-    if "keras" not in sys.modules:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_native_stderr_held())
-            stack.enter_context(_no_garbage_collection())
-            if startup.asked() == startup.LEAN:
-                startup.openvino()  # before Keras, which would have it send its telemetry
-                stack.enter_context(_unused_left_out())
-            import keras
-
-            if keras.backend.backend() == startup.LEAN:
-                _hide_tensorflow()
-    return began
-
-
-def _hide_tensorflow() -> None:
-    """Keep Keras from importing TensorFlow, where it is installed, to seed it and to ask whether a shape is its own."""
-    from keras.src.utils import module_utils  # where Keras looks first
-
-    module_utils.tensorflow._available = False
-
-
-@contextlib.contextmanager
-def _unused_left_out() -> Iterator[None]:
-    """Leave out what Keras imports for functions that tlkit does not call: half of its time without a framework.
-
-    Keras does without the others; SciPy imports its `signal` when it is first used.
-    """
-    names = ("matplotlib", "pandas", "requests", "scipy.signal", "sklearn")
-    left_out = {
-        name: types.ModuleType(name) if name == "scipy.signal" else None for name in names if name not in sys.modules
-    }
-    sys.modules.update(left_out)  # type: ignore[arg-type]  # None makes an import fail
-    try:
-        yield
-    finally:
-        for name in left_out:
-            del sys.modules[name]
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Disable garbage collection during imports, and exclude what they created from it afterwards.
-
-    Scanning it takes seconds and finds nothing.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if enabled:
-            gc.enable()
-
-
-@contextlib.contextmanager
-def _native_stderr_held() -> Iterator[None]:
-    # No setting of TensorFlow 2.21 silences these lines: tensorflow/tensorflow#100442.
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as buffer:
-        original = os.dup(2)
-        os.dup2(buffer.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            buffer.seek(0)
-            os.write(original, buffer.read())
-            raise
-        finally:
-            os.dup2(original, 2)
-            os.close(original)

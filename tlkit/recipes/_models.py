@@ -12,8 +12,10 @@ from tlkit.errors import InvalidInput, first_line
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from tlkit.data.modalities import Reading
+    from tlkit.evaluation.abstention import Abstention
 
 
 URIS = ("models:/", "runs:/")
@@ -26,11 +28,15 @@ class Saved(NamedTuple):
         model: The model.
         classes: The names of its classes; None where it was saved without.
         reading: How files become the examples that it takes.
+        abstention: When it says no single class.
+        references: Features of known examples, which go with `abstention.novelty`; None where it has none.
     """
 
     model: keras.Model
     classes: list[str] | None
     reading: Reading
+    abstention: Abstention
+    references: np.ndarray | None
 
 
 class Classifier(NamedTuple):
@@ -43,6 +49,8 @@ class Classifier(NamedTuple):
         reading: How files become the examples that it takes.
         kind: Name of their modality, such as `photos`.
         several: Whether an example may have several labels, or none.
+        abstention: When it says no single class.
+        references: Features of known examples, which go with `abstention.novelty`; None where it has none.
     """
 
     name: str
@@ -51,6 +59,8 @@ class Classifier(NamedTuple):
     reading: Reading
     kind: str
     several: bool
+    abstention: Abstention
+    references: np.ndarray | None
 
 
 def load_classifier(
@@ -75,7 +85,7 @@ def load_classifier(
     from tlkit import serving
     from tlkit.data import modalities
 
-    loaded, names, reading = load(model, path)
+    loaded, names, reading, abstention, references = load(model, path)
     inputs, outputs = loaded.input_shape, loaded.output_shape
     what = f"{command} needs a classifier of {' or '.join(kinds)} of one size"
     if isinstance(inputs, list | dict) or isinstance(outputs, list | dict):
@@ -94,7 +104,7 @@ def load_classifier(
         raise InvalidInput(f"{model!r} holds no class names: give those of its {count} outputs by --classes '[a, b]'")
     names = list(classes) if classes is not None else names
     names = names or [f"class {index}" for index in range(count)]
-    return Classifier(model, loaded, names, reading, kind, serving.multi_label(loaded))
+    return Classifier(model, loaded, names, reading, kind, serving.multi_label(loaded), abstention, references)
 
 
 def locate(model: str) -> Path:
@@ -130,12 +140,18 @@ def load(model: str, path: Path | None = None) -> Saved:
     from tlkit import labels, layers  # noqa: F401  Keras finds our layers by their registered names
     from tlkit.backbones import modelfiles
     from tlkit.data.modalities import Reading
+    from tlkit.evaluation.abstention import Abstention
+    from tlkit.probes import novelty
 
     loaded = modelfiles.load(path, repr(model))
     try:
-        return Saved(loaded, labels.read(path), Reading.of(labels.read_reading(path)))
+        names, reading = labels.read(path), Reading.of(labels.read_reading(path))
+        abstention, references = Abstention.of(labels.read_abstention(path)), novelty.read(path)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise InvalidInput(f"{model!r}: {first_line(error)}") from error
+    if references is None or abstention.novelty is None:
+        abstention, references = abstention._replace(novelty=None), None
+    return Saved(loaded, names, reading, abstention, references)
 
 
 def _download(uri: str) -> Path:

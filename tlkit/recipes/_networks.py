@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import config as configs
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _parents, _plans, _run_exports, _sources
+from tlkit.recipes import _clusters, _parents, _plans, _run_exports, _sources
 
 if TYPE_CHECKING:
     import keras
@@ -57,13 +57,25 @@ def extractor(
     frozen: keras.Model,
     cut: str,
     dtype: str = "float32",
+    shared: store.Store | None = None,
 ) -> features.Extractor:
-    """Make what computes the outputs of a frozen part of the network, which ends at `cut`."""
+    """Make what computes the outputs of a frozen part of the network, which ends at `cut`.
+
+    Args:
+        config: The settings.
+        frozen: The part of the network.
+        cut: Where it ends, for people.
+        dtype: Of what is stored.
+        shared: A store into which other processes write other features of it meanwhile; by default the config's.
+    """
     from tlkit import features
 
-    stored = activation_store(config.features)
+    stored = shared or activation_store(config.features)
     label = f"{title(config.backbone)} at {config.data.image_size} pixels, {cut}"
-    return features.Extractor(frozen, stored, config.features.engine, config.precision, dtype, label)
+    workers = _clusters.current()
+    return features.Extractor(
+        frozen, stored, config.features.engine, config.precision, dtype, label, workers, bool(shared)
+    )
 
 
 def activation_store(config: configs.Features) -> store.Store | None:

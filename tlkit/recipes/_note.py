@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tlkit.display import code, markdown
+from tlkit.display import code, markdown, quoted
 from tlkit.recipes import _networks, _runs, _summary
 
 if TYPE_CHECKING:
     import keras
 
     from tlkit import data, evaluation
-    from tlkit.data import graph
+    from tlkit.data import graph, modalities
     from tlkit.recipes._jobs import Job
     from tlkit.recipes._results import Fit
 
@@ -38,10 +38,7 @@ def note(
     chosen = " These examples also chose the epoch, so this is optimistic." if fit.is_optimistic(scores) else ""
     classes = ", ".join(markdown(plots.shortened(name, 60)) for name in splits.classes[:20])
     classes += ", ..." if len(splits.classes) > 20 else ""
-    command = f"python -m tlkit.recipes.predict runs:/{run_id}/model PHOTO.jpg"
-    served = f"mlflow models serve -m runs:/{run_id}/model --env-manager local"
     loaded = f'model = mlflow.pyfunc.load_model("runs:/{run_id}/model")'
-    use = [command] * splits.modality.predicted + [served] * bool(splits.modality.requests)
     mistakes = "`worst_mistakes.png` and " if "worst_mistakes.png" in fit.pictures else ""
     lines = [
         f"**{network}**, {model.count_params():,} parameters, by `{job.recipe}` on {kind} of **{name}**: "
@@ -54,7 +51,7 @@ def note(
         "To use it:",
         "",
         "```",
-        *use,
+        *use(splits, run_id),
         loaded,
         "```",
         "",
@@ -62,6 +59,23 @@ def note(
         *fit.note,
     ]
     return "\n".join(lines)
+
+
+def use(splits: data.Splits | graph.Graph, run_id: str) -> list[str]:
+    """Give the commands that use the model of a run."""
+    return use_of(f"runs:/{run_id}/model", splits.modality)
+
+
+def use_of(model: str, modality: modalities.Modality) -> list[str]:
+    """Give the commands that use a model.
+
+    >>> from tlkit.data.modalities import SOUNDS
+    >>> use_of("models:/m-1", SOUNDS)
+    ['mlflow models serve -m models:/m-1 --env-manager local']
+    """
+    commands = [f"python -m tlkit.recipes.{name} {quoted(model)} PHOTO.jpg" for name in ("predict", "explain")]
+    served = f"mlflow models serve -m {quoted(model)} --env-manager local"
+    return commands * modality.predicted + [served] * bool(modality.requests and ":/" in model)
 
 
 def _also(scores: evaluation.Scores, classes: Sequence[str]) -> str:

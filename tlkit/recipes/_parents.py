@@ -250,7 +250,7 @@ def old_features(extractor: features.Extractor, splits: data.Splits, parent: Par
 
 def better(
     probe: probes.Probe, known: features.Features, parent: Parent | None, classes: Sequence[str]
-) -> probes.Probe:
+) -> tuple[probes.Probe, np.ndarray]:
     """Give the parent's head in place of a solved one if it is clearly better on photos that it has not seen.
 
     Args:
@@ -258,17 +258,21 @@ def better(
         known: What it was solved on.
         parent: The parent.
         classes: Names of the classes.
+
+    Returns:
+        The head that is kept, and the positions of the examples for which its held-out probabilities hold.
     """
     import numpy as np
 
     from tlkit.training import verdicts
 
+    every = np.arange(len(known))
     theirs = head(parent, classes)
     if theirs is None or parent is None or not parent.training.hashes:
-        return probe
+        return probe, every
     new = np.array([n for n, hash_ in enumerate(known.hashes) if hash_ not in parent.training.hashes], int)
     if not len(new):
-        return probe
+        return probe, every
     labels, solved = known.labels[new], np.log(np.maximum(probe.held_out[new], 1e-12))
     logits = known.read(new).astype(np.float32) @ theirs.kernel + theirs.bias
     accuracies = [float((values.argmax(axis=1) == labels).mean()) for values in (logits, solved)]
@@ -277,7 +281,10 @@ def better(
         f"head: on {len(new):,} photos that are new to {parent.name}, its head has accuracy {accuracies[0]:.3f}, the "
         f"solved head {accuracies[1]:.3f} (cross-validated): the {'former' if keeps else 'solved one'} is kept"
     )
-    return probe._replace(kernel=theirs.kernel, bias=theirs.bias) if keeps else probe
+    if not keeps:
+        return probe, every
+    probe = probe._replace(kernel=theirs.kernel, bias=theirs.bias)
+    return probe._replace(held_out=probe.probabilities(known.array())), new
 
 
 def of(config: configs.FeatureExtraction | configs.Finetune) -> Parent | None:

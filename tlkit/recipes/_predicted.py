@@ -6,17 +6,20 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tlkit.display import cut, say, shown
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _links
 
-UNSURE = "unsure"
-"""The label of a photo whose highest probability is below the threshold."""
+if TYPE_CHECKING:
+    from tlkit.evaluation.abstention import Abstention
+    from tlkit.serving import Answer
 
 NO_LABEL = "no label"
 """What is printed for photos without a label, of a multi-label model."""
 
+FALSE_ALARMS = 0.05  # `tlkit.probes.novelty.FALSE_ALARMS`, which is not imported for --help
 NAMED = 10  # photos that are printed because they cannot be read
 LABELS = 20  # labels that are printed with their counts
 WIDEST = 40  # letters of a label
@@ -32,6 +35,7 @@ class Predicted:
         counts: Number of photos by label; of a multi-label model a photo counts for each of its labels.
         sums: Sum of the probabilities of these labels.
         answered: Number of photos that have an answer.
+        novel: Number of photos that are like nothing that the model has learned from; None if it cannot tell.
         unread: Number of photos that could not be read.
         problems: The first of these, each with the reason.
     """
@@ -40,6 +44,7 @@ class Predicted:
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
     sums: dict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
     answered: int = 0
+    novel: int | None = None
     unread: int = 0
     problems: list[str] = dataclasses.field(default_factory=list)
 
@@ -48,9 +53,11 @@ class Predicted:
         """Of the command: 3 where a photo could not be read."""
         return 3 if self.unread else 0
 
-    def add(self, labels: Sequence[tuple[str, float]]) -> None:
+    def add(self, labels: Sequence[tuple[str, float]], novel: bool | None = None) -> None:
         """Count a photo with its labels."""
         self.answered += 1
+        if novel is not None:
+            self.novel = (self.novel or 0) + novel
         for label, share in labels:
             self.counts[label] += 1
             self.sums[label] += share
@@ -62,11 +69,25 @@ class Predicted:
             self.problems.append(f"{shown(photo)}: {shown(error)}")
 
 
-def print_answer(photo: str, ranking: Sequence[tuple[str, float]], several: bool, unsure: bool) -> None:
-    """Print the labels of a photo with their probabilities."""
-    texts = [UNSURE] if unsure else []
+def print_answer(photo: str, answer: Answer, ranking: Sequence[tuple[str, float]], several: bool) -> None:
+    """Print the labels of a photo with their probabilities, and what else the model says."""
+    from tlkit.serving import NOVEL, UNSURE
+
+    texts = [UNSURE] if answer.label == UNSURE and not several else []
     texts += [f"{shown(label)}{'*' if several and share > 0.5 else ''} {share:.4f}" for label, share in ranking]
+    if answer.label_set is not None:
+        texts.append(f"one of {{{', '.join(map(shown, answer.label_set))}}}")
+    texts += [NOVEL] if answer.novel else []
     say(f"{shown(photo)}  " + "  ".join(texts))
+
+
+def print_assumed(abstention: Abstention) -> None:
+    """Print what the model came with: when it says no single class."""
+    if abstention.threshold is not None and abstention.target_accuracy is not None:
+        promise = f"so that {abstention.target_accuracy:.1%} of the others are right"
+        say(f"below a probability of {abstention.threshold:.4g} the label is unsure, {promise}", error=True)
+    if abstention.set_coverage is not None:
+        say(f"in {{}}: labels one of which is right for {abstention.set_coverage:.1%} of the photos", error=True)
 
 
 def print_unread(predicted: Predicted) -> None:
@@ -88,6 +109,9 @@ def print_counts(predicted: Predicted) -> None:
         say(f"  {cut(shown(label), WIDEST):{width}}  {count:>9,}  {share:6.1%}  mean probability {mean:.3f}")
     if rest := len(predicted.counts) - len(labels):
         say(f"  and {rest:,} other labels")
+    if predicted.novel is not None:
+        novel = f"{predicted.novel:,} ({predicted.novel / max(predicted.answered, 1):.1%})"
+        say(f"  {novel} are like none of the classes; about {FALSE_ALARMS:.0%} of photos of the classes are, too")
 
 
 def print_end(predicted: Predicted, output: str | None) -> None:
@@ -110,8 +134,18 @@ def check_threshold(threshold: float, classes: Sequence[str], several: bool) -> 
             f"threshold is {threshold}, and the model gives a photo any number of labels, or none: leave it out, and "
             "look at the probabilities in the table that --output writes"
         )
+    check_unsure(f"threshold is {threshold}", classes)
+
+
+def check_unsure(received: str, classes: Sequence[str]) -> None:
+    """Refuse a class whose name is the word for an answer that is none.
+
+    Raises:
+        InvalidInput: with what was received.
+    """
+    from tlkit.serving import UNSURE
+
     if same := [name for name in classes if name.strip().casefold() == UNSURE]:
         raise InvalidInput(
-            f"threshold is {threshold}, which labels photos {UNSURE!r}, and so does the model's class "
-            f"{same[0]!r}: leave it out"
+            f"{received}, which labels photos {UNSURE!r}, and so does the model's class {same[0]!r}: leave it out"
         )

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tlkit.recipes import _inputs, _near_copies, _note, _plans, _run_exports, _summary
+from tlkit.recipes import (
+    _calibration,
+    _inputs,
+    _mistakes,
+    _near_copies,
+    _note,
+    _plans,
+    _report,
+    _run_exports,
+    _summary,
+)
+from tlkit.recipes._mistakes import Mistakes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +34,8 @@ if TYPE_CHECKING:
     from tlkit.tracking import registry
 
 
-class Fit(NamedTuple):
+@dataclasses.dataclass
+class Fit:
     """How a model came to its weights: what to log, and what to print.
 
     Args:
@@ -33,6 +46,7 @@ class Fit(NamedTuple):
         lines: Other lines of the summary.
         chosen_by_val: Whether the validation examples chose the weights, so that their score is no test score.
         note: Lines of Markdown for the note of the run.
+        worth: What its probabilities are worth.
     """
 
     parts: dict[str, float]
@@ -41,7 +55,8 @@ class Fit(NamedTuple):
     under: list[str]
     lines: list[str]
     chosen_by_val: bool
-    note: Sequence[str] = ()
+    note: list[str] = dataclasses.field(default_factory=list)
+    worth: _calibration.Worth | None = None
 
     @property
     def seconds(self) -> float:
@@ -170,13 +185,40 @@ def score_training(
     job: Job[Any], run: tracking.Run, model: keras.Model, splits: data.Splits, history: training.History
 ) -> Result:
     """Predict the test split, else the validation split, score that and log it."""
-    from tlkit import training
 
-    predicted = training.predict(model, splits.test or splits.val, _plans.batch_size_or_default(job.config))
     fit = of_training(job, history)
+    calibrated = calibrated_by_val(job, model, splits, _plans.batch_size_or_default(job.config))
     if job.config.tta:
-        _score_views(job, model, splits, predicted, fit)
-    return score(job, run, model, fit, splits, predicted)
+        _score_views(job, model, splits, calibrated.after, fit)
+    return score(job, run, model, fit, splits, calibrated)
+
+
+def calibrated_by_val(
+    job: Job[Any], model: keras.Model, splits: data.Splits, batch_size: int
+) -> _calibration.Calibrated:
+    """Predict all splits, calibrate by the validation split, and keep training photos to tell what is like none."""
+    import keras
+    import numpy as np
+
+    from tlkit import training
+    from tlkit.probes import novelty
+
+    whole = keras.Model(model.input, [model.get_layer("head").input, model.output])
+    features, probabilities = training.predict(whole, splits.val, batch_size)
+    scored_features, scored = features, None
+    if splits.test:
+        scored_features, scored = training.predict(whole, splits.test, batch_size)
+    held = _calibration.HeldOut(
+        probabilities, splits.val.labels, splits.val.grouping, f"{len(probabilities):,} validation {splits.kind}"
+    )
+    calibrated = _calibration.calibrate(job, model, held, scored)
+    if not splits.modality.predicted or len(features) < novelty.FEWEST:
+        return calibrated
+    some = np.random.default_rng(job.config.seed).permutation(len(splits.train))[: novelty.REFERENCES]
+    train = splits.train.select(np.sort(some))
+    known, _ = training.predict(whole, train, batch_size)
+    found = novelty.fit(known, held_out=features, hashes=train.hashes)
+    return _calibration.with_novelty(calibrated, found, scored_features)
 
 
 def _score_views(job: Job[Any], model: keras.Model, splits: data.Splits, predicted: np.ndarray, fit: Fit) -> None:
@@ -221,17 +263,24 @@ def evaluate(
 
 
 def score(
-    job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, splits: data.Splits, probabilities: np.ndarray
+    job: Job[Any],
+    run: tracking.Run,
+    model: keras.Model,
+    fit: Fit,
+    splits: data.Splits,
+    calibrated: _calibration.Calibrated,
 ) -> Result:
     """Score what the model predicts for the test split, else the validation split, and log it with its pictures."""
     from tlkit import evaluation, plots, tracking
     from tlkit.evaluation import predictions
 
-    split, part = _inputs.scored(splits)
+    (split, part), probabilities = _inputs.scored(splits), calibrated.after
+    _calibration.report(fit, split, part, calibrated)
     scores = evaluate(job, splits, probabilities)
     if splits.near_copies:
         _near_copies.add(fit, splits, scores, _score_without_near_copies(job, splits, probabilities))
     table = predictions.table(split, part.names, part.hashes, part.labels, probabilities, splits.classes, part.grouping)
+    losses = evaluation.binary_crossentropy(probabilities, part.labels) if splits.multi_label else None
     fit.pictures["worst_mistakes.png"] = plots.mistakes(
         part.read,
         table["label"],
@@ -239,13 +288,16 @@ def score(
         table["probability"],
         splits.kind,
         table["file"],
-        losses=evaluation.binary_crossentropy(probabilities, part.labels) if splits.multi_label else None,
+        losses=losses,
         draw=splits.modality.draw,
     )
+    mistakes = _mistakes.find(model, part, table, losses)
+    if mistakes.sheet is not None:
+        fit.pictures[_mistakes.SHEET] = mistakes.sheet
     example = splits.modality.encode(part.read([0])[0], splits.rate)
     with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(example)
-    return log(job, run, model, fit, Scored(scores, table, splits, example))
+    return log(job, run, model, fit, Scored(scores, table, splits, example, calibrated, mistakes))
 
 
 def _score_without_near_copies(
@@ -268,12 +320,16 @@ class Scored(NamedTuple):
         predictions: The table of `evaluation.predictions`.
         splits: The data.
         example: The file of an example, as a user would have it.
+        calibrated: When the model is unsure, and what it knows; None for a graph.
+        mistakes: The worst.
     """
 
     scores: evaluation.Scores
     predictions: dict[str, list[Any]]
     splits: data.Splits | graph.Graph
     example: bytes | None = None
+    calibrated: _calibration.Calibrated | None = None
+    mistakes: Mistakes = Mistakes([], 0)
 
 
 def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: Scored) -> Result:
@@ -291,13 +347,15 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
         }
     )  # all at step 0, not at an epoch, so that MLflow compares runs by them as bars
     tracking.log_table(scored.predictions, predictions.FILE)
-    _log_pictures(fit, scored)
+    files = _log_pictures(fit, scored)
     example = scored.example
     if example is not None:
         tracking.log_text(json.dumps(serving.serving_example(example, splits.kind)), "example_request.json")
 
     def save(path: Path) -> None:
         loaded = {name: getattr(splits, name) for name in ("rate", "reading") if hasattr(splits, name)}  # graph: none
+        if scored.calibrated is not None:
+            loaded |= {name: getattr(scored.calibrated, name) for name in ("abstention", "novelty")}
         serving.save_model(
             path, model, splits.classes, kind=splits.kind, **loaded, requirements=requirements(), example=example
         )
@@ -306,6 +364,7 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     saved = tracking.log_model(save)
     note = _note.note(job, model, fit, scores, splits, run.run_id)
     tracking.set_tags({"mlflow.note.content": note})
+    _report.log(job, run.run_id, model, fit, scores, splits, _report.Pictures(files, scored.mistakes))
     if job.config.register:
         tracking.register(job.config.register)
     tracking.deliver()
@@ -314,8 +373,8 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     return Result(model, fit, scores, run.run_id, str(file), splits.kind, classes=splits.classes, exports=exports)
 
 
-def _log_pictures(fit: Fit, scored: Scored) -> None:
-    """Log the table of class scores and all pictures."""
+def _log_pictures(fit: Fit, scored: Scored) -> dict[str, bytes]:
+    """Log the table of class scores and all pictures, and return the pictures' files by name."""
     from tlkit import evaluation, plots, tracking
 
     scores, classes = scored.scores, scored.splits.classes
@@ -329,8 +388,7 @@ def _log_pictures(fit: Fit, scored: Scored) -> None:
         "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
         "class_scores.png": plots.class_scores(table, title),
     }
-    for name, picture in pictures.items():
-        tracking.log_figure(picture, name)
+    return {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}
 
 
 def requirements() -> list[str]:

@@ -63,6 +63,7 @@ def find(recipe: str, config: AnyTraining) -> tuple[AnyTraining, dict[str, Any],
     from tlkit import cli
 
     asked = {**dataclasses.asdict(config), "resume": None}
+    asked.pop("cluster", None)  # where it runs may change
     if config.resume is None:
         return config, asked, None
     if config.hosts:

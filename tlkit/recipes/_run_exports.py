@@ -96,11 +96,13 @@ def log(job: Job[Any], run_id: str, model: keras.Model, splits: data.Splits | gr
 
 
 def _sources(uri: str, model: keras.Model, splits: data.Splits, file: Path) -> Sources:
-    from tlkit import tracking
+    from tlkit import labels, tracking
+    from tlkit.evaluation.abstention import Abstention
 
     split, part = _inputs.scored(splits)
     what = f"{{count:,}} {split} {splits.kind} of the run"
-    classifier = Classifier(uri, model, list(splits.classes), splits.reading, splits.kind, splits.multi_label)
+    abstention, classes = Abstention.of(labels.read_abstention(file)), list(splits.classes)
+    classifier = Classifier(uri, model, classes, splits.reading, splits.kind, splits.multi_label, abstention, None)
     scored = _export_data.chosen(part, _export_data.MOST, splits, classifier, what)
     run = _export_origin.run_of(uri) if tracking.deliver() else None  # where the store is away, the card says less
     return _exports.sources(classifier, _export_origin.describe(configs.Export(uri, "export"), file, run), scored)

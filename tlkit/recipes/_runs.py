@@ -221,7 +221,7 @@ def params(config: AnyConfig, asked: dict[str, Any] | None = None) -> dict[str, 
     >>> params(configs.FeatureExtraction(positive="dog"))["positive"], "precision" in params(configs.Finetune())
     ('dog', False)
     """
-    names = ("experiment", "run_name", "register", "devices", "hosts", "resume", "export")
+    names = ("experiment", "run_name", "register", "devices", "hosts", "resume", "export", "cluster", "shard")
     values, defaults = configs.flatten(config), configs.defaults(config)
     given = _resume.flat(asked) if asked is not None else values
     return {

@@ -216,7 +216,9 @@ def load_state(config: Tune, folder: Path) -> State:
 
 def _definition(config: Tune) -> dict[str, Any]:
     """The settings that make it the same search: all but where it runs, its name, and how its best model is scored."""
-    excluded = ("workers", "trials_per_process", "output", "experiment", "run_name", "features", "positive")
+    excluded = (
+        "workers", "cluster", "trials_per_process", "output", "experiment", "run_name", "features", "positive",
+    )  # fmt: skip
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in excluded}
 
 

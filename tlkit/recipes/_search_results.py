@@ -178,8 +178,8 @@ def _score(search: Search, winner: _Winner, splits: data.Splits, parent: trackin
     _runs.log_data(config.data, splits)
     if config.positive is not None:
         tracking.log_params({"positive": config.positive})
-    predicted = training.predict(model, _inputs.scored(splits)[1], config.batch_size)  # type: ignore[arg-type]
-    result = _results.score(job, parent, model, fit, splits, predicted)
+    calibrated = _results.calibrated_by_val(job, model, splits, config.batch_size)  # type: ignore[arg-type]
+    result = _results.score(job, parent, model, fit, splits, calibrated)
     model_uri = tracking.deliver() or result.model_uri
     return _Logged(result.scores.metrics(), model_uri, tracking.journal_of(parent.run_id).registered or ())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tlkit import untrusted
 from tlkit.config import Tune
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _links, _search
+from tlkit.recipes import _clusters, _links, _search, _search_cluster
 
 if TYPE_CHECKING:
     from tlkit import tuning
@@ -57,6 +58,12 @@ def address(config: Tune) -> Address:
         raise InvalidInput(
             "workers is 0: KERASTUNER_ORACLE_IP must then say where workers on other machines find the search"
         )
+    far = (config.cluster or "").startswith("tls://") and f"//{LOCAL}:" not in str(config.cluster)
+    if far and not (host and process.port):
+        raise InvalidInput(
+            f"cluster is {config.cluster!r}: KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT must say at which address "
+            "of this machine its workers find the search; whoever else reaches it can take trials too"
+        )
     if process.is_worker and not (host and process.port):
         raise InvalidInput(
             f"KERASTUNER_TUNER_ID is {process.name!r}, a worker: KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT must "
@@ -65,7 +72,26 @@ def address(config: Tune) -> Address:
     return process
 
 
-def starter(config: Tune, folder: Path, host: str, port: int) -> Callable[[str], tuning.Process]:
+def starter(
+    config: Tune, folder: Path, host: str, port: int
+) -> contextlib.AbstractContextManager[Callable[[str], tuning.Process]]:
+    """Make the function that starts a worker's process, on the cluster if there is one, else on this machine.
+
+    Args:
+        config: The settings of the search.
+        folder: Its folder.
+        host: Address at which its chief listens.
+        port: The chief's port.
+
+    Returns:
+        In a context, a function from the worker's name to its process.
+    """
+    if workers := _clusters.current():
+        return _search_cluster.starting(workers, folder, _chief(host, port))
+    return contextlib.nullcontext(local_starter(config, folder, host, port))
+
+
+def local_starter(config: Tune, folder: Path, host: str, port: int) -> Callable[[str], tuning.Process]:
     """Make the function that starts a worker's process on this machine.
 
     Args:
@@ -100,20 +126,24 @@ def starter(config: Tune, folder: Path, host: str, port: int) -> Callable[[str],
 
 def _environment(config: Tune, host: str, port: int) -> dict[str, str]:
     """Give the environment variables of a worker's process, but for its name."""
-    import mlflow
-
     from tlkit import tuning
 
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_RUN_ID"}
-    environment["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()
     if config.workers > 1:  # else each would take all cores, and they would wait for each other
         share = str(max(1, (os.cpu_count() or 1) // config.workers))
         for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
             environment.setdefault(name, share)
         environment.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # nor all of a GPU's memory
         environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    return environment | {
-        tuning.CHIEF: str(os.getpid()),
+    return environment | {tuning.CHIEF: str(os.getpid()), **_chief(host, port)}
+
+
+def _chief(host: str, port: int) -> dict[str, str]:
+    """Give the environment variables that say where the chief and its runs are."""
+    import mlflow
+
+    return {
+        "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
         "no_grpc_proxy": host,  # the chief is on this machine, or in this network
         "KERASTUNER_ORACLE_IP": LOCAL if host == "0.0.0.0" else host,  # noqa: S104 (compared, not bound)
         "KERASTUNER_ORACLE_PORT": str(port),
@@ -135,7 +165,7 @@ def work_elsewhere(config: Tune, folder: Path, chief: Address) -> None:
 
     place = f"{chief.host}:{chief.port}"
     say(f"{chief.name} works for the chief at {place}; it writes to {_links.shown(folder / 'workers')}")
-    start = starter(config, folder, chief.host, chief.port)
+    start = local_starter(config, folder, chief.host, chief.port)
     processes: list[tuning.Process] = []
     deaths, running = 0, max(config.workers, 1)
     try:
@@ -163,7 +193,7 @@ def _exit_status(process: tuning.Process, folder: Path, place: str) -> int:
     """
     from tlkit import tuning
 
-    status = process.running.returncode
+    status = process.running.returncode or 0
     if status != tuning.GONE:
         return status
     if "best" in untrusted.read_json(_search.state_file(folder)):

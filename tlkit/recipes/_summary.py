@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tlkit.recipes._results import Result
 
 
+REPORT = "report.html"
+
+
 def show(job: Job[Any], run: tracking.Run, result: Result) -> Result:
     """Print what was trained, how well, how long it took, where it is and what to do next.
 
@@ -134,6 +137,9 @@ def _print_places(job: Job[Any], result: Result, delivered: bool) -> None:
     say(f"  time  {duration(result.fit.seconds)} of training, {duration(time.perf_counter() - job.began)} in all")
     say(f"  run   {name} in {without_password(mlflow.get_tracking_uri())}")
     say(f"  model {model}")
+    artifacts = tracking.run_folder(run_id) if delivered else None
+    page = _links.shown(artifacts / REPORT) if artifacts else f"{REPORT}, among the artifacts of the run"
+    say(f"  report {page}")
     print_registered(result.registered)
     artifacts = tracking.run_folder(run_id) if delivered and result.exports.rows else None
     for row in result.exports.rows:

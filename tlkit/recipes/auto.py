@@ -19,6 +19,8 @@ from tlkit.recipes import (
     _auto_search,
     _auto_tried,
     _auto_tuning,
+    _calibration,
+    _clusters,
     _decisions,
     _inputs,
     _jobs,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 SAMPLE, AGREE = 32, 0.01  # photos whose probabilities the saved model must give too; the greatest difference
 
 
+@_clusters.connected
 def run(config: Auto) -> _results.Result:
     """Search, score and log a classifier; see `config.Auto` for the settings."""
     job = _jobs.start("auto", config)
@@ -51,6 +54,7 @@ def run(config: Auto) -> _results.Result:
     candidates = _auto_networks.candidates(job.config, examples)
     first, others, left_out = _auto_networks.first(job.config, candidates, resize, examples)
     splits = _inputs.splits(first.config.data, examples, first.model.input_shape[1:])
+    _calibration.check_count(job.config, len(splits.train) + len(splits.val), "photos that are not tested on")
     splits = _near_copies.look(job.config.data, splits)
     job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))
     began = job.seconds
@@ -131,7 +135,26 @@ def _score(
         chosen_by_val=True,
         note=_auto_tried.note(search.tried, search.left_out, winner, why),
     )
-    return job, _results.score(job, tracked, model, fit, splits, _predict(job, winner, model, splits))
+    predicted = _predict(job, winner, model, splits)
+    return job, _results.score(job, tracked, model, fit, splits, _calibrate(search, job, winner, model, predicted))
+
+
+def _calibrate(
+    search: Search, job: _jobs.Job[Auto], winner: Tried, model: keras.Model, predicted: np.ndarray
+) -> _calibration.Calibrated:
+    """Calibrate by what scored the winner, and keep known photos of a head on frozen networks."""
+    from tlkit.probes import novelty
+
+    held, count = winner.held, f"{len(winner.held.labels):,}"
+    what = f"{count} photos, each out of fold" if held.by == _auto_tried.FOLDS else f"{count} validation photos"
+    groups = _calibration.independent(held.groups)
+    own = _calibration.HeldOut(winner.probabilities, held.labels, groups, what)
+    calibrated = _calibration.calibrate(job, model, own, predicted, tempers=len(winner.heads) == 1)
+    if winner not in search.heads:
+        return calibrated
+    values, network = _auto_heads.features(search, winner), winner.networks[0]
+    hashes = [hash_ for part in search.known(network, search.resize) for hash_ in part.hashes]
+    return calibrated._replace(novelty=novelty.fit(values, groups=search.held(network).groups, hashes=hashes))
 
 
 def _predict(job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits) -> np.ndarray:

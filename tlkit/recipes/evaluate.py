@@ -158,6 +158,7 @@ def _show_end(config: Evaluate, evaluated: list[Evaluated]) -> None:
         say(f"  run       {name} ({each.run_id})")
         if folder:
             say(f"  mistakes  {_links.shown(folder / 'worst_mistakes.png')}")
+            say(f"  report    {_links.shown(folder / 'report.html')}")
     say("\nNext:")
     ids = [each.run_id for each in evaluated]
     _links.print_links(last, ids, "both side by side", own="the evaluation")

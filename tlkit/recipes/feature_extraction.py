@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import FeatureExtraction
 from tlkit.recipes import (
+    _calibration,
+    _clusters,
     _decisions,
     _inputs,
     _jobs,
@@ -17,20 +19,28 @@ from tlkit.recipes import (
     _networks,
     _parents,
     _results,
+    _shards,
     _summary,
     _training_runs,
 )
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
     from tlkit import data
     from tlkit.features import Features
 
 
-def run(config: FeatureExtraction) -> _results.Result:
-    """Solve, score and log a classifier; see `config.FeatureExtraction` for the settings."""
+@_clusters.connected
+def run(config: FeatureExtraction) -> _results.Result | None:
+    """Solve, score and log a classifier; see `config.FeatureExtraction` for the settings.
+
+    Returns:
+        The result; None for a shard.
+    """
+    if config.shard:
+        _shards.extract(config)
+        return None
     job = _jobs.start("feature_extraction", config)
     from tlkit import features
 
@@ -43,13 +53,15 @@ def run(config: FeatureExtraction) -> _results.Result:
     with job.timing("features"):
         splits, parts = _inputs.split_features(job.config.data, examples, extractor)
     splits, parts = _without_seen(splits, parts, parent)
+    kinds = parts[:2] if splits.test else parts[:1]
+    _calibration.check_count(job.config, sum(map(len, kinds)), "photos that are not tested on")
     splits = _near_copies.look(job.config.data, splits, parts, extractor.store)
     old = _parents.old_features(extractor, splits, parent)
     positive = _decisions.positive(job.config, splits.classes, splits.train.labels)
     job = job.with_decisions([_decisions.record_engine(extractor), *positive])
     with job.tracked(splits) as tracked:
-        fit, predicted = _solve(job, model, splits, parts, parent, old)
-        result = _results.score(job, tracked, model, fit, splits, predicted)
+        fit, calibrated = _solve(job, model, splits, parts, parent, old)
+        result = _results.score(job, tracked, model, fit, splits, calibrated)
     if parent:
         _training_runs.link(tracked.run_id, parent.training.run)
     return _summary.show(job, tracked, result)
@@ -74,10 +86,11 @@ def _solve(
     parts: list[Features],
     parent: _parents.Parent | None,
     old: Features | None,
-) -> tuple[_results.Fit, np.ndarray]:
-    """Solve the head, and predict the split that is scored."""
+) -> tuple[_results.Fit, _calibration.Calibrated]:
+    """Solve the head, predict the split that is scored, and calibrate by predictions out of fold."""
     from tlkit import backbones, probes, training
     from tlkit.features import Features
+    from tlkit.probes import novelty
 
     config, (train, val, *test) = job.config, parts
     with job.timing("solving"):
@@ -93,15 +106,21 @@ def _solve(
             blocks=backbones.pooled_widths(model),
             seed=seed,
         )
-        probe = _parents.better(probe, known, parent, splits.classes)
+        probe, rows = _parents.better(probe, known, parent, splits.classes)
         backbones.set_head(model, probe.kernel, probe.bias)
         if config.precision == "float32":
             predicted = probe.probabilities(scored.array())
         else:  # engines round differently: the score is to be that of the saved model
             predicted = training.predict(model, splits.test or splits.val)
         nearest = probes.nearest_neighbours(values, known.labels, groups=known.groups, seed=seed)
+    what = f"{len(rows):,} photos, each out of fold" if len(rows) == len(known) else f"{len(rows):,} new photos"
+    groups = _calibration.independent([known.groups[row] for row in rows])
+    held = _calibration.HeldOut(probe.held_out[rows], known.labels[rows], groups, what)
+    calibrated = _calibration.calibrate(job, model, held, predicted)
+    found = novelty.fit(values, groups=known.groups, hashes=known.hashes, seed=seed)
+    calibrated = _calibration.with_novelty(calibrated, found, scored.array())
     seconds = {part: job.timings[part] for part in ("features", "solving")}
-    return _results.of_solving(probe, nearest, seconds, known.labels, splits.classes), predicted
+    return _results.of_solving(probe, nearest, seconds, known.labels, splits.classes), calibrated
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from tlkit import cli
 from tlkit.config import FindLr
 from tlkit.display import say
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions, _inputs, _jobs, _links, _networks, _plans, _runs
+from tlkit.recipes import _clusters, _decisions, _inputs, _jobs, _links, _networks, _plans, _runs
 
 if TYPE_CHECKING:
     import keras
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PICTURE = "lr_range.png"
 
 
+@_clusters.connected
 def run(config: FindLr) -> finder.RangeTest:
     """Test, log and draw the learning rates of a phase; see `config.FindLr` for the settings.
 

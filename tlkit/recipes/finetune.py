@@ -12,6 +12,8 @@ from tlkit import cli
 from tlkit.config import Finetune
 from tlkit.errors import InvalidInput
 from tlkit.recipes import (
+    _calibration,
+    _clusters,
     _decisions,
     _inputs,
     _jobs,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from tlkit.training.activations import FullInput, PooledFeatures
 
 
+@_clusters.connected
 def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result | _jobs.Tried:
     """Train, score and log a classifier; see `config.Finetune` for the settings.
 
@@ -50,6 +53,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
     job.check_data(splits)
     splits = _parents.without_seen(splits, parent)
+    _calibration.check_count(job.config, len(splits.val), f"validation {splits.kind}")
     splits = splits if trial else _near_copies.look(job.config.data, splits)
     job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))
     job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))

@@ -17,13 +17,14 @@ from tlkit import cli
 from tlkit.config import Backbone, Inspect
 from tlkit.display import quoted, say
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions, _inputs, _inspection, _jobs, _links, _runs
+from tlkit.recipes import _clusters, _decisions, _inputs, _inspection, _jobs, _links, _runs
 
 if TYPE_CHECKING:
     from tlkit import tracking
     from tlkit.inspection import Findings
 
 
+@_clusters.connected
 def run(config: Inspect) -> Findings:
     """Inspect, print and log; see `config.Inspect` for the settings. No file of the data is changed.
 
@@ -113,7 +114,7 @@ def _print_end(config: Inspect, findings: Findings, run: tracking.Run) -> None:
         if config.backbone.name == "none":
             without += [f"backbone.{field.name}" for field in dataclasses.fields(config.backbone)]
         if trained_by == "train":
-            without += [f"features.{field.name}" for field in dataclasses.fields(config.features)]
+            without += ["cluster", *(f"features.{field.name}" for field in dataclasses.fields(config.features))]
         say(f"  {_links.command(trained_by, without)}")
     _links.print_links(run, [])
 

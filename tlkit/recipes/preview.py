@@ -11,11 +11,12 @@ from tlkit import cli
 from tlkit.config import Preview
 from tlkit.display import say
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions, _jobs, _links, _photo_sheet, _plans, _runs
+from tlkit.recipes import _clusters, _decisions, _jobs, _links, _photo_sheet, _plans, _png, _runs
 
 OWN = ("photos", "views", "output")  # settings that finetune does not have
 
 
+@_clusters.connected
 def run(config: Preview) -> Path:
     """Draw training photos as they are and as epochs see them; see `config.Preview` for the settings.
 
@@ -24,7 +25,7 @@ def run(config: Preview) -> Path:
     Returns:
         Path of the picture.
     """
-    check(config)
+    _png.check(config.output)
     _jobs.start_keras()
     from tlkit import plots
 
@@ -41,21 +42,6 @@ def run(config: Preview) -> Path:
     say("\nNext, if the photos still show what their labels say:")
     say(f"  {_links.command('finetune', without=OWN)}")
     return path
-
-
-def check(config: Preview) -> None:
-    """Refuse a file that the picture cannot be written to.
-
-    Raises:
-        InvalidInput: it is not a PNG, exists already, or its folder does not exist.
-    """
-    path = Path(config.output)
-    if path.suffix.lower() != ".png":
-        raise InvalidInput(f"output is {config.output!r}; it must end in .png")
-    if path.exists():
-        raise InvalidInput(f"output is {config.output!r}, which exists and is not overwritten: give another --output")
-    if not path.absolute().parent.is_dir():
-        raise InvalidInput(f"output is {config.output!r}; there is no folder {str(path.absolute().parent)!r}")
 
 
 if __name__ == "__main__":

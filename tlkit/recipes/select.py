@@ -14,13 +14,14 @@ from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
 from tlkit.display import quoted, say
 from tlkit.errors import Unavailable
-from tlkit.recipes import _decisions, _inputs, _jobs, _links, _networks, _runs, _sources, _summary
+from tlkit.recipes import _clusters, _decisions, _inputs, _jobs, _links, _networks, _runs, _sources, _summary
 
 if TYPE_CHECKING:
     from tlkit import data, tracking
     from tlkit.evaluation import Ranked
 
 
+@_clusters.connected
 def run(config: Select) -> list[Ranked]:
     """Rank, print and log the backbones, the best first; see `config.Select` for the settings."""
     began = _jobs.start_keras()

@@ -57,7 +57,9 @@ def load(model: str, version: _versions.Version, path: Path | None = None) -> Se
 
     loaded = _models.load_classifier(version.uri, path, "serve")
     name = model if model.startswith(("models:/", "runs:/")) else Path(model).name  # strangers need not know folders
-    return batching.prepare(loaded.model, loaded.classes, loaded.reading, name, version.number)
+    return batching.prepare(
+        loaded.model, loaded.classes, loaded.reading, name, version.number, loaded.abstention, loaded.references
+    )
 
 
 @contextlib.contextmanager

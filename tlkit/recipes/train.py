@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import cli
 from tlkit.config import CNN, Augment, Train
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions, _inputs, _jobs, _near_copies, _networks, _plans, _results, _summary
+from tlkit.recipes import _calibration, _decisions, _inputs, _jobs, _near_copies, _networks, _plans, _results, _summary
 from tlkit.recipes._decisions import Decision
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _j
     _inputs.check(job.config, examples)
     splits = _inputs.splits(job.config.data, examples, _photo_shape(job.config, examples))
     job.check_data(splits)
+    _calibration.check_count(job.config, len(splits.val), f"validation {splits.kind}")
     splits = splits if trial else _near_copies.look(job.config.data, splits)
     job = job.with_decisions([*_length(splits), *_decisions.positive(job.config, splits.classes, splits.train.labels)])
     model = build(job.config, splits)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import TrainGraph
 from tlkit.display import say
-from tlkit.recipes import _decisions, _inputs, _jobs, _results, _summary
+from tlkit.recipes import _decisions, _inputs, _jobs, _mistakes, _results, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +63,7 @@ def _scored(job: _jobs.Job[TrainGraph], model: keras.Model, graph: Graph) -> _re
     positive = _inputs.find_positive(job.config.positive, graph.classes, multi_label=False)
     train_labels = graph.labels[graph.train]
     scores = evaluation.score("test", probabilities, labels, train_labels=train_labels, positive=positive)
-    return _results.Scored(scores, table, graph)
+    return _results.Scored(scores, table, graph, mistakes=_mistakes.find(model, None, table))
 
 
 def _summary_of(graph: Graph) -> str:

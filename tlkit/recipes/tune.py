@@ -17,6 +17,7 @@ from tlkit.config import Tune
 from tlkit.display import say
 from tlkit.errors import Unavailable
 from tlkit.recipes import (
+    _clusters,
     _decisions,
     _inputs,
     _jobs,
@@ -56,7 +57,7 @@ def run(config: Tune) -> _search_results.Best | None:
             best = _search_results.Best(**state.best)
             _search_summary.show(search, best)
             return best
-        with _tracked(search, state) as parent:
+        with _clusters.joined(config.cluster), _tracked(search, state) as parent:
             reporter = _run_trials(search, parent, address)
             best = _search_results.finish(search, parent)
         search.oracle.extra["best"] = best._asdict()
@@ -162,8 +163,8 @@ def _run_trials(
         with tuning.served(oracle, host, address.port) as (port, last_heard):
             if address.port:
                 say(f"listening for workers at {host}:{port}, without a password")
-            start = _search_workers.starter(config, folder, host, port)
-            tuning.supervise(oracle, last_heard, start, config.workers, reporter)
+            with _search_workers.starter(config, folder, host, port) as start:
+                tuning.supervise(oracle, last_heard, start, config.workers, reporter)
     except BaseException:
         _search_trials.end_runs(search, parent)
         say(f"\nthe search is saved in {_links.shown(folder)}: the same command resumes it", error=True)

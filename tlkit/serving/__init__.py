@@ -15,15 +15,17 @@ import numpy as np
 from tlkit import labels, startup
 from tlkit.data.modalities import Reading
 from tlkit.errors import InvalidInput
+from tlkit.evaluation.abstention import Abstention
 from tlkit.serving import lean
-from tlkit.serving.answers import Answer, answer, multi_label, ranked
+from tlkit.serving.answers import NOVEL, UNSURE, Answer, answer, multi_label, ranked
 from tlkit.serving.cells import VARIABLE, paths_allowed
 from tlkit.serving.classifier import Classifier
+from tlkit.serving.novelty import with_novelty
 from tlkit.serving.saving import save_model, serving_example, signature
 
 __all__ = [
-    "VARIABLE", "Answer", "Classifier", "answer", "multi_label", "paths_allowed", "ranked", "save_model",
-    "serving_example", "signature",
+    "NOVEL", "UNSURE", "VARIABLE", "Answer", "Classifier", "answer", "multi_label", "paths_allowed", "ranked",
+    "save_model", "serving_example", "signature", "with_novelty",
 ]  # fmt: skip
 
 
@@ -51,4 +53,8 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Class
     with modelfiles.one_line(f"{file} cannot predict"):
         model.predict_on_batch(np.zeros((1, *(length or 1 for length in model.input_shape[1:])), np.float32))
     several = multi_label(model)
-    return Classifier(model, classes, options["kind"], options.get("rate"), output, several=several, reading=reading)
+    abstention = Abstention.of(labels.read_abstention(file))._replace(novelty=None)  # its table has no place for that
+    return Classifier(
+        model, classes, options["kind"], options.get("rate"), output,
+        several=several, reading=reading, abstention=abstention,
+    )  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 from tlkit.data import images, modalities
 from tlkit.data.modalities import Modality, Reading, Requests
 from tlkit.errors import InvalidInput
+from tlkit.evaluation.abstention import Abstention
 from tlkit.serving.answers import Answer, answer
 from tlkit.serving.cells import Content, cells_of, paths_allowed, read_cell
 from tlkit.serving.waiting import Busy, Queue
@@ -43,6 +44,7 @@ class Classifier:
         several: Whether an example may have several labels, or none; see `multi_label`.
         queue: In which large requests of strangers wait.
         reading: How files become examples, as when the model was trained.
+        abstention: When its label is `UNSURE`.
     """
 
     model: keras.Model
@@ -54,6 +56,7 @@ class Classifier:
     several: bool = False
     queue: Queue = dataclasses.field(default_factory=Queue)
     reading: Reading = dataclasses.field(default_factory=Reading)
+    abstention: Abstention = dataclasses.field(default_factory=Abstention)
 
     @property
     def modality(self) -> Modality:
@@ -119,7 +122,7 @@ class Classifier:
                 batch = _stacked(values, start).astype(np.float32)  # one type, for which one function is built
                 with self.lock:
                     probabilities = self.model.predict_on_batch(batch)
-                answers += [answer(row, self.classes, self.several) for row in probabilities]
+                answers += [answer(row, self.classes, self.several, self.abstention) for row in probabilities]
         return answers
 
     def _work(self, contents: Sequence[Content]) -> int:

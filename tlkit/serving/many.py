@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tlkit.cores import cores
 from tlkit.data import modalities
 from tlkit.data.bits import BY_SETTING
 from tlkit.data.modalities import Reading
-from tlkit.data.photos import cores, file_format
+from tlkit.data.photos import file_format
 from tlkit.errors import InvalidInput
 from tlkit.inference import Engine, in_order
 from tlkit.serving.answers import NOT_FINITE

@@ -13,6 +13,9 @@ import numpy as np
 from tlkit import labels
 from tlkit.data import modalities
 from tlkit.data.modalities import Reading
+from tlkit.evaluation.abstention import Abstention
+from tlkit.probes.novelty import Novelty
+from tlkit.probes.novelty import write as write_references
 from tlkit.serving.classifier import requests_of
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ def save_model(
     reading: Reading = Reading(),  # noqa: B008  it cannot be changed
     requirements: list[str],
     example: bytes | None = None,
+    abstention: Abstention = Abstention(),  # noqa: B008
+    novelty: Novelty | None = None,
 ) -> None:
     """Write an MLflow model folder with the flavors `keras` and `python_function`.
 
@@ -43,6 +48,8 @@ def save_model(
         reading: How files became the examples that the model was trained on.
         requirements: Packages that pip must install to load the model; MLflow's own search for them takes 15 s.
         example: Content of a photo, sound or .npy file, which becomes the input example of the model.
+        abstention: When it says no single class.
+        novelty: Known examples, to tell what is like none of them; its threshold goes with `abstention`.
 
     Raises:
         ValueError: there is no such modality, no network takes it, or `rate` is missing.
@@ -66,7 +73,12 @@ def save_model(
             pip_requirements=requirements,
             metadata={"classes": classes},
         )
-    labels.write(folder / "data" / "model.keras", classes, reading.changed)
+    if novelty is not None:
+        abstention = abstention._replace(novelty=novelty.threshold)
+    file = folder / "data" / "model.keras"
+    labels.write(file, classes, reading.changed, abstention.changed)
+    if novelty is not None:
+        write_references(file, novelty)
     if modality.requests is None:
         return
     environment = saved.flavors.pop(pyfunc.FLAVOR_NAME)["env"]

@@ -15,12 +15,14 @@ from typing import Any, BinaryIO
 from tlkit.atomic import writing
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
+from tlkit.labels import SEPARATOR
 from tlkit.serving.answers import TOP, Answer, rounded
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 COLUMNS = [
     "path", "label", "probability",
-    *(f"{column}_{place}" for place in range(1, TOP + 1) for column in ("label", "probability")), "error",
+    *(f"{column}_{place}" for place in range(1, TOP + 1) for column in ("label", "probability")),
+    "label_set", "novel", "error",
 ]  # fmt: skip
 """Of every file, whatever the number of classes."""
 
@@ -48,22 +50,23 @@ def check(path: str) -> None:
         raise InvalidInput(f"output is {path!r}, and Parquet needs pyarrow: pip install pyarrow, or give .csv")
 
 
-def row(path: str, answer: Answer | None, error: str = "", label: str | None = None) -> Row:
+def row(path: str, answer: Answer | None, error: str = "") -> Row:
     """Make the row of a photo.
 
     Args:
         path: Of the photo; control characters and bytes that are not UTF-8 are written as escapes.
         answer: None where there is none.
         error: Why there is none.
-        label: In place of the answer's.
 
     >>> list(row("a.jpg", Answer("cat", 0.75, [("cat", 0.75), ("dog", 0.25)])).values())
-    ['a.jpg', 'cat', 0.75, 'cat', 0.75, 'dog', 0.25, None, None, None, None, None, None, None]
+    ['a.jpg', 'cat', 0.75, 'cat', 0.75, 'dog', 0.25, None, None, None, None, None, None, None, None, None]
     """
     cells: Row = dict.fromkeys(COLUMNS)
     cells["path"], cells["error"] = shown(path), shown(error) or None
     if answer:
-        cells["label"], cells["probability"] = answer.label if label is None else label, rounded(answer.probability)
+        cells["label"], cells["probability"] = answer.label, rounded(answer.probability)
+        cells["label_set"] = None if answer.label_set is None else SEPARATOR.join(answer.label_set)
+        cells["novel"] = answer.novel
         for place, (name, share) in enumerate(answer.top[:TOP], 1):
             cells[f"label_{place}"], cells[f"probability_{place}"] = name, rounded(share)
     return cells
@@ -117,6 +120,7 @@ def _parquet(file: BinaryIO) -> Iterator[Callable[[Row], None]]:
     from pyarrow import parquet
 
     types = {name: pyarrow.float64() if name.startswith("probability") else pyarrow.string() for name in COLUMNS}
+    types["novel"] = pyarrow.bool_()
     schema = pyarrow.schema(list(types.items()))
     rows: list[Row] = []
     writer: Any = parquet.ParquetWriter(file, schema)

@@ -88,12 +88,13 @@ def log_text(text: str, name: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def log_figure(figure: Figure, name: str) -> None:
-    """Log a figure as a picture."""
+def log_figure(figure: Figure, name: str) -> bytes:
+    """Log a figure as a picture, and return the picture's file."""
     from tlkit import plots
 
     with artifact(name) as path:
         plots.save(figure, path)
+        return path.read_bytes()
 
 
 def log_table(table: Mapping[str, Sequence[Any]], name: str) -> None:

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tlkit import evaluation
-
-TEMPERATURES = np.geomspace(0.2, 5, 41)  # enough: what is compared changes by less than its standard error
+from tlkit.evaluation import calibration
 
 
 class Verdict(NamedTuple):
@@ -51,20 +50,6 @@ def compare(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Verdic
 
 def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Give the loss of each example, at the temperature of the lowest mean."""
-    logits = logits.astype(np.float64)
-    loss = _binary if labels.ndim == 2 or logits.shape[1] == 1 else _categorical
-    each = [loss(logits / temperature, labels) for temperature in TEMPERATURES]
-    return min(each, key=lambda losses: float(losses.mean()))
-
-
-def _categorical(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    top = logits.max(axis=1)
-    total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-    losses: np.ndarray = total - logits[np.arange(len(labels)), labels]
-    return losses
-
-
-def _binary(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    right = labels.reshape(logits.shape)
-    losses: np.ndarray = (np.logaddexp(0, logits) - right * logits).mean(axis=1)
-    return losses
+    logits, several = logits.astype(np.float64), labels.ndim == 2
+    best = calibration.temperature(logits, labels, several)
+    return calibration.log_losses(logits / best, labels, several)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import grpc
 from keras_tuner.src import protos
@@ -102,10 +102,30 @@ def served(oracle: ResumableOracle, host: str = "127.0.0.1", port: int = 0) -> I
         server.stop(grace=1.0).wait()
 
 
-class Process(NamedTuple):
-    """A worker's process on this machine, and its log file."""
+class Running(Protocol):
+    """A process, of which `subprocess.Popen` is one."""
 
-    running: subprocess.Popen[bytes]
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, once it has ended."""
+
+    def poll(self) -> int | None:
+        """Look whether it has ended, and return its exit status if so."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended; raise `subprocess.TimeoutExpired` if it does not in time."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+class Process(NamedTuple):
+    """A worker's process that this one has started, and its log file."""
+
+    running: Running
     log: Path
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tlkit.data.sources.class_names import class_name
+from tlkit.data.sources.class_names import class_name, nearly_equal
 from tlkit.data.sources.examples import SPLITS, renamed_splits, split_word
 from tlkit.data.sources.litter import FOLDERS, IMAGES, hidden, litter
 from tlkit.data.sources.tabular import TABLES
@@ -65,9 +65,10 @@ def find_class_folders(root: Path, notes: list[str]) -> Found:
                 f"{str(parent)!r} has {what}: give two or more, each holding the photos of one class{_instead(parent)}"
             )
         if odd := sorted(set(names) - set(classes)):  # that others lack classes is said once photos are divided
+            alike = "".join(f"; {note}" for note in nearly_equal(sorted({*names, *classes}, key=shown)))
             raise InvalidInput(
                 f"{str(parent)!r} and {str(parents[0][1])!r} have different classes ({few(odd)}): "
-                f"every class needs a folder in {parents[0][1].name!r}"
+                f"every class needs a folder in {parents[0][1].name!r}{alike}"
             )
         others += files_in(parent) if parent != root else []
         class_folders += [ClassFolder(split, class_name(f.name), f, list(walk(f))) for f in folders]
@@ -94,11 +95,13 @@ def _split_folders(root: Path, notes: list[str]) -> tuple[list[tuple[str | None,
     of_splits = [f for f in folders if split_word(f.name)]
     others = [f for f in folders if not split_word(f.name)]
     if not _are_splits(of_splits, others):
+        notes += [f"{f.name} is taken for a class, not for a split" for f in of_splits if f.name.lower() in SPLITS]
         return [(None, root)], []
     several = sum(bool(folders_in(_entered(f))) for f in of_splits) > 1  # else a class of trains stands beside others
     if unclear := [f.name for f in others if not several or folders_in(_entered(f))]:
         raise InvalidInput(
-            f"{str(root)!r} has {few(unclear)} beside {few([f.name for f in of_splits])}: move them away"
+            f"{str(root)!r} has {few(unclear)} beside {few([f.name for f in of_splits])}: if they are splits, rename "
+            "them train, val or test, one folder for each; if they are none, move them away"
         )
     named: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     for f in of_splits:

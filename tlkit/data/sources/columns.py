@@ -14,8 +14,8 @@ from tlkit.errors import InvalidInput
 
 OTHER_NAMES = {
     "path": (
-        "paths", "file", "files", "filename", "filenames", "file_name", "filepath", "filepaths", "file_path", "image",
-        "images", "image_path", "img", "img_path", "photo", "sound", "audio",
+        "paths", "file", "files", "filename", "filenames", "file_name", "fname", "filepath", "filepaths", "file_path",
+        "image", "images", "image_path", "img", "img_path", "photo", "sound", "audio",
     ),
     "label": ("labels", "class", "class_name", "classname", "category", "target"),
     "split": ("set", "subset", "partition", "dataset", "data_set", "fold", "is_valid", "is_val", "is_test", "is_train"),

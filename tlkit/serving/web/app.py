@@ -26,6 +26,7 @@ from tlkit.serving.web.batching import Batcher, CannotPredict
 from tlkit.serving.web.bodies import Refused, Sent, check_type, photos_of
 
 BODIES = 8  # requests of the maximum size that are in memory at a time
+EXPLAINED = 8  # photos of a request that get heatmaps
 DRAIN_SECONDS = 2  # for which a body that is too large is read and thrown away, so that its sender sees the answer
 GONE = 499  # the status of a client that has gone, in the counters
 RETRY_AFTER = 60  # maximum seconds that a client is asked to wait
@@ -101,6 +102,7 @@ def make(batcher: Batcher, limits: Limits) -> FastAPI:
         text = importlib.resources.files("tlkit.serving.web").joinpath("page.html").read_text(encoding="utf-8")
         version = f", version {served.version}" if served.version else ""
         names = {"{{model}}": html.escape(served.name), "{{version}}": html.escape(version)}
+        names["{{why}}"] = "hidden" if served.explainer is None else ""
         return _html(re.sub(r"\{\{\w+\}\}", lambda found: names.get(found[0], found[0]), text))
 
     @app.get("/docs", include_in_schema=False)
@@ -153,6 +155,8 @@ async def _predict(request: Request, batcher: Batcher, limits: Limits, room: _Ro
         await _read(request, body, batcher, limits, room)
         content_type = request.headers["content-type"]
         sent = await asyncio.to_thread(photos_of, content_type, bytes(body), limits.photos)
+        if _explains(request) and len(sent) > EXPLAINED:
+            raise Refused(413, f"there are {len(sent):,} photos; send at most {EXPLAINED} in a request with explain")
         return await _answered(request, sent, batcher, limits)
     finally:
         room.free += len(body)
@@ -165,6 +169,8 @@ async def _read(request: Request, body: bytearray, batcher: Batcher, limits: Lim
     size = int(announced) if announced.isascii() and announced.isdigit() and len(announced) < 20 else 0
     try:
         check_type(request.headers.get("content-type", ""))
+        if _explains(request) and batcher.served.explainer is None:
+            raise Refused(400, "this model has no heatmaps, as its head is not linear: leave explain out")
         if batcher.waiting >= batcher.most:
             raise Refused(503, f"{batcher.waiting:,} photos are waiting for their answers: try again later")
         async with asyncio.timeout(limits.seconds):
@@ -181,6 +187,15 @@ async def _read(request: Request, body: bytearray, batcher: Batcher, limits: Lim
         if more:
             error.close = not await _drain(request)
         raise
+
+
+def _explains(request: Request) -> bool:
+    """Whether a request asks for heatmaps."""
+    words = {"true": True, "1": True, "false": False, "0": False}
+    try:
+        return words[request.query_params.get("explain", "false").lower()]
+    except KeyError:
+        raise Refused(400, "explain is true or false") from None
 
 
 async def _part(request: Request) -> tuple[bytes, bool]:
@@ -207,7 +222,8 @@ async def _drain(request: Request) -> bool:
 async def _answered(request: Request, sent: list[Sent], batcher: Batcher, limits: Limits) -> Response:
     """Wait for the answers, but not longer than the client does."""
     try:
-        futures = batcher.submit([photo.content for photo in sent if not photo.problem])
+        contents = [photo.content for photo in sent if not photo.problem]
+        futures = batcher.submit(contents, _explains(request))
     except Busy as error:
         raise Refused(503, str(error)) from error
     answers = asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
@@ -240,6 +256,8 @@ def _response(sent: list[Sent], answers: list[Answer | BaseException], batcher: 
         if isinstance(answer, Answer):
             top = [{"label": label, "probability": rounded(share)} for label, share in answer.top]
             entry |= {"label": answer.label, "probability": rounded(answer.probability), "top": top}
+            more = {"label_set": answer.label_set, "novel": answer.novel, "heatmap": answer.heatmap}
+            entry |= {name: value for name, value in more.items() if value is not None}
         else:
             causes.append(answer)
             entry |= {"error": str(answer).removeprefix("photo: ")}

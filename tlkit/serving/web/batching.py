@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tlkit import explanation
+from tlkit.cores import cores
 from tlkit.data import modalities
 from tlkit.data.modalities import Reading
-from tlkit.data.photos import cores
 from tlkit.errors import InvalidInput, first_line
+from tlkit.evaluation.abstention import Abstention
 from tlkit.serving import many
 from tlkit.serving.answers import Answer, answer, multi_label
 from tlkit.serving.classifier import requests_of
+from tlkit.serving.novelty import with_novelty
 from tlkit.serving.waiting import HEAVY, Busy
 from tlkit.serving.web.counters import Counters
 
 if TYPE_CHECKING:
     import keras
 
+    from tlkit.explanation import Explainer
     from tlkit.features.engines import Engine
 
 BATCH = 32  # photos that are computed at a time
@@ -43,7 +47,9 @@ class Served(NamedTuple):
         several: Whether a photo may have several labels, or none.
         shape: Of a photo, (height, width, channels).
         reading: How files become photos.
-        engine: Computes probabilities.
+        engine: Computes probabilities; with `abstention.novelty`, also the distance from the nearest known photo.
+        abstention: When it says no single class.
+        explainer: Draws heatmaps; None where the model has no class activation.
     """
 
     name: str
@@ -53,24 +59,50 @@ class Served(NamedTuple):
     shape: tuple[int, ...]
     reading: Reading
     engine: Engine
+    abstention: Abstention = Abstention()
+    explainer: Explainer | None = None
 
 
 class CannotPredict(Exception):
     """The model fails on photos that were read."""
 
 
-def prepare(model: keras.Model, classes: list[str], reading: Reading, name: str, version: str = "") -> Served:
+def prepare(
+    model: keras.Model,
+    classes: list[str],
+    reading: Reading,
+    name: str,
+    version: str = "",
+    abstention: Abstention = Abstention(),  # noqa: B008
+    references: np.ndarray | None = None,
+) -> Served:
     """Make a model ready, and have it predict once, so that the first request does not wait.
+
+    Args:
+        model: From pixels to probabilities.
+        classes: Names of its outputs.
+        reading: How files become photos.
+        name: As the user gave it.
+        version: In the registry; empty for a file.
+        abstention: When it says no single class.
+        references: Features of known photos, which go with `abstention.novelty`.
 
     Raises:
         InvalidInput: it cannot predict.
     """
-    shape = model.input_shape[1:]
+    shape, several = model.input_shape[1:], multi_label(model)
+    explainer = None
+    with contextlib.suppress(InvalidInput):
+        explainer = explanation.explainer(model, "activation")
+    if references is None:
+        abstention = abstention._replace(novelty=None)
+    else:
+        model = with_novelty(model, references)
     sample = np.random.default_rng(0).integers(0, 256, (many.SAMPLE, *shape), np.uint8)
     engine, _ = many.engine(model, name, True, sample)
     for count in range(1, engine.batch_size + 1 if engine.batch_size <= many.SAMPLE else 2):
         list(engine.run([sample[:count]]))  # each number of photos is a shape of its own
-    return Served(name, version, classes, multi_label(model), shape, reading, engine)
+    return Served(name, version, classes, several, shape, reading, engine, abstention, explainer)
 
 
 @dataclasses.dataclass(eq=False)
@@ -79,6 +111,7 @@ class _Photo:
 
     content: bytes
     served: Served
+    explain: bool = False
     answer: Future[Answer] = dataclasses.field(default_factory=Future)
     pixels: np.ndarray | None = None
 
@@ -108,14 +141,16 @@ class Batcher:
         self._lock = threading.Lock()
         self._decoded: queue.SimpleQueue[_Photo | None] = queue.SimpleQueue()
         self._small, self._large = ThreadPoolExecutor(cores(), "decode"), ThreadPoolExecutor(1, "decode-large")
+        self._explaining = ThreadPoolExecutor(1, "explain")
         self._thread = threading.Thread(target=self._compute, name="compute", daemon=True)
         self._thread.start()
 
-    def submit(self, contents: Sequence[bytes]) -> list[Future[Answer]]:
+    def submit(self, contents: Sequence[bytes], explain: bool = False) -> list[Future[Answer]]:
         """Begin to answer photos.
 
         Args:
             contents: Of their files.
+            explain: Whether each answer gets a heatmap, if the model has them.
 
         Returns:
             A future for each, with its answer; or with InvalidInput where it cannot be read, or `CannotPredict`. A
@@ -128,7 +163,7 @@ class Batcher:
             if self.waiting + len(contents) > self.most:
                 raise Busy(f"{self.waiting:,} photos are waiting for their answers: try again later")
             self.waiting += len(contents)
-        photos = [_Photo(content, self.served) for content in contents]
+        photos = [_Photo(content, self.served, explain) for content in contents]
         for photo in photos:
             photo.answer.add_done_callback(self._leave)
             photo.answer.add_done_callback(photo.give_up)
@@ -139,6 +174,7 @@ class Batcher:
         """End the threads; photos that wait are not answered."""
         self._small.shutdown(cancel_futures=True)
         self._large.shutdown(cancel_futures=True)
+        self._explaining.shutdown(cancel_futures=True)
         self._decoded.put(None)
         self._thread.join()
 
@@ -198,11 +234,25 @@ class Batcher:
             for photo in together:
                 photo.end(problem)
             return
-        for photo, row in zip(together, rows, strict=True):
+        for photo, row, array in zip(together, rows, pixels, strict=True):
             try:
-                photo.end(answer(row, served.classes, served.several))
+                answered = answer(row, served.classes, served.several, served.abstention)
             except InvalidInput as error:  # not a number
                 photo.end(CannotPredict(str(error)))
+                continue
+            if photo.explain and served.explainer is not None:
+                self._explaining.submit(_explain, photo, array, answered)
+            else:
+                photo.end(answered)
+
+
+def _explain(photo: _Photo, pixels: np.ndarray, answered: Answer) -> None:
+    """Add the heatmap of the decision to an answer; a thread of its own does it, so that other photos do not wait."""
+    with _errors_to(photo):
+        if photo.answer.cancelled() or photo.served.explainer is None:
+            return
+        heat, _ = photo.served.explainer.heatmaps(pixels[None], np.array([-1]))
+        photo.end(answered._replace(heatmap=explanation.uri(explanation.overlay(pixels, heat[0]))))
 
 
 @contextlib.contextmanager

@@ -14,10 +14,23 @@ _PREDICTION = {
         "name": {"type": "string", "description": "of the file, in a form"},
         "label": {
             "type": "string",
-            "description": "of the most probable class; of several labels, with | between them",
+            "description": "of the most probable class, or unsure; of several labels, with | between them",
         },
-        "probability": {"type": "number", "description": "of this label, from 0 to 1"},
+        "probability": {"type": "number", "description": "of this label, or of the most probable one, from 0 to 1"},
         "top": {"type": "array", "items": _RANKED, "description": "the five most probable classes"},
+        "label_set": {
+            "type": "array",
+            "items": _TEXT,
+            "description": "classes one of which is right as often as was asked for; if the model has such sets",
+        },
+        "novel": {
+            "type": "boolean",
+            "description": "whether the photo is like none that the model has learned from; if it can tell",
+        },
+        "heatmap": {
+            "type": "string",
+            "description": "a data URI: the photo as the network sees it, and where in it the first class is",
+        },
         "error": {"type": "string", "description": "in place of these: why the photo has no answer"},
     },
 }
@@ -38,10 +51,19 @@ _WAYS = """\
 curl -H "Content-Type: image/jpeg" --data-binary @photo.jpg http://127.0.0.1:8000/predict
 curl -F photo=@one.jpg -F photo=@two.png http://127.0.0.1:8000/predict
 curl -H "Content-Type: application/json" -d '{"image": "...base64..."}' http://127.0.0.1:8000/predict
-curl -H "Content-Type: application/json" -d '{"images": ["...", "..."]}' http://127.0.0.1:8000/predict"""
+curl -H "Content-Type: application/json" -d '{"images": ["...", "..."]}' http://127.0.0.1:8000/predict
+curl -H "Content-Type: image/jpeg" --data-binary @photo.jpg 'http://127.0.0.1:8000/predict?explain=true'"""
 
 PREDICT: dict[str, Any] = {
     "description": _WAYS,
+    "parameters": [
+        {
+            "name": "explain",
+            "in": "query",
+            "schema": {"type": "boolean", "default": False},
+            "description": "whether each answer has a heatmap; for 8 photos at the most, if the model has them",
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {

@@ -1,0 +1,94 @@
+"""What tests of clusters run in a process of its own, on Keras' openvino backend, which workers load in seconds.
+
+python cluster_client.py FOLDER prints what came out as JSON. In FOLDER are `photos`, with a file that is none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from tlkit import cluster, startup
+
+
+def main(folder: Path) -> dict[str, Any]:
+    """Do everything here and on a cluster."""
+    startup.start_keras()
+    from tlkit import backbones, data, features
+    from tlkit.features import remote
+    from tlkit.features.store import Store
+    from tlkit.serving import afar, many
+
+    def listed(workers: cluster.Cluster | None, check: bool) -> data.Splits:
+        return data.load(
+            "folder", path=folder / "photos", size=(32, 32), channels=1, check=check, quiet=True, cluster=workers
+        )
+
+    model = backbones.classifier(backbones.build("LetterNet"), 2)
+    network = features.pooled(model)
+    workers = cluster.connect("local:2")
+    here, there = listed(None, True), listed(workers, True)
+    sets = [here.train, here.val, data.Mirrored(here.test), data.View(there.test, {"rotation": 9}, 0, 1)]
+    expected = features.Extractor(network, None, "openvino").extract(*sets)
+
+    def equal(store: Store | None) -> bool:
+        extractor = features.Extractor(network, store, "openvino", cluster=workers)
+        found = extractor.extract(*sets)
+        same = all(np.array_equal(a[:], b[:]) for a, b in zip(expected, found, strict=True))
+        return same and extractor.computed == sum(map(len, sets))
+
+    shared, own = Store(folder / "shared"), Store(folder / "own")
+    result: dict[str, Any] = {"written": equal(shared), "memory": equal(None)}
+    written = features.Extractor(network, shared, "openvino").extract(*sets)
+    result["found"] = all(np.array_equal(a[:], b[:]) for a, b in zip(expected, written, strict=True))
+    probe, remote._probe = remote._probe, _of_another_folder
+    result["sent"] = equal(own)
+    remote._probe = probe
+    for name, store in (("shared", shared), ("own", own)):
+        (usage,) = store.usage(verify=True)
+        result[f"usage of {name}"] = [usage.activations, usage.duplicates, len(usage.damaged)]
+    result["loaded"] = [here.manifest() == there.manifest(), here.set_aside == there.set_aside, len(here.set_aside)]
+    result["kept"] = isinstance(there.train.stored, list)
+    path = folder / "model.keras"
+    model.save(path)
+    photos = dict.fromkeys(sorted(map(str, (folder / "photos").rglob("*.*"))), "")
+    engine, _ = many.engine(model, "it", True, here.train.read(range(4)))
+    ours = list(many.predictions(photos, many.reader(model.input_shape[1:], here.reading), lambda _: engine))
+    afar.CHUNK = 7
+    theirs = list(
+        afar.predictions(
+            workers, photos, afar.Job(path.read_bytes(), "openvino", engine.name, here.reading, novelty=False)
+        )
+    )
+    result["answers"] = [a.path == b.path and a.error == b.error for a, b in zip(ours, theirs, strict=True)]
+    result["equal"] = all(np.array_equal(a.probabilities, b.probabilities) for a, b in zip(ours, theirs, strict=True))
+    result["unread"] = sum(bool(answer.error) for answer in theirs)
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    ports = [port for process in processes for port in process.net_connections() if port.status == "LISTEN"]
+    result["open"] = sorted({port.laddr.ip for port in ports})
+    result["scheme"] = workers.client.scheduler.address.partition(":")[0]
+    result["pickled"] = len(pickle.dumps(here.train.select([0])))
+    cluster.close(workers)
+    result["left"] = len(psutil.Process().children(recursive=True))
+    return result
+
+
+def _of_another_folder(space: Any) -> Any:
+    """Write no file, as where workers see another folder of that name."""
+    import contextlib
+
+    from tlkit.features import remote
+
+    return contextlib.nullcontext(remote.Place(str(space.store.folder), str(space.folder / "space.json"), "another"))
+
+
+if __name__ == "__main__":
+    os.environ["KERAS_BACKEND"] = "openvino"
+    print(json.dumps(main(Path(sys.argv[1]))))

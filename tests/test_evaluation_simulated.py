@@ -1,0 +1,177 @@
+"""What intervals and thresholds promise, against 1,000 draws from known truths: within 1.5 points of the stated.
+
+Where a promise is "at least", it may be kept more often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tlkit.evaluation import abstention, intervals, power, predictions, reliability
+
+DRAWS, STATED, NEAR = 1000, 0.95, 0.015
+
+Truth = Callable[[np.ndarray], np.ndarray]
+TRUTHS: dict[str, Truth] = {
+    "too sure": lambda p: p - 0.12 * np.sin(np.pi * p),
+    "much too sure": lambda p: 1 / (1 + ((1 - p) / p) ** 0.5),
+}
+UNSURE: dict[str, Truth] = {"not sure enough": lambda p: 1 / (1 + ((1 - p) / p) ** 1.6)}
+
+
+def confidences(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Of two classes, mostly near 1."""
+    return np.minimum(rng.beta(6, 1.2, shape) * 0.49 + 0.51, 0.9999)
+
+
+@pytest.mark.parametrize("examples", [60, 300])
+def test_accuracy(examples: int):
+    """Counts are whole, so that the coverage jumps with the accuracy: it is the mean over accuracies that is stated."""
+    accuracies = np.linspace(0.6, 0.97, 2000)
+    counts = np.random.default_rng(0).binomial(examples, accuracies, (DRAWS // 10, 2000))
+    bounds = np.array([intervals.wilson(count, examples) for count in range(examples + 1)])[counts]
+    inside = (bounds[..., 0] <= accuracies) & (accuracies <= bounds[..., 1])
+    assert abs(inside.mean() - STATED) <= NEAR
+
+
+def test_accuracy_of_groups():
+    rng, inside = np.random.default_rng(0), []
+    groups = np.repeat(np.arange(40), 8)
+    for _ in range(DRAWS):
+        shares = rng.beta(8, 2, 40)  # of each patient; 0.8 on average
+        low, high = intervals.wilson_of_groups(rng.random(320) < shares[groups], groups)
+        inside.append(low <= 0.8 <= high)
+    assert abs(np.mean(inside) - STATED) <= NEAR
+
+
+def ece_inside(truth: Truth, examples: int, copies: int, draws: int = DRAWS) -> np.ndarray:
+    """Whether each draw's interval has the true calibration error of its own bins, and whether it lies below."""
+    rng, inside, above = np.random.default_rng(0), [], []
+    for _ in range(draws):
+        confidence = np.repeat(confidences(rng, (examples // copies,)), copies)
+        right = np.repeat(rng.random(examples // copies) < truth(confidence[::copies]), copies)
+        groups = np.arange(examples) // copies if copies > 1 else None
+        found = reliability.reliability(np.stack([confidence, 1 - confidence], axis=1), (~right).astype(int), groups)
+        bins = len(found.sizes)
+        bin_of = np.empty(examples, int)
+        bin_of[np.argsort(confidence, kind="stable")] = np.arange(examples) * bins // examples
+        gaps = np.bincount(bin_of, truth(confidence) - confidence) / found.sizes
+        error = float(np.sqrt((found.sizes / examples) @ gaps**2))
+        inside.append(found.interval[0] <= error <= found.interval[1])
+        above.append(found.interval[0] > error)
+    return np.array([inside, above])
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_calibration_error(name: str):
+    inside, _ = ece_inside(TRUTHS[name], 1500, 1)
+    assert abs(inside.mean() - STATED) <= NEAR
+
+
+def test_calibration_error_of_a_calibrated_model():
+    """Nothing is below 0, so that the interval misses on one side alone: 97.5 % are stated."""
+    inside, above = ece_inside(lambda p: p, 300, 1)
+    assert inside.mean() >= STATED - NEAR
+    assert above.mean() <= 0.025 + NEAR
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*TRUTHS, *UNSURE])
+@pytest.mark.parametrize(("examples", "copies"), [(100, 1), (300, 1), (1200, 4)])
+def test_calibration_error_of_few_and_of_groups(name: str, examples: int, copies: int):
+    """At the least: bins of few are taken to be as uncertain as a calibrated model would have them."""
+    inside, _ = ece_inside({**TRUTHS, **UNSURE}[name], examples, copies)
+    assert inside.mean() >= STATED - NEAR
+
+
+def test_brier_score():
+    rng, inside = np.random.default_rng(0), []
+    share = confidences(rng, (1_000_000,))
+    true = float(np.mean(share * 2 * (1 - share) ** 2 + (1 - share) * 2 * share**2))
+    for _ in range(DRAWS):
+        confidence = confidences(rng, (300,))
+        labels = (rng.random(300) > confidence).astype(int)
+        scores = reliability.brier(np.stack([confidence, 1 - confidence], axis=1), labels)
+        low, high = intervals.mean_interval(scores)
+        inside.append(low <= true <= high)
+    assert abs(np.mean(inside) - STATED) <= NEAR
+
+
+def true_accuracy(truth: Truth) -> Callable[[float], float]:
+    """The accuracy of all answers from a threshold on, by two million examples."""
+    confidence = np.sort(confidences(np.random.default_rng(1), (2_000_000,)))
+    from_here = np.cumsum(truth(confidence)[::-1])[::-1] / np.arange(len(confidence), 0, -1)
+    return lambda threshold: float(from_here[min(np.searchsorted(confidence, threshold), len(confidence) - 1)])
+
+
+def kept_promises(truth: Truth, target: float, examples: int, copies: int = 1) -> tuple[float, float]:
+    """The share of draws whose threshold keeps its promise, or that have none; and the share that have one."""
+    rng, accuracy, kept, found = np.random.default_rng(0), true_accuracy(truth), [], []
+    for _ in range(DRAWS):
+        confidence = np.repeat(confidences(rng, (examples // copies,)), copies)
+        right = np.repeat(rng.random(examples // copies) < truth(confidence[::copies]), copies)
+        groups = np.arange(examples) // copies if copies > 1 else None
+        chosen = abstention.threshold(confidence, right, target, groups)
+        kept.append(chosen is None or accuracy(chosen.threshold) >= target)
+        found.append(chosen is not None)
+    return float(np.mean(kept)), float(np.mean(found))
+
+
+@pytest.mark.parametrize(("target", "examples"), [(0.95, 400), pytest.param(0.99, 2000, marks=pytest.mark.slow)])
+def test_threshold(target: float, examples: int):
+    kept, found = kept_promises(lambda p: 1 - (1 - p) ** 2, target, examples)
+    assert kept >= STATED - NEAR
+    assert found > 0.9
+
+
+def test_threshold_where_no_accuracy_is_high_enough():
+    """The hardest truth: the accuracy just misses the target at every threshold."""
+    kept, found = kept_promises(lambda p: np.full_like(p, 0.8999), 0.9, 400)
+    assert STATED - NEAR <= kept == 1 - found
+
+
+@pytest.mark.slow
+def test_threshold_of_groups():
+    kept, _ = kept_promises(lambda p: np.full_like(p, 0.8999), 0.9, 1600, copies=4)
+    assert kept >= STATED - NEAR
+
+
+@pytest.mark.parametrize(("coverage", "examples"), [(0.9, 99), (0.95, 400)])
+def test_label_sets(coverage: float, examples: int):
+    """The mean over draws is what split conformal prediction promises, between the coverage and 1 / (n + 1) more."""
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(DRAWS):
+        probabilities = rng.dirichlet([2, 1, 0.5, 0.3], examples + 200)
+        labels = (rng.random((examples + 200, 1)) > probabilities[:, [1, 0, 2, 3]].cumsum(axis=1)).sum(axis=1)
+        least = abstention.set_threshold(probabilities[:examples], labels[:examples], coverage)
+        sets = abstention.label_sets(probabilities[examples:], least)
+        shares.append(sets[np.arange(200), labels[examples:]].mean())
+    assert coverage - 0.005 <= np.mean(shares) <= coverage + NEAR
+
+
+def test_label_sets_of_too_few_examples_have_all_classes():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8]])
+    least = abstention.set_threshold(probabilities, np.array([0, 1]), 0.95)
+    assert abstention.label_sets(probabilities, least).all()
+
+
+@pytest.mark.parametrize(("examples", "differing"), [(100, 0.3), (300, 0.1), (1000, 0.05)])
+def test_power(examples: int, differing: float):
+    """The exact test finds the smallest difference four times of five, and half of it far less often."""
+    least, rng = power.smallest_difference(examples, differing), np.random.default_rng(0)
+
+    def found(difference: float) -> float:
+        shares = [(differing + difference) / 2, (differing - difference) / 2, 1 - differing]
+        only = rng.multinomial(examples, shares, DRAWS)[:, :2]
+        p_values: dict[tuple[int, int], float] = {}
+        for first, second in {(int(each[0]), int(each[1])) for each in only}:
+            right = np.repeat([[True, False], [False, True]], [first, second], axis=0)
+            p_values[first, second] = predictions.mcnemar(right[:, 0], right[:, 1]).p_value if len(right) else 1.0
+        return float(np.mean([p_values[int(first), int(second)] <= power.LEVEL for first, second in only]))
+
+    assert power.POWER - NEAR <= found(least) <= power.POWER + 2 * NEAR
+    assert found(least / 2) < 0.4
+    assert abs(power.examples_needed(least, differing) - examples) <= 0.01 * examples + 1

@@ -1,0 +1,142 @@
+"""Linear heads on averages over all positions, found in a model's graph: their decision is a sum over positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+AVERAGES = (
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+)
+SAME = (keras.layers.Dropout, keras.layers.Activation, keras.layers.Softmax, keras.layers.Identity)
+
+
+class Pooled(NamedTuple):
+    """A map whose average over all positions is a part of the features.
+
+    Args:
+        map: In the model's graph, (batch, *positions, channels).
+        start: First of the features that it gives.
+        share: By which they are multiplied: a half where the features are the mean of two maps'.
+        mirrored: Whether it is of the mirror image.
+    """
+
+    map: keras.KerasTensor
+    start: int
+    share: float = 1.0
+    mirrored: bool = False
+
+
+class Head(NamedTuple):
+    """A head whose logits are linear in averages over all positions.
+
+    Args:
+        maps: What is averaged, for consecutive features.
+        dense: The layer of the logits.
+    """
+
+    maps: list[Pooled]
+    dense: keras.layers.Dense
+
+
+def heads(model: keras.Model) -> list[Head]:
+    """Find the linear heads of a model: one, or several whose probabilities are averaged; none where it has others.
+
+    Args:
+        model: To probabilities or logits, (batch, classes). The head may follow a nested backbone, but lies in the
+            outermost model itself.
+
+    >>> x = keras.Input((8, 8, 3))
+    >>> y = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x))
+    >>> [head.maps[0].map.shape for head in heads(keras.Model(x, keras.layers.Dense(2)(y)))]
+    [(None, 6, 6, 4)]
+    >>> heads(keras.Model(x, keras.layers.Dense(2)(keras.layers.Flatten()(x))))
+    []
+    """
+    if not getattr(model, "outputs", None) or len(model.outputs) != 1:
+        return []
+    tensor = _before(model.outputs[0])
+    operation, inputs = origin(tensor)
+    several = inputs if isinstance(operation, keras.layers.Average) else [tensor]
+    found = [_head(_before(each)) for each in several]
+    return [head for head in found if head] if all(found) else []
+
+
+def _head(tensor: keras.KerasTensor) -> Head | None:
+    dense, inputs = origin(tensor)
+    if not isinstance(dense, keras.layers.Dense) or not inputs:
+        return None
+    maps = _maps(_before(inputs[0]), 0)
+    return Head(maps, dense) if maps else None
+
+
+def _maps(tensor: keras.KerasTensor, start: int) -> list[Pooled]:
+    """Find the maps whose averages a vector of features is; none where it is something else."""
+    operation, inputs = origin(tensor)
+    mirrored = getattr(operation, "name", "").endswith("_mirrored")
+    if isinstance(operation, AVERAGES):
+        return [Pooled(inputs[0], start, mirrored=mirrored)]
+    if isinstance(operation, keras.layers.Average):
+        averaged = [_maps(each, start) for each in inputs]
+        if not all(averaged):
+            return []
+        return [each._replace(share=each.share / len(averaged)) for part in averaged for each in part]
+    if not (isinstance(operation, keras.layers.Concatenate) or _is_pool(operation)):
+        return []
+    found: list[Pooled] = []
+    for each in inputs:
+        parts = [Pooled(each, start, mirrored=mirrored)] if _is_pool(operation) else _maps(each, start)
+        if not parts:
+            return []
+        found += parts
+        start += each.shape[-1]
+    return found
+
+
+def _is_pool(operation: object) -> bool:
+    """Whether a nested model averages each of its inputs and puts the averages side by side, as `backbones.pool`."""
+    if not isinstance(operation, keras.Model):
+        return False
+    kinds = (keras.layers.InputLayer, keras.layers.Concatenate, *AVERAGES)
+    averages = [layer for layer in operation.layers if isinstance(layer, AVERAGES)]
+    return len(averages) == len(operation.inputs) and all(isinstance(layer, kinds) for layer in operation.layers)
+
+
+def _before(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """Go back over layers that leave logits or features as they are, or only activate them."""
+    operation, inputs = origin(tensor)
+    return _before(inputs[0]) if isinstance(operation, SAME) and inputs else tensor
+
+
+def origin(tensor: keras.KerasTensor) -> tuple[Any, Sequence[keras.KerasTensor]]:
+    """Return the operation that a tensor comes from, and what that takes."""
+    operation, node, _ = tensor._keras_history  # type: ignore[attr-defined]  # as Keras' own Model looks
+    return operation, operation._inbound_nodes[node].input_tensors
+
+
+def tensors(model: keras.Model) -> list[keras.KerasTensor]:
+    """List what the operations of a model's own graph put out, each after all that it is made of."""
+    found: dict[int, keras.KerasTensor] = {}
+    waiting: list[tuple[keras.KerasTensor, bool]] = [(each, False) for each in model.outputs]
+    while waiting:
+        tensor, ready = waiting.pop()
+        if ready:
+            found.setdefault(id(tensor), tensor)
+        elif id(tensor) not in found:
+            waiting += [(tensor, True), *((each, False) for each in origin(tensor)[1])]
+    return list(found.values())
+
+
+def logits(model: keras.Model) -> keras.KerasTensor:
+    """Return a model's output before its last activation, where that is a layer of its own.
+
+    >>> x = keras.Input((3,))
+    >>> y = keras.layers.Dense(2, name="head")(x)
+    >>> logits(keras.Model(x, keras.layers.Softmax()(y))) is y
+    True
+    """
+    return _before(model.outputs[0])

@@ -1,0 +1,100 @@
+"""The worst mistakes of a model, with heatmaps of what it took for the predicted class."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tlkit.errors import InvalidInput, first_line
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from tlkit import data
+    from tlkit.report import Mistake
+
+SHEET = "worst_mistakes_heatmaps.png"
+MOST = 12  # mistakes with heatmaps
+
+
+class Mistakes(NamedTuple):
+    """The worst mistakes.
+
+    Args:
+        rows: For the report.
+        wrong: Number of all mistakes.
+        explained: How the heatmaps were made, or why there are none.
+        sheet: The heatmaps on one sheet; None where there are none.
+    """
+
+    rows: list[Mistake]
+    wrong: int
+    explained: str = ""
+    sheet: Figure | None = None
+
+
+def find(
+    model: keras.Model,
+    part: data.Photos | None,
+    table: Mapping[str, Sequence[Any]],
+    losses: Sequence[float] | np.ndarray | None = None,
+) -> Mistakes:
+    """Draw the worst mistakes, and for photos where in them the predicted class is.
+
+    Args:
+        model: The model.
+        part: The scored examples; None where they cannot be drawn.
+        table: Of `evaluation.predictions`.
+        losses: Loss of each example, where it may have several labels.
+    """
+    from tlkit import explanation, plots
+    from tlkit.inspection import pictures
+    from tlkit.report import Mistake
+
+    labels, predicted = table["label"], table["predicted"]
+    shares = table["probability"] if losses is None else losses
+    wrong = plots.worst(labels, predicted, shares)
+    order = wrong[:MOST]
+    if not len(order):
+        return Mistakes([], 0)
+    values: Sequence[np.ndarray | None] = [None] * len(order) if part is None else list(part.read(order))
+    overlays, explained = _overlays(model, values) if part is not None and part.kind == "photos" else ([], "")
+    overlaid = overlays or itertools.repeat(None, len(order))
+    rows = [
+        Mistake(
+            table["file"][place],
+            labels[place],
+            predicted[place],
+            float(shares[place]),
+            "" if example is None else pictures.picture(example),
+            "" if overlay is None else explanation.uri(overlay),
+        )
+        for place, example, overlay in zip(order.tolist(), values, overlaid, strict=True)
+    ]
+    if part is None or not overlays:
+        return Mistakes(rows, len(wrong), explained)
+    drawn = dict(zip(order.tolist(), overlays, strict=True))
+    sheet = plots.mistakes(
+        lambda places: [drawn[place] for place in places.tolist()],
+        labels, predicted, table["probability"], part.kind, table["file"], MOST, losses,
+    )  # fmt: skip
+    return Mistakes(rows, len(wrong), explained, sheet)
+
+
+def _overlays(model: keras.Model, values: Sequence[Any]) -> tuple[list[np.ndarray], str]:
+    """Lay heatmaps over photos, and say how they were made; none, with the reason, where they cannot be made."""
+    import numpy as np
+
+    from tlkit import explanation
+    from tlkit.explanation.heatmaps import WAYS
+
+    try:
+        explainer = explanation.explainer(model)
+        heat, _ = explainer.heatmaps(np.stack(values), np.full(len(values), -1))
+    except (InvalidInput, NotImplementedError) as error:
+        return [], f"There are no heatmaps: {first_line(error)}."
+    drawn = [explanation.overlay(photo, each) for photo, each in zip(values, heat, strict=True)]
+    return drawn, f"The heatmaps show what speaks for the most probable class ({WAYS[explainer.way]})."
