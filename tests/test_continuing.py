@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_a_network_of_ones_own_is_used_and_found_again_by_the_runs_config(folder
     assert reasons["backbone.pixels"] == "as the network scales them itself (Rescaling)"
     config = mlflow.artifacts.load_text(f"runs:/{parent.run_id}/config.yaml")
     assert all(part in config for part in (f"name: {folder}/mine.keras", "cut: conv8", "stage1: conv8", "weights: own"))
-    (folder / "again.yaml").write_text(config)
+    (folder / "again.yaml").write_text(config, encoding="utf-8")
     status, out, _ = call(capsys, feature_extraction, FeatureExtraction, "--config", "again.yaml")
     assert status == 0
     assert "0 computed" in out
@@ -164,34 +165,35 @@ def test_rows_of_classes_that_stay_begin_a_head_that_is_trained(folder: Path, pa
     assert np.allclose(kernel[:, 1], theirs.mean(axis=1))
 
 
-@pytest.mark.parametrize("good", [True, False])
-def test_a_solved_head_gives_way_to_one_that_is_clearly_better(good: bool, capsys):
+def test_a_solved_head_gives_way_to_one_that_is_clearly_better(capsys):
     splits = data.load("embedded", size=(32, 32), channels=1)
     model = backbones.classifier(backbones.build("LetterNet"), 10)
-    extracted = features.Extractor(features.pooled(model), None, "keras").extract(splits.train, splits.val)
-    training.solve_head(model, *extracted)
+    parts = [splits.train.select(range(300)), splits.val.select(range(150))]
+    train, val = features.Extractor(features.pooled(model), None, "keras").extract(*parts)
+    training.solve_head(model, train, val)
     kernel, bias = model.get_layer("head").get_weights()
-    known = training.Head(kernel if good else kernel[:, ::-1], bias, "the parent")
-    few = extracted[0].select(range(20))
-    training.solve_head(model, few, extracted[1], before=known)
-    kept = np.array_equal(model.get_layer("head").get_weights()[0], known.kernel)
-    assert kept is good
-    assert ("that of the parent, clearly better" in capsys.readouterr().out) is good
+    for good in (True, False):
+        known = training.Head(kernel if good else kernel[:, ::-1], bias, "the parent")
+        training.solve_head(model, train.select(range(20)), val, before=known)
+        assert np.array_equal(model.get_layer("head").get_weights()[0], known.kernel) is good
+        assert ("that of the parent, clearly better" in capsys.readouterr().out) is good
 
 
 def test_test_photos_that_the_parent_has_seen_are_taken_out(folder: Path, parent, capsys):
-    config = extraction(folder / "two", weights=f"runs:/{parent.run_id}")
-    moved = FeatureExtraction(
-        data=Data(path=str(folder / "two"), test_fraction=0.4), backbone=config.backbone, features=config.features
+    ancestor = _sources.resolve(Backbone(weights=f"runs:/{parent.run_id}")).parent
+    splits, moved = (
+        data.load("folder", path=folder / "two", size=(32, 32), channels=3, test_fraction=share)
+        for share in (0.15, 0.4)
     )
-    capsys.readouterr()
-    result = feature_extraction.run(moved)
-    seen = {row["hash"] for row in manifest(parent) if row["split"] != "test"}
-    table = json.loads(mlflow.artifacts.load_text(f"runs:/{result.run_id}/predictions.json"))
-    digests = [row[table["columns"].index("digest")] for row in table["data"]]
-    assert "that runs:/" in capsys.readouterr().out
-    assert digests
-    assert not seen & set(digests)
+    assert _parents.without_seen(splits, ancestor) is splits
+    rest = _parents.without_seen(moved, ancestor).test
+    tested = {row["hash"] for row in manifest(parent) if row["split"] == "test"}
+    assert set(rest.hashes) == tested & set(moved.test.hashes)
+    assert 0 < len(rest) < len(moved.test)
+    assert f"test: {len(moved.test) - len(rest)} photos that" in capsys.readouterr().out
+    seen = dataclasses.replace(moved, test=moved.train)
+    with pytest.raises(InvalidInput, match=r"has seen all .* test photos in training"):
+        _parents.without_seen(seen, ancestor)
 
 
 def test_evaluate_says_what_the_old_classes_lost(folder: Path, parent, capsys):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import Finetune
+from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import (
     _calibration,
@@ -137,6 +138,12 @@ def _prepare_inputs(
     pooled = activations.pool(model, splits, make_extractor) if needs_head else None
     if pooled and (old := _parents.old_features(pooled.extractor, splits, parent)):
         pooled = pooled._replace(train=Features.joined([pooled.train, old]))
+        if config.full.epochs:
+            say(
+                "full: learns from the photos that are here alone and may forget those that are gone; --full.epochs 0 "
+                "keeps the solved head",
+                error=True,
+            )
     return full_input, pooled
 
 
