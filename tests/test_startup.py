@@ -126,7 +126,7 @@ def test_the_variable_is_set_in_the_block_alone(monkeypatch: pytest.MonkeyPatch)
 def test_each_command_says_what_it_needs_keras_for():
     trains = {row.name for row in COMMANDS if row.keras == "trains"}
     assert trains == {"finetune", "train", "train_graph", "tune", "pretrain", "find_lr", "auto"}
-    assert {row.name for row in COMMANDS if not row.keras} == {"compare", "ui", "export", "cache", "sync"}
+    assert {row.name for row in COMMANDS if not row.keras} == {"ui", "export", "cache", "sync"}
 
 
 def backend_of(monkeypatch: pytest.MonkeyPatch, config_class, module, argv: list[str]) -> str | None:
