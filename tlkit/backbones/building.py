@@ -193,6 +193,20 @@ _PREPROCESSING: dict[str, Callable[[KerasTensor], KerasTensor]] = {
 }
 
 
+_OUTSIDE: dict[str, Callable[[KerasTensor], KerasTensor]] = {
+    "0..255": lambda pixels: pixels,
+    "0..1": lambda pixels: _rescaling(1 / 255, 0.0)(pixels),
+    "-1..1": _tf,
+    "caffe": _caffe,
+    "torch": _torch,
+}
+
+
+def preprocessed(pixels: KerasTensor, how: str) -> KerasTensor:
+    """Scale pixels from 0 to 255 as a network of the user's own expects them; see `tlkit.backbones.own`."""
+    return _OUTSIDE[how](pixels)
+
+
 def _to_rgb(pixels: KerasTensor) -> KerasTensor:
     if pixels.shape[-1] == 3:
         return pixels

@@ -71,8 +71,9 @@ def _several_outputs(backbone: keras.Model, count: int) -> keras.Model:
     ends = list(_ends(backbone, backbone, None).values())[-count:-1]
     outputs = [*(backbone.get_layer(end).output for end in ends), backbone.output]
     model = keras.Model(backbone.input, outputs, name=backbone.name)
-    if name := getattr(backbone, "backbone_name", None):
-        model.backbone_name = name
+    for name in ("backbone_name", "stage_ends"):
+        if hasattr(backbone, name):
+            setattr(model, name, getattr(backbone, name))
     return model
 
 
@@ -279,6 +280,8 @@ def _set_trainable(network: keras.Model, value: bool) -> None:
 
 def _ends(model: keras.Model, backbone: keras.Model, name: str | None) -> dict[str, str]:
     """Return the layer that ends each stage of the backbone inside a model."""
+    if name is None and (own := getattr(backbone, "stage_ends", None)):
+        return dict(own)
     layers = {layer.name for layer in backbone.layers}
     built_as = name if name is not None else getattr(backbone, "backbone_name", None)
     if built_as is None:

@@ -13,19 +13,33 @@ class Backbone:
     """The pretrained network under the new head.
 
     Args:
-        name: A model of keras.applications, or `LetterNet`, the small one that comes with tlkit; `auto` is LetterNet
-            for the embedded digits and MobileNetV2 for anything else.
+        name: A model of keras.applications; `LetterNet`, the small one that comes with tlkit; or a network of your own,
+            as a `.keras` file, `models:/name@alias` or `runs:/…`. `auto` is LetterNet for the embedded digits and
+            MobileNetV2 for anything else.
         weights: `imagenet`, `none`, or the path of a weights file without top; LetterNet has `letters` in place of
-            `imagenet`. `pretrained` is whichever of the two the network has.
+            `imagenet`. `pretrained` is whichever of the two the network has. A classifier that tlkit has made (a
+            `.keras` file, `models:/name@alias` or `runs:/…`) is gone on from: its network, and its head for the classes
+            that stay.
         alpha: Width multiplier, for the MobileNets only.
         pooled_stages: Number of last stages whose averages are the features of the head, side by side: with 2, detail
             that the last stage has lost counts too.
+        cut: For a network of your own: name of the layer to cut behind; by default the last feature map.
+        stages: For a network of your own: name of each stage and of the layer that ends it, such as
+            `{stem: conv1, stage1: add_3}`; by default layers called `stem`, `stage1` ..., or where the map halves.
+        pixels: For a network of your own: what it was trained on, pixels from 0 to 255, 0 to 1 or -1 to 1, or scaled as
+            `caffe` or `torch` in keras.applications; by default it must scale them itself.
     """
 
     name: str = "auto"
     weights: str = "pretrained"
     alpha: float | None = None
     pooled_stages: int = 2
+    cut: str | None = None
+    stages: dict[str, str] | None = None
+    pixels: Literal["0..255", "0..1", "-1..1", "caffe", "torch"] | None = None
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
     def __post_init__(self) -> None:
         require(self.pooled_stages >= 1, "backbone.pooled_stages", self.pooled_stages, "it must be 1 or more")

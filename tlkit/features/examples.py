@@ -54,16 +54,33 @@ class Features:
         rows = Rows(self)
         return self[:] if math.prod(rows.shape) * self.dtype.itemsize <= IN_MEMORY else rows
 
+    def select(self, places: Sequence[int]) -> Features:
+        """Return those at some positions, in that order."""
+        return dataclasses.replace(
+            self,
+            labels=self.labels[places],
+            hashes=[self.hashes[place] for place in places],
+            groups=[self.groups[place] for place in places],
+            part=self.part[places],
+            row=self.row[places],
+        )
+
     @staticmethod
     def joined(parts: Sequence[Features]) -> Features:
-        """Concatenate the features of several splits; all must come from one `Extractor.extract`."""
+        """Concatenate the features of several splits; all must come from one extractor."""
         first = parts[0]
+        segments, starts = list(first.segments), {id(first.segments): 0}
+        for part in parts:
+            if id(part.segments) not in starts:
+                starts[id(part.segments)] = len(segments)
+                segments += part.segments
         return dataclasses.replace(
             first,
             labels=np.concatenate([part.labels for part in parts]),
             hashes=[hash_ for part in parts for hash_ in part.hashes],
             groups=[group for part in parts for group in part.groups],
-            part=np.concatenate([part.part for part in parts]),
+            segments=segments,
+            part=np.concatenate([part.part + starts[id(part.segments)] for part in parts]),
             row=np.concatenate([part.row for part in parts]),
         )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -141,6 +141,27 @@ class Extractor:
         keys = {bytes.fromhex(hash_) for examples in splits for hash_ in examples.hashes}
         spaces = [self.open(name, splits[0]) for name in self._candidates()] if self.store else []
         return len(keys) - max((space.verify(keys) for space in spaces), default=0)
+
+    def recall(self, labels: Mapping[str, int], like: NamedExamples) -> Features | None:
+        """Return features that are in the store already, of examples that need not be there any more.
+
+        Args:
+            labels: Of each, by the hash of its content.
+            like: Examples that are read as those were.
+
+        Returns:
+            Those that are stored; None if none is.
+        """
+        keys = [bytes.fromhex(hash_) for hash_ in labels]
+        spaces = [self.open(name, like) for name in self._candidates()] if self.store else []
+        space = max(spaces, key=lambda each: each.verify(keys), default=None)
+        here = [hash_ for hash_ in labels if space and bytes.fromhex(hash_) in space.places]
+        if space is None or not here:
+            return None
+        part, row = space.use([bytes.fromhex(hash_) for hash_ in here])
+        return Features(
+            np.array([labels[hash_] for hash_ in here]), here, here, space.segments, part, row, self.shape, self.dtype
+        )
 
     def _space(self, inputs: Inputs) -> Space:
         """Choose the engine, and return its space."""

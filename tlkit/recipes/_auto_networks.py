@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tlkit import config as configs
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _decisions, _networks
+from tlkit.recipes import _decisions, _networks, _sources
 
 if TYPE_CHECKING:
     import keras
@@ -80,7 +80,7 @@ def candidates(config: configs.Auto, examples: data.Examples) -> list[configs.Ba
     if config.backbones is not None:
         asked = [configs.Backbone(each) if isinstance(each, str) else each for each in config.backbones]
         for each in asked:
-            backbones.check(each.name, None, each.weights, each.alpha)
+            _sources.check(each)
         return list(dict.fromkeys(asked))
     if config.data.origin == "embedded":
         return [configs.Backbone("LetterNet")]
@@ -128,9 +128,8 @@ def title(backbone: configs.Backbone) -> str:
     >>> title(configs.Backbone("MobileNet", alpha=0.5)), title(configs.Backbone("VGG16", "runs/mine.weights.h5"))
     ('MobileNet 0.5', 'VGG16 (mine.weights.h5)')
     """
-    from tlkit import backbones
 
-    published = backbone.weights in ("pretrained", backbones.row(backbone.name).pretrained)
+    published = backbone.weights in ("pretrained", _sources.row(backbone).pretrained)
     return _networks.title(backbone) + ("" if published else f" ({os.path.basename(backbone.weights)})")
 
 

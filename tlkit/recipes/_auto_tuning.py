@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import config as configs
 from tlkit.display import say
 from tlkit.progress import duration
-from tlkit.recipes import _auto_networks, _auto_search, _auto_tried, _decisions, _networks, _plans
+from tlkit.recipes import _auto_networks, _auto_search, _auto_tried, _decisions, _networks, _plans, _sources
 from tlkit.recipes._auto_networks import Network
 from tlkit.recipes._auto_search import TRACING, Search
 from tlkit.recipes._auto_tried import HELD, Tried
@@ -54,10 +54,9 @@ def fine_tuned(search: Search, singles: Sequence[Tried], best: Tried) -> list[Tr
 
 def _fine_tune(search: Search, network: Network, best: Tried) -> list[Tried]:
     """Fine-tune the last stage of a network, on stored activations, and then the whole of it; each if there is time."""
-    from tlkit import backbones
 
     found: list[Tried] = []
-    for stage in (list(backbones.row(network.config.backbone.name).stages)[-1], None):
+    for stage in (list(_sources.row(network.config.backbone, network.config.data.image_size).stages)[-1], None):
         name = f"{network.title}, fine-tuned" + (f" from {stage}" if stage else "")
         config = _config(search, network, stage)
         fixed, epoch = _estimate(search, network, stage)

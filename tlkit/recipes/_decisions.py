@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from tlkit import config as configs
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _networks, _plans
+from tlkit.recipes import _networks, _parents, _plans, _sources
 
 if TYPE_CHECKING:
     import keras
@@ -155,14 +155,15 @@ def absolute(path: str | None) -> str | None:
 def _of_backbone(
     config: configs.FeatureExtraction | configs.Finetune | configs.Inspect, embedded: bool
 ) -> list[Decision]:
-    from tlkit import backbones
-
     name, weights = config.backbone.name, config.backbone.weights
     if name == "none" and isinstance(config, configs.Inspect):
         return []
-    if name == "auto":
+    given = config.backbone
+    if name == "auto" and not _sources.goes_on(given):
         name = "LetterNet" if embedded else "MobileNetV2"
-    row = backbones.row(name)
+        given = dataclasses.replace(given, name=name)
+    source = _sources.resolve(given, config.data.image_size)
+    row = source.row
     if weights == "pretrained":
         weights = row.pretrained
     decisions = [
@@ -174,8 +175,14 @@ def _of_backbone(
             "pretrained for small gray images" if embedded else "small and good; select ranks others on your photos"
         )
         decisions.append(Decision("backbone.name", name, reason))
+    decisions += [Decision(*each) for each in source.settings]
+    if source.parent:
+        decisions += _of_parent(config, source.parent)
+        config = applied(config, decisions)
     if config.data.image_size is None:
-        decisions.append(Decision("data.image_size", row.size, "the size of its pretraining"))
+        own = "the size that the network takes" if source.settings else "the size of its pretraining"
+        reason = f"as {source.parent.name} has it" if source.parent else own
+        decisions.append(Decision("data.image_size", row.size, reason))
     decisions += decide_resize(config.data)
     if not isinstance(config, configs.Finetune):
         return decisions
@@ -187,6 +194,21 @@ def _of_backbone(
     if config.augment.flip is None:
         reason = "as a mirrored digit is another sign" if embedded else "as a mirrored photo shows the same things"
         decisions.append(Decision("augment.flip", not embedded, reason))
+    return decisions
+
+
+def _of_parent(
+    config: configs.FeatureExtraction | configs.Finetune | configs.Inspect, parent: _parents.Parent
+) -> list[Decision]:
+    """Take along how the photos of a classifier that is gone on from were read."""
+    reading, reason = parent.reading, f"as {parent.name} has it"
+    decisions = [] if config.data.resize else [Decision("data.resize", reading.resize, reason)]
+    if config.data.white is None and reading.white is not None:
+        decisions.append(Decision("data.white", reading.white, reason))
+    params = parent.training.run.data.params if parent.training.run else {}
+    for name in ("target_accuracy", "label_sets"):  # a new threshold is chosen for it
+        if getattr(config, name, 0) is None and name in params:
+            decisions.append(Decision(name, float(params[name]), reason))
     return decisions
 
 

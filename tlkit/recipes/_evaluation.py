@@ -14,8 +14,9 @@ from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
 from tlkit.recipes import _calibration, _evaluation_data, _evaluation_text, _inputs, _mistakes, _report
-from tlkit.recipes._evaluation_data import Loaded, Training
+from tlkit.recipes._evaluation_data import Loaded
 from tlkit.recipes._models import Classifier
+from tlkit.recipes._training_runs import Training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import re
-import tempfile
-import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tlkit import config as configs
-from tlkit import untrusted
 from tlkit.config import Evaluate
 from tlkit.display import few, say, shown
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _export_data, _export_origin, _inputs
+from tlkit.recipes import _export_data, _inputs
 from tlkit.recipes._models import Classifier
+from tlkit.recipes._training_runs import Training, plain
 
 if TYPE_CHECKING:
     import numpy as np
-    from mlflow.entities import Run
 
     from tlkit import data
 
 NAMED = 3  # examples that are named for each reason
-MANIFEST = "split_manifest.csv"
 
 
 class Loaded(NamedTuple):
@@ -44,20 +37,6 @@ class Loaded(NamedTuple):
     classes: list[str]
     name: str
     set_aside: list[str]
-
-
-class Training(NamedTuple):
-    """What is known of a model's training.
-
-    Args:
-        run: Its MLflow run; None where none is known.
-        hashes: Of the examples that it was trained on or that chose its weights, and what its run calls each.
-        counts: How many of them each label has, of those it was trained on.
-    """
-
-    run: Run | None
-    hashes: Mapping[str, str]
-    counts: Mapping[str, int]
 
 
 def load(config: Evaluate, classifier: Classifier) -> Loaded:
@@ -89,13 +68,9 @@ def load(config: Evaluate, classifier: Classifier) -> Loaded:
     return Loaded(part, examples.classes, name, set_aside)
 
 
-def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
 def _check_classes(classes: Sequence[str], classifier: Classifier) -> None:
-    known = {_plain(name) for name in classifier.classes}
-    if unknown := [name for name in classes if _plain(name) not in known]:
+    known = {plain(name) for name in classifier.classes}
+    if unknown := [name for name in classes if plain(name) not in known]:
         raise InvalidInput(
             f"the data have classes that {classifier.name} does not have: {few(unknown, 3)}; it has "
             f"{few(classifier.classes, 10)}"
@@ -110,58 +85,14 @@ def labels(loaded: Loaded, classifier: Classifier) -> np.ndarray:
     """
     import numpy as np
 
-    places = {_plain(name): place for place, name in enumerate(classifier.classes)}
-    place = np.array([places[_plain(name)] for name in loaded.classes])
+    places = {plain(name): place for place, name in enumerate(classifier.classes)}
+    place = np.array([places[plain(name)] for name in loaded.classes])
     given = loaded.examples.labels
     if not classifier.several:
         return place[given]
     several = np.zeros((len(given), len(classifier.classes)), np.float32)
     several[:, place] = given if given.ndim == 2 else np.eye(len(place))[given]
     return several
-
-
-def training(model: str, path: Path) -> Training:
-    """Find the run that trained a model, and the examples that it has seen.
-
-    Args:
-        model: As the user gave it.
-        path: Of its file.
-    """
-    run = _export_origin.run_of(model) or _run_beside(path)
-    rows = _manifest(run) if run else []
-    seen = {row["hash"]: f"{row['split']}: {row['path']}" for row in rows if row["split"] in ("train", "val")}
-    return Training(run, seen, Counter(row["label"] for row in rows if row["split"] == "train"))
-
-
-def _run_beside(path: Path) -> Run | None:
-    """Find the run of a model's file that lies in an MLflow model folder of this store."""
-    import mlflow
-
-    from tlkit import tracking
-
-    file = path.absolute().parent.parent / "MLmodel"
-    try:
-        content = untrusted.read_yaml(file) if file.is_file() else None
-        run_id = content.get("run_id") if isinstance(content, dict) else None
-        if not isinstance(run_id, str) or not re.fullmatch("[0-9a-f]{32}", run_id):
-            return None
-        tracking.open_store()
-        return untrusted.answered(mlflow.MlflowClient().get_run(run_id))
-    except (ValueError, OSError, *tracking.STORE_ERRORS):  # another store's
-        return None
-
-
-def _manifest(run: Run) -> list[dict[str, str]]:
-    """Read the examples of a run with their splits; none where it logged none."""
-    import mlflow
-
-    client, run_id = mlflow.MlflowClient(), run.info.run_id
-    if MANIFEST not in {artifact.path for artifact in client.list_artifacts(run_id)}:
-        return []
-    with tempfile.TemporaryDirectory() as folder:
-        text = Path(client.download_artifacts(run_id, MANIFEST, folder)).read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
-    return [row for row in rows if all(row.get(name) is not None for name in ("hash", "path", "label", "split"))]
 
 
 def seen(examples: data.Photos, classifier: Classifier, known: Training) -> dict[int, str]:
@@ -215,8 +146,8 @@ def majority(known: Training, classifier: Classifier) -> np.ndarray | None:
     """Give labels with the counts that training had, of which the most frequent is what a constant would say."""
     import numpy as np
 
-    places = {_plain(name): place for place, name in enumerate(classifier.classes)}
-    counts = [(places[_plain(label)], count) for label, count in known.counts.items() if _plain(label) in places]
+    places = {plain(name): place for place, name in enumerate(classifier.classes)}
+    counts = [(places[plain(label)], count) for label, count in known.counts.items() if plain(label) in places]
     if classifier.several or not counts:
         return None
     return np.repeat(*np.transpose(counts))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tlkit import config as configs
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _inputs, _networks
+from tlkit.recipes import _inputs, _networks, _sources
 
 if TYPE_CHECKING:
     from tlkit import data, features, inspection
@@ -68,11 +68,10 @@ def _without_counts(warning: str) -> str:
 
 def _shape(config: configs.Inspect, examples: data.Examples) -> tuple[int | None, int | None]:
     """Give the side and the channels that photos get, as the network takes them."""
-    from tlkit import backbones
 
     if not examples.modality.resized:
         return None, None
-    row = backbones.row(config.backbone.name) if config.backbone.name != "none" else None
+    row = _sources.row(config.backbone, config.data.image_size) if config.backbone.name != "none" else None
     return config.data.image_size or (row.size if row else 64), row.channels if row else 3
 
 

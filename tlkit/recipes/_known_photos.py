@@ -10,7 +10,7 @@ import numpy as np
 
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _evaluation_data, _export_data, _inputs
+from tlkit.recipes import _export_data, _inputs, _training_runs
 from tlkit.recipes._models import Classifier
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def find(classifier: Classifier, path: Path) -> Known | None:
     if classifier.references is None or hashes is None or len(hashes) != len(classifier.references):
         say("the model keeps no training photos to compare with: it was trained on too few, or by other means")
         return None
-    known = _evaluation_data.training(classifier.name, path)
+    known = _training_runs.training(classifier.name, path)
     examples = None
     if known.run is not None:
         try:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tlkit.evaluation.abstention import Abstention
 
 
+URIS = ("models:/", "runs:/")
+
+
 class Saved(NamedTuple):
     """What a model's file holds.
 
@@ -113,7 +116,7 @@ def locate(model: str) -> Path:
     Raises:
         InvalidInput: there is no such model.
     """
-    path = _download(model) if model.startswith(("models:/", "runs:/")) else Path(model)
+    path = _download(model) if model.startswith(URIS) else Path(model)
     if path.is_dir():
         raise InvalidInput(f"{model!r} is a folder; give a .keras file or an MLflow URI such as models:/m-…")
     if not path.is_file():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import config as configs
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _clusters, _plans, _run_exports
+from tlkit.recipes import _clusters, _parents, _plans, _run_exports, _sources
 
 if TYPE_CHECKING:
     import keras
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
 def backbone(config: configs.FeatureExtraction | configs.Finetune | configs.Inspect) -> keras.Model:
     """Build the pretrained network at the size that the photos will have."""
-    from tlkit import backbones
-
-    network, row = config.backbone, backbones.row(config.backbone.name)
-    size = config.data.image_size or row.size
-    return backbones.build(network.name, (size, size, row.channels), network.weights, network.alpha)
+    source = _sources.resolve(config.backbone, config.data.image_size)
+    return source.build(config.data.image_size or source.row.size)
 
 
 def classifier(
@@ -33,13 +30,16 @@ def classifier(
     """Put a head on the backbone."""
     from tlkit import backbones
 
-    return backbones.classifier(
+    model = backbones.classifier(
         backbone(config),
         len(examples.classes),
         config.head.dropout if isinstance(config, configs.Finetune) else 0.0,
         multi_label=examples.multi_label,
         pooled_stages=config.backbone.pooled_stages,
     )
+    if not isinstance(config, configs.Inspect):
+        _parents.start(model, _parents.of(config), examples.classes)
+    return model
 
 
 def trainable_classifier(config: configs.Finetune, examples: data.Examples) -> keras.Model:
@@ -96,13 +96,13 @@ def title(backbone: configs.Backbone) -> str:
     >>> title(configs.Backbone("MobileNet", alpha=0.5))
     'MobileNet 0.5'
     """
-    return backbone.name + (f" {backbone.alpha:g}" if backbone.alpha else "")
+    return _sources.title(backbone.name) + (f" {backbone.alpha:g}" if backbone.alpha else "")
 
 
 def name(config: configs.Recipe | configs.TrainGraph) -> str:
     """Name the network of a config."""
     if isinstance(config, configs.FeatureExtraction | configs.Finetune):
-        return config.backbone.name
+        return _sources.title(config.backbone.name)
     if isinstance(config, configs.Auto):  # the chosen ones, once they are
         return " + ".join(name if isinstance(name, str) else title(name) for name in config.backbones or ["several"])
     return config.builder.name if isinstance(config, configs.Train) else "gcn"
@@ -121,9 +121,7 @@ def check_stages(config: configs.Finetune) -> None:
     Raises:
         InvalidInput: the message names the stages that there are.
     """
-    from tlkit import backbones
-
-    known = list(backbones.row(config.backbone.name).stages)
+    known = list(_sources.row(config.backbone, config.data.image_size).stages)
     stages, rates = [stage for stage in _plans.stages(config) if stage], config.full.learning_rates or {}
     for setting, names, allowed in (
         ("full.unfreeze_from", stages, known),

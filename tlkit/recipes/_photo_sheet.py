@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tlkit.config import Preview
 from tlkit.errors import InvalidInput, Undecodable
-from tlkit.recipes import _inputs, _plans
+from tlkit.recipes import _inputs, _plans, _sources
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,10 +37,9 @@ def load(config: Preview) -> Sheet:
 
     Only the photos that are shown are decoded, and all only if one of these cannot be.
     """
-    from tlkit import backbones
 
     examples = _inputs.photos(config)
-    channels, size = backbones.row(config.backbone.name).channels, config.data.image_size or 0
+    channels, size = _sources.row(config.backbone, config.data.image_size).channels, config.data.image_size or 0
     try:
         return draw(config, _inputs.splits(config.data, examples, (size, size, channels), check=False))
     except Undecodable:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit import config as configs
 from tlkit import untrusted
 from tlkit.display import cut, shown
-from tlkit.recipes import _hosts, _inspection, _networks, _resume
+from tlkit.recipes import _hosts, _inspection, _networks, _parents, _resume
 
 if TYPE_CHECKING:
     import filelock
@@ -55,6 +55,8 @@ def tracked(job: Job[Any], splits: data.Splits | graph.Graph) -> contextlib.Abst
         splits: What it learns from.
     """
     described = {**tags(job.recipe, _networks.name(job.config)), **data_tags(splits)}
+    if isinstance(job.config, configs.FeatureExtraction | configs.Finetune) and (parent := _parents.of(job.config)):
+        described |= parent.tags
     if job.trial:
         return _trial(job, job.trial, described)
     if job.follows:

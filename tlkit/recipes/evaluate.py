@@ -7,7 +7,6 @@ python -m tlkit.recipes.evaluate models:/flowers@champion --data.path new_photos
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,20 +20,20 @@ from tlkit.recipes import (
     _comparison_tables,
     _evaluation,
     _evaluation_data,
+    _evaluation_lost,
     _evaluation_promotion,
     _evaluation_text,
     _jobs,
     _links,
     _models,
     _runs,
+    _training_runs,
     _versions,
 )
 from tlkit.recipes._evaluation import Evaluated, Subject
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from tlkit import tracking
 
 
 def run(config: Evaluate) -> list[Evaluated]:
@@ -69,7 +68,7 @@ def _subject(config: Evaluate, model: str, path: Path) -> Subject:
     kinds = [name for name, row in modalities.MODALITIES.items() if row.requests]
     classifier = _models.load_classifier(model, path, "evaluate", kinds, config.classes)
     loaded = _evaluation_data.load(config, classifier)
-    training = _evaluation_data.training(model, path)
+    training = _training_runs.training(model, path)
     if not training.hashes:
         why = "its run logged no split" if training.run else "no run of it is in this store"
         say(f"{model}: what it was trained on is unknown, as {why}: make sure that the data are new to it", error=True)
@@ -119,23 +118,15 @@ def _evaluate(config: Evaluate, subject: Subject, places: np.ndarray) -> Evaluat
     with tracking.run(experiment, run_name=config.run_name, params=params, tags=tags, title=title) as tracked:
         tracking.log_text(_runs.as_yaml(dataclasses.asdict(config)), "config.yaml")
         _evaluation.log(tracked, evaluated)
+        lost = _evaluation_lost.compare(evaluated)
+        if lost:
+            _evaluation_lost.log(lost)
         tracking.deliver()
-    _link(tracked, subject)
+    _training_runs.link(tracked.run_id, trained)
     _evaluation_text.show(evaluated)
+    if lost:
+        _evaluation_lost.show(lost, evaluated.examples.kind)
     return evaluated._replace(run_id=tracked.run_id)
-
-
-def _link(run: tracking.Run, subject: Subject) -> None:
-    """Link the run to the model in MLflow, so that the model's page lists it."""
-    import mlflow
-    from mlflow.entities import LoggedModelInput
-
-    from tlkit import tracking
-
-    trained = subject.training.run
-    outputs = trained.outputs.model_outputs if trained and trained.outputs else []
-    with contextlib.suppress(*tracking.STORE_ERRORS):  # the scores are there all the same
-        mlflow.MlflowClient().log_inputs(run.run_id, models=[LoggedModelInput(each.model_id) for each in outputs])
 
 
 def _compare(evaluated: list[Evaluated]) -> None:

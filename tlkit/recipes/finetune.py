@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tlkit import cli
 from tlkit.config import Finetune
+from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import (
     _calibration,
@@ -19,9 +20,11 @@ from tlkit.recipes import (
     _jobs,
     _near_copies,
     _networks,
+    _parents,
     _plans,
     _results,
     _summary,
+    _training_runs,
 )
 
 if TYPE_CHECKING:
@@ -43,18 +46,20 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
     from tlkit.training import finetuning
 
     _check_hyperband(job)
-    examples = _inputs.photos(job.config)
+    parent = _parents.of(job.config)
+    examples = _parents.ordered(_inputs.photos(job.config), parent)
     model = _networks.trainable_classifier(job.config, examples)
     job = job.with_decisions(_decisions.decide_head(job.config, model, examples))
     _networks.admit(model, job.config, trial)
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
     job.check_data(splits)
+    splits = _parents.without_seen(splits, parent)
     _calibration.check_count(job.config, len(splits.val), f"validation {splits.kind}")
     splits = splits if trial else _near_copies.look(job.config.data, splits)
     job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))
     job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
     with job.timing("features"):
-        full_input, pooled = _prepare_inputs(job, model, splits)
+        full_input, pooled = _prepare_inputs(job, model, splits, parent)
     job = job.with_decisions(_decisions.record_input(job.config, full_input, pooled))
     job = job.with_decisions(_decisions.find_rates(job.config, model, splits, pooled))
     with job.tracked(splits) as tracked:
@@ -66,10 +71,13 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
             callbacks=job.callbacks,
             checkpointing=job.checkpointing(tracked),
             until=job.until,
+            head=_parents.head(parent, splits.classes),
         )
         if trial or job.follows:
             return _jobs.Tried(model, history, job.seconds)
         result = _results.score_training(job, tracked, model, splits, history)
+    if parent:
+        _training_runs.link(tracked.run_id, parent.training.run)
     return _summary.show(job, tracked, result)
 
 
@@ -116,9 +124,10 @@ def _check_hyperband(job: _jobs.Job[Finetune]) -> None:
 
 
 def _prepare_inputs(
-    job: _jobs.Job[Finetune], model: keras.Model, splits: data.Splits
+    job: _jobs.Job[Finetune], model: keras.Model, splits: data.Splits, parent: _parents.Parent | None
 ) -> tuple[FullInput, PooledFeatures | None]:
     """Prepare what both phases learn from; a trial that resumes has its head already."""
+    from tlkit.features import Features
     from tlkit.training import activations
 
     config, trial = job.config, job.trial
@@ -126,7 +135,16 @@ def _prepare_inputs(
     runs, resuming = trial.runs if trial else 1.0, job.interrupted is not None
     full_input = activations.choose_input(model, splits, plan, make_extractor, runs=runs, resuming=resuming)
     needs_head = (config.head.epochs or config.head.solved) and not (trial and trial.resumes)
-    return full_input, activations.pool(model, splits, make_extractor) if needs_head else None
+    pooled = activations.pool(model, splits, make_extractor) if needs_head else None
+    if pooled and (old := _parents.old_features(pooled.extractor, splits, parent)):
+        pooled = pooled._replace(train=Features.joined([pooled.train, old]))
+        if config.full.epochs:
+            say(
+                "full: learns from the photos that are here alone and may forget those that are gone; --full.epochs 0 "
+                "keeps the solved head",
+                error=True,
+            )
+    return full_input, pooled
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
 from tlkit.display import quoted, say
 from tlkit.errors import Unavailable
-from tlkit.recipes import _clusters, _decisions, _inputs, _jobs, _links, _networks, _runs, _summary
+from tlkit.recipes import _clusters, _decisions, _inputs, _jobs, _links, _networks, _runs, _sources, _summary
 
 if TYPE_CHECKING:
     from tlkit import data, tracking
@@ -52,13 +52,11 @@ def _candidate(config: Select, name: str | Backbone) -> FeatureExtraction:
     Raises:
         InvalidInput: it cannot be built.
     """
-    from tlkit import backbones
 
     backbone = Backbone(name) if isinstance(name, str) else name
     common = {name: getattr(config, name) for name in ("data", "precision", "seed", "experiment", "features")}
     candidate = _decisions.completed(FeatureExtraction(backbone=backbone, **common))
-    backbone, size, row = candidate.backbone, candidate.data.image_size or 0, backbones.row(candidate.backbone.name)
-    backbones.check(backbone.name, (size, size, row.channels), backbone.weights, backbone.alpha)
+    _sources.check(candidate.backbone, candidate.data.image_size)
     return candidate
 
 
@@ -190,9 +188,8 @@ def _print_next(config: Select, best: Ranked, parent: tracking.Run, began: float
 
 def _flags(config: Select, backbone: Backbone) -> str:
     """Give the flags that fine-tune the backbone on the same data: all settings that differ from their defaults."""
-    from tlkit import backbones
 
-    if backbone.weights == backbones.row(backbone.name).pretrained:
+    if backbone.weights == _sources.row(backbone).pretrained:
         backbone = dataclasses.replace(backbone, weights="pretrained")
     data = dataclasses.replace(config.data, path=_decisions.absolute(config.data.path))
     default = FeatureExtraction()

@@ -20,7 +20,7 @@ from tlkit.features.store import Store
 from tlkit.training import activations, checkpoints, finder, variables
 from tlkit.training.activations import FullInput, PooledFeatures
 from tlkit.training.full import fit_full, range_test_full
-from tlkit.training.heads import fit_head, range_test_head, solve_head, train_head_briefly
+from tlkit.training.heads import Head, fit_head, range_test_head, solve_head, train_head_briefly
 from tlkit.training.plans import FineTuning
 from tlkit.training.settings import Checkpointing, History, Settings
 
@@ -182,6 +182,7 @@ def fit_phases(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     checkpointing: Callable[[str], Checkpointing | None] = lambda phase: None,
     until: int | None = None,
+    head: Head | None = None,
 ) -> History:
     """Carry out a plan: the head, then the parts of phase full; what the checkpoints show to be done is skipped.
 
@@ -195,6 +196,7 @@ def fit_phases(
         callbacks: Keras callbacks of every phase.
         checkpointing: From the name of a phase to where its checkpoint is written.
         until: Number of epochs of phase full after which it stops for now.
+        head: One that was learned before, for the same classes; a solved head is compared with it.
 
     Returns:
         One entry per epoch; the model has the weights of the best one.
@@ -207,7 +209,7 @@ def fit_phases(
     )
     history = History([])
     if pooled and resumed_part < 0:
-        history = _fit_head(model, pooled, plan, callbacks, checkpointing("head"))
+        history = _fit_head(model, pooled, plan, callbacks, checkpointing("head"), head)
     for number, (name, stage, settings) in enumerate(parts):
         if not plan.full.epochs or number < resumed_part:
             continue
@@ -239,12 +241,15 @@ def _fit_head(
     plan: FineTuning,
     callbacks: Sequence[keras.callbacks.Callback],
     checkpointing: Checkpointing | None,
+    before: Head | None,
 ) -> History:
     """Solve the head, train it, or both."""
     history = History([])
     backbones.freeze(model)
     if plan.solve:
-        history = solve_head(model, pooled.train, pooled.val, plan.head, seed=plan.seed, callbacks=callbacks)
+        history = solve_head(
+            model, pooled.train, pooled.val, plan.head, seed=plan.seed, before=before, callbacks=callbacks
+        )
     if plan.head.epochs:
         history = fit_head(
             model,

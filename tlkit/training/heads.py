@@ -5,21 +5,36 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from tlkit import autolog, backbones, features, probes
 from tlkit.data import ExampleSet, NamedExamples, batches
 from tlkit.display import say
 from tlkit.features import Features
-from tlkit.training import batched, finder
+from tlkit.training import batched, finder, verdicts
 from tlkit.training.batched import Learner
 from tlkit.training.phases import compiled
 from tlkit.training.settings import Checkpointing, History, Settings
 
 BRIEF_STEPS = 15  # of `train_head_briefly`; after 30 the loss hardly falls in a range test of the whole network
 PLAIN = Settings(epochs=0, learning_rate=1e-3)
+
+
+class Head(NamedTuple):
+    """A head that was learned before.
+
+    Args:
+        kernel: Shape (features, classes).
+        bias: Shape (classes,).
+        name: What messages call the model that it is of.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    name: str
 
 
 def solve_head(
@@ -29,6 +44,7 @@ def solve_head(
     settings: Settings = PLAIN,
     *,
     seed: int = 0,
+    before: Head | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> History:
     """Solve the head of a classifier: logistic regression on features of the frozen backbone.
@@ -41,6 +57,7 @@ def solve_head(
         val: The validation photos, or their pooled features.
         settings: Settings of the loss that is reported.
         seed: Seeds the cross-validation that chooses the regularization.
+        before: A head for the same classes, which is kept where it is clearly better on the validation photos.
         callbacks: Keras callbacks; they see one epoch.
 
     Returns:
@@ -69,6 +86,10 @@ def solve_head(
         sample_only=True,
     )
     backbones.set_head(model, probe.kernel, probe.bias)
+    origin = f"solved by logistic regression, l2 {probe.l2:.2g}"
+    if before and _is_better(before, probe, val_features):
+        backbones.set_head(model, before.kernel, before.bias)
+        origin = f"that of {before.name}, clearly better on the validation photos than the solved one"
     compiled(logits, settings, settings.learning_rate)
     scores = {
         f"{prefix}{name}": float(value)
@@ -76,9 +97,16 @@ def solve_head(
         for name, value in logits.evaluate(batches(part, 256), verbose=0, return_dict=True).items()
     }
     outcome = f"validation loss {scores['val_loss']:.4f}, accuracy {scores['val_accuracy']:.4f}"
-    say(f"head: solved by logistic regression, l2 {probe.l2:.2g}; {outcome}")
+    say(f"head: {origin}; {outcome}")
     keras.callbacks.CallbackList(list(callbacks), model=logits).on_epoch_end(0, scores)
     return History([{"epoch": 1, "phase": "head", **scores, "seconds": time.perf_counter() - began}])
+
+
+def _is_better(before: Head, probe: probes.Probe, val: Features) -> bool:
+    """Compare a head with a solved one."""
+    values = val.read(np.arange(len(val))).astype(np.float32)
+    theirs, solved = (values @ each.kernel + each.bias for each in (before, probe))
+    return verdicts.compare(solved, theirs, val.labels).clearly_better
 
 
 def fit_head(
