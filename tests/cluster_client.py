@@ -55,7 +55,7 @@ def main(folder: Path) -> dict[str, Any]:
         (usage,) = store.usage(verify=True)
         result[f"usage of {name}"] = [usage.activations, usage.duplicates, len(usage.damaged)]
     result["loaded"] = [here.manifest() == there.manifest(), here.set_aside == there.set_aside, len(here.set_aside)]
-    result["kept"] = isinstance(there.train.stored, list)
+    result["kept"] = not isinstance(there.train.stored, np.ndarray)
     path = folder / "model.keras"
     model.save(path)
     photos = dict.fromkeys(sorted(map(str, (folder / "photos").rglob("*.*"))), "")

@@ -131,10 +131,16 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--head.epochs", "many"], "--head.epochs: expected int or null, got 'many'"),
         (["--batch_size", "max"], "--batch_size: expected int or auto, got 'max'"),
         (["--augment.flip", "3"], "--augment.flip: expected true or false or a list such as [3, 5] or null, got '3'"),
-        (["--data.source", "web"], "--data.source: expected one of auto, embedded, folder, csv, npz, tfds, got 'web'"),
+        (
+            ["--data.source", "web"],
+            "--data.source: expected one of auto, embedded, folder, csv, npz, tfds, webdataset, got 'web'",
+        ),
         (["--data.source", "folder"], "data.path is None; data.source folder needs --data.path"),
         (["--data.source", "tfds"], "data.name is None; data.source tfds needs --data.name"),
-        (["--data.source", "embedded", "--data.path", "x"], "'x'; it goes with --data.source folder, csv or npz"),
+        (
+            ["--data.source", "embedded", "--data.path", "x"],
+            "'x'; it goes with --data.source folder, csv, npz or webdataset",
+        ),
         (["--data.path", "x", "--data.name", "x"], "data.name is 'x'; it goes with --data.source tfds"),
         (["--data.columns", "{path: x}"], "data.columns is {'path': 'x'}; it goes with source csv"),
         (
@@ -144,7 +150,7 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--data.path", "x.pq", "--data.columns.label", " "], "data.columns.label is ' '; it must be the name of a"),
         (
             ["--data.path", "x.npz", "--data.group", "parent"],
-            "data.group is 'parent'; it goes with source folder or csv",
+            "data.group is 'parent'; it goes with source folder, csv or webdataset",
         ),
         (["--data.path", "x", "--data.group", "patient"], "data.group is 'patient', which has 0 groups in parentheses"),
         (["--data.path", "x", "--data.group", "(x"], "data.group is '(x'; it must be a regular expression, such as"),

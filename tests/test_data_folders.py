@@ -266,5 +266,7 @@ def test_a_group_that_cannot_be_used(tmp_path: Path, group: str, words: str | No
 
 
 def test_groups_are_for_files():
-    with pytest.raises(InvalidInput, match=r"data\.group is 'parent': it goes with data\.source folder or csv"):
+    with pytest.raises(
+        InvalidInput, match=r"data\.group is 'parent': it goes with data\.source folder, csv or webdataset"
+    ):
         load_source("embedded", group="parent")

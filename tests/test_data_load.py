@@ -1,9 +1,12 @@
 """Loading opens every photo once, sets aside what is damaged, and gives the same splits and pixels in memory or not."""
 
 import csv
+import gc
 import hashlib
+import io
 import os
 import sys
+import tracemalloc
 import typing
 from pathlib import Path
 
@@ -13,6 +16,9 @@ from PIL import Image
 
 from tlkit import data, untrusted
 from tlkit.data import ExampleSet, Photos, Splits, images, load
+from tlkit.data.contents import Paths
+from tlkit.data.photos import Row
+from tlkit.data.split import divide
 from tlkit.errors import InvalidInput
 
 
@@ -50,7 +56,7 @@ def test_streamed_pixels_are_those_kept_in_memory(flowers, channels):
     (flowers / "daisy" / "00.jpg").write_bytes(b"damaged")  # rows and positions differ after it
     kept, streamed = (load("folder", path=flowers, size=(16, 24), channels=channels, memory=m) for m in (10**9, 0))
     assert isinstance(kept.train.stored, np.ndarray)
-    assert isinstance(streamed.train.stored, list)
+    assert not isinstance(streamed.train.stored, np.ndarray)
     assert kept.digest == streamed.digest
     for part, other in zip(parts(kept).values(), parts(streamed).values(), strict=True):
         order = np.random.default_rng(1).permutation(len(part))
@@ -180,3 +186,54 @@ def test_the_example_of_the_library(flowers: Path, monkeypatch: pytest.MonkeyPat
     assert splits.train.read([0, 1]).shape == (2, 24, 16, 3)
     examples: ExampleSet = splits.train
     assert (len(examples), examples.kind, examples.shape) == (len(examples.labels), "photos", (24, 16, 3))
+
+
+def test_a_listed_photo_takes_little_memory():
+    """A million must fit into 1.5 GB, with what Python and the libraries take."""
+    count = 10_000
+    names = [f"cat/{number:07}.png" for number in range(count)]
+    hashes = [hashlib.sha256(name.encode()).hexdigest() for name in names]
+    labels = np.arange(count) % 100
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for given in (None, ["train", "val", "test"]):
+            source_splits = [given[number % 3] if given else None for number in range(count)]
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            classes = [str(label) for label in range(100)]
+            division = divide(hashes, labels, names, source_splits, classes)
+            dividing = tracemalloc.get_traced_memory()[1] - before
+            every = Photos(names, hashes, labels, (8, 8, 3), Paths(Path("photos"), names), np.arange(count))
+            parts = [
+                every.select(np.flatnonzero(np.array(division.splits) == split)) for split in ("train", "val", "test")
+            ]
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            splits = Splits(classes, *parts, [], [])
+            assert sum(part[0] for part in splits.parts.values()) == count
+            listing = tracemalloc.get_traced_memory()[1] - before
+            assert dividing < 250 * count
+            assert listing < 200 * count
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_manifest_is_sorted_also_among_copies(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    hashes = [hashlib.sha256(bytes([number])).hexdigest() for number in rng.integers(0, 20, 9000)]
+    names = [f"{number:04}{', ' if number % 7 else chr(34)}é\ud800" for number in rng.permutation(9000)]
+    every = Photos(names, hashes, rng.integers(0, 2, 9000), (8, 8, 3), Paths(Path("photos"), names), np.arange(9000))
+    splits = Splits(["cat", "dog"], *(every.select(range(start, 9000, 3)) for start in range(3)), [], [])
+    rows = splits.manifest()
+    assert rows == sorted(rows)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([row[:4] for row in (Row._fields, *rows)])
+    whole = text.getvalue().encode("utf-8", "backslashreplace")
+    splits.write_manifest(tmp_path / "manifest.csv")
+    assert (tmp_path / "manifest.csv").read_bytes() == whole
+    assert splits.digest == hashlib.sha256(whole).hexdigest()
+    lines = whole.splitlines(keepends=True)
+    for split, part in splits.by_name.items():
+        own = [line for line, row in zip(lines[1:], rows, strict=True) if row.split == split]
+        assert splits.parts[split] == (len(part), hashlib.sha256(b"".join([lines[0], *own])).hexdigest())

@@ -198,7 +198,7 @@ def test_a_folder_name_that_is_too_long():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"source": "imagenet"}, "data.source is 'imagenet': embedded, folder, csv, npz or tfds"),
+        ({"source": "imagenet"}, "data.source is 'imagenet': embedded, folder, csv, npz, tfds or webdataset"),
         ({"source": "folder"}, "data.path is None: data.source folder needs it"),
         ({"source": "csv"}, "data.path is None: data.source csv needs it"),
         ({"source": "tfds"}, "data.name is None: data.source tfds needs it"),

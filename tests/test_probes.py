@@ -177,6 +177,45 @@ def test_where_the_features_lie_makes_no_difference(keep: int, tmp_path: Path, m
         assert probes.logme(features, labels) == pytest.approx(evidence, abs=1e-6)
 
 
+def test_a_sample_of_many_examples_decides_the_strength(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    x, labels = blobs(2000, spread=4)
+    groups = np.arange(2000) // 2  # of one class each pair, once sorted
+    order = np.argsort(labels, kind="stable")
+    x, labels = x[order], labels[order]
+    expected = probes.logistic_regression(x, labels, 3, groups=groups)
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(probes.features, "SLICE", 300)
+    monkeypatch.setattr(probes.problem, "KEEP", 0)
+    monkeypatch.setattr(probes.logistic, "SAMPLE", 500)
+    probe = probes.logistic_regression(Lazy(x), labels, 3, groups=groups)
+    assert f"l2 {probe.l2:.2g}, by cross-validation on 500 of 2,000 examples" in capsys.readouterr().err
+    alone = probes.logistic_regression(x, labels, 3, strengths=(probe.l2,), groups=groups)
+    assert probe.l2 in [one.l2 for one in probe.tried]
+    np.testing.assert_allclose(probe.kernel, alone.kernel, atol=1e-4)
+    np.testing.assert_allclose(probe.probabilities(x), alone.probabilities(x), atol=3e-4)
+    np.testing.assert_allclose(probe.held_out, alone.held_out, atol=5e-3)
+
+    def loss(held_out: np.ndarray) -> float:
+        return float(-np.log(held_out[np.arange(2000), labels]).mean())
+
+    assert loss(probe.held_out) < 1.01 * loss(expected.held_out)
+    worse = probes.logistic_regression(Lazy(x), labels, 3, groups=groups, sample_only=True)
+    assert worse.l2 == probe.l2
+    np.testing.assert_allclose(probe.kernel, worse.kernel, atol=1e-4)
+    assert loss(probe.held_out) < loss(worse.held_out) < 1.1 * loss(expected.held_out)
+
+
+def test_a_sample_holds_whole_groups():
+    groups = np.random.default_rng(0).integers(0, 40, 400)
+    sample = probes.features.drawn(400, groups.tolist(), 100, seed=1)
+    assert sample is not None
+    assert not {*groups[sample]} & {*groups[~sample]}
+    assert 100 <= sample.sum() < 130
+    assert probes.features.drawn(100, None, 100, seed=1) is None
+
+
 def test_float16_features():
     x, labels = blobs(spread=1.5)
     half = x.astype(np.float16)

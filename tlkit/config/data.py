@@ -9,7 +9,13 @@ from typing import Literal
 from tlkit import untrusted
 from tlkit.config.fields import require
 
-Origin = Literal["embedded", "folder", "csv", "npz", "tfds"]
+Origin = Literal["embedded", "folder", "csv", "npz", "tfds", "webdataset"]
+
+_BY_SUFFIX: dict[str, Origin] = {
+    **dict.fromkeys((".csv", ".tsv", ".parquet", ".pq"), "csv"),
+    ".npz": "npz",
+    ".tar": "webdataset",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +26,10 @@ class Data:
         source: `embedded` is scikit-learn's 1,797 handwritten digits; `folder` has one folder for each class, with or
             without `train`, `val` and `test` folders above them; `csv` is a table, CSV or Parquet, with the columns
             path, label and, if wanted, split and group; `npz` is a NumPy file with train_images, train_labels and the
-            same for val and test, as MedMNIST's; `tfds` is a data set of tensorflow-datasets. `auto` is what the path
-            or the name stands for.
-        path: Folder with one folder of examples per class, or a CSV, Parquet or NumPy file.
+            same for val and test, as MedMNIST's; `tfds` is a data set of tensorflow-datasets; `webdataset` is tar
+            files that hold examples beside their labels. `auto` is what the path or the name stands for.
+        path: Folder with one folder of examples per class, or a CSV, Parquet or NumPy file; for `webdataset` a tar
+            file, a folder of them, or a pattern such as `shards/{000..015}.tar`, on disk or as a URL (`s3://`).
         name: Name of the data set of source `tfds`, for example `tf_flowers`.
         data_dir: Folder with the prepared data sets of tensorflow-datasets; by default its own.
         image_size: Height and width in pixels to which photos are resized; by default the network's own size, but
@@ -51,7 +58,7 @@ class Data:
             without them; `together` keeps near copies in one split, for which every photo is decoded.
     """
 
-    source: Literal["auto", "embedded", "folder", "csv", "npz", "tfds"] = "auto"
+    source: Literal["auto", "embedded", "folder", "csv", "npz", "tfds", "webdataset"] = "auto"
     path: str | None = None
     name: str | None = None
     data_dir: str | None = None
@@ -78,13 +85,16 @@ class Data:
             require(known, f"data.columns.{role}", column, "columns are path, label, split and group")
             require(bool(column.strip()), f"data.columns.{role}", column, "it must be the name of a column")
         if self.group is not None:
-            require(source in ("folder", "csv"), "data.group", self.group, "it goes with source folder or csv")
+            fits = source in ("folder", "csv", "webdataset")
+            require(fits, "data.group", self.group, "it goes with source folder, csv or webdataset")
             if self.group != "parent":
                 untrusted.pattern(self.group, "data.group")
-        if source in ("folder", "csv", "npz"):
+        if source in ("folder", "csv", "npz", "webdataset"):
             require(bool(self.path), "data.path", self.path, f"data.source {source} needs --data.path")
         else:
-            require(self.path is None, "data.path", self.path, "it goes with --data.source folder, csv or npz")
+            require(
+                self.path is None, "data.path", self.path, "it goes with --data.source folder, csv, npz or webdataset"
+            )
         if source == "tfds":
             require(bool(self.name), "data.name", self.name, "data.source tfds needs --data.name")
         else:
@@ -126,8 +136,7 @@ class Data:
         if self.source != "auto":
             return self.source
         if self.path:
-            suffix = os.path.splitext(self.path)[1].lower()
-            return "csv" if suffix in (".csv", ".tsv", ".parquet", ".pq") else "npz" if suffix == ".npz" else "folder"
+            return _BY_SUFFIX.get(os.path.splitext(self.path)[1].lower(), "folder")
         return "tfds" if self.name else "embedded"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -41,15 +41,18 @@ class Divided(NamedTuple):
         return [name for label, name in enumerate(self.classes) if label not in there]
 
 
-def splits_of(keys: Sequence[str], splits: Sequence[str | None]) -> dict[str, set[str | None]]:
+def splits_of(keys: Sequence[str], splits: Sequence[str | None]) -> dict[str, frozenset[str | None]]:
     """Return the splits in which each key occurs.
 
-    >>> splits_of(["x", "y", "x"], ["train", "val", "train"])["x"]
-    {'train'}
+    >>> sorted(splits_of(["x", "y", "x"], ["train", "val", "test"])["x"])
+    ['test', 'train']
     """
-    found = defaultdict(set)
+    found: dict[str, frozenset[str | None]] = {}
+    grown: dict[tuple[frozenset[str | None], str | None], frozenset[str | None]] = {}  # equal ones take memory once
     for key, split in zip(keys, splits, strict=True):
-        found[key].add(split)
+        before = found.get(key, frozenset())
+        if split not in before:
+            found[key] = grown.setdefault((before, split), before | {split})
     return found
 
 

@@ -15,15 +15,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tlkit.data import bits, headers
+from tlkit.data.contents import Content, Piece, read
 from tlkit.data.resizing import RESIZES, Resize, least_side, resized
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
 from tlkit.untrusted import check_memory
 
 DECODER = 1  # raise it when `decode` begins to return other pixels: stored features are found by it
-Content = Path | bytes | np.ndarray
-"""A photo before it is decoded: a file, the bytes of a file, or uint8 pixels (H, W) or (H, W, 1 | 3 | 4)."""
-
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 VARIABLE = "TLKIT_MAX_PIXELS"
 PIXELS = 2**26  # maximum of a photo, unless VARIABLE is set: a PNG of 200 kB may have them and take 0.6 GB to decode
@@ -196,7 +194,8 @@ def _open(content: Content, least: int | None) -> tuple[Image.Image, int, int]:
         return Image.fromarray(content[..., 0] if content.ndim == 3 and content.shape[-1] == 1 else content), 0, 0
     if isinstance(content, Path):
         check_memory(content.stat().st_size, "the file")
-        content = content.read_bytes()
+    if isinstance(content, Path | Piece):
+        content = read(content)
     if not content:
         raise ValueError("the file is empty (0 bytes)")
     most, header = limit(), headers.read(content)
@@ -331,8 +330,7 @@ def properties(content: Content, name: str | None = None) -> Properties:
     """
     name = _name(content, name)
     try:
-        if isinstance(content, Path):
-            content = content.read_bytes()
+        content = read(content)
         image, *_ = _open(content, None)
     except Exception as error:  # as in `decode`
         raise InvalidInput(f"{name}: {_reason(error)}") from error

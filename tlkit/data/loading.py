@@ -56,8 +56,9 @@ def load(
     the source has groups. Examples that cannot be decoded are set aside and named on stderr, as are all other warnings.
 
     Args:
-        source: `embedded`, `folder`, `csv`, `npz` or `tfds`, or what `tlkit.data.load_source` returned for one of them.
-        path: The folder for source `folder`, or the file for source `csv` or `npz`.
+        source: `embedded`, `folder`, `csv`, `npz`, `tfds` or `webdataset`, or what `tlkit.data.load_source`
+            returned for one of them.
+        path: The folder for source `folder`, the file for `csv` or `npz`, or tar files for `webdataset`.
         name: The data set for source `tfds`.
         data_dir: The folder in which tensorflow-datasets keeps prepared data.
         separator: For source `csv`: separates the labels of an example, where it may have several or none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 from tlkit import cluster
 from tlkit.cluster import Cluster
 from tlkit.data import bits, modalities
-from tlkit.data.images import Content
+from tlkit.data.contents import Content, Paths, read
 from tlkit.data.modalities import Reading, Shape
 from tlkit.data.photos import decoding_threads, file_format
 from tlkit.data.sources import Examples
@@ -22,7 +22,8 @@ from tlkit.progress import Progress
 from tlkit.untrusted import available_memory
 
 NAMED = 10  # damaged examples that are printed; a run logs all
-TOGETHER = 16  # examples that a thread opens at a time
+TOGETHER = 16  # examples that a thread opens at a time, at least
+PARTS = 2**13  # that wait for a thread at most
 SENT = 256  # examples that a worker of a cluster opens at a time
 SHARE = 0.4  # of the available memory, to fill with decoded examples or their features at most
 
@@ -30,7 +31,7 @@ SHARE = 0.4  # of the available memory, to fill with decoded examples or their f
 class Opened(NamedTuple):
     """The examples of a source after each was opened once."""
 
-    stored: np.ndarray | list[Content]  # decoded values, (n, *shape), where they fit into memory, else contents
+    stored: np.ndarray | Sequence[Content]  # decoded values, (n, *shape), where they fit into memory, else contents
     hashes: list[str]  # "" where an example cannot be decoded
     set_aside: list[str]  # examples that cannot be decoded, each with the reason
     reading: Reading  # in the end with the value that is white in all of them
@@ -88,7 +89,7 @@ def open_examples(
     count = len(contents)
     hashes, problems = [""] * count, [""] * count
     ranges: dict[int, bits.Range] = {}
-    afar = workers if all(isinstance(content, Path) for content in contents) else None
+    afar = workers if isinstance(contents, Paths) or all(isinstance(each, Path) for each in contents) else None
     budget = int(SHARE * available_memory()) if memory is None else memory
     fits = check and not afar and count * math.prod(shape) * form.dtype.itemsize <= budget
     values = np.empty((count, *shape), form.dtype) if fits else None
@@ -120,8 +121,7 @@ def look(content: Content, name: str, how: How) -> Look:
     """
     form, value = file_format(modalities.row(how.kind)), None
     try:
-        if isinstance(content, Path):
-            content = content.read_bytes()
+        content = read(content)
         value_range = form.value_range(content, name) if form.value_range else None
         if how.check and not value_range:
             value = form.decode(content, how.shape, name, how.reading)
@@ -169,6 +169,22 @@ def look_at(how: How, chunk: list[File]) -> list[Look | None]:
     return list(decoding_threads().map(seen, chunk))
 
 
+class SomeOf(Collection[tuple[str, Content]]):
+    """Some of the examples, each with its name; a path of each of a million would take 0.5 GB."""
+
+    def __init__(self, names: Sequence[str], contents: Sequence[Content], places: Sequence[int]):
+        self.names, self.contents, self.places = names, contents, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[tuple[str, Content]]:
+        return ((self.names[place], self.contents[place]) for place in self.places)
+
+    def __contains__(self, example: object) -> bool:
+        return any(each == example for each in self)
+
+
 def find_white(examples: Examples, shape: Shape, opened: Opened, check: bool) -> Opened:
     """Find the value that is white in the whole set, and decode what could not be decoded without it.
 
@@ -186,7 +202,7 @@ def find_white(examples: Examples, shape: Shape, opened: Opened, check: bool) ->
     names, contents, ranges, values = examples.names, examples.contents, opened.ranges, opened.stored
     if isinstance(contents, np.ndarray) or form is None or form.white is None or examples.white is not None or not good:
         return opened
-    others = {names[index]: contents[index] for index in good if index not in ranges}
+    others = SomeOf(names, contents, [index for index in good if index not in ranges] if ranges else good)
     found, note = form.white({names[index]: each for index, each in ranges.items()}, others, opened.reading.white)
     reading = opened.reading._replace(white=found)
 
@@ -219,8 +235,9 @@ def for_each(act: Callable[[int], None], indices: Sequence[int], label: str, uni
         label: What is done, such as `opening photos`.
         unit: What the examples are called.
     """
-    # Several at a time: handing a file to a thread takes longer than reading it.
-    parts = [indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER)]
+    # Several at a time: handing a file to a thread takes longer than reading it, and each part waits as 2 kB of memory.
+    together = max(TOGETHER, len(indices) // PARTS)
+    parts = [indices[start : start + together] for start in range(0, len(indices), together)]
 
     def act_on(part: Sequence[int]) -> int:
         for index in part:

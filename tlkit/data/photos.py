@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
 import dataclasses
 import functools
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+import operator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,8 +20,8 @@ import numpy as np
 
 from tlkit.cores import cores
 from tlkit.data import modalities
+from tlkit.data.contents import Content, Piece, read
 from tlkit.data.example_set import NamedExamples
-from tlkit.data.images import Content
 from tlkit.data.modalities import Files, Modality, Reading
 from tlkit.data.split import content_hash, named
 from tlkit.errors import InvalidInput, Undecodable
@@ -34,7 +38,7 @@ class Photos:
     hashes: list[str]  # SHA-256 of each content
     labels: np.ndarray  # (n,), int32: positions in the classes; or multi-label: (n, classes), float32, zeros and ones
     shape: tuple[int, ...]  # of one: (*space, channels), such as (height, width, channels) or (samples, channels)
-    stored: np.ndarray | list[Content]  # values (n or more, *shape), or contents to decode
+    stored: np.ndarray | Sequence[Content]  # values (n or more, *shape), or contents to decode
     rows: np.ndarray  # (n,), int: the row of each in `stored`
     kind: str = "photos"  # name of the modality
     reading: Reading = dataclasses.field(default_factory=Reading)  # how `read` decodes
@@ -94,13 +98,15 @@ class Photos:
         def fill(place: int, index: int) -> None:
             content, name = stored[self.rows[index]], self.names[index]
             try:
-                if isinstance(content, Path) and content.is_file():
-                    content = content.read_bytes()
+                if isinstance(content, Piece) or (isinstance(content, Path) and content.is_file()):
+                    content = read(content)
                     if content_hash(content) != self.hashes[index]:  # its features are stored under this hash
                         raise InvalidInput(f"{name} has changed since it was listed: start again")
                 values[place] = decode(content, self.shape, name, self.reading)
             except InvalidInput as error:
                 raise Undecodable(str(error)) from error
+            except OSError as error:
+                raise Undecodable(f"{name}: {error.strerror}") from error
 
         for _ in decoding_threads().map(fill, range(len(indices)), indices):
             pass
@@ -222,27 +228,45 @@ class Splits:
 
     def manifest(self) -> list[Row]:
         """Return one row for each example, sorted."""
-        rows = []
-        for split, photos in self.by_name.items():
-            labels = named(photos.labels, self.classes, self.separator)
-            groups = photos.given_groups or [""] * len(photos)
-            each = zip(photos.hashes, photos.names, labels, groups, strict=True)
-            rows += [Row(hash_, name, label, split, group) for hash_, name, label, group in each]
-        return sorted(rows)
+        return list(self._manifest())
+
+    def _manifest(self) -> Iterator[Row]:
+        """Yield the rows one by one: those of a million examples would take 0.2 GB at once."""
+        parts = list(self.by_name.items())
+        labels = [named(photos.labels, self.classes, self.separator) for _, photos in parts]
+        starts = np.cumsum([0, *(len(photos) for _, photos in parts)]).tolist()
+        hashes = [hash_ for _, photos in parts for hash_ in photos.hashes]
+
+        def row(place: int) -> Row:
+            part = bisect.bisect_right(starts, place) - 1
+            (split, photos), i = parts[part], place - starts[part]
+            group = photos.given_groups[i] if photos.given_groups else ""
+            return Row(photos.hashes[i], photos.names[i], labels[part][i], split, group)
+
+        rows = map(row, sorted(range(len(hashes)), key=hashes.__getitem__))
+        for _, copies in itertools.groupby(rows, key=operator.attrgetter("hash")):
+            yield from sorted(copies)
 
     @functools.cached_property
+    def _digests(self) -> dict[str, tuple[int, str]]:
+        """The number of examples and the SHA-256 of the lines in the manifest, by split; of the whole at ""."""
+        hashes, counts = {name: hashlib.sha256(self._csv(())) for name in ("", *self.by_name)}, Counter[str]()
+        for rows in _batched(self._manifest()):
+            for name, sha in hashes.items():
+                lines = [row for row in rows if name in ("", row.split)]
+                sha.update(self._csv(lines, header=False))
+                counts[name] += len(lines)
+        return {name: (counts[name], sha.hexdigest()) for name, sha in hashes.items()}
+
+    @property
     def parts(self) -> dict[str, tuple[int, str]]:
         """The number of examples and the SHA-256 of the lines in the manifest, by split."""
-        rows: dict[str, list[Row]] = {}
-        for row in self.manifest():
-            rows.setdefault(row.split, []).append(row)
-        digests = {split: hashlib.sha256(self._csv(lines)).hexdigest() for split, lines in rows.items()}
-        return {split: (len(rows[split]), digests[split]) for split in self.by_name if split in rows}
+        return {name: part for name, part in self._digests.items() if name and part[0]}
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of the file that `write_manifest` writes."""
-        return hashlib.sha256(self._csv(self.manifest())).hexdigest()
+        return self._digests[""][1]
 
     def write_manifest(self, path: str | Path) -> None:
         """Write the manifest as a CSV file, from which source `csv` loads the same splits.
@@ -250,13 +274,21 @@ class Splits:
         To be loaded, it must lie in the folder of the photos, and examples with several labels need the same separator.
         It has a column for groups if the data have groups.
         """
-        Path(path).write_bytes(self._csv(self.manifest()))
+        with open(path, "wb") as file:
+            file.write(self._csv(()))
+            for rows in _batched(self._manifest()):
+                file.write(self._csv(rows, header=False))
 
-    def _csv(self, rows: Sequence[Row]) -> bytes:
+    def _csv(self, rows: Iterable[Row], header: bool = True) -> bytes:
         columns = len(Row._fields) if self.train.given_groups else len(Row._fields) - 1
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(row[:columns] for row in (Row._fields, *rows))
+        text, first = io.StringIO(), (Row._fields,) if header else ()
+        csv.writer(text, lineterminator="\n").writerows(row[:columns] for row in (*first, *rows))
         return text.getvalue().encode("utf-8", "backslashreplace")  # names that come from no source may hold anything
+
+
+def _batched(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while batch := list(itertools.islice(rows, 4096)):
+        yield batch
 
 
 def label_array(labels: Sequence[int] | np.ndarray) -> np.ndarray:

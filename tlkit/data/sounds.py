@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from tlkit.data.contents import Piece, read
 from tlkit.data.wav import UNKNOWN, read_header, values_of
 from tlkit.errors import InvalidInput
 from tlkit.untrusted import check_memory
@@ -20,7 +21,7 @@ SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga"})
 BLOCK = 2**20  # values converted at a time
 
 
-def decode(content: Path | bytes, samples: int | None = None, name: str | None = None) -> np.ndarray:
+def decode(content: Path | Piece | bytes, samples: int | None = None, name: str | None = None) -> np.ndarray:
     """Decode a WAV file of 8, 16, 24 or 32 bits, average its channels, and bring it to a length.
 
     FLAC and OGG files are decoded if the package soundfile is installed. The format follows from the content, not from
@@ -67,7 +68,9 @@ def encode(sound: np.ndarray, rate: int) -> bytes:
     return content.getvalue()
 
 
-def frame(contents: Sequence[Path | bytes], names: Sequence[str], seconds: float | None = None) -> tuple[int, int]:
+def frame(
+    contents: Sequence[Path | Piece | bytes], names: Sequence[str], seconds: float | None = None
+) -> tuple[int, int]:
     """Choose one length for all sounds, from their headers alone.
 
     By default it is the shortest length, in tenths of a second, that 99 % of the sounds fit into, so that one overlong
@@ -113,7 +116,7 @@ def frame(contents: Sequence[Path | bytes], names: Sequence[str], seconds: float
     return samples, rate
 
 
-def rate(content: Path | bytes) -> int:
+def rate(content: Path | Piece | bytes) -> int:
     """Return the samples per second of a sound that `decode` can decode.
 
     >>> rate(encode(np.zeros((8, 1)), rate=8000))
@@ -126,11 +129,11 @@ def rate(content: Path | bytes) -> int:
             return file.samplerate
 
 
-def _stream(content: Path | bytes) -> IO[bytes]:
-    return open(content, "rb") if isinstance(content, Path) else io.BytesIO(content)
+def _stream(content: Path | Piece | bytes) -> IO[bytes]:
+    return open(content, "rb") if isinstance(content, Path) else io.BytesIO(read(content))
 
 
-def _header(content: Path | bytes) -> tuple[int, int]:
+def _header(content: Path | Piece | bytes) -> tuple[int, int]:
     """The number of samples per second, and of samples."""
     with _stream(content) as stream:
         if _is_compressed(stream):
@@ -213,7 +216,7 @@ def _soundfile(stream: IO[bytes]) -> Any:
         raise ValueError(str(error)) from error
 
 
-def _shown(content: Path | bytes) -> str:
+def _shown(content: Path | Piece | bytes) -> str:
     return str(content) if isinstance(content, Path) else "the sound"
 
 

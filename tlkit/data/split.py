@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from tlkit.data import gaps
 from tlkit.data.gaps import Divided
-from tlkit.data.units import units
+from tlkit.data.units import copies, units
 from tlkit.display import few
 from tlkit.errors import InvalidInput
 from tlkit.labels import SEPARATOR, joined
@@ -190,8 +190,14 @@ def _connected(divided: Divided, paired: bool) -> list[str]:
 def _remove_leaks(divided: Divided) -> list[str]:
     """Keep a unit that is in several splits in one of them, and return warnings."""
     splits, hashes, units, kind = divided.splits, divided.hashes, divided.units.names, divided.kind
-    groups = [group or unit for group, unit in zip(divided.groups or units, units, strict=True)]
-    of_hash, of_group, of_unit = (gaps.splits_of(keys, splits) for keys in (hashes, groups, units))
+    if len({*splits} - {None}) < 2:
+        return []
+    of_unit = of_group = gaps.splits_of(units, splits)
+    groups = units
+    if divided.groups:
+        groups = [group or unit for group, unit in zip(divided.groups, units, strict=True)]
+        of_group = gaps.splits_of(groups, splits)
+    of_hash = gaps.splits_of(hashes, splits)
     total, warnings = Counter(splits), []
     for lesser, better in (("train", "test"), ("train", "val"), ("val", "test")):
         leaked = [i for i, unit in enumerate(units) if splits[i] == lesser and better in of_unit[unit]]
@@ -247,10 +253,7 @@ def _keep_each_class(divided: Divided) -> list[str]:
 
 def _contradictions(hashes: Sequence[str], labels: Sequence[str], names: Sequence[str], what: str) -> list[str]:
     """A warning about copies of one content with different labels."""
-    copies = defaultdict(list)
-    for i, h in enumerate(hashes):
-        copies[h].append(i)
-    odd = [group for group in copies.values() if len({labels[i] for i in group}) > 1]
+    odd = [group for group in copies(hashes).values() if len({labels[i] for i in group}) > 1]
     if not odd:
         return []
     lines = [" = ".join(f"{names[i]} ({labels[i]})" for i in group) for group in odd]
@@ -258,6 +261,9 @@ def _contradictions(hashes: Sequence[str], labels: Sequence[str], names: Sequenc
 
 
 def _copies(divided: Divided) -> list[str]:
-    used = [(split, h) for split, h in zip(divided.splits, divided.hashes, strict=True) if split]
-    copies = len(used) - len(set(used))
-    return [f"exact copies of {divided.kind} within one split (each copy counts): {copies}"] if copies else []
+    splits, hashes = divided.splits, divided.hashes
+    count = 0
+    for name in {*splits} - {None}:
+        used = [h for split, h in zip(splits, hashes, strict=True) if split == name]
+        count += len(used) - len({*used})
+    return [f"exact copies of {divided.kind} within one split (each copy counts): {count}"] if count else []

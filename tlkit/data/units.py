@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,21 @@ def group_hash(name: str) -> str:
     'fd27b134'
     """
     return hashlib.sha256(f"group:{name}".encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def copies(hashes: Sequence[str]) -> dict[str, list[int]]:
+    """Return the positions of each content that is there twice or more.
+
+    >>> copies(["0a", "0b", "0b"])
+    {'0b': [1, 2]}
+    """
+    if len({*hashes}) == len(hashes):
+        return {}
+    counts, places = Counter(hashes), defaultdict[str, list[int]](list)
+    for i, h in enumerate(hashes):
+        if counts[h] > 1:
+            places[h].append(i)
+    return dict(places)
 
 
 def units(
@@ -49,7 +65,10 @@ def units(
     >>> units(["0a", "0b", "0b", "0c"], ["x", "x", "y", ""]).joined, units(["0a", "0b", "0c"], None, [(2, 0)]).names
     ([['x', 'y']], ['0a', '0b', '0a'])
     """
-    parents = list(range(len(hashes)))
+    together = list(together)
+    if not any(groups or ()) and not together:
+        return Units(list(hashes), list(hashes), [])
+    parents = array("q", range(len(hashes)))  # a list would hold a number object for each
 
     def root(i: int) -> int:
         while parents[i] != i:
@@ -64,10 +83,12 @@ def units(
                 parents[root(i)] = root(first.setdefault(key, i))
     for i, j in together:
         parents[root(int(i))] = root(int(j))
-    members = defaultdict(list)
+    sizes = Counter(map(root, range(len(hashes))))
+    members = defaultdict[int, list[int]](list)  # those that are alone keep name and place
     for i in range(len(hashes)):
-        members[root(i)].append(i)
-    names, places, joined = [""] * len(hashes), [""] * len(hashes), []
+        if sizes[root(i)] > 1 or (groups and groups[i]):
+            members[root(i)].append(i)
+    names, places, joined = list(hashes), list(hashes), []
     for unit in members.values():
         inside = sorted({groups[i] for i in unit} - {""}) if groups else []
         if len(inside) > 1:

@@ -7,13 +7,14 @@ of one photo: a dark photo stays dark.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
 
 from tlkit.data import images
 from tlkit.data.bits import DIM, Range, number
-from tlkit.data.images import Content
+from tlkit.data.contents import Named
 from tlkit.errors import InvalidInput
 
 DEPTHS = (8, 10, 12, 14, 16)  # numbers of bits that cameras, scanners and microscopes have
@@ -39,12 +40,12 @@ def white_of(high: float, floating: bool = False) -> int | None:
     return 2**depth - 1
 
 
-def choose(ranges: Mapping[str, Range], others: Mapping[str, Content], given: float | None) -> tuple[float | None, str]:
+def choose(ranges: Mapping[str, Range], others: Named, given: float | None) -> tuple[float | None, str]:
     """Return which value is white in a set of photos, and the line that says so.
 
     Args:
         ranges: Of the photos with more than 8 bits, by their names.
-        others: The photos with 8 bits; of usual ones only the first file is opened.
+        others: The photos with 8 bits and their names; of usual ones only the first file is opened.
         given: The setting `data.white`.
 
     Returns:
@@ -55,7 +56,8 @@ def choose(ranges: Mapping[str, Range], others: Mapping[str, Content], given: fl
         InvalidInput: the values do not show what is white, or exceed what is given; the message names `data.white`.
     """
     if not ranges:
-        return _of_8_bits({name: each for name, each in others.items() if not isinstance(each, np.ndarray)}, given)
+        pixels = any(isinstance(content, np.ndarray) for _, content in itertools.islice(others, 1))  # all, or none
+        return _of_8_bits(() if pixels else others, given)
     white, line = _of_more_bits(ranges, len(others), given)
     # 65535 is the default, but older versions stored features of TIFFs in which 0 is white as of negatives.
     default = white == 65535 and not any(each.inverted for each in ranges.values())
@@ -99,7 +101,7 @@ def _of_more_bits(ranges: Mapping[str, Range], others: int, given: float | None)
     return float(given), line
 
 
-def _of_8_bits(photos: Mapping[str, Content], given: float | None) -> tuple[float | None, str]:
+def _of_8_bits(photos: Named, given: float | None) -> tuple[float | None, str]:
     """Return which value is white in photos that all have 8 bits, None for 255, and a line where there is one to say.
 
     Raises:
@@ -149,10 +151,10 @@ def of_8_bits(high: float, given: float | None, what: str, brightest: str) -> fl
     return 1.0 if high == 1 else 255.0
 
 
-def _brightest(photos: Mapping[str, Content], enough: float) -> tuple[float, str]:
+def _brightest(photos: Named, enough: float) -> tuple[float, str]:
     """The largest value of photos and the photo that has it; once one is above `enough`, no further photo is opened."""
     brightest = (-1, "")
-    for name, content in photos.items():
+    for name, content in photos:
         with contextlib.suppress(InvalidInput):  # one that cannot be decoded is named where it is needed
             brightest = max(brightest, (int(images.decode(content, None, 3, name).max()), name))
         if brightest[0] > enough:

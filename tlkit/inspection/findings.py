@@ -13,6 +13,7 @@ import numpy as np
 from tlkit.data import modalities
 from tlkit.data.sources.class_names import nearly_equal
 from tlkit.data.split import named
+from tlkit.data.units import copies
 from tlkit.display import few
 from tlkit.inspection.near_copies import NearCopy
 from tlkit.inspection.survey import Seen
@@ -84,23 +85,20 @@ class Findings:
     @functools.cached_property
     def counts(self) -> dict[str, list[int]]:
         """The number of examples of each class, by split; of those that are used."""
-        several = self.labels.ndim == 2
-        rows = self.labels if several else np.eye(len(self.classes), dtype=int)[self.labels]
-        where = np.array([split or "" for split in self.splits])
-        return {
-            split: rows[where == split].sum(axis=0).astype(int).tolist()
-            for split in ("train", "val", "test")
-            if split in where
-        }
+        labels, several = self.labels, self.labels.ndim == 2
+        counts = {}
+        for split in ("train", "val", "test"):
+            here = labels[np.fromiter((name == split for name in self.splits), bool, len(labels))]
+            if len(here):
+                each = here.sum(axis=0) if several else np.bincount(here, minlength=len(self.classes))
+                counts[split] = each.astype(int).tolist()
+        return counts
 
     @functools.cached_property
     def copies(self) -> list[list[int]]:
         """Positions of examples with one content, two or more each, those with the most copies first."""
-        places = defaultdict(list)
-        for place, hash_ in enumerate(self.hashes):
-            if hash_:
-                places[hash_].append(place)
-        return sorted((group for group in places.values() if len(group) > 1), key=len, reverse=True)
+        groups = [group for hash_, group in copies(self.hashes).items() if hash_]
+        return sorted(groups, key=len, reverse=True)
 
     @functools.cached_property
     def damaged(self) -> list[int]:

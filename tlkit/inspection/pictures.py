@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tlkit.data import Examples, Photos, modalities
+from tlkit.data.contents import Piece
 from tlkit.data.modalities import Reading
 from tlkit.data.photos import file_format
 from tlkit.errors import InvalidInput
@@ -73,7 +74,7 @@ def of_examples(examples: Examples, sizes: list[tuple[int, ...]], shape: tuple[i
 
     def draw(index: int) -> str:
         content, name, shape_ = examples.contents[index], examples.names[index], shape
-        if not isinstance(content, Path | bytes) and examples.kind != "photos":
+        if not isinstance(content, Path | Piece | bytes) and examples.kind != "photos":
             return picture(np.asarray(content))
         if examples.kind == "photos":
             height, width = sizes[index] or (SIDE, SIDE)

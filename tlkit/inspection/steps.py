@@ -92,7 +92,7 @@ def with_near_copies(findings: Findings, photos: Photos, places: Sequence[int] |
         reason = f"near copies are looked for from {alignment.SIDE} pixels on, and most of these photos are smaller"
     if reason:
         return dataclasses.replace(findings, skipped=[*findings.skipped, reason])
-    small = dataclasses.replace(photos, shape=COMPARED) if isinstance(photos.stored, list) else photos
+    small = dataclasses.replace(photos, shape=COMPARED) if not isinstance(photos.stored, np.ndarray) else photos
     where = np.array([findings.splits[place] or "" for place in places])
     scored, skipped = np.flatnonzero(where == findings.scored), []
     if len(photos) <= MOST_COMPARED:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tlkit.data import Examples, images, modalities, sounds
-from tlkit.data.images import Content
+from tlkit.data.contents import Content, read
 from tlkit.data.modalities import Reading
 from tlkit.data.opening import for_each
 from tlkit.data.photos import file_format
@@ -65,10 +64,9 @@ def survey(examples: Examples, reading: Reading | None = None) -> list[Seen]:
 def _look(examples: Examples, index: int, reading: Reading) -> Seen:
     content, name = examples.contents[index], examples.names[index]
     try:
-        if isinstance(content, Path):
-            content = content.read_bytes()
-    except OSError as error:
-        return Seen(problem=f"{name}: {error.strerror}")
+        content = read(content)
+    except (OSError, InvalidInput) as error:
+        return Seen(problem=f"{name}: {getattr(error, 'strerror', None) or error}")
     hash_ = content_hash(content)
     look = {"photos": _photo, "sounds": _sound}.get(examples.kind, _array)
     try:

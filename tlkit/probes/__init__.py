@@ -7,10 +7,10 @@ a `np.memmap`, or an object that reads a file. They may be larger than memory, a
 from tlkit.probes.evidence import logme
 from tlkit.probes.features import Features
 from tlkit.probes.kernel import kernel_ridge
-from tlkit.probes.logistic import CLEAR, PATH, Probe, Tried, chosen, logistic_regression
+from tlkit.probes.logistic import CLEAR, PATH, SAMPLE, Probe, Tried, chosen, logistic_regression
 from tlkit.probes.neighbours import nearest_neighbours
 
 __all__ = [
-    "CLEAR", "PATH", "Features", "Probe", "Tried", "chosen", "kernel_ridge", "logistic_regression", "logme",
+    "CLEAR", "PATH", "SAMPLE", "Features", "Probe", "Tried", "chosen", "kernel_ridge", "logistic_regression", "logme",
     "nearest_neighbours",
 ]  # fmt: skip

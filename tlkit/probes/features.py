@@ -135,6 +135,28 @@ def _fold_of_groups(labels: np.ndarray, group_of: np.ndarray, order: np.ndarray,
     return fold
 
 
+def drawn(count: int, groups: Sequence[Hashable] | None, most: int, seed: int) -> np.ndarray | None:
+    """Draw examples in whole groups, about `most` of them; return None where there are no more.
+
+    Shapes:
+        returns: (examples,), whether each is drawn
+
+    >>> drawn(6, "aabbcc", 4, seed=0)
+    array([ True,  True, False, False,  True,  True])
+    """
+    if count <= most:
+        return None
+    number: dict[Hashable, int] = {}
+    group_of = np.arange(count)
+    if groups is not None:
+        group_of = np.fromiter((number.setdefault(group, len(number)) for group in groups), np.int64, count)
+    sizes = np.bincount(group_of)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    inside = np.zeros(len(sizes), bool)
+    inside[order[: max(2, np.searchsorted(np.cumsum(sizes[order]), most) + 1)]] = True
+    return inside[group_of]
+
+
 def checked(
     features: Features, labels: ArrayLike, groups: Sequence[Hashable] | None, classes: int | None = None
 ) -> np.ndarray:

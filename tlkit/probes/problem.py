@@ -125,6 +125,18 @@ def standardized(features: Features, mean: np.ndarray, scale: np.ndarray) -> tup
     return copy, np.zeros_like(mean), np.ones_like(scale)
 
 
+def taken(
+    features: Features, sample: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a centered and scaled copy of some examples' features, and the mean and scale that are left."""
+    copy, filled = np.empty((np.count_nonzero(sample), len(mean)), np.float32), 0
+    for rows, x in slices(features):
+        some = x[sample[rows]]
+        copy[filled : filled + len(some)] = (some - mean) / scale.astype(np.float32)
+        filled += len(some)
+    return copy, np.zeros_like(mean), np.ones_like(scale)
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Turn logits into probabilities: shape (examples, classes)."""
     odds: np.ndarray = np.exp(logits - logits.max(1, keepdims=True))

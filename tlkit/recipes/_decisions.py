@@ -136,10 +136,20 @@ def located(data: AnyData) -> AnyData:
         from tlkit.data.sources import Files
 
         data = dataclasses.replace(data, path=str(Files(Path()).find(data.path)))
-    if data.path and not os.path.exists(data.path):
-        raise InvalidInput(f"data.path is {data.path!r}; there is no such file or folder")
     origin = {"source": data.origin} if isinstance(data, configs.Data) else {}
-    return dataclasses.replace(data, path=data.path and os.path.abspath(data.path), **origin)  # type: ignore[arg-type]
+    several = "webdataset" in origin.values()  # perhaps a pattern, or at a URL
+    if data.path and not several and not os.path.exists(data.path):
+        raise InvalidInput(f"data.path is {data.path!r}; there is no such file or folder")
+    return dataclasses.replace(data, path=absolute(data.path), **origin)  # type: ignore[arg-type]
+
+
+def absolute(path: str | None) -> str | None:
+    """Give the absolute path of data; a URL stays as it is.
+
+    >>> absolute("s3://bucket/photos.tar")
+    's3://bucket/photos.tar'
+    """
+    return path if not path or "://" in path else os.path.abspath(path)
 
 
 def _of_backbone(

@@ -70,7 +70,7 @@ def pictures(known: Known, places: Sequence[int], classifier: Classifier) -> lis
 
 
 def _picture(known: Known, hash_: str, classifier: Classifier) -> tuple[str, np.ndarray | None]:
-    from tlkit.data import modalities
+    from tlkit.data import contents, modalities
     from tlkit.data.photos import file_format
     from tlkit.data.split import content_hash
     from tlkit.plots import shortened
@@ -79,9 +79,8 @@ def _picture(known: Known, hash_: str, classifier: Classifier) -> tuple[str, np.
     caption = shortened(name, 30)
     if known.examples is None or name not in known.examples.names:
         return caption, None
-    content = known.examples.contents[known.examples.names.index(name)]
     try:
-        content = content.read_bytes() if isinstance(content, Path) else content
+        content = contents.read(known.examples.contents[known.examples.names.index(name)])
         if content_hash(content) != hash_:
             return caption, None
         shape = classifier.model.input_shape[1:]

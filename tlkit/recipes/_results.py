@@ -156,9 +156,10 @@ def of_solving(
         labels: Labels that it was solved on.
         classes: Names of the classes.
     """
-    from tlkit import evaluation, plots
+    from tlkit import evaluation, plots, probes
 
     majority = evaluation.majority(labels)
+    many = f"{len(labels):,}" if len(labels) <= probes.SAMPLE else f"a sample of {probes.SAMPLE:,}"
     constant = float((labels == majority).mean())
     row = next(row for row in probe.tried if row.l2 == probe.l2)
     return Fit(
@@ -173,7 +174,7 @@ def of_solving(
         pictures={"regularization.png": plots.regularization(probe.tried, row.l2)},
         under=[],
         lines=[
-            f"l2    {row.l2:.2g}, the best of {len(probe.tried)} strengths by cross-validation on {len(labels):,} "
+            f"l2    {row.l2:.2g}, the best of {len(probe.tried)} strengths by cross-validation on {many} "
             f"photos: accuracy {row.accuracy:.3f} ({_summary.always(classes, majority, constant, digits=3)})",
             f"5 nearest neighbours, without training: accuracy {nearest:.3f} (cross-validated)",
         ],

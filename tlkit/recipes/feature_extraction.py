@@ -105,6 +105,7 @@ def _solve(
             groups=known.groups,
             blocks=backbones.pooled_widths(model),
             seed=seed,
+            sample_only=True,
         )
         probe, rows = _parents.better(probe, known, parent, splits.classes)
         backbones.set_head(model, probe.kernel, probe.bias)

@@ -6,7 +6,6 @@ python -m tlkit.recipes.select --data.path photos --backbones '[MobileNetV2, {na
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +191,7 @@ def _flags(config: Select, backbone: Backbone) -> str:
 
     if backbone.weights == _sources.row(backbone).pretrained:
         backbone = dataclasses.replace(backbone, weights="pretrained")
-    data = dataclasses.replace(config.data, path=config.data.path and os.path.abspath(config.data.path))
+    data = dataclasses.replace(config.data, path=_decisions.absolute(config.data.path))
     default = FeatureExtraction()
     same = dataclasses.replace(
         default, data=data, backbone=backbone, features=config.features, precision=config.precision, seed=config.seed

@@ -83,6 +83,7 @@ def solve_head(
         groups=train_features.groups,
         blocks=backbones.pooled_widths(model),
         seed=seed,
+        sample_only=True,
     )
     backbones.set_head(model, probe.kernel, probe.bias)
     origin = f"solved by logistic regression, l2 {probe.l2:.2g}"

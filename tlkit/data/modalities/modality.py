@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tlkit.data.bits import Range
-from tlkit.data.images import Content
+from tlkit.data.contents import Content, Named
 from tlkit.data.resizing import RESIZES, Resize
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
@@ -90,8 +90,8 @@ class Files:
         decode: Takes a content, the shape, a name for errors and the reading; returns an example of that shape.
         value_range: Takes a content and a name for errors; returns the range of its values, or None for a file whose
             values are scaled already.
-        white: Decides for a whole set which value is white. Takes the ranges by name, the other contents by name, and
-            the setting `data.white`; returns the value for `Reading`, and a line for the user or "".
+        white: Decides for a whole set which value is white. Takes the ranges by name, the names and contents of the
+            others, and the setting `data.white`; returns the value for `Reading`, and a line for the user or "".
     """
 
     suffixes: frozenset[str]
@@ -100,7 +100,7 @@ class Files:
     frame: Callable[[Sequence[Content], Sequence[str], Framing], tuple[Shape, int | None]]
     decode: Callable[[Content, Shape, str, Reading], np.ndarray]
     value_range: Callable[[Content, str], Range | None] | None = None
-    white: Callable[[Mapping[str, Range], Mapping[str, Content], float | None], tuple[float | None, str]] | None = None
+    white: Callable[[Mapping[str, Range], Named, float | None], tuple[float | None, str]] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tlkit.data import bits, images, white
-from tlkit.data.images import Content
+from tlkit.data.contents import Content
 from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape, changed_by
 from tlkit.errors import InvalidInput
 

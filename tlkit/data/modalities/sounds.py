@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlkit.data import sounds
-from tlkit.data.images import Content
+from tlkit.data.contents import Content
 from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape, changed_by
 from tlkit.errors import InvalidInput
 

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
+from tlkit.data.contents import is_url
 from tlkit.data.sources.archives import npz, npz_arrays
 from tlkit.data.sources.datasets import tfds
 from tlkit.data.sources.examples import SPLITS, Examples, split_word
 from tlkit.data.sources.files import Files
 from tlkit.data.sources.folders import folder
 from tlkit.data.sources.tables import csv_file
+from tlkit.data.sources.webdataset import webdataset
 from tlkit.errors import InvalidInput
 
 __all__ = [
     "SPLITS", "Examples", "Files", "csv_file", "embedded", "folder", "load_source", "npz", "npz_arrays", "split_word",
-    "tfds",
+    "tfds", "webdataset",
 ]  # fmt: skip
 
 
@@ -37,13 +39,15 @@ def load_source(
     """List the examples of a source.
 
     Args:
-        source: `embedded`, `folder`, `csv`, `npz` or `tfds`; see `embedded`, `folder`, `csv_file`, `npz` and `tfds`.
-        path: The folder for source `folder`, or the file for `csv` and `npz`.
+        source: `embedded`, `folder`, `csv`, `npz`, `tfds` or `webdataset`; see the functions of these names
+            (`csv_file` for `csv`).
+        path: The folder for source `folder`, the file for `csv` and `npz`, or tar files for `webdataset`.
         name: The data set for source `tfds`.
         data_dir: The folder in which tensorflow-datasets keeps prepared data.
         separator: For source `csv`; see `csv_file`.
         columns: For source `csv`; see `csv_file`.
-        group: For sources `folder` and `csv`: what examples no split divides, by their paths; see `folder`.
+        group: For sources `folder`, `csv` and `webdataset`: what examples no split divides, by their paths; see
+            `folder`.
         strict: For source `csv`: raise an error for a row that cannot be used, instead of leaving it out.
         white: For source `npz`; see `npz`.
 
@@ -54,15 +58,19 @@ def load_source(
     >>> len(load_source("embedded").names)
     1797
     """
-    if group is not None and source not in ("folder", "csv"):
-        raise InvalidInput(f"data.group is {group!r}: it goes with data.source folder or csv")
+    if group is not None and source not in ("folder", "csv", "webdataset"):
+        raise InvalidInput(f"data.group is {group!r}: it goes with data.source folder, csv or webdataset")
     if source == "embedded":
         return embedded()
     if path is not None and "\\" in str(path):  # escaped, as in the config of a run
         path = Files(Path()).find(str(path))
-    if source in ("folder", "csv", "npz"):
+    if source in ("folder", "csv", "npz", "webdataset"):
         if path is None:
             raise InvalidInput(f"data.path is None: data.source {source} needs it")
+        if source == "webdataset":
+            return webdataset(path, group)
+        if is_url(path):
+            raise InvalidInput(f"data.path is {str(path)!r}: data.source {source} takes none at a URL, webdataset does")
         if source == "csv":
             return csv_file(path, separator, columns=columns, group=group, strict=strict)
         return folder(path, group) if source == "folder" else npz(path, white)
@@ -70,7 +78,7 @@ def load_source(
         if name is None:
             raise InvalidInput("data.name is None: data.source tfds needs it, for example tf_flowers")
         return tfds(name, data_dir)
-    raise InvalidInput(f"data.source is {source!r}: embedded, folder, csv, npz or tfds")
+    raise InvalidInput(f"data.source is {source!r}: embedded, folder, csv, npz, tfds or webdataset")
 
 
 def embedded() -> Examples:

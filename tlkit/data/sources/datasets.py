@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.data.images import Content
+from tlkit.data.contents import Content
 from tlkit.data.sources.examples import SPLITS, Examples, renamed_splits, shown_names, split_word
 from tlkit.display import few
 from tlkit.errors import InvalidInput, Unavailable, first_line

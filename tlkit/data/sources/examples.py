@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tlkit.data import modalities
-from tlkit.data.images import Content
+from tlkit.data.contents import Content
 from tlkit.data.modalities import MODALITIES, Modality
 from tlkit.display import few, shown
 from tlkit.errors import InvalidInput
@@ -33,7 +33,7 @@ class Examples(NamedTuple):
     labels: list[int] | np.ndarray  # positions in `classes`; or, with several labels, (n, classes), zeros and ones
     classes: list[str]  # as `display.shown` writes them
     splits: list[str | None]  # "train", "val" or "test" where the source says so
-    contents: list[Content] | np.ndarray  # arrays: (n, *space, channels), uint8 or float32
+    contents: Sequence[Content] | np.ndarray  # arrays: (n, *space, channels), uint8 or float32
     notes: list[str]  # what the user should know, one line each
     kind: str = "photos"  # name of the modality
     separator: str | None = None  # between the labels of one example, where it may have several or none

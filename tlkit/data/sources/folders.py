@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tlkit.data.images import Content
+from tlkit.data.contents import Paths
 from tlkit.data.modalities import Modality
 from tlkit.data.sources.class_folders import ClassFolder, Found, find_class_folders, folders_in, walk
 from tlkit.data.sources.class_names import MISSING, minus_one, nearly_equal
@@ -62,12 +62,10 @@ def _folder(root: Path, group: str | None) -> Examples:
     names: list[str] = []
     labels: list[int] = []
     splits: list[str | None] = []
-    contents: list[Content] = []
     for split, name, _, files in parts:
         names += [f.relative_to(root).as_posix() for f in files]
         labels += [position[name]] * len(files)
         splits += [split] * len(files)
-        contents += files
     if missing := [name for name in classes if name in MISSING or name == minus_one(classes)]:
         notes.append(f"classes called as if they were no label: {few(missing)}; remove their folders if they are none")
     notes += nearly_equal(classes)
@@ -78,7 +76,7 @@ def _folder(root: Path, group: str | None) -> Examples:
         labels=labels,
         classes=classes,
         splits=splits,
-        contents=contents,
+        contents=Paths(root, names),
         notes=notes,
         kind=kind,
         groups=groups and [shown(name) for name in groups],

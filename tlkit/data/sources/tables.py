@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlkit.data.images import Content
+from tlkit.data.contents import Content
 from tlkit.data.sources.class_names import MISSING, class_name, minus_one, nearly_equal
 from tlkit.data.sources.columns import Columns, find_columns, known
 from tlkit.data.sources.examples import Examples, modality_of, one_label_each, renamed_splits, shown_names, split_word
