@@ -200,6 +200,11 @@ def test_evaluate_says_what_the_old_classes_lost(folder: Path, parent, capsys):
     write(folder / "three", {"red": 40, "green": 40, "blue": 40})
     result = feature_extraction.run(extraction(folder / "three", weights=f"runs:/{parent.run_id}"))
     write(folder / "fresh", {"red": 15, "green": 15, "blue": 15}, start=500)
+    for name in ("red", "green"):  # for the new class, whatever they were for the old model
+        for number in range(5):
+            path = folder / "fresh" / name / f"{500 + number}.png"
+            pixels = np.random.default_rng([number, len(name), 1]).integers(0, 180, (32, 32, 3))
+            Image.fromarray((pixels + TINTS["blue"]).astype(np.uint8)).save(path)
     capsys.readouterr()
     status, out, err = call(capsys, evaluate, Evaluate, f"runs:/{result.run_id}", "--data.path", "fresh")
     assert status == 0, err
@@ -219,6 +224,8 @@ def test_evaluate_says_what_the_old_classes_lost(folder: Path, parent, capsys):
         for name in rows:
             expected = metrics.recall_score(truth, said, labels=[name], average=None)[0]
             assert rows[name][column] == pytest.approx(expected)
+    assert sum(row["recall_after"] for row in rows.values()) < sum(row["recall_before"] for row in rows.values())
+    assert sum(row["taken_for_new_classes"] for row in rows.values()) > 0
 
 
 def other(folder: Path, name: str, count: int = 2) -> str:

@@ -98,7 +98,10 @@ def adopt(
     own_shape = [length or side for length in model.inputs[0].shape[1:]]
     whole = _at_size(model, name, own_shape, pixels)
     links = chain.links(whole)
-    end, cut_reason = _given_cut(links, name, cut) if cut is not None else _found_cut(whole, links, name)
+    if cut is not None:
+        end, cut_reason = _link(links, name, cut, "backbone.cut"), "as given"
+    else:
+        end, cut_reason = _found_cut(whole, links, name)
     y = end.output
     cut_reason += f" ({' x '.join(map(str, y.shape[1:]))})"
     if len(y.shape) == 2:
@@ -199,10 +202,6 @@ def _at_size(model: keras.Model, name: str, shape: Sequence[int], pixels: Pixels
 
 
 # The cut -------------------------------------------------------------------------------------------------------------
-
-
-def _given_cut(links: Sequence[Link], name: str, cut: str) -> tuple[Link, str]:
-    return _link(links, name, cut, "backbone.cut"), "as given"
 
 
 def _link(links: Sequence[Link], name: str, layer: str, setting: str) -> Link:
