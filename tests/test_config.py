@@ -38,6 +38,7 @@ CONFIGS = {
     "cache": config.Cache,
     "compare": config.Compare,
     "evaluate": config.Evaluate,
+    "explain": config.Explain,
     "sync": config.Sync,
     "tune": config.Tune,
     "ui": config.Ui,

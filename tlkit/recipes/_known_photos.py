@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _export_data, _inputs, _training_runs
 from tlkit.recipes._models import Classifier
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tlkit import data
 
 
