@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tlkit import startup
+
 if os.path.expanduser("~") == "~":  # no HOME and an unknown user: MLflow cannot be imported
     os.environ["HOME"] = os.getcwd()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -42,6 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     """An activation store of each test's own, and a list of what was verified; never the user's."""
     path = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("TLKIT_CACHE", str(path))
+    monkeypatch.setattr(startup, "COMMAND", [])  # a run of a test does not begin with the process
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     return path
 

@@ -262,8 +262,12 @@ def test_a_volume_moves_along_each_axis_and_its_mirror_image_moves_in():
 
 
 def test_the_kind_of_the_data_chooses_the_changes():
-    assert modalities.row("photos").augment is augment
-    assert modalities.row("arrays").augment is augment_array
+    values = np.random.default_rng(0).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    for kind, change in (("photos", augment), ("arrays", augment_array)):
+        row = modalities.row(kind)
+        assert row.augment.__name__ == change.__name__
+        of_row, directly = (each(values, np.random.default_rng(3), flip=True) for each in (row.augment, change))
+        np.testing.assert_array_equal(of_row, directly)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

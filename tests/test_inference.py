@@ -128,3 +128,35 @@ def test_transposes_vanish_and_outputs_stay(measured: dict[str, Any], name: str)
     assert before["apart"] > 0.1  # outputs tell examples apart, so that a difference would show
     assert missing["transposes"] == before["transposes"]
     assert missing["differ"] == 0
+
+
+AT_ONCE = """
+import sys, threading
+import numpy as np
+import openvino
+from openvino import opset13
+from tlkit import inference
+
+
+def at_once(compute, batches, threads, ahead):
+    barrier = threading.Barrier(threads)
+    each = [threading.Thread(target=lambda: (barrier.wait(), compute(batches))) for _ in range(threads)]
+    [thread.start() for thread in each]
+    [thread.join() for thread in each]
+
+
+inference.in_order = at_once
+sys.setswitchinterval(1e-6)
+rows = opset13.parameter([-1, 4], openvino.Type.f32)
+inference.engine(openvino.Model([opset13.relu(rows)], [rows])).run(np.zeros((2, 4), np.float32))
+"""
+
+
+def test_threads_that_compute_first_at_once_do_not_wait_for_each_other():
+    """In a process of its own, since what they waited for is made once; several, as it did not happen each time."""
+    running = [subprocess.Popen([sys.executable, "-c", AT_ONCE]) for _ in range(6)]
+    try:
+        assert [process.wait(timeout=60) for process in running] == [0] * len(running)
+    finally:
+        for process in running:
+            process.kill()

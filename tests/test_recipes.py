@@ -150,7 +150,7 @@ def test_finetune_leaves_a_run_with_everything_in_it(finished: Finished):
         "config.yaml", "decisions.json", "split_manifest.csv", "example.png", "example_request.json",
         "inspection.html", "predictions.json",
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "class_scores.json", "worst_mistakes.png",
-        "calibration.png",
+        "calibration.png", "report.html", "model_card.md",
     }  # fmt: skip
     client = mlflow.MlflowClient()
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):  # of the solved head, and an epoch of each phase

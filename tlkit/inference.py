@@ -161,6 +161,9 @@ def engine(network: Any, precision: str = "float32") -> Engine:
         precision: Name of a Keras dtype policy, float32 or mixed_bfloat16.
     """
     compiled = compile_network(network, precision, throughput=True)
+    # OpenVINO fills its table of dtypes at the first use, for which it needs Python's lock while others wait for the
+    # table: two threads that came first at once waited for each other for good.
+    compiled.input(0).get_element_type().to_dtype()
     count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(count):

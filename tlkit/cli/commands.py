@@ -38,7 +38,7 @@ COMMANDS = (
     Command("evaluate", "compare", "Test a model, or two, on labeled data they have not seen.", "predicts"),
     Command("ui", "compare", "Open the runs in MLflow's UI."),
     Command("predict", "use", "Label photos, or folders of them, by a trained model.", "predicts"),
-    Command("explain", "use", "Show why: where in a photo the decision is, and what it looks like.", "predicts"),
+    Command("explain", "use", "Show why: where in a photo the decision is made.", "predicts"),
     Command("serve", "use", "Serve a trained model over HTTP, with a page to try it.", "predicts"),
     Command("export", "use", "Export a model for another runtime, proven to be equal."),
     Command("cache", "maintain", "List, verify or prune the stored activations."),

@@ -54,9 +54,9 @@ def require_cluster(address: str | None) -> None:
 def flatten(config: DataclassInstance, prefix: str = "") -> dict[str, Any]:
     """Return every leaf of a config under its dotted name, as on the command line.
 
-    >>> from tlkit.config import Backbone
-    >>> flatten(Backbone(name="VGG16"))
-    {'name': 'VGG16', 'weights': 'pretrained', 'alpha': None, 'pooled_stages': 2}
+    >>> from tlkit.config import Head
+    >>> flatten(Head(epochs=3), "head.")["head.epochs"]
+    3
     """
     return dict(_leaves(config, prefix))
 

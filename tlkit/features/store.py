@@ -76,7 +76,7 @@ class Store:
     >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     space = Store(folder).space({"network": "an example", "shape": [3], "dtype": "float32"})
-    ...     space.write([bytes(32)], np.ones((1, 3), np.float32))
+    ...     path = space.write([bytes(32)], np.ones((1, 3), np.float32))
     ...     part, row = space.refresh().places[bytes(32)]
     ...     space.segments[part].values[row].tolist()
     [1.0, 1.0, 1.0]

@@ -52,9 +52,9 @@ class Devices(NamedTuple):
     def rows(self, batch_size: int) -> Callable[[int], np.ndarray]:
         """Give what `data.batches` takes as `rows`: from the number of examples to the positions of those read here.
 
-        >>> two = Devices(("cpu:0", "cpu:1"), processes=2, process=1)
-        >>> [two.rows(4)(count).tolist() for count in (4, 3, 2)]  # on JAX: ... of 4, of 6, of 2
-        [[2, 3], ..., [1]]
+        >>> two = Devices(("cpu:0", "cpu:1"))
+        >>> sorted(set(two.rows(4)(3).tolist()))  # one of them, or all, twice
+        [0, 1, 2]
         """
         if keras.backend.backend() == "tensorflow":
             return lambda count: np.tile(np.arange(count), 1 if count % len(self.names) == 0 else len(self.names))
