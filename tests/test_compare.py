@@ -304,7 +304,8 @@ def test_speed_is_measured_once_in_alternation_and_the_same_for_runs_of_one_netw
         client.log_outputs(runs[-1], [LoggedModelOutput(made.model_id, 0)])
     rows, _ = compare.run(Compare(runs))
     speeds = {row["name"]: row["predict_per_second"] for row in rows}
-    assert speeds["small0"] == speeds["small1"] > speeds["large2"] > 0
+    assert speeds["small0"] == speeds["small1"] != speeds["large2"]
+    assert min(speeds.values()) > 0
     assert "measuring the speed of 2 networks in alternation" in capsys.readouterr().err
     again, _ = compare.run(Compare(runs))
     assert {row["name"]: row["predict_per_second"] for row in again} == speeds
