@@ -125,13 +125,13 @@ def kept(history: training.History) -> str:
     """  # noqa: E501  as it is printed
     best, last = history.best, history.epochs[-1]
     name = "the head" if best["phase"] == "head" else f"epoch {_number(history, best)} of phase {best['phase']}"
+    if best.get("kept", 1) < 1:
+        name = f"{best['kept']:g} of the way to {name}"
     loss = f"validation loss {best['val_loss']:.4f}"
     if best["phase"] != last["phase"]:
         what = "fine-tuning" if best["phase"] == "head" else f"phase {last['phase']}"
         after = f"{last['val_loss']:.4f} after epoch {_number(history, last)} of phase {last['phase']}"
         return f"kept  {name}: {what} did not clearly improve on it ({loss}; {after})"
-    if best.get("kept", 1) < 1:
-        name = f"{best['kept']:g} of the way to {name}"
     others = [epoch for epoch in history.epochs if epoch["phase"] != last["phase"]]
     if best["phase"] == "head" or "kept" not in best or not others:
         return f"kept  epoch {_number(history, best)} of phase {best['phase']}, by the lowest validation loss"
