@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -169,18 +169,23 @@ def read(run_id: str, client: MlflowClient | None = None) -> Predictions | None:
         table = json.loads(text)
         names = table["columns"]
         columns = {name: [row[place] for row in table["data"]] for place, name in enumerate(names)}
-        return Predictions(
-            split=columns["split"][0],
-            files=columns["file"],
-            digests=columns["digest"],
-            labels=np.array(columns["label"], dtype=str),
-            predicted=np.array(columns["predicted"], dtype=str),
-            probability_of_label=np.array(columns["probability_of_label"], dtype=float),
-            correct=np.array(columns["correct"], dtype=bool),
-            groups=list(map(str, columns["group"])) if "group" in columns else None,
-        )
+        return of_table(columns, columns["split"][0])
     except (ValueError, TypeError, KeyError, IndexError, RecursionError):
         return None
+
+
+def of_table(columns: Mapping[str, Sequence[Any]], split: str) -> Predictions:
+    """Give the predictions of a table, as `table` makes its columns."""
+    return Predictions(
+        split=split,
+        files=list(columns["file"]),
+        digests=list(columns["digest"]),
+        labels=np.array(columns["label"], dtype=str),
+        predicted=np.array(columns["predicted"], dtype=str),
+        probability_of_label=np.array(columns["probability_of_label"], dtype=float),
+        correct=np.array(columns["correct"], dtype=bool),
+        groups=list(map(str, columns["group"])) if "group" in columns else None,
+    )
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> Paired:

@@ -64,21 +64,9 @@ def promote(evaluated: Sequence[Evaluated]) -> None:
 
 def predictions_of(evaluated: Evaluated) -> Predictions:
     """Give the predictions as those are that a run has logged."""
-    import numpy as np
+    from tlkit.evaluation import predictions
 
-    from tlkit.evaluation.predictions import Predictions
-
-    table = evaluated.predictions
-    return Predictions(
-        split="test",
-        files=table["file"],
-        digests=table["digest"],
-        labels=np.array(table["label"], dtype=str),
-        predicted=np.array(table["predicted"], dtype=str),
-        probability_of_label=np.array(table["probability_of_label"], dtype=float),
-        correct=np.array(table["correct"], dtype=bool),
-        groups=table.get("group"),
-    )
+    return predictions.of_table(evaluated.predictions, "test")
 
 
 def _version(model: str) -> tuple[str, str]:
