@@ -53,15 +53,14 @@ class Cluster:
 
     Attributes:
         client: Dask's own, for what is not here.
-        workers: The workers' addresses, when they were last looked at.
-        again: Chunks that were given to other workers because one was lost.
+        workers: By the workers' addresses, the chunks in flight on each, when they were last looked at.
     """
 
     def __init__(self, client: Any, expected: int, local: Any = None):
         self.client, self.local = client, local
         self.expected = expected  # workers that are no news
-        self.workers: dict[str, list[str]] = {}  # the chunks in flight on each
-        self.threads = self.again = 0
+        self.workers: dict[str, list[str]] = {}
+        self.threads = 0
         self.shared = ""  # name of what the workers have
         self.looked, self.seen = 0.0, time.monotonic()  # when we looked, and when there was a worker
 
@@ -245,7 +244,6 @@ def look(cluster: Cluster) -> None:
             say(f"a worker joined, {_shown(name)}: {cluster.status}", error=True)
     for name, keys in before.items():
         if name not in workers:
-            cluster.again += len(keys)
             say(f"a worker left, {_shown(name)}: {cluster.status}; others take its {len(keys)} chunks", error=True)
 
 

@@ -136,11 +136,14 @@ class Extractor:
             for start, examples in zip(inputs.starts.tolist(), splits, strict=False)
         ]
 
+    def _spaces(self, like: NamedExamples) -> list[Space]:
+        """Open the spaces of the store that may have the features of such examples."""
+        return [self.open(name, like) for name in self._candidates()] if self.store else []
+
     def missing(self, *splits: NamedExamples) -> int:
         """Return the number of features that are not in the store."""
         keys = {bytes.fromhex(hash_) for examples in splits for hash_ in examples.hashes}
-        spaces = [self.open(name, splits[0]) for name in self._candidates()] if self.store else []
-        return len(keys) - max((space.verify(keys) for space in spaces), default=0)
+        return len(keys) - max((space.verify(keys) for space in self._spaces(splits[0])), default=0)
 
     def recall(self, labels: Mapping[str, int], like: NamedExamples) -> Features | None:
         """Return features that are in the store already, of examples that need not be there any more.
@@ -153,8 +156,7 @@ class Extractor:
             Those that are stored; None if none is.
         """
         keys = [bytes.fromhex(hash_) for hash_ in labels]
-        spaces = [self.open(name, like) for name in self._candidates()] if self.store else []
-        space = max(spaces, key=lambda each: each.verify(keys), default=None)
+        space = max(self._spaces(like), key=lambda each: each.verify(keys), default=None)
         here = [hash_ for hash_ in labels if space and bytes.fromhex(hash_) in space.places]
         if space is None or not here:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,8 +23,7 @@ class Inputs:
 
     def read(self, places: np.ndarray) -> np.ndarray:
         """Read the examples at some positions, in ascending order."""
-        split = np.searchsorted(self.starts, places, side="right") - 1
-        return np.concatenate([self.splits[s].read(places[split == s] - self.starts[s]) for s in np.unique(split)])
+        return np.concatenate([examples.read(own) for examples, own in self._by_split(places)])
 
     def name(self, place: int) -> str:
         """Name the example at a position."""
@@ -37,5 +36,9 @@ class Inputs:
     def select(self, keys: Sequence[bytes]) -> list[NamedExamples]:
         """Return the examples of some keys, in ascending order of their positions, by split."""
         places = np.array([self.places[key] for key in keys])
+        return [examples.select(own) for examples, own in self._by_split(places)]
+
+    def _by_split(self, places: np.ndarray) -> Iterator[tuple[NamedExamples, np.ndarray]]:
+        """Give each split that has some of these positions, with the positions in it."""
         split = np.searchsorted(self.starts, places, side="right") - 1
-        return [self.splits[s].select(places[split == s] - self.starts[s]) for s in np.unique(split)]
+        return ((self.splits[s], places[split == s] - self.starts[s]) for s in np.unique(split))

@@ -222,7 +222,7 @@ class Space:
 
         Shapes:
             keys: (n,), of 32 bytes each
-            values: (n, *shape), float16 or float32
+            values: (n, *shape), float16, float32 or uint8
 
         Raises:
             OSError: the disk is full, the limit is reached, or the folder cannot be written.

@@ -165,7 +165,7 @@ class Worth(NamedTuple):
         metrics: By their names in MLflow.
         lines: For the summary.
         picture: Reliability, and accuracy against coverage.
-        surest: Shares of the examples, the surest first, with the accuracy of each.
+        surest: Shares of the examples, those that the model is surest of, with the accuracy of each; all first.
     """
 
     metrics: dict[str, float]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tlkit import config as configs
 from tlkit.config import Evaluate
-from tlkit.display import few, say, shown
+from tlkit.display import few, say
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.recipes import _export_data, _inputs
+from tlkit.recipes import _export_data, _inputs, _runs
 from tlkit.recipes._models import Classifier
 from tlkit.recipes._training_runs import Training, plain
 
@@ -64,8 +63,7 @@ def load(config: Evaluate, classifier: Classifier) -> Loaded:
     )
     if part.shape != shape:
         raise InvalidInput(f"the data are of shape {part.shape}, and {classifier.name} takes {shape}")
-    name = shown(asked.name or Path(asked.path or "digits").stem)
-    return Loaded(part, examples.classes, name, set_aside)
+    return Loaded(part, examples.classes, _runs.dataset_name(asked), set_aside)
 
 
 def _check_classes(classes: Sequence[str], classifier: Classifier) -> None:

@@ -171,10 +171,9 @@ def _verdict(
     constant = None
     if scores.majority_accuracy is not None and not scores.multi_label:
         constant = (_constant(scores, classes), scores.majority_accuracy)
-    surest = sorted(worth.surest, reverse=True) if worth else []
     return report.verdict(
         headline, value, interval, kind, constant, chosen_by=chosen_by, classes=by_class, leaks=leaks,
-        surest=[each for each in surest if each[0] <= 0.9],
+        surest=[each for each in worth.surest if each[0] <= 0.9] if worth else [],
     )  # fmt: skip
 
 

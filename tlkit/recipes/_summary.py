@@ -141,7 +141,6 @@ def _print_places(job: Job[Any], result: Result, delivered: bool) -> None:
     page = _links.shown(artifacts / REPORT) if artifacts else f"{REPORT}, among the artifacts of the run"
     say(f"  report {page}")
     print_registered(result.registered)
-    artifacts = tracking.run_folder(run_id) if delivered and result.exports.rows else None
     for row in result.exports.rows:
         place = _run_exports.place(row.format)
         where = _links.shown(artifacts / place) if artifacts else f"{place} of the run's artifacts"

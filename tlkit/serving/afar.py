@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tlkit import cluster, untrusted
+from tlkit import cluster
 from tlkit.data.modalities import Reading
 from tlkit.errors import Unavailable
 from tlkit.probes import novelty
@@ -116,4 +116,4 @@ def _load(job: Job) -> tuple[keras.Model, Engine]:
         if job.novelty and (references := novelty.read(path)) is not None:
             model = with_novelty(model, references)
     engine = engines.make(job.engine, model, "float32", np.dtype(np.uint8))
-    return model, engine._replace(batch_size=untrusted.batch_size(modelfiles.numbers_at_once(model), engine.batch_size))
+    return model, engine._replace(batch_size=modelfiles.batch_size(model, engine.batch_size))

@@ -8,8 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -160,11 +159,11 @@ class BestEpoch(keras.callbacks.Callback):
             if verdicts.compare(before, after, self.val.labels).clearly_better:
                 scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if share < 1 else {}
                 self.weights = model.get_weights() if share < 1 else weights
-                self._keep(number, share, scores)
+                self._keep(number, share, **scores)
                 break
         model.set_weights(weights)
 
-    def _keep(self, number: int, share: float = 1.0, scores: Mapping[str, float] = MappingProxyType({})) -> None:
+    def _keep(self, number: int, share: float = 1.0, **scores: float) -> None:
         """Mark the epoch that is kept, and how much of what its phase has changed."""
         for entry in self.history.epochs:
             for name in [name for name in entry if name.startswith("kept")]:

@@ -3,8 +3,8 @@
 All processes do the same. The first alone logs, writes checkpoints, scores and saves. What they could decide
 differently (weights by rounding, the outcome of a comparison) the first decides.
 
-If a process ends early, the others wait for it in vain, within JAX. So each has a thread that looks
-after the others.
+If a process ends early, the others wait for it in vain, within JAX. So threads of the first look after each of the
+others, and one of each other looks after the first.
 """
 
 from __future__ import annotations

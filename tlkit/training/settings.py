@@ -55,8 +55,8 @@ class History(NamedTuple):
     def best(self) -> dict[str, Any]:
         """The epoch whose weights the model has: the one that was kept, or the one with the lowest validation loss."""
         if marked := [epoch for epoch in self.epochs if "kept" in epoch]:
-            kept = marked[0]
-            return kept | {name[5:]: value for name, value in kept.items() if name.startswith("kept_")}
+            kept, prefix = marked[0], "kept_"
+            return kept | {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
         return min(self.epochs, key=lambda epoch: (not math.isfinite(epoch["val_loss"]), epoch["val_loss"]))
 
     @property
