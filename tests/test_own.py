@@ -163,6 +163,14 @@ def test_stages_are_trained_and_cut_as_those_of_the_table(case: Case):
         assert np.allclose(np.asarray(upper(lower(x))), whole, atol=1e-5)
 
 
+def test_scaling_in_a_model_of_its_own_is_found():
+    """Keras' guides put preprocessing into a Sequential, which learns nothing."""
+    preprocessing = keras.Sequential([layers.CenterCrop(SIDE, SIDE), layers.Rescaling(1 / 255)])
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), preprocessing, conv(4, "a"), conv(6, "b")])
+    own = backbones.adopt(model)
+    assert (own.pixels, own.pixels_reason) == ("0..255", "as the network scales them itself (Rescaling)")
+
+
 @pytest.mark.parametrize(("pixels", "mode"), [("-1..1", "tf"), ("caffe", "caffe"), ("torch", "torch")])
 def test_pixels_are_scaled_as_keras_applications_does(pixels: str, mode: str):
     plain = keras.Sequential([keras.Input((4, 4, 3)), layers.Conv2D(3, 1, name="copy")])

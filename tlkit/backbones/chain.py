@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import KerasTensor
 
-from tlkit import arithmetic
-from tlkit.arithmetic.graph import has_graph, nodes
+from tlkit.arithmetic.graph import has_graph, kinds, nodes
 
 
 class Link(NamedTuple):
@@ -115,17 +114,7 @@ def links(model: keras.Model) -> list[Link]:
 
 def learns(operation: Any) -> bool:
     """Whether an operation has weights that say what it sees; those of a Normalization only scale."""
-    return bool(getattr(operation, "weights", None)) and "Normalization" not in arithmetic.graph.kinds(operation)[:1]
-
-
-def before_weights(model: keras.Model) -> list[Any]:
-    """List the operations in front of the first one that learns."""
-    found: list[Any] = []
-    for node in nodes(model):
-        if learns(node.operation):
-            return found
-        found.append(node.operation)
-    return found
+    return bool(getattr(operation, "weights", None)) and "Normalization" not in kinds(operation)[:1]
 
 
 def learning_places(model: keras.Model) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import keras
 
-from tlkit.arithmetic.graph import has_graph, kinds
+from tlkit.arithmetic.graph import has_graph, kinds, nodes
 from tlkit.backbones import chain
 from tlkit.backbones.building import preprocessed
 from tlkit.backbones.chain import Link
@@ -159,8 +159,7 @@ def _side(model: keras.Model, name: str, size: int | None) -> int:
 
 
 def _pixels(model: keras.Model, name: str, asked: Pixels | None, channels: int) -> tuple[Pixels, str]:
-    flat = keras.Model(model.inputs[0], model.outputs[0])
-    first = [kind for operation in _flat_before_weights(flat) for kind in kinds(operation)[:1] if kind in SCALING]
+    first = [kind for operation in _flat_before_weights(model) for kind in kinds(operation)[:1] if kind in SCALING]
     if asked is None:
         if not first:
             raise InvalidInput(
@@ -177,11 +176,14 @@ def _pixels(model: keras.Model, name: str, asked: Pixels | None, channels: int) 
 def _flat_before_weights(model: keras.Model) -> list[Any]:
     """List the operations in front of the first one that learns, in the models inside too."""
     found: list[Any] = []
-    for operation in chain.before_weights(model):
-        found.append(operation)
-    nodes = [*chain.nodes(model)]
-    if len(nodes) > len(found) and has_graph(inner := nodes[len(found)].operation):
-        found += _flat_before_weights(inner)
+    for node in nodes(model):
+        inside = has_graph(node.operation)
+        if inside:
+            found += _flat_before_weights(node.operation)
+        if chain.learns(node.operation):
+            return found
+        if not inside:
+            found.append(node.operation)
     return found
 
 
@@ -189,7 +191,7 @@ def _at_size(model: keras.Model, name: str, shape: Sequence[int], pixels: Pixels
     """Build the model's graph on pixels of a size, without models inside it."""
     inputs = keras.Input(shape, dtype="float32", name="pixels")
     x = preprocessed(inputs, pixels)
-    taken = {str(node.operation.name) for node in chain.nodes(keras.Model(inputs, x))} if x is not inputs else set()
+    taken = {str(node.operation.name) for node in nodes(keras.Model(inputs, x))} if x is not inputs else set()
     try:
         y = chain.unfold(model, x, {"pixels", *taken})
     except (ValueError, TypeError) as error:
