@@ -638,3 +638,11 @@ def test_what_resume_refuses_is_one_line(tmp_path: Path):
     other = recipe(folder, "--resume", "auto", "--seed", "5", kill_after=1)
     assert f"(run {begun.name} has another seed): a new one begins" in other.stdout
     assert recipe(folder, "--resume", begun.name).returncode == 0
+
+
+@pytest.mark.parametrize("place", ["memory://bucket/photos", "shards/{000..003}.tar"])
+def test_data_at_a_url_or_of_several_files_are_not_missed(place: str):
+    before = Finetune(data=Data(path=place))
+    assert _resume._with_moved_data(before, Finetune()) == before
+    moved = Finetune(data=Data(path="memory://other/photos"))
+    assert _resume._with_moved_data(before, moved).data.path == "memory://other/photos"

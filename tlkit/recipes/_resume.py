@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from tlkit import config as configs
 from tlkit.display import say
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _links
+from tlkit.recipes import _decisions, _links
 
 if TYPE_CHECKING:
     import filelock
@@ -170,13 +170,19 @@ def _with_moved_data(before: AnyTraining, asked: AnyTraining) -> AnyTraining:
     for name in ("path", "data_dir"):
         place, now = getattr(before.data, name), getattr(asked.data, name)
         if now:
-            before = dataclasses.replace(before, data=dataclasses.replace(before.data, **{name: os.path.abspath(now)}))
-        elif place and not os.path.exists(place):
+            there: Any = _decisions.absolute(now)
+            before = dataclasses.replace(before, data=dataclasses.replace(before.data, **{name: there}))
+        elif place and not (_is_pattern(before, place) or os.path.exists(place)):
             raise InvalidInput(
                 f"data.{name} was {place!r} when the run was begun, and there is nothing now: say where the data are "
                 f"with --data.{name}"
             )
     return before
+
+
+def _is_pattern(before: AnyTraining, place: str) -> bool:
+    """Whether a place is a URL, or may stand for several files, which only their source can look for."""
+    return "://" in place or getattr(before.data, "origin", "") == "webdataset"
 
 
 def _differing(asked: dict[str, Any], run: checkpoints.Unfinished) -> list[str]:
