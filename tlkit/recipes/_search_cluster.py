@@ -79,7 +79,7 @@ def starting(
     def start(name: str) -> tuning.Process:
         tasks[name] = Task(folder / LOGS / f"{name}{STOP}")
         names.put(name)
-        return tuning.Process(tasks[name], _log(folder, name))
+        return tuning.Process(tasks[name], log_of(folder, name))
 
     def waiting() -> Iterator[str | None]:
         while not over.is_set():
@@ -108,8 +108,23 @@ def starting(
             task.stop.unlink(missing_ok=True)
 
 
-def _log(folder: Path, name: str) -> Path:
+def log_of(folder: Path, name: str) -> Path:
+    """Name the file that a worker's process writes to."""
     return folder / LOGS / f"{name.rpartition('-')[0]}.log"
+
+
+def process(folder: Path, name: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a worker's process on this machine; it writes to its log, and joins no run of ours."""
+    environment = {key: value for key, value in environment.items() if key != "MLFLOW_RUN_ID"}
+    with log_of(folder, name).open("ab") as out:
+        return subprocess.Popen(  # noqa: S603 (no shell, and nothing that a stranger wrote)
+            [sys.executable, "-m", "tlkit.recipes._worker", str(folder)],
+            env={**environment, "KERASTUNER_TUNER_ID": name},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the chief, which ends its workers itself
+        )
 
 
 def run_worker(search: tuple[str, dict[str, str]], name: str) -> int:
@@ -129,18 +144,10 @@ def run_worker(search: tuple[str, dict[str, str]], name: str) -> int:
             "system that all workers share"
         )
     own = {key: value or str(os.getpid()) for key, value in environment.items()}
-    own |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "KERASTUNER_TUNER_ID": name}
-    with _log(folder, name).open("ab") as out:
-        process = subprocess.Popen(  # noqa: S603 (no shell, and nothing that a stranger wrote)
-            [sys.executable, "-m", "tlkit.recipes._worker", str(folder)],
-            env={**os.environ, **own},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    while process.poll() is None:
+    own |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    running = process(folder, name, {**os.environ, **own})
+    while running.poll() is None:
         if (folder / LOGS / f"{name}{STOP}").exists():
-            process.terminate()
+            running.terminate()
         time.sleep(POLL)
-    return process.returncode
+    return running.returncode

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -105,21 +103,11 @@ def local_starter(config: Tune, folder: Path, host: str, port: int) -> Callable[
     """
     from tlkit import tuning
 
-    logs, environment = folder / "workers", _environment(config, host, port)
-    logs.mkdir(exist_ok=True)
+    environment = _environment(config, host, port)
+    (folder / _search_cluster.LOGS).mkdir(exist_ok=True)
 
     def start(name: str) -> tuning.Process:
-        log = logs / f"{name.rpartition('-')[0]}.log"
-        with log.open("ab") as out:
-            running = subprocess.Popen(  # noqa: S603 (no shell, and nothing that a stranger wrote)
-                [sys.executable, "-m", "tlkit.recipes._worker", str(folder)],
-                env={**environment, "KERASTUNER_TUNER_ID": name},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the chief, which ends its workers itself
-            )
-        return tuning.Process(running, log)
+        return tuning.Process(_search_cluster.process(folder, name, environment), _search_cluster.log_of(folder, name))
 
     return start
 
@@ -128,7 +116,7 @@ def _environment(config: Tune, host: str, port: int) -> dict[str, str]:
     """Give the environment variables of a worker's process, but for its name."""
     from tlkit import tuning
 
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_RUN_ID"}
+    environment = dict(os.environ)
     if config.workers > 1:  # else each would take all cores, and they would wait for each other
         share = str(max(1, (os.cpu_count() or 1) // config.workers))
         for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
@@ -164,7 +152,7 @@ def work_elsewhere(config: Tune, folder: Path, chief: Address) -> None:
     from tlkit import tuning
 
     place = f"{chief.host}:{chief.port}"
-    say(f"{chief.name} works for the chief at {place}; it writes to {_links.shown(folder / 'workers')}")
+    say(f"{chief.name} works for the chief at {place}; it writes to {_links.shown(folder / _search_cluster.LOGS)}")
     start = local_starter(config, folder, chief.host, chief.port)
     processes: list[tuning.Process] = []
     deaths, running = 0, max(config.workers, 1)
