@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Iterable
 
@@ -90,3 +91,12 @@ def section(title: str, words: str, content: str) -> str:
 def listed(texts: Iterable[str]) -> str:
     """Make a list of texts from outside."""
     return f'<ul class="plain">{"".join(f"<li>{escaped(text)}</li>" for text in texts)}</ul>'
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Write a file as a data URI, for a page that has it in itself.
+
+    >>> data_uri("image/png", b"...")
+    'data:image/png;base64,Li4u'
+    """
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

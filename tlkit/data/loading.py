@@ -224,12 +224,11 @@ def whole(
     >>> len(whole(load_source("embedded"), size=(8, 8), channels=1)[0])
     1797
     """
-    shape, _ = _shape(examples, Framing(size, channels, seconds))
-    opened = open_examples(examples, shape, _reading(examples, resize, white), True, strict, memory)
-    opened = find_white(examples, shape, opened, check=True)
+    framing = Framing(size, channels, seconds)
+    photos, opened, _ = open_photos(examples, framing, resize, white, strict=strict, memory=memory, quiet=True)
     for line in [*examples.notes, *about_damaged(opened.set_aside, examples.kind), *opened.notes]:
         say(line, error=True)
-    return _photos(examples, shape, opened), opened.set_aside
+    return photos, opened.set_aside
 
 
 def _shape(examples: Examples, framing: Framing) -> tuple[Shape, int | None]:

@@ -89,7 +89,8 @@ def open_examples(
     count = len(contents)
     hashes, problems = [""] * count, [""] * count
     ranges: dict[int, bits.Range] = {}
-    afar = workers if isinstance(contents, Paths) or all(isinstance(each, Path) for each in contents) else None
+    files = workers and (isinstance(contents, Paths) or all(isinstance(each, Path) for each in contents))
+    afar = workers if files else None
     budget = int(SHARE * available_memory()) if memory is None else memory
     fits = check and not afar and count * math.prod(shape) * form.dtype.itemsize <= budget
     values = np.empty((count, *shape), form.dtype) if fits else None

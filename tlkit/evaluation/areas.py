@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tlkit.evaluation.intervals import wilson
+from tlkit.evaluation.intervals import group_of, wilson
 
 TIMES = 2_000_000  # counts of examples in the draws of a bootstrap, in memory at a time
 
@@ -49,7 +49,7 @@ def auc_interval(
         places = places[-1:]
     if not places:
         return None
-    place = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    place = group_of(len(labels), groups)
     count, rng = int(place.max()) + 1, np.random.default_rng(seed)
     smallest = int(min(min(one_hot[:, each].sum(), (~one_hot[:, each]).sum()) for each in places))
     if count == 1:
@@ -98,7 +98,7 @@ def map_interval(
     [0.74, 0.84]
     """
     examples, rng, means = len(labels), np.random.default_rng(seed), []
-    place = np.arange(examples) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    place = group_of(examples, groups)
     count, tail = int(place.max()) + 1, 0.025
     if groups is not None:
         from scipy import stats

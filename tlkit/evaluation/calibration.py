@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlkit.evaluation.intervals import standard_error
+from tlkit.evaluation.intervals import group_of, standard_error
 
 LEAST = 1e-12  # probability of which a logarithm is taken
 WIDEST = 10.0  # a temperature lies between this and its inverse
@@ -150,7 +150,7 @@ def calibrate(
     if len(labels) < FEWEST:
         return Calibration(1.0, 1.0, 0.0, 0.0, probabilities)
     scores = logits(probabilities, several)
-    place = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    place = group_of(len(labels), groups)
     fold_of = (np.random.default_rng(seed).permutation(int(place.max()) + 1) % FOLDS)[place]
     held = np.array(probabilities, np.float64)
     for fold in np.unique(fold_of):

@@ -111,6 +111,15 @@ def bootstrap(values: np.ndarray, seed: int = 0, resamples: int = 10_000) -> tup
     return float(low), float(high)
 
 
+def group_of(examples: int, groups: Sequence[str] | np.ndarray | None) -> np.ndarray:
+    """Number the groups, and return that of each example; without groups each is one of its own.
+
+    >>> group_of(3, ["b", "a", "b"]).tolist(), group_of(2, None).tolist()
+    ([1, 0, 1], [0, 1])
+    """
+    return np.arange(examples) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+
+
 def standard_error(values: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> float:
     """Compute the standard error of a mean, such as that of paired differences.
 
@@ -122,7 +131,7 @@ def standard_error(values: np.ndarray, groups: Sequence[str] | np.ndarray | None
     >>> round(standard_error(values), 3), round(standard_error(values, ["a", "a", "b", "b"]), 3)
     (0.289, 0.5)
     """
-    place = np.arange(len(values)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    place = group_of(len(values), groups)
     count = int(place.max()) + 1
     excess = np.bincount(place, values - values.mean())
     return float(np.sqrt(count / max(count - 1, 1) * (excess**2).sum()) / len(values))

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlkit.evaluation.intervals import mean_interval
+from tlkit.evaluation.calibration import log_losses, logits
+from tlkit.evaluation.intervals import group_of, mean_interval
 
 BINS, BIN = 15, 20  # bins at the most; examples of a bin at the least
 Interval = tuple[float, float]
@@ -114,7 +115,7 @@ def reliability(
         place = np.unique(np.repeat(each, labels.shape[1]), return_inverse=True)[1]
     else:
         confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-        place = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+        place = group_of(len(labels), groups)
     confidence = confidence.astype(np.float64)
     count = max(1, min(BINS, len(right) // BIN))
     bin_of = np.empty(len(right), np.intp)
@@ -170,8 +171,6 @@ def quality(probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str]
     >>> round(found.loss, 3), round(found.brier, 3), found.reliability.ece
     (0.693, 0.5, 0.0)
     """
-    from tlkit.evaluation.calibration import log_losses, logits
-
     several = labels.ndim == 2
     scores = brier(probabilities, labels)
     low, high = mean_interval(scores, groups)

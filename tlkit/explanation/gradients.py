@@ -112,8 +112,9 @@ def cuts(model: keras.Model) -> list[Cut]:
 
 def inlined(model: keras.Model) -> keras.Model:
     """Put the layers of nested models in their places, where a model is a chain, else leave it; weights are shared."""
-    parts = {id(origin(each)[0]): origin(each)[0] for each in tensors(model)}
-    before = [{id(origin(other)[0]) for other in origin(each)[1]} for each in tensors(model)]
+    origins = [origin(each) for each in tensors(model)]
+    parts = {id(operation): operation for operation, _ in origins}
+    before = [{id(origin(other)[0]) for other in inputs} for _, inputs in origins]
     if not any(isinstance(part, keras.Model) for part in parts.values()) or any(len(each) > 1 for each in before):
         return model
     inputs = x = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)

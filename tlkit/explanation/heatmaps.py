@@ -56,8 +56,8 @@ def explainer(model: keras.Model, way: str = "auto") -> Explainer:
     [[0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
     """
     if way in ("auto", "activation"):
-        whole = model if heads(model) else inlined(model)
-        if found := heads(whole):
+        whole = model
+        if found := heads(whole) or heads(whole := inlined(model)):
             return Explainer("activation", _by_activation(whole, found))
     if way == "activation":
         raise InvalidInput(f"model {model.name!r} has no class activation: its head is not linear in averages of a map")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+
+from tlkit.pages import data_uri
 
 RAMP = np.array([[30, 10, 90], [150, 30, 110], [230, 90, 40], [255, 190, 30], [255, 250, 160]], float)
 """Colors from 0 to 1, of rising lightness, so that they are told apart in gray too."""
@@ -61,4 +62,4 @@ def uri(pixels: np.ndarray, side: int = 224) -> str:
     image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_uri("image/jpeg", buffer.getvalue())

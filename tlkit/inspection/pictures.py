@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from tlkit.data.contents import Piece
 from tlkit.data.modalities import Reading
 from tlkit.data.photos import file_format
 from tlkit.errors import InvalidInput
+from tlkit.pages import data_uri
 
 SIDE = 144  # pixels of the longer side
 Picture = Callable[[int], str]
@@ -44,7 +44,7 @@ def picture(values: np.ndarray) -> str:
     image.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
-    return _uri("image/jpeg", buffer.getvalue())
+    return data_uri("image/jpeg", buffer.getvalue())
 
 
 def _wave(signal: np.ndarray) -> str:
@@ -54,11 +54,7 @@ def _wave(signal: np.ndarray) -> str:
     points = [(x, (1 - part.max() / most) / 2, (1 - part.min() / most) / 2) for x, part in enumerate(columns)]
     lines = "".join(f"M{x} {top * 96:.1f}V{bottom * 96 + 0.5:.1f}" for x, top, bottom in points)
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIDE} 97" width="{SIDE}" height="97">'
-    return _uri("image/svg+xml", f'{svg}<path d="{lines}" stroke="#4477aa" fill="none"/></svg>'.encode())
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return data_uri("image/svg+xml", f'{svg}<path d="{lines}" stroke="#4477aa" fill="none"/></svg>'.encode())
 
 
 def of_examples(examples: Examples, sizes: list[tuple[int, ...]], shape: tuple[int, ...], reading: Reading) -> Picture:

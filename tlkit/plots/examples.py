@@ -84,8 +84,8 @@ def mistakes(
             labels.
         draw: Draws one example on axes: `draw_photo`, `draw_sound`, `draw_array`, or a function like them.
     """
-    wrong = worst(labels, predicted, probabilities if losses is None else losses)
     shares: Sequence[float] | np.ndarray = probabilities if losses is None else losses
+    wrong = worst(labels, predicted, shares)
     what, first = ("probability", "most confident") if losses is None else ("loss", "most costly")
     if losses is not None:
         labels, predicted = ([name or "(no label)" for name in some] for some in (labels, predicted))

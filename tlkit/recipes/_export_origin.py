@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tlkit.config import Export
 from tlkit.display import called, code, markdown, quoted
-from tlkit.recipes._models import Classifier
+from tlkit.recipes._models import URIS, Classifier
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ class Sources(NamedTuple):
 
 def run_of(model: str) -> Run | None:
     """Find the MLflow run that a model's URI stands for; None where there is none."""
-    if not model.startswith(("models:/", "runs:/")):
+    if not model.startswith(URIS):
         return None
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -59,7 +59,7 @@ def run(config: Predict) -> Predicted:
         more = f" and {predicted.unread - 1:,} more" if predicted.unread > 1 else ""
         raise InvalidInput(f"{predicted.problems[0]}{more}")
     _predicted.print_unread(predicted)
-    if config.output or len(named.photos) > PRINTED:
+    if config.output or is_many:
         _predicted.print_counts(predicted)
         _predicted.print_end(predicted, config.output)
     if predicted.answered:

@@ -56,7 +56,7 @@ def load(model: str, version: _versions.Version, path: Path | None = None) -> Se
     from tlkit.serving.web import batching
 
     loaded = _models.load_classifier(version.uri, path, "serve")
-    name = model if model.startswith(("models:/", "runs:/")) else Path(model).name  # strangers need not know folders
+    name = model if model.startswith(_models.URIS) else Path(model).name  # strangers need not know folders
     return batching.prepare(
         loaded.model, loaded.classes, loaded.reading, name, version.number, loaded.abstention, loaded.references
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tlkit.pages import data_uri
 from tlkit.report.verdict import Verdict
 
 
@@ -127,6 +127,6 @@ def charts_of(pictures: Mapping[str, bytes]) -> dict[str, list[Chart]]:
     found: dict[str, list[Chart]] = {}
     for name, (part, title) in PARTS.items():
         if name in pictures:
-            uri = f"data:image/png;base64,{base64.b64encode(pictures[name]).decode('ascii')}"
+            uri = data_uri("image/png", pictures[name])
             found.setdefault(part, []).append(Chart(title, uri, part == "leaks"))
     return found
