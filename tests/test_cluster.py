@@ -56,6 +56,11 @@ def test_workers_open_files_as_this_process_does_and_keep_no_values(done: dict[s
     assert done["kept"]
 
 
+@pytest.mark.parametrize("where", ["disk", "url", "client"])
+def test_workers_open_members_of_tar_files_or_are_sent_them(done: dict[str, Any], where: str):
+    assert done["shards"][where]
+
+
 def test_answers_come_in_order_and_are_those_of_one_process(done: dict[str, Any]):
     assert len(done["answers"]) == COUNT + 1
     assert all(done["answers"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import bisect
 import csv
 import dataclasses
+import errno
 import functools
 import hashlib
 import io
 import itertools
 import operator
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,7 @@ from tlkit.data.contents import Content, Piece, read
 from tlkit.data.example_set import NamedExamples
 from tlkit.data.modalities import Files, Modality, Reading
 from tlkit.data.split import content_hash, named
-from tlkit.errors import InvalidInput, Undecodable
+from tlkit.errors import InvalidInput, Undecodable, Unreadable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,15 +95,11 @@ class Photos:
         if isinstance(self.stored, np.ndarray):
             return self.stored[self.rows[indices]]
         values = np.empty((len(indices), *self.shape), self.dtype)
-        stored, decode = self.stored, file_format(self.modality).decode
+        decode = file_format(self.modality).decode
 
         def fill(place: int, index: int) -> None:
-            content, name = stored[self.rows[index]], self.names[index]
+            content, name = self._content(index), self.names[index]
             try:
-                if isinstance(content, Piece) or (isinstance(content, Path) and content.is_file()):
-                    content = read(content)
-                    if content_hash(content) != self.hashes[index]:  # its features are stored under this hash
-                        raise InvalidInput(f"{name} has changed since it was listed: start again")
                 values[place] = decode(content, self.shape, name, self.reading)
             except InvalidInput as error:
                 raise Undecodable(str(error)) from error
@@ -111,6 +109,38 @@ class Photos:
         for _ in decoding_threads().map(fill, range(len(indices)), indices):
             pass
         return values
+
+    def _content(self, index: int) -> bytes | np.ndarray:
+        """The bytes of a file, or values.
+
+        Raises:
+            Undecodable: the file has changed, or would fill the memory; Unreadable: it cannot be opened here.
+        """
+        content, name = self.stored[self.rows[index]], self.names[index]
+        if not isinstance(content, Path | Piece):
+            return content
+        try:
+            if isinstance(content, Path) and not content.is_file():  # a pipe would be waited for
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            data = read(content)
+        except InvalidInput as error:
+            raise Undecodable(str(error)) from error
+        except OSError as error:
+            raise Unreadable(f"{name}: {error.strerror or error}") from error
+        if content_hash(data) != self.hashes[index]:  # its features are stored under this hash
+            raise Undecodable(f"{name} has changed since it was listed: start again")
+        return data
+
+    def with_contents(self) -> Photos:
+        """Return the same examples with the bytes of their files in memory, for a process that cannot open these.
+
+        Raises:
+            Undecodable: a file is missing, or has changed since it was listed.
+        """
+        if isinstance(self.stored, np.ndarray):
+            return self
+        contents = list(decoding_threads().map(self._content, range(len(self))))
+        return dataclasses.replace(self, stored=contents, rows=np.arange(len(self)))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Photos:
         """Return the examples at some positions, in that order.
