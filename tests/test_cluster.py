@@ -136,7 +136,7 @@ def values(store: Path) -> dict[bytes, bytes]:
 
 
 @pytest.mark.slow
-def test_sixteen_shards_four_at_once(tmp_path: Path):
+def test_sixteen_shards_one_after_the_other_and_four_at_once(tmp_path: Path):
     words = [sys.executable, "-m", "tlkit.recipes.feature_extraction", "--data.source", "embedded"]
     words += ["--features.engine", "openvino", "--features.store"]
     for first in range(1, 17, 4):
@@ -144,8 +144,11 @@ def test_sixteen_shards_four_at_once(tmp_path: Path):
         running = [subprocess.Popen(command, cwd=tmp_path) for command in commands]
         assert [process.wait(300) for process in running] == [0] * 4
     subprocess.run([*words, "whole", "--shard", "1/1"], cwd=tmp_path, check=True, timeout=300)
-    assert usage(tmp_path / "parts") == usage(tmp_path / "whole") == (1797, 0, 0)
-    assert values(tmp_path / "parts") == values(tmp_path / "whole")
+    for number in range(1, 17):
+        assert extracted("--features.store", str(tmp_path / "serial"), "--shard", f"{number}/16") == 0
+    for parts in ("parts", "serial"):
+        assert usage(tmp_path / parts) == usage(tmp_path / "whole") == (1797, 0, 0)
+        assert values(tmp_path / parts) == values(tmp_path / "whole")
 
 
 def test_shards_do_not_wait_for_one_another_and_others_wait_for_them(tmp_path: Path):
