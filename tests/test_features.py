@@ -22,7 +22,7 @@ import pytest
 from tlkit import backbones, features, training
 from tlkit.data import Photos, View, Views
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.features import Extractor, engines, estimates, identity
+from tlkit.features import Extractor, blocks, engines, estimates, identity
 from tlkit.features import examples as feature_sets
 from tlkit.features import extractor as computing
 from tlkit.features import space as spaces
@@ -76,8 +76,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One segment for each batch."""
-    monkeypatch.setattr(computing, "FIRST", 1)
-    monkeypatch.setattr(computing, "SECONDS", 0.0)
+    monkeypatch.setattr(blocks, "FIRST", 1)
+    monkeypatch.setattr(blocks, "SECONDS", 0.0)
 
 
 def engine(network: keras.Model, store: Store | None, **arguments: object) -> Extractor:
