@@ -144,8 +144,12 @@ def test_sixteen_shards_one_after_the_other_and_four_at_once(tmp_path: Path):
         running = [subprocess.Popen(command, cwd=tmp_path) for command in commands]
         assert [process.wait(300) for process in running] == [0] * 4
     subprocess.run([*words, "whole", "--shard", "1/1"], cwd=tmp_path, check=True, timeout=300)
-    for number in range(1, 17):
-        assert extracted("--features.store", str(tmp_path / "serial"), "--shard", f"{number}/16") == 0
+    # With the backend that the commands choose: OpenVINO's copy of a network of TensorFlow's rounds differently.
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_cluster as t; "
+    code += "sys.exit(any(t.extracted('--features.store', 'serial', '--shard', f'{n}/16') for n in range(1, 17)))"
+    environment = {**os.environ, "KERAS_BACKEND": "openvino"}
+    serial = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    subprocess.run(serial, cwd=tmp_path, env=environment, check=True, timeout=600)
     for parts in ("parts", "serial"):
         assert usage(tmp_path / parts) == usage(tmp_path / "whole") == (1797, 0, 0)
         assert values(tmp_path / parts) == values(tmp_path / "whole")

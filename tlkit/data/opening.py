@@ -14,9 +14,10 @@ from tlkit.cluster import Cluster
 from tlkit.data import bits, modalities
 from tlkit.data.contents import Content, Paths, Piece, Pieces, UrlFiles, read
 from tlkit.data.modalities import Reading, Shape
-from tlkit.data.photos import decoding_threads, file_format
+from tlkit.data.photos import file_format
 from tlkit.data.sources import Examples
 from tlkit.data.split import content_hash
+from tlkit.data.threads import threads_for
 from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
@@ -110,7 +111,7 @@ def open_examples(
         def act(index: int) -> None:
             note(index, look(contents[index], examples.names[index], how))
 
-        for_each(act, range(count), f"opening {examples.kind}", examples.kind)
+        for_each(act, range(count), f"opening {examples.kind}", examples.kind, contents)
     stored = contents if values is None else values
     return Opened(stored, hashes, [problem for problem in problems if problem], reading, ranges, [])
 
@@ -151,7 +152,7 @@ def _open_afar(workers: Cluster, examples: Examples, how: How, note: Callable[[i
     with Progress(f"opening {examples.kind}", len(contents), examples.kind) as progress:
         for chunk, looks in cluster.map_unordered(workers, look_at, how, chunks()):
             unseen = [file for file, seen in zip(chunk, looks, strict=True) if seen is None]
-            own = dict(zip(unseen, decoding_threads().map(again, unseen), strict=True))
+            own = dict(zip(unseen, threads_for(contents).map(again, unseen), strict=True))
             if not said and (sent := next((file for file, seen in own.items() if seen.hash), None)):
                 said = True
                 say(f"workers do not see {sent.name}: this process reads what they do not, and sends it", error=True)
@@ -190,7 +191,7 @@ def look_at(how: How, chunk: list[File]) -> list[Look | None]:
             pass
         return look(content, file.name, how)._replace(value=None)
 
-    return list(decoding_threads().map(seen, chunk))
+    return list(threads_for([file.content for file in chunk[:1]]).map(seen, chunk))
 
 
 class SomeOf(Collection[tuple[str, Content]]):
@@ -238,7 +239,7 @@ def find_white(examples: Examples, shape: Shape, opened: Opened, check: bool) ->
     # A small white is one of the photos with 8 bits too.
     again = good if reading.white and reading.white <= bits.DIM else sorted(ranges)
     if check and again:
-        for_each(decode, again, f"scaling {examples.kind}", examples.kind)
+        for_each(decode, again, f"scaling {examples.kind}", examples.kind, contents)
     return opened._replace(reading=reading, notes=[note] if note else [])
 
 
@@ -250,7 +251,9 @@ def about_damaged(problems: list[str], kind: str) -> list[str]:
     return [f"{kind} set aside, because they cannot be decoded ({len(problems)}):", *problems[:NAMED], *more]
 
 
-def for_each(act: Callable[[int], None], indices: Sequence[int], label: str, unit: str) -> None:
+def for_each(
+    act: Callable[[int], None], indices: Sequence[int], label: str, unit: str, contents: Sequence[Content] | np.ndarray
+) -> None:
     """Do something for each example, in several threads, and show how far it is.
 
     Args:
@@ -258,6 +261,7 @@ def for_each(act: Callable[[int], None], indices: Sequence[int], label: str, uni
         indices: The positions.
         label: What is done, such as `opening photos`.
         unit: What the examples are called.
+        contents: Of all examples, by which the number of threads is chosen.
     """
     # Several at a time: handing a file to a thread takes longer than reading it, and each part waits as 2 kB of memory.
     together = max(TOGETHER, len(indices) // PARTS)
@@ -269,5 +273,5 @@ def for_each(act: Callable[[int], None], indices: Sequence[int], label: str, uni
         return len(part)
 
     with Progress(label, len(indices), unit) as progress:
-        for done in decoding_threads().map(act_on, parts):
+        for done in threads_for(contents).map(act_on, parts):
             progress.advance(done)

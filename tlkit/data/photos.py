@@ -7,19 +7,18 @@ import errno
 import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit.cores import cores
 from tlkit.data import manifest, modalities
 from tlkit.data.contents import Content, Piece, read
 from tlkit.data.example_set import NamedExamples
 from tlkit.data.manifest import Row
 from tlkit.data.modalities import Files, Modality, Reading
 from tlkit.data.split import content_hash
+from tlkit.data.threads import threads_for
 from tlkit.errors import InvalidInput, Undecodable, Unreadable
 
 
@@ -100,7 +99,7 @@ class Photos:
             except OSError as error:
                 raise Undecodable(f"{name}: {error.strerror}") from error
 
-        for _ in decoding_threads().map(fill, range(len(indices)), indices):
+        for _ in threads_for(self.stored).map(fill, range(len(indices)), indices):
             pass
         return values
 
@@ -133,7 +132,7 @@ class Photos:
         """
         if isinstance(self.stored, np.ndarray):
             return self
-        contents = list(decoding_threads().map(self._content, range(len(self))))
+        contents = list(threads_for(self.stored).map(self._content, range(len(self))))
         return dataclasses.replace(self, stored=contents, rows=np.arange(len(self)))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Photos:
@@ -289,9 +288,3 @@ def file_format(modality: Modality) -> Files:
     if modality.files is None:
         raise ValueError(f"{modality.name} are not read from files")
     return modality.files
-
-
-@functools.cache
-def decoding_threads() -> ThreadPoolExecutor:
-    """Return the threads that decode, one per core: Pillow and NumPy release the interpreter's lock meanwhile."""
-    return ThreadPoolExecutor(cores(), thread_name_prefix="decode")
