@@ -21,6 +21,8 @@ from servers import free_port
 from test_data_webdataset import png
 
 from tlkit import config, data
+from tlkit.data import threads
+from tlkit.data.contents import Piece
 from tlkit.data.sources import load_source
 from tlkit.data.sources.named import named_photos
 from tlkit.data.urls import url_path
@@ -123,6 +125,12 @@ def test_paths_in_a_table_do_not_leave_the_storage(photos: Path, bucket: str):
         assert found.names == [row.partition(",")[0] for row in rows[1:4]]
         assert len(found.left_out["no such file"]) == 2
     assert not url_path(photos.as_uri()).joinpath("/etc/hostname").exists()
+
+
+def test_contents_at_urls_are_read_by_more_threads_than_there_are_cores():
+    assert threads.threads_for([Piece("s3://bucket/a.png")])._max_workers >= threads.READERS
+    for contents in ([], [Path("a.png")], [Piece("a.tar", 512, 9)], np.zeros((2, 8, 8, 1))):
+        assert threads.threads_for(contents) is threads.decoding_threads()
 
 
 @pytest.fixture
