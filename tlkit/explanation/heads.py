@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 AVERAGES = (
     keras.layers.GlobalAveragePooling1D,
@@ -110,6 +111,37 @@ def _before(tensor: keras.KerasTensor) -> keras.KerasTensor:
     """Go back over layers that leave logits or features as they are, or only activate them."""
     operation, inputs = origin(tensor)
     return _before(inputs[0]) if isinstance(operation, SAME) and inputs else tensor
+
+
+def is_exclusive(model: keras.Model) -> bool:
+    """Whether a model's classes exclude one another: whether it has a softmax.
+
+    >>> x = keras.Input((3,))
+    >>> [is_exclusive(keras.Model(x, keras.layers.Dense(2, activation=each)(x))) for each in ("softmax", "sigmoid")]
+    [True, False]
+    """
+    return any(
+        isinstance(layer, keras.layers.Softmax) or getattr(layer, "activation", None) is keras.activations.softmax
+        for layer in model.layers
+    )
+
+
+def class_weights(outputs: int, classes: np.ndarray, exclusive: bool) -> np.ndarray:
+    """Weigh logits so that their sum is what a decision for each example's class depends on.
+
+    That is its logit; where classes exclude one another less the mean of all, as a softmax is blind to what all classes
+    share. A single output is the logit of the second of two classes.
+
+    Shapes:
+        classes: (batch,)
+        returns: (batch, outputs)
+
+    >>> class_weights(2, np.array([1]), True).tolist(), class_weights(1, np.array([0]), False).tolist()
+    ([[-0.5, 0.5]], [[-1.0]])
+    """
+    if outputs == 1:
+        return np.where(np.asarray(classes)[:, None] == 1, 1.0, -1.0)
+    return np.asarray(np.eye(outputs)[classes] - exclusive / outputs)
 
 
 def origin(tensor: keras.KerasTensor) -> tuple[Any, Sequence[keras.KerasTensor]]:

@@ -97,4 +97,5 @@ def _overlays(model: keras.Model, values: Sequence[Any]) -> tuple[list[np.ndarra
     except (InvalidInput, NotImplementedError) as error:
         return [], f"There are no heatmaps: {first_line(error)}."
     drawn = [explanation.overlay(photo, each) for photo, each in zip(values, heat, strict=True)]
-    return drawn, f"The heatmaps show what speaks for the most probable class ({WAYS[explainer.way]})."
+    blank = " Where a photo has no color, no place in it speaks for that class." * (not heat.any(axis=(1, 2)).all())
+    return drawn, f"The heatmaps show what speaks for the most probable class ({WAYS[explainer.way]}).{blank}"

@@ -102,22 +102,24 @@ def _explained(
     from tlkit.plots.explanations import Explained
 
     rows, classes = [], classifier.classes
+    abstention = classifier.abstention._replace(novelty=None)
+    wanted = -1 if config.label is None else classes.index(config.label)
     near = _nearest(config.nearest, classifier, pixels, known)
     for start in range(0, len(pixels), BATCH):
         batch = pixels[start : start + BATCH]
-        wanted = -1 if config.label is None else classes.index(config.label)
         heat, probabilities = explainer.heatmaps(batch, np.full(len(batch), wanted))
         for place, (photo, values, shares) in enumerate(zip(batch, heat, probabilities, strict=True), start):
             top = serving.ranked(shares, classes)
-            abstention = classifier.abstention._replace(novelty=None)
             answer = serving.answer(shares, classes, classifier.several, abstention)
             _predicted.print_answer(names[place], answer, top[:3], classifier.several)
             label = config.label or top[0][0]
             like = _known_photos.pictures(known, near[place], classifier) if known else []
             for caption, _ in like[:1]:
                 say(f"  looks like {caption}")
-            name = Path(names[place]).name
-            rows.append(Explained(name, photo, explanation.overlay(photo, values), label, top, like))
+            if not values.any():
+                say(f"  no place in it speaks for {shown(label)}")
+            overlay = explanation.overlay(photo, values) if values.any() else None
+            rows.append(Explained(Path(names[place]).name, photo, overlay, label, top, like))
     return rows
 
 
