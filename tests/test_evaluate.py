@@ -251,8 +251,9 @@ def test_the_areas_and_means_agree_with_what_is_known():
     assert evaluation.mean_interval(values) == pytest.approx(
         stats.t.interval(0.95, 199, values.mean(), stats.sem(values)), rel=1e-6
     )
-    alone = evaluation.mean_of_shares([0.9], [evaluation.wilson(90, 100)])
-    assert alone == pytest.approx(evaluation.wilson(90, 100))
+    assert evaluation.mean_of_shares([90], [100]) == pytest.approx(evaluation.wilson(90, 100), abs=1e-6)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=9999, method="BCa", rng=rng).confidence_interval
+    assert evaluation.loss_interval(values) == pytest.approx(tuple(expected), abs=0.03)
 
 
 def test_nothing_new_is_an_error(folder: Path, capsys):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tlkit.evaluation.calibration import log_losses, logits
-from tlkit.evaluation.intervals import group_of, mean_interval
+from tlkit.evaluation.intervals import group_of, loss_interval
 
 BINS, BIN = 15, 20  # bins at the most; examples of a bin at the least
 Interval = tuple[float, float]
@@ -173,7 +173,7 @@ def quality(probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str]
     """
     several = labels.ndim == 2
     scores = brier(probabilities, labels)
-    low, high = mean_interval(scores, groups)
+    low, high = loss_interval(scores, groups)
     return Quality(
         loss=float(log_losses(logits(probabilities, several), labels, several).mean()),
         brier=float(scores.mean()),

@@ -15,6 +15,8 @@ AVERAGES = (
 )
 SAME = (keras.layers.Dropout, keras.layers.Activation, keras.layers.Softmax, keras.layers.Identity)
 
+LEAST = 1e-30  # probability of which a logarithm is taken
+
 
 class Pooled(NamedTuple):
     """A map whose average over all positions is a part of the features.
@@ -164,11 +166,21 @@ def tensors(model: keras.Model) -> list[keras.KerasTensor]:
 
 
 def logits(model: keras.Model) -> keras.KerasTensor:
-    """Return a model's output before its last activation, where that is a layer of its own.
+    """Return a model's logits; up to a constant for each example where its classes exclude one another.
+
+    They are computed back from probabilities where the last layer has its activation inside.
 
     >>> x = keras.Input((3,))
     >>> y = keras.layers.Dense(2, name="head")(x)
     >>> logits(keras.Model(x, keras.layers.Softmax()(y))) is y
     True
     """
-    return _before(model.outputs[0])
+    last = _before(model.outputs[0])
+    operation, _ = origin(last)
+    ends = getattr(operation, "activation", None)
+    if not isinstance(operation, keras.layers.Average) and ends in (None, keras.activations.linear):
+        return last
+    shares = keras.ops.clip(last, LEAST, 1.0)
+    if is_exclusive(model):
+        return keras.ops.log(shares)
+    return keras.ops.log(shares) - keras.ops.log(keras.ops.clip(1 - last, LEAST, 1.0))

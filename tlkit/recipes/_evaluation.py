@@ -145,10 +145,8 @@ def score(subject: Subject, places: np.ndarray, config: Evaluate) -> Evaluated:
         positive=_inputs.find_positive(config.positive, classes, classifier.several),
     )
     table = predictions.table("test", examples.names, examples.hashes, labels, probabilities, classes, groups)
-    areas = scores.average_precision if scores.multi_label else None
-    by_class = evaluation.by_class(scores.confusion, classes, areas, scores.recall_intervals)
-    by_class |= _precision_intervals(probabilities, labels, groups, classifier.several)
-    intervals = _intervals(scores, probabilities, labels, groups)
+    by_class = scores.by_class(classes) | _precision_intervals(probabilities, labels, groups, classifier.several)
+    intervals = evaluation.score_intervals(probabilities, labels, groups)
     worth = _calibration.worth("test", examples, labels, probabilities)
     return Evaluated(subject, examples, scores, intervals, table, by_class, worth)
 
@@ -173,32 +171,6 @@ def _precision_intervals(
     return {"precision_low": [low for low, _ in bounds], "precision_high": [high for _, high in bounds]}
 
 
-def _intervals(
-    scores: evaluation.Scores, probabilities: np.ndarray, labels: np.ndarray, groups: list[str] | None
-) -> dict[str, tuple[float, float]]:
-    """Give the intervals that `Scores` does not have, by the names of their scores among the metrics."""
-    import numpy as np
-
-    from tlkit import evaluation
-
-    if scores.multi_label:
-        losses = evaluation.binary_crossentropy(probabilities, labels)
-    else:
-        losses = -np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1))
-    low, high = evaluation.mean_interval(losses, groups)
-    found = {"loss": (max(low, 0.0), high)}
-    if scores.balanced_accuracy is not None:
-        right, true, _ = evaluation.counts(scores.confusion)
-        present = true > 0
-        each = scores.recall_intervals or evaluation.recalls(scores.confusion)
-        found["balanced_accuracy"] = evaluation.mean_of_shares(
-            right[present] / true[present], [each[place] for place in np.flatnonzero(present)]
-        )
-    if area := evaluation.auc_interval(probabilities, labels, groups):
-        found["auc"] = area
-    return found
-
-
 def log(run: tracking.Run, evaluated: Evaluated) -> None:
     """Log scores, tables, pictures and a note, into the innermost run."""
     from tlkit import plots, tracking
@@ -206,13 +178,8 @@ def log(run: tracking.Run, evaluated: Evaluated) -> None:
 
     subject, scores, examples = evaluated.subject, evaluated.scores, evaluated.examples
     classes, modality, table = subject.classifier.classes, examples.modality, evaluated.predictions
-    bounds = {
-        f"test_{name}_{end}": value
-        for name, interval in evaluated.intervals.items()
-        for end, value in zip(("low", "high"), interval, strict=True)
-    }
     left_out = {"left_out": len(subject.loaded.examples) - len(examples)}
-    tracking.log_metrics({**scores.metrics(), **bounds, **evaluated.worth.metrics, **left_out})
+    tracking.log_metrics({**scores.metrics(intervals=evaluated.intervals), **evaluated.worth.metrics, **left_out})
     tracking.log_inputs([_dataset(evaluated)])
     tracking.log_table(table, predictions.FILE)
     tracking.log_table(evaluated.class_scores, "class_scores.json")
@@ -244,7 +211,7 @@ def log(run: tracking.Run, evaluated: Evaluated) -> None:
         pictures[_mistakes.SHEET] = mistakes.sheet
     files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}
     title = f"evaluate {subject.name} on {subject.loaded.name}"
-    _report.log_evaluation(evaluated, _report.Pictures(files, mistakes), title)
+    _report.log_evaluation(evaluated, files, mistakes, title)
     tracking.set_tags({"mlflow.note.content": _evaluation_text.note(evaluated)})
 
 

@@ -22,7 +22,7 @@ from tlkit.recipes import (
 from tlkit.recipes._mistakes import Mistakes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import keras
     import numpy as np
@@ -292,13 +292,14 @@ def score(
         losses=losses,
         draw=splits.modality.draw,
     )
+    intervals = evaluation.score_intervals(probabilities, part.labels, part.grouping)
     mistakes = _mistakes.find(model, part, table, losses)
     if mistakes.sheet is not None:
         fit.pictures[_mistakes.SHEET] = mistakes.sheet
     example = splits.modality.encode(part.read([0])[0], splits.rate)
     with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(example)
-    return log(job, run, model, fit, Scored(scores, table, splits, example, calibrated, mistakes))
+    return log(job, run, model, fit, Scored(scores, intervals, table, splits, example, calibrated, mistakes))
 
 
 def _score_without_near_copies(
@@ -318,6 +319,7 @@ class Scored(NamedTuple):
 
     Args:
         scores: On the scored split.
+        intervals: Of `evaluation.score_intervals`.
         predictions: The table of `evaluation.predictions`.
         splits: The data.
         example: The file of an example, as a user would have it.
@@ -326,6 +328,7 @@ class Scored(NamedTuple):
     """
 
     scores: evaluation.Scores
+    intervals: Mapping[str, tuple[float, float]]
     predictions: dict[str, list[Any]]
     splits: data.Splits | graph.Graph
     example: bytes | None = None
@@ -341,7 +344,7 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     scores, splits = scored.scores, scored.splits
     tracking.log_metrics(
         {
-            **scores.metrics(),
+            **scores.metrics(intervals=scored.intervals),
             **fit.metrics,
             "training_seconds": fit.seconds,
             "parameters": model.count_params(),
@@ -365,7 +368,7 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     saved = tracking.log_model(save)
     note = _note.note(job, model, fit, scores, splits, run.run_id)
     tracking.set_tags({"mlflow.note.content": note})
-    _report.log(job, run.run_id, model, fit, scores, splits, _report.Pictures(files, scored.mistakes))
+    _report.log(job, run.run_id, model, fit, scored, files)
     if job.config.register:
         tracking.register(job.config.register)
     tracking.deliver()
@@ -376,11 +379,10 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
 
 def _log_pictures(fit: Fit, scored: Scored) -> dict[str, bytes]:
     """Log the table of class scores and all pictures, and return the pictures' files by name."""
-    from tlkit import evaluation, plots, tracking
+    from tlkit import plots, tracking
 
     scores, classes = scored.scores, scored.splits.classes
-    areas = scores.average_precision if scores.multi_label else None
-    table = evaluation.by_class(scores.confusion, classes, areas, scores.recall_intervals)
+    table = scores.by_class(classes)
     tracking.log_table(table, "class_scores.json")
     headline, value, _ = scores.headline
     title = f"{scores.split} {headline} {value:.3f}, {scores.photos} {scored.splits.kind}"

@@ -63,7 +63,8 @@ def _scored(job: _jobs.Job[TrainGraph], model: keras.Model, graph: Graph) -> _re
     positive = _inputs.find_positive(job.config.positive, graph.classes, multi_label=False)
     train_labels = graph.labels[graph.train]
     scores = evaluation.score("test", probabilities, labels, train_labels=train_labels, positive=positive)
-    return _results.Scored(scores, table, graph, mistakes=_mistakes.find(model, None, table))
+    intervals = evaluation.score_intervals(probabilities, labels)
+    return _results.Scored(scores, intervals, table, graph, mistakes=_mistakes.find(model, None, table))
 
 
 def _summary_of(graph: Graph) -> str:
