@@ -109,7 +109,8 @@ def losses(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("examples", "copies", "draws"),
-    [(100, 1, 200), pytest.param(100, 1, DRAWS, marks=pytest.mark.slow), pytest.param(40, 1, DRAWS, marks=pytest.mark.slow),
+    [(100, 1, 200), pytest.param(100, 1, DRAWS, marks=pytest.mark.slow),
+     pytest.param(40, 1, DRAWS, marks=pytest.mark.slow),
      pytest.param(300, 1, DRAWS, marks=pytest.mark.slow), pytest.param(400, 4, DRAWS, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_log_loss(examples: int, copies: int, draws: int):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +12,7 @@ from tlkit.config import Evaluate
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
-from tlkit.recipes import _calibration, _evaluation_data, _evaluation_text, _inputs, _mistakes, _report
+from tlkit.recipes import _calibration, _evaluation_data, _evaluation_text, _inputs, _mistakes, _report, _versions
 from tlkit.recipes._evaluation_data import Loaded
 from tlkit.recipes._models import Classifier
 from tlkit.recipes._training_runs import Training
@@ -49,8 +48,8 @@ class Subject(NamedTuple):
     def name(self) -> str:
         """The model's name for a person: that of its run, else of its file."""
         run, model = self.training.run, self.classifier.name
-        if registered := re.fullmatch(r"models:/+([^/@]+)/(\d+)", model):
-            return f"{shown(registered[1])} {registered[2]}"
+        if registered := _versions.numbered(model):
+            return f"{shown(registered[0])} {registered[1]}"
         return shown((run.info.run_name if run else None) or Path(model).name)
 
 
@@ -76,6 +75,12 @@ class Evaluated(NamedTuple):
     class_scores: dict[str, list[Any]]
     worth: _calibration.Worth
     run_id: str = ""
+
+    @property
+    def again(self) -> int:
+        """Number of the scored examples that the model has seen before."""
+        left_out = len(self.subject.loaded.examples) - len(self.examples)
+        return max(0, len(self.subject.seen) - left_out)
 
 
 def predict(classifier: Classifier, examples: data.Photos) -> np.ndarray:
@@ -177,7 +182,7 @@ def log(run: tracking.Run, evaluated: Evaluated) -> None:
     from tlkit.evaluation import predictions
 
     subject, scores, examples = evaluated.subject, evaluated.scores, evaluated.examples
-    classes, modality, table = subject.classifier.classes, examples.modality, evaluated.predictions
+    classes, table = subject.classifier.classes, evaluated.predictions
     left_out = {"left_out": len(subject.loaded.examples) - len(examples)}
     tracking.log_metrics({**scores.metrics(intervals=evaluated.intervals), **evaluated.worth.metrics, **left_out})
     tracking.log_inputs([_dataset(evaluated)])
@@ -191,24 +196,13 @@ def log(run: tracking.Run, evaluated: Evaluated) -> None:
     title = f"{headline} {value:.3f}, {scores.photos} {examples.kind} of {subject.loaded.name}"
     # Of several labels, the example whose labels together are least probable is the worst mistake.
     losses = [1 - share for share in table["probability_of_label"]] if scores.multi_label else None
+    mistakes = _mistakes.find(subject.classifier.model, examples, table, losses)
     pictures = {
         "calibration.png": evaluated.worth.picture,
         "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
         "class_scores.png": plots.class_scores(evaluated.class_scores, title),
-        "worst_mistakes.png": plots.mistakes(
-            examples.read,
-            table["label"],
-            table["predicted"],
-            table["probability"],
-            examples.kind,
-            table["file"],
-            losses=losses,
-            draw=modality.draw,
-        ),
+        **mistakes.pictures,
     }
-    mistakes = _mistakes.find(subject.classifier.model, examples, table, losses)
-    if mistakes.sheet is not None:
-        pictures[_mistakes.SHEET] = mistakes.sheet
     files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}
     title = f"evaluate {subject.name} on {subject.loaded.name}"
     _report.log_evaluation(evaluated, files, mistakes, title)

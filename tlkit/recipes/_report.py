@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from tlkit import data, evaluation, report
     from tlkit.data import graph
     from tlkit.recipes._evaluation import Evaluated
+    from tlkit.recipes._fit import Fit
     from tlkit.recipes._jobs import Job
     from tlkit.recipes._mistakes import Mistakes
-    from tlkit.recipes._results import Fit, Scored
+    from tlkit.recipes._results import Scored
 
 PAGE, CARD = _summary.REPORT, "model_card.md"
 SPLITS = {"train": "training", "val": "validation"}
@@ -120,7 +121,7 @@ def log_evaluation(evaluated: Evaluated, pictures: Mapping[str, bytes], mistakes
     subject, scores, kind = evaluated.subject, evaluated.scores, evaluated.examples.kind
     classes, trained = subject.classifier.classes, subject.training.run
     left = len(subject.loaded.examples) - len(evaluated.examples)
-    again = max(0, len(subject.seen) - left)
+    again = evaluated.again
     data = [f"{len(subject.seen):,} that the model has seen, or near copies of these: {left:,} left out"]
     of = f", trained in run {shown(trained.info.run_name or trained.info.run_id)}" if trained else ""
     written = report.Report(

@@ -22,6 +22,7 @@ from tlkit.recipes import (
     _calibration,
     _clusters,
     _decisions,
+    _fit,
     _inputs,
     _jobs,
     _near_copies,
@@ -126,7 +127,7 @@ def _score(
         metrics["milliseconds_per_photo"] = _auto_networks.one_photo(model)
         lines.append(f"time for one photo  {metrics['milliseconds_per_photo']:.1f} ms")
     splits = search.photos(winner.networks[0], search.resize)
-    fit = _results.Fit(
+    fit = _fit.Fit(
         parts={"search": job.seconds - began},
         metrics=metrics,
         pictures={"tried.png": plots.ranking(names, accuracies, intervals, winner.held.by)},

@@ -56,10 +56,7 @@ def run(config: Explain) -> Path:
     rows = _explained(config, classifier, explainer, names, pixels, known)
     say(f"\nmethod   {WAYS[explainer.way]}")
     figure = plots.explanations(rows, f"{Path(config.model).name}: why, by {WAYS[explainer.way].split(':')[0]}")
-    output = Path(config.output)
-    with open(output, "xb") as file:
-        plots.save(figure, file, format="png", dpi=150)
-    say(f"picture  {_links.shown(output.absolute())}")
+    output = _png.write(config.output, figure)
     if explainer.way != "occlusion":
         say("\nNext, to check the heatmaps by hiding parts of the photos:")
         say(f"  {_links.command('explain', **{'method': 'occlusion', 'output': 'occlusion.png'})}")
