@@ -184,7 +184,7 @@ def loss_interval(
 
     >>> losses = np.repeat([0.1, 4.0], [48, 2])
     >>> [[round(bound, 2) for bound in interval(losses)] for interval in (mean_interval, loss_interval)]
-    [[0.04, 0.47], [0.18, 0.72]]
+    [[0.04, 0.48], [0.18, 0.72]]
     """
     from scipy import stats
 
@@ -224,7 +224,7 @@ def mean_of_shares(
         z: Of the normal distribution; 1.96 covers 95 %.
 
     >>> [round(bound, 2) for bound in mean_of_shares([10, 5], [10, 10])]
-    [0.57, 0.88]
+    [0.58, 0.88]
     """
     from scipy import optimize
 

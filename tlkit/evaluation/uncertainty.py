@@ -29,7 +29,7 @@ def score_intervals(
     >>> shares = np.clip(rng.normal(0.3 + 0.4 * labels, 0.2), 0.01, 0.99)
     >>> found = score_intervals(np.stack([1 - shares, shares], axis=1), labels)
     >>> {name: [round(bound, 2) for bound in bounds] for name, bounds in found.items()}
-    {}
+    {'loss': [0.35, 0.47], 'balanced_accuracy': [0.74, 0.88], 'auc': [0.85, 0.96]}
     """
     several = labels.ndim == 2
     if several:
