@@ -162,7 +162,9 @@ def test_what_a_model_has_seen_is_named_and_left_out(folder: Path, capsys):
         Path(mlflow.MlflowClient().download_artifacts(scored.run_id, "seen.json")).read_text(encoding="utf-8")
     )
     assert dict(table["data"])["red/near.jpg"] == f"near copy of what the model has seen ({copied})"
+    assert "which it has not seen before" in mlflow.get_run(scored.run_id).data.tags["mlflow.note.content"]
     (whole,) = evaluate.run(Evaluate([f"runs:/{run_id}"], Data(path=str(new)), seen=True))
+    assert "2 of which it has seen before" in mlflow.get_run(whole.run_id).data.tags["mlflow.note.content"]
     assert whole.scores.photos == 19
     assert "scored all the same: red/again.png" in capsys.readouterr().err
     status, _, error = call(capsys, f"runs:/{run_id}", "--data.path", str(folder / "photos"))

@@ -95,8 +95,8 @@ def reliability(
 
     The predictions are sorted by confidence and dealt to up to 15 bins of as many each, 20 or more. The interval is
     that of the noncentrality of a chi-squared distribution which has the mean and the variance of the binned square
-    error (Patnaik 1949). It covers 95 % of many predictions that are not calibrated, and at least 95 % of calibrated ones, of
-    few and of groups; `tests/test_evaluation_simulated.py` shows that.
+    error (Patnaik 1949). It covers 95 % of many predictions that are not calibrated, and at least 95 % of calibrated
+    ones, of few and of groups; `tests/test_evaluation_simulated.py` shows that.
 
     Args:
         probabilities: Shape (examples, classes), each row sums to 1, or with several labels need not.
