@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tlkit import data
 
 HEAD_EPOCHS = 30  # of a head that is not solved
+MADE = ("embedded", "npz")  # pixels that somebody has already brought to a size
+MOVES = {"zoom": 0.25, "shift": 0.125}  # of the photos that train a whole network, as random crops do
 SOLVABLE = 10**6  # maximum number of weights of a head that is solved: more takes gigabytes
 Config = TypeVar("Config", bound="configs.Recipe | configs.TrainGraph")
 AnyData = TypeVar("AnyData", bound="configs.Data | configs.Graph")
@@ -118,7 +120,7 @@ def decide_resize(data: configs.Data) -> list[Decision]:
     """
     if data.resize:
         return []
-    if data.origin in ("embedded", "npz"):  # pixels that somebody has already brought to a size
+    if data.origin in MADE:
         return [Decision("data.resize", "squash")]
     return [Decision("data.resize", "center", "the ends of photos that are not square are cut off")]
 
@@ -191,6 +193,10 @@ def _of_backbone(
     if config.augment.flip is None:
         reason = "as a mirrored digit is another sign" if embedded else "as a mirrored photo shows the same things"
         decisions.append(Decision("augment.flip", not embedded, reason))
+    whole = config.full.unfreeze_from is None and config.data.origin not in MADE
+    for name, usual in MOVES.items():
+        if getattr(config.augment, name) is None:
+            decisions.append(Decision(f"augment.{name}", usual if whole else 0.0))
     return decisions
 
 
@@ -227,7 +233,7 @@ def decide_head(config: configs.Finetune, model: keras.Model, examples: data.Exa
         raise InvalidInput(f"head.solved is true, but {why}, which logistic regression does not know: leave it out")
     if epochs is None:
         epochs = 0 if solved else HEAD_EPOCHS
-    if not (solved or epochs or config.full.epochs):
+    if not (solved or epochs or config.full.epochs != 0):
         raise InvalidInput("the head is not solved here, and the number of epochs is 0: give --head.epochs")
     if solved and not epochs:
         _refuse_unused(asked)

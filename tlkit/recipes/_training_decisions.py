@@ -44,15 +44,32 @@ def find_devices(config: configs.Training, trial: bool) -> list[Decision]:
 def find_batch_size(
     config: configs.Finetune | configs.Train, model: keras.Model, splits: data.Splits
 ) -> list[Decision]:
-    """Find the batch size if it is `auto`, and scale the learning rates that are numbers to it.
+    """Find the batch size if it is `auto`, and scale the learning rates that are numbers to it; then the epochs.
 
     Raises:
         InvalidInput: an epoch has fewer batches than gradients are to be accumulated over.
     """
     decisions = _batch_size(config, model, splits) if config.batch_size == "auto" else []
     decisions += _divisible(applied(config, decisions))
+    decisions += decide_epochs(applied(config, decisions), len(splits.train))
     _check_updates(applied(config, decisions), splits)
     return decisions
+
+
+def decide_epochs(config: configs.Finetune | configs.Train, examples: int) -> list[Decision]:
+    """Decide how long phase full is, if that was left open.
+
+    Args:
+        config: The settings.
+        examples: Number of training examples.
+    """
+    if config.full.epochs is not None:
+        return []
+    from tlkit.training import plans
+
+    size = _plans.batch_size_or_default(config)
+    reason = f"of {math.ceil(examples / size)} steps each: they follow the number of photos"
+    return [Decision("full.epochs", plans.epochs(examples, size), reason)]
 
 
 def _divisible(config: configs.Finetune | configs.Train) -> list[Decision]:
@@ -87,7 +104,7 @@ def _batch_size(config: configs.Finetune | configs.Train, model: keras.Model, sp
     reason = f"scaled for a batch of {examples}" if scale != 1 else ""
     for name in ("head", "full"):
         phase = getattr(config, name, None)
-        if phase and phase.epochs and phase.learning_rate != "auto":
+        if phase and phase.epochs != 0 and phase.learning_rate != "auto":
             decisions.append(Decision(f"{name}.learning_rate", phase.learning_rate * scale, reason))
             if rates := getattr(phase, "learning_rates", None):
                 scaled = {stage: rate * scale for stage, rate in rates.items()}
