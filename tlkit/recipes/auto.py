@@ -159,11 +159,11 @@ def _calibrate(
         values, hashes = _auto_heads.features(search, winner), [*train.hashes, *val.hashes]
         return calibrated._replace(novelty=novelty.fit(values, groups=search.held(network).groups, hashes=hashes))
     photo = search.pace * sum(each.cost * each.slower for each in winner.passes)
-    count = min(novelty.REFERENCES, int(search.seconds_left(winner.passes) / photo) - len(val), len(train))
-    if len(winner.heads) > 1 or len(val) < novelty.FEWEST or count < novelty.FEWEST:
+    fit_in_time = min(novelty.REFERENCES, int(search.seconds_left(winner.passes) / photo) - len(val), len(train))
+    if len(winner.heads) > 1 or len(val) < novelty.FEWEST or fit_in_time < novelty.FEWEST:
         return calibrated
     # What was fine-tuned has learned from its training photos: the threshold is of photos that it has not.
-    train = train.select(np.sort(np.random.default_rng(job.config.seed).permutation(len(train))[:count]))
+    train = train.select(np.sort(np.random.default_rng(job.config.seed).permutation(len(train))[:fit_in_time]))
     (values,), (held_out,) = winner.features(train), winner.features(val)
     return calibrated._replace(novelty=novelty.fit(values, held_out=held_out, hashes=train.hashes))
 
