@@ -144,7 +144,7 @@ def rate(start: Callable[[], Iterator[Any]], seconds: float, each: int, clock: C
 def one_thread(pixels: np.ndarray, labels: np.ndarray, augment: dict[str, Any]) -> Iterator[Any]:
     """Change the photos here, batch by batch."""
     from tlkit.data import Photos
-    from tlkit.data.pipeline import Plan
+    from tlkit.data.plan import Plan
 
     plan = Plan(Photos.of(pixels, labels), BATCH, True, 0, augment, labels.astype(np.int32), classes=CLASSES)
     for epoch in range(10**6):

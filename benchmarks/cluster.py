@@ -31,9 +31,14 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from tlkit.cluster import CALM
-
 SIDE = 96
+CALM = {
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.memory.monitor-interval": "5s",
+    "distributed.worker.profile.enabled": False,
+}
+"""Dask's settings with which an idle process takes 0.4 % of a core, in place of 2 %."""
 NETWORK = ("--backbone.name", "MobileNetV2", "--backbone.weights", "{weights}", "--data.image_size", str(SIDE))
 
 

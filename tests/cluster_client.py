@@ -5,10 +5,13 @@ python cluster_client.py FOLDER prints what came out as JSON. In FOLDER are `pho
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import os
 import pickle
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,7 @@ def main(folder: Path) -> dict[str, Any]:
         result[f"usage of {name}"] = [usage.activations, usage.duplicates, len(usage.damaged)]
     result["loaded"] = [here.manifest() == there.manifest(), here.set_aside == there.set_aside, len(here.set_aside)]
     result["kept"] = not isinstance(there.train.stored, np.ndarray)
+    result |= shards(folder, workers, network)
     path = folder / "model.keras"
     model.save(path)
     photos = dict.fromkeys(sorted(map(str, (folder / "photos").rglob("*.*"))), "")
@@ -78,6 +82,39 @@ def main(folder: Path) -> dict[str, Any]:
     cluster.close(workers)
     result["left"] = len(psutil.Process().children(recursive=True))
     return result
+
+
+def shards(folder: Path, workers: cluster.Cluster, network: Any) -> dict[str, Any]:
+    """Compute features of photos in tar files: on disk, at a URL, and in the memory of this process alone."""
+    import fsspec
+
+    from tlkit import data, features
+    from tlkit.features import remote
+    from tlkit.features.store import Store
+
+    remote.SENT = 20_000  # some photos
+    archive = folder / "photos.tar"
+    with tarfile.open(archive, "w") as tar:
+        for number, photo in enumerate(sorted((folder / "photos").rglob("*.png"))):
+            for suffix, content in (("png", photo.read_bytes()), ("cls", photo.parent.name.encode())):
+                info = tarfile.TarInfo(f"{number:04}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    fsspec.filesystem("memory").pipe("/only/here.tar", archive.read_bytes())
+    places = {"disk": str(archive), "url": archive.as_uri(), "client": "memory://only/here.tar"}
+    load, found = functools.partial(data.load, "webdataset", size=(32, 32), channels=1, quiet=True), {}
+    for name, path in places.items():
+        here, there = load(path=path), load(path=path, cluster=workers)
+        expected = features.Extractor(network, None, "openvino").extract(here.train, data.Mirrored(here.val))
+        extractor = features.Extractor(network, Store(folder / name), "openvino", cluster=workers)
+        computed = extractor.extract(there.train, data.Mirrored(there.val))
+        found[name] = (
+            here.manifest() == there.manifest()
+            and here.set_aside == there.set_aside
+            and extractor.computed == len(here.train) + len(here.val)
+            and all(np.array_equal(a[:], b[:]) for a, b in zip(expected, computed, strict=True))
+        )
+    return {"shards": found}
 
 
 def _of_another_folder(space: Any) -> Any:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from tlkit.data import Photos, augment, batches, pipeline, readable_errors
 from tlkit.data.augmentation import mix
-from tlkit.data.pipeline import Plan, py_dataset
+from tlkit.data.pipeline import py_dataset
+from tlkit.data.plan import Plan
 from tlkit.data.split import content_hash
 from tlkit.errors import InvalidInput
 
@@ -402,7 +403,7 @@ import time
 import numpy as np
 from tlkit import runtime
 from tlkit.data import Photos, batches
-from tlkit.data.pipeline import Plan
+from tlkit.data.plan import Plan
 
 runtime.prepare(0)  # operations are deterministic
 read, images = [], Plan.images

@@ -19,7 +19,7 @@ import pytest
 from servers import free_port
 
 from tlkit import config, training
-from tlkit.data import Photos, pipeline
+from tlkit.data import Photos, plan
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _training_decisions
 from tlkit.training import devices, hosts
@@ -75,7 +75,7 @@ def test_settings_of_a_phase_on_several_devices(count: int, tmp_path: Path):
 @pytest.mark.parametrize("augment", [{"shift": 0.2}, {"shift": 0.2, "mixup": 0.4}])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_rows_are_those_of_the_whole_batch(photos: Photos, augment: dict[str, float], balanced: bool):
-    whole = pipeline.Plan(photos, 8, True, 1, augment, photos.labels, classes=3, balanced=balanced)
+    whole = plan.Plan(photos, 8, True, 1, augment, photos.labels, classes=3, balanced=balanced)
     positions = [6, 7, 0, 0]
     part = whole._replace(rows=lambda count: np.array(positions) % count)
     for step, indices in enumerate(whole.order(2)):

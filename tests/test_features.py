@@ -22,7 +22,7 @@ import pytest
 from tlkit import backbones, features, training
 from tlkit.data import Photos, View, Views
 from tlkit.errors import InvalidInput, Unavailable
-from tlkit.features import Extractor, engines, estimates, identity
+from tlkit.features import Extractor, blocks, engines, estimates, identity
 from tlkit.features import examples as feature_sets
 from tlkit.features import extractor as computing
 from tlkit.features import space as spaces
@@ -76,8 +76,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One segment for each batch."""
-    monkeypatch.setattr(computing, "FIRST", 1)
-    monkeypatch.setattr(computing, "SECONDS", 0.0)
+    monkeypatch.setattr(blocks, "FIRST", 1)
+    monkeypatch.setattr(blocks, "SECONDS", 0.0)
 
 
 def engine(network: keras.Model, store: Store | None, **arguments: object) -> Extractor:
@@ -621,7 +621,7 @@ def test_many_segments_and_turns(
     turn: float,
 ):
     for name, value in (("FIRST", first), ("LARGEST", largest), ("SECONDS", seconds), ("TURN", turn)):
-        monkeypatch.setattr(computing, name, value)
+        monkeypatch.setattr(computing if name == "TURN" else blocks, name, value)
     extractor = engine(network, Store())
     (found,) = extractor.extract(photos(150))
     close(found[:], predicted(network, photos(150)))
@@ -632,7 +632,7 @@ def test_many_segments_and_turns(
 
 
 def test_a_segment_is_worth_some_seconds_of_work(network: keras.Model, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(computing, "SECONDS", 1e6)  # whatever the machine does beside
+    monkeypatch.setattr(blocks, "SECONDS", 1e6)  # whatever the machine does beside
     (found,) = engine(network, Store()).extract(photos(400))
     assert [len(segment.keys) for segment in found.segments if segment.keys[0].tobytes().hex() == photos(1).hashes[0]]
     assert sorted(len(segment.keys) for segment in found.segments) == [64, 336]
@@ -660,7 +660,7 @@ import sys, time
 from pathlib import Path
 import keras, numpy as np
 from tlkit import backbones, features
-from tlkit.features import extractor as computing, store
+from tlkit.features import blocks, extractor as computing, store
 from tlkit.data import Photos
 
 folder = Path(sys.argv[1])
@@ -684,7 +684,7 @@ def noted(self, keys, values):
         log.writelines(f"{key.hex()}\\n" for key in keys)
 
 Photos.read, store.Space.write = logged, noted
-computing.SECONDS = 0.02  # segments of one or two batches
+blocks.SECONDS = 0.02  # segments of one or two batches
 features.Extractor(network, store.Store(), engine="keras").extract(photos)
 """
 
@@ -727,7 +727,7 @@ def test_two_processes_at_once_one_of_them_killed_compute_nothing_twice(
     reads.clear()
     monkeypatch.setattr(Extractor, "_turn", waiting)
     monkeypatch.setattr(spaces.Space, "write", noted)
-    monkeypatch.setattr(computing, "SECONDS", 0.02)
+    monkeypatch.setattr(blocks, "SECONDS", 0.02)
     child = subprocess.Popen([sys.executable, "-c", EXTRACT, str(tmp_path)], stderr=subprocess.PIPE)
     killer = threading.Thread(target=kill)
     try:

@@ -12,7 +12,8 @@ import pytest
 
 from tlkit.data import Mirrored, Photos, View, Views, batches, changed
 from tlkit.data.augmentation import augment, mix
-from tlkit.data.pipeline import Plan, py_dataset
+from tlkit.data.pipeline import py_dataset
+from tlkit.data.plan import Plan
 
 CHANGES = {"flip": True, "rotation": 20.0, "zoom": 0.2, "shift": 0.1, "brightness": 0.2, "contrast": 0.2}
 EVERY = np.arange(20)

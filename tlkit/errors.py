@@ -26,6 +26,10 @@ class Undecodable(InvalidInput):
     """A photo, sound or array that cannot be read; the message names it."""
 
 
+class Unreadable(Undecodable):
+    """A file that this process cannot open; another machine may see it."""
+
+
 class Unavailable(OSError):
     """Something outside the program is missing: a network, a server, room on a disk.
 

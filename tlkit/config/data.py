@@ -29,7 +29,8 @@ class Data:
             same for val and test, as MedMNIST's; `tfds` is a data set of tensorflow-datasets; `webdataset` is tar
             files that hold examples beside their labels. `auto` is what the path or the name stands for.
         path: Folder with one folder of examples per class, or a CSV, Parquet or NumPy file; for `webdataset` a tar
-            file, a folder of them, or a pattern such as `shards/{000..015}.tar`, on disk or as a URL (`s3://`).
+            file, a folder of them, or a pattern such as `shards/{000..015}.tar`. All but NumPy files may be at a URL,
+            such as `s3://bucket/photos` or `https://host/photos/list.csv`.
         name: Name of the data set of source `tfds`, for example `tf_flowers`.
         data_dir: Folder with the prepared data sets of tensorflow-datasets; by default its own.
         image_size: Height and width in pixels to which photos are resized; by default the network's own size, but
@@ -76,6 +77,8 @@ class Data:
     near_copies: Literal["warn", "together"] = "warn"
 
     def __post_init__(self) -> None:
+        if self.path and untrusted.is_url(self.path):  # before any message repeats it
+            untrusted.check_url(self.path)
         source = self.origin
         require(self.separator != "", "data.separator", self.separator, "it must have a character or more")
         require(self.separator is None or source == "csv", "data.separator", self.separator, "it goes with source csv")
@@ -150,6 +153,11 @@ class Graph:
     """
 
     path: str
+
+    def __post_init__(self) -> None:
+        if untrusted.is_url(self.path):
+            untrusted.check_url(self.path)
+            require(False, "data.path", self.path, "a graph must be a file on this machine")
 
 
 @dataclasses.dataclass(frozen=True)

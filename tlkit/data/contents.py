@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import errno
-import functools
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 
-from tlkit.errors import InvalidInput, Unavailable, first_line
-from tlkit.untrusted import check_memory
-
-PROTOCOLS = ("file", "memory", "s3", "gs", "az", "abfs", "http", "https")
-"""Of URLs that are read, by fsspec. Some of its others run programs or open further URLs."""
+from tlkit.data.urls import file_system, of_url
+from tlkit.untrusted import check_memory, is_url
 
 LARGE = 2**26  # bytes from which on the available memory is looked at before a file is read
 
@@ -41,6 +36,8 @@ class Piece(NamedTuple):
             InvalidInput: it would fill the memory.
             Unavailable: a package that reads such URLs is missing.
         """
+        if self.size == 0:
+            return b""
         if self.size is not None and self.size > LARGE:
             check_memory(self.size, self.source)
         if is_url(self.source):
@@ -134,56 +131,29 @@ class Pieces(Sequence[Piece]):
         return Piece(self.sources[source], start, size)
 
 
-def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a URL.
+class UrlFiles(Sequence[Piece]):
+    """Files below a folder at a URL, each made when it is asked for.
 
-    >>> is_url("s3://bucket/photos"), is_url("photos/a.png"), is_url("C:/photos")
-    (True, False, False)
+    Args:
+        url: Of the folder.
+        names: Of the files, below the folder.
+        sizes: (n,), int64: bytes of each.
+
+    >>> UrlFiles("s3://bucket/photos", ["cat/1.jpg"], np.array([90]))[0]
+    Piece(source='s3://bucket/photos/cat/1.jpg', start=0, size=90)
     """
-    return "://" in str(path)
 
+    def __init__(self, url: str, names: Sequence[str], sizes: np.ndarray):
+        self.url, self.names, self.sizes = url, names, sizes
 
-def file_system(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system of a URL, and the path in it.
+    def __len__(self) -> int:
+        return len(self.names)
 
-    Raises:
-        InvalidInput: the URL has another protocol, several of them, or a password.
-        Unavailable: a package that reads such URLs is missing.
-    """
-    protocol, _, rest = url.partition("://")
-    if protocol not in PROTOCOLS or "::" in url:
-        raise InvalidInput(f"data.path is {url.partition('@')[0]!r}: URLs begin with {'://, '.join(PROTOCOLS)}://")
-    if "@" in rest.partition("/")[0]:
-        raise InvalidInput(
-            f"data.path is a {protocol}:// URL with a user name or password, which runs would log: give these as the "
-            "environment variables of the storage"
-        )
-    try:
-        system = _opened(protocol, rest.partition("/")[0] if protocol.startswith("http") else "")
-    except ImportError as error:
-        raise Unavailable(
-            f"{protocol}:// needs a package that is missing ({first_line(error)}): pip install 'tlkit[remote]', which "
-            "brings fsspec and s3fs; gs:// needs gcsfs too, az:// and abfs:// need adlfs"
-        ) from error
-    return system, system._strip_protocol(url)
-
-
-@functools.lru_cache(16)
-def _opened(protocol: str, host: str) -> Any:
-    import fsspec
-
-    return fsspec.filesystem(protocol)
-
-
-def of_url(function: Any, *args: Any, **options: Any) -> Any:
-    """Call a function of fsspec; whatever it raises, which differs by storage, becomes an OSError.
-
-    Raises:
-        OSError: the storage does not give what was asked for.
-    """
-    try:
-        return function(*args, **options)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(errno.ENOENT, "no such file or folder") from error
-    except Exception as error:  # botocore's, aiohttp's and others
-        raise OSError(errno.EIO, first_line(error)) from error
+    @overload
+    def __getitem__(self, place: int) -> Piece: ...
+    @overload
+    def __getitem__(self, place: slice) -> UrlFiles: ...
+    def __getitem__(self, place: int | slice) -> Piece | UrlFiles:
+        if isinstance(place, slice):
+            return UrlFiles(self.url, self.names[place], self.sizes[place])
+        return Piece(f"{self.url}/{self.names[place]}", 0, int(self.sizes[place]))

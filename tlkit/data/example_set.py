@@ -60,3 +60,6 @@ class NamedExamples(ExampleSet, Protocol):
 
     def select(self, indices: Sequence[int] | np.ndarray) -> NamedExamples:
         """Return the examples at some positions, in that order."""
+
+    def with_contents(self) -> NamedExamples:
+        """Return the same examples with the bytes of their files in memory, for a process that cannot open these."""

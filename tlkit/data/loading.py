@@ -58,7 +58,8 @@ def load(
     Args:
         source: `embedded`, `folder`, `csv`, `npz`, `tfds` or `webdataset`, or what `tlkit.data.load_source`
             returned for one of them.
-        path: The folder for source `folder`, the file for `csv` or `npz`, or tar files for `webdataset`.
+        path: The folder for source `folder`, the file for `csv` or `npz`, or tar files for `webdataset`. All but `npz`
+            may be at a URL that fsspec reads, such as `s3://bucket/photos`.
         name: The data set for source `tfds`.
         data_dir: The folder in which tensorflow-datasets keeps prepared data.
         separator: For source `csv`: separates the labels of an example, where it may have several or none.

@@ -12,12 +12,14 @@ import numpy as np
 from tlkit import cluster
 from tlkit.cluster import Cluster
 from tlkit.data import bits, modalities
-from tlkit.data.contents import Content, Paths, read
+from tlkit.data.contents import Content, Paths, Piece, Pieces, UrlFiles, read
 from tlkit.data.modalities import Reading, Shape
-from tlkit.data.photos import decoding_threads, file_format
+from tlkit.data.photos import file_format
 from tlkit.data.sources import Examples
 from tlkit.data.split import content_hash
-from tlkit.errors import InvalidInput, Unavailable
+from tlkit.data.threads import threads_for
+from tlkit.display import say
+from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
 from tlkit.untrusted import available_memory
 
@@ -80,7 +82,7 @@ def open_examples(
 
     Raises:
         InvalidInput: `strict`, and an example cannot be decoded.
-        Unavailable: a worker does not see the files.
+        Unavailable: there is no worker for minutes.
     """
     contents = examples.contents
     if isinstance(contents, np.ndarray):
@@ -89,7 +91,7 @@ def open_examples(
     count = len(contents)
     hashes, problems = [""] * count, [""] * count
     ranges: dict[int, bits.Range] = {}
-    files = workers and (isinstance(contents, Paths) or all(isinstance(each, Path) for each in contents))
+    files = workers and (_of_files(contents) or all(isinstance(each, Path | Piece) for each in contents))
     afar = workers if files else None
     budget = int(SHARE * available_memory()) if memory is None else memory
     fits = check and not afar and count * math.prod(shape) * form.dtype.itemsize <= budget
@@ -109,7 +111,7 @@ def open_examples(
         def act(index: int) -> None:
             note(index, look(contents[index], examples.names[index], how))
 
-        for_each(act, range(count), f"opening {examples.kind}", examples.kind)
+        for_each(act, range(count), f"opening {examples.kind}", examples.kind, contents)
     stored = contents if values is None else values
     return Opened(stored, hashes, [problem for problem in problems if problem], reading, ranges, [])
 
@@ -136,38 +138,60 @@ def look(content: Content, name: str, how: How) -> Look:
 
 def _open_afar(workers: Cluster, examples: Examples, how: How, note: Callable[[int, Look], None]) -> None:
     """Have files opened by the workers of a cluster."""
-    paths: list[Path] = examples.contents  # type: ignore[assignment]  # see `open_examples`
+    contents: Sequence[Path | Piece] = examples.contents  # type: ignore[assignment]  # see `open_examples`
+    said = False
 
     def chunks() -> Iterator[list[File]]:
-        for start in range(0, len(paths), SENT):
-            places = range(start, min(start + SENT, len(paths)))
-            yield [File(place, paths[place].absolute(), examples.names[place]) for place in places]
+        for start in range(0, len(contents), SENT):
+            places = range(start, min(start + SENT, len(contents)))
+            yield [File(place, _absolute(contents[place]), examples.names[place]) for place in places]
 
-    with Progress(f"opening {examples.kind}", len(paths), examples.kind) as progress:
+    def again(file: File) -> Look:
+        return look(file.content, file.name, how)._replace(value=None)
+
+    with Progress(f"opening {examples.kind}", len(contents), examples.kind) as progress:
         for chunk, looks in cluster.map_unordered(workers, look_at, how, chunks()):
-            for (place, path, name), seen in zip(chunk, looks, strict=True):
-                if seen is None and path.exists():
-                    raise Unavailable(f"a worker of the cluster does not see {path}: it must see the same files")
-                note(place, seen or look(path, name, how))
+            unseen = [file for file, seen in zip(chunk, looks, strict=True) if seen is None]
+            own = dict(zip(unseen, threads_for(contents).map(again, unseen), strict=True))
+            if not said and (sent := next((file for file, seen in own.items() if seen.hash), None)):
+                said = True
+                say(f"workers do not see {sent.name}: this process reads what they do not, and sends it", error=True)
+            for file, seen in zip(chunk, looks, strict=True):
+                note(file.place, seen or own[file])
             progress.note = workers.status
             progress.advance(len(chunk))
 
 
+def _of_files(contents: Sequence[Content]) -> bool:
+    return isinstance(contents, Paths | Pieces | UrlFiles)
+
+
+def _absolute(content: Path | Piece) -> Path | Piece:
+    return content.absolute() if isinstance(content, Path) else content
+
+
 class File(NamedTuple):
-    """A file that a worker opens: its position among the examples, its path, and what the user knows it by."""
+    """A file that a worker opens: its position among the examples, where it is, and what the user knows it by."""
 
     place: int
-    path: Path
+    content: Path | Piece
     name: str
 
 
 def look_at(how: How, chunk: list[File]) -> list[Look | None]:
-    """Open files on a worker; None for one that it does not see."""
+    """Open files on a worker; None for one that it cannot read."""
 
     def seen(file: File) -> Look | None:
-        return look(file.path, file.name, how)._replace(value=None) if file.path.exists() else None
+        content: Content = file.content
+        try:
+            content = read(content)
+        except OSError:
+            return None
+        except InvalidInput:  # as `look` says
+            pass
+        return look(content, file.name, how)._replace(value=None)
 
-    return list(decoding_threads().map(seen, chunk))
+    return list(threads_for([file.content for file in chunk[:1]]).map(seen, chunk))
 
 
 class SomeOf(Collection[tuple[str, Content]]):
@@ -215,7 +239,7 @@ def find_white(examples: Examples, shape: Shape, opened: Opened, check: bool) ->
     # A small white is one of the photos with 8 bits too.
     again = good if reading.white and reading.white <= bits.DIM else sorted(ranges)
     if check and again:
-        for_each(decode, again, f"scaling {examples.kind}", examples.kind)
+        for_each(decode, again, f"scaling {examples.kind}", examples.kind, contents)
     return opened._replace(reading=reading, notes=[note] if note else [])
 
 
@@ -227,7 +251,9 @@ def about_damaged(problems: list[str], kind: str) -> list[str]:
     return [f"{kind} set aside, because they cannot be decoded ({len(problems)}):", *problems[:NAMED], *more]
 
 
-def for_each(act: Callable[[int], None], indices: Sequence[int], label: str, unit: str) -> None:
+def for_each(
+    act: Callable[[int], None], indices: Sequence[int], label: str, unit: str, contents: Sequence[Content] | np.ndarray
+) -> None:
     """Do something for each example, in several threads, and show how far it is.
 
     Args:
@@ -235,6 +261,7 @@ def for_each(act: Callable[[int], None], indices: Sequence[int], label: str, uni
         indices: The positions.
         label: What is done, such as `opening photos`.
         unit: What the examples are called.
+        contents: Of all examples, by which the number of threads is chosen.
     """
     # Several at a time: handing a file to a thread takes longer than reading it, and each part waits as 2 kB of memory.
     together = max(TOGETHER, len(indices) // PARTS)
@@ -246,5 +273,5 @@ def for_each(act: Callable[[int], None], indices: Sequence[int], label: str, uni
         return len(part)
 
     with Progress(label, len(indices), unit) as progress:
-        for done in decoding_threads().map(act_on, parts):
+        for done in threads_for(contents).map(act_on, parts):
             progress.advance(done)

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import bisect
-import csv
 import dataclasses
+import errno
 import functools
-import hashlib
-import io
-import itertools
-import operator
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit.cores import cores
-from tlkit.data import modalities
+from tlkit.data import manifest, modalities
 from tlkit.data.contents import Content, Piece, read
 from tlkit.data.example_set import NamedExamples
+from tlkit.data.manifest import Row
 from tlkit.data.modalities import Files, Modality, Reading
-from tlkit.data.split import content_hash, named
-from tlkit.errors import InvalidInput, Undecodable
+from tlkit.data.split import content_hash
+from tlkit.data.threads import threads_for
+from tlkit.errors import InvalidInput, Undecodable, Unreadable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,24 +88,52 @@ class Photos:
         if isinstance(self.stored, np.ndarray):
             return self.stored[self.rows[indices]]
         values = np.empty((len(indices), *self.shape), self.dtype)
-        stored, decode = self.stored, file_format(self.modality).decode
+        decode = file_format(self.modality).decode
 
         def fill(place: int, index: int) -> None:
-            content, name = stored[self.rows[index]], self.names[index]
+            content, name = self._content(index), self.names[index]
             try:
-                if isinstance(content, Piece) or (isinstance(content, Path) and content.is_file()):
-                    content = read(content)
-                    if content_hash(content) != self.hashes[index]:  # its features are stored under this hash
-                        raise InvalidInput(f"{name} has changed since it was listed: start again")
                 values[place] = decode(content, self.shape, name, self.reading)
             except InvalidInput as error:
                 raise Undecodable(str(error)) from error
             except OSError as error:
                 raise Undecodable(f"{name}: {error.strerror}") from error
 
-        for _ in decoding_threads().map(fill, range(len(indices)), indices):
+        for _ in threads_for(self.stored).map(fill, range(len(indices)), indices):
             pass
         return values
+
+    def _content(self, index: int) -> bytes | np.ndarray:
+        """The bytes of a file, or values.
+
+        Raises:
+            Undecodable: the file has changed, or would fill the memory; Unreadable: it cannot be opened here.
+        """
+        content, name = self.stored[self.rows[index]], self.names[index]
+        if not isinstance(content, Path | Piece):
+            return content
+        try:
+            if isinstance(content, Path) and not content.is_file():  # a pipe would be waited for
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            data = read(content)
+        except InvalidInput as error:
+            raise Undecodable(str(error)) from error
+        except OSError as error:
+            raise Unreadable(f"{name}: {error.strerror or error}") from error
+        if content_hash(data) != self.hashes[index]:  # its features are stored under this hash
+            raise Undecodable(f"{name} has changed since it was listed: start again")
+        return data
+
+    def with_contents(self) -> Photos:
+        """Return the same examples with the bytes of their files in memory, for a process that cannot open these.
+
+        Raises:
+            Undecodable: a file is missing, or has changed since it was listed.
+        """
+        if isinstance(self.stored, np.ndarray):
+            return self
+        contents = list(threads_for(self.stored).map(self._content, range(len(self))))
+        return dataclasses.replace(self, stored=contents, rows=np.arange(len(self)))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Photos:
         """Return the examples at some positions, in that order.
@@ -178,16 +201,6 @@ if TYPE_CHECKING:
     _NAMED: type[NamedExamples] = Photos  # mypy proves it
 
 
-class Row(NamedTuple):
-    """A line of the manifest."""
-
-    hash: str
-    path: str
-    label: str
-    split: str
-    group: str = ""  # where the data have groups
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
     """The examples of a run: to train on, to choose the epoch by, and to test on."""
@@ -228,35 +241,18 @@ class Splits:
 
     def manifest(self) -> list[Row]:
         """Return one row for each example, sorted."""
-        return list(self._manifest())
+        return list(self._rows())
 
-    def _manifest(self) -> Iterator[Row]:
-        """Yield the rows one by one: those of a million examples would take 0.2 GB at once."""
-        parts = list(self.by_name.items())
-        labels = [named(photos.labels, self.classes, self.separator) for _, photos in parts]
-        starts = np.cumsum([0, *(len(photos) for _, photos in parts)]).tolist()
-        hashes = [hash_ for _, photos in parts for hash_ in photos.hashes]
+    def _rows(self) -> Iterator[Row]:
+        return manifest.rows(self.by_name, self.classes, self.separator)
 
-        def row(place: int) -> Row:
-            part = bisect.bisect_right(starts, place) - 1
-            (split, photos), i = parts[part], place - starts[part]
-            group = photos.given_groups[i] if photos.given_groups else ""
-            return Row(photos.hashes[i], photos.names[i], labels[part][i], split, group)
-
-        rows = map(row, sorted(range(len(hashes)), key=hashes.__getitem__))
-        for _, copies in itertools.groupby(rows, key=operator.attrgetter("hash")):
-            yield from sorted(copies)
+    @property
+    def _columns(self) -> Sequence[str]:
+        return Row._fields if self.train.given_groups else Row._fields[:-1]
 
     @functools.cached_property
     def _digests(self) -> dict[str, tuple[int, str]]:
-        """The number of examples and the SHA-256 of the lines in the manifest, by split; of the whole at ""."""
-        hashes, counts = {name: hashlib.sha256(self._csv(())) for name in ("", *self.by_name)}, Counter[str]()
-        for rows in _batched(self._manifest()):
-            for name, sha in hashes.items():
-                lines = [row for row in rows if name in ("", row.split)]
-                sha.update(self._csv(lines, header=False))
-                counts[name] += len(lines)
-        return {name: (counts[name], sha.hexdigest()) for name, sha in hashes.items()}
+        return manifest.digests(self._rows(), self._columns, self.by_name)
 
     @property
     def parts(self) -> dict[str, tuple[int, str]]:
@@ -275,20 +271,7 @@ class Splits:
         It has a column for groups if the data have groups.
         """
         with open(path, "wb") as file:
-            file.write(self._csv(()))
-            for rows in _batched(self._manifest()):
-                file.write(self._csv(rows, header=False))
-
-    def _csv(self, rows: Iterable[Row], header: bool = True) -> bytes:
-        columns = len(Row._fields) if self.train.given_groups else len(Row._fields) - 1
-        text, first = io.StringIO(), (Row._fields,) if header else ()
-        csv.writer(text, lineterminator="\n").writerows(row[:columns] for row in (*first, *rows))
-        return text.getvalue().encode("utf-8", "backslashreplace")  # names that come from no source may hold anything
-
-
-def _batched(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while batch := list(itertools.islice(rows, 4096)):
-        yield batch
+            file.writelines(manifest.lines(self._rows(), self._columns))
 
 
 def label_array(labels: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -305,9 +288,3 @@ def file_format(modality: Modality) -> Files:
     if modality.files is None:
         raise ValueError(f"{modality.name} are not read from files")
     return modality.files
-
-
-@functools.cache
-def decoding_threads() -> ThreadPoolExecutor:
-    """Return the threads that decode, one per core: Pillow and NumPy release the interpreter's lock meanwhile."""
-    return ThreadPoolExecutor(cores(), thread_name_prefix="decode")

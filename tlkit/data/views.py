@@ -94,6 +94,10 @@ class View:
         """Return the views of the photos at some positions, in that order."""
         return View(self.photos.select(indices), self.augment, self.seed, self.number)
 
+    def with_contents(self) -> View:
+        """Return the same views of photos whose bytes are in memory."""
+        return View(self.photos.with_contents(), self.augment, self.seed, self.number)
+
 
 class Mirrored(View):
     """Photos, all mirrored left to right; with the photos themselves, everything that flips can make of them."""
@@ -113,6 +117,10 @@ class Mirrored(View):
     def select(self, indices: Sequence[int] | np.ndarray) -> Mirrored:
         """Return the mirror images of the photos at some positions, in that order."""
         return Mirrored(self.photos.select(indices))
+
+    def with_contents(self) -> Mirrored:
+        """Return the same mirror images of photos whose bytes are in memory."""
+        return Mirrored(self.photos.with_contents())
 
 
 if TYPE_CHECKING:

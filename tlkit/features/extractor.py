@@ -22,16 +22,14 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from tlkit import inference
 from tlkit.data import NamedExamples, images
 from tlkit.data.opening import SHARE
 from tlkit.display import say
-from tlkit.errors import InvalidInput, Unavailable
-from tlkit.features import engines, remote
+from tlkit.errors import Unavailable
+from tlkit.features import blocks, engines, remote
 from tlkit.features.digests import identity
 from tlkit.features.examples import Features
 from tlkit.features.inputs import Inputs
-from tlkit.features.segments import finite
 from tlkit.features.space import POLL, Space
 from tlkit.features.store import GB, Store
 from tlkit.progress import Progress
@@ -41,18 +39,8 @@ if TYPE_CHECKING:
     from tlkit.cluster import Cluster
 
 FORMAT = 1  # raise it when the same description begins to mean other values
-FIRST, LARGEST, SECONDS = (
-    64,
-    64 * 2**20,
-    5.0,
-)  # examples in the first segment; bytes, and seconds of work, in a later one
 TURN = 10.0  # seconds after which another process may compute for the same space
 SAMPLE = 16  # examples on which engines are compared
-THREADS = 2  # that read batches; decoding has its own
-
-
-class TooLarge(Exception):
-    """An activation exceeds the range of float16."""
 
 
 class Extractor:
@@ -118,7 +106,7 @@ class Extractor:
         before = self.computed
         try:
             self._fill(space, inputs)
-        except TooLarge:
+        except blocks.TooLarge:
             self.dtype, self.computed = np.dtype(np.float32), before
             return self.extract(*splits)
         part, row = space.use(inputs.keys)
@@ -245,12 +233,15 @@ class Extractor:
             if space.folder is None:
                 self._check_memory(len(missing))
             end, writing = time.monotonic() + TURN, None
-            with ThreadPoolExecutor(1) as writer, contextlib.closing(self._computed(space, inputs, missing)) as blocks:
-                for keys, values in blocks:
+            with (
+                ThreadPoolExecutor(1) as writer,
+                contextlib.closing(self._computed(space, inputs, missing)) as computed,
+            ):
+                for keys, values in computed:
                     self.computed += len(keys)
                     progress.note = self.cluster.status if self.cluster else ""
                     progress.advance(len(keys))
-                    before, writing = writing, writer.submit(_put, space, keys, values)
+                    before, writing = writing, writer.submit(blocks.put, space, keys, values)
                     if before:
                         before.result()  # raises only after this block was handed over, so that it is not lost
                     if not (space.folder is None or self.cluster or self.among) and time.monotonic() > end:
@@ -284,27 +275,9 @@ class Extractor:
         return keys, np.concatenate([values for _, values in self._blocks(keys, inputs)])
 
     def _blocks(self, keys: list[bytes], inputs: Inputs) -> Iterator[tuple[list[bytes], np.ndarray]]:
-        """Compute features, in blocks of keys and values that are large enough for a segment each."""
         if self._ready is None:
             raise RuntimeError("no engine")  # `_space` makes one where features are missing
-        size, most = self._ready.batch_size, max(1, LARGEST // self.bytes_each)
-        order = [np.array([inputs.places[key] for key in keys[i : i + size]]) for i in range(0, len(keys), size)]
-        batches = inference.in_order(inputs.read, order, THREADS, ahead=2 * THREADS)
-        start, target, done = time.perf_counter(), min(FIRST, most), 0
-        block: list[np.ndarray] = []
-        for places, outputs in zip(order, self._ready.run(batches), strict=True):
-            if not finite(outputs):
-                good = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
-                raise InvalidInput(self._not_finite(inputs.name(places[good.argmin()])))
-            with np.errstate(over="ignore"):
-                block.append(outputs.astype(self.dtype))
-            if not finite(block[-1]):
-                raise TooLarge
-            count = sum(map(len, block))
-            if count >= target or done + count == len(keys):
-                yield keys[done : done + count], np.concatenate(block)
-                done, block = done + count, []
-                target = int(np.clip(SECONDS * done / (time.perf_counter() - start), 1, most))
+        return blocks.compute(self._ready, keys, inputs, self.dtype, self._not_finite)
 
     def _not_finite(self, name: str) -> str:
         cure = "give other weights" if self.precision == "float32" else "give other weights, or --precision float32"
@@ -319,16 +292,6 @@ class Extractor:
         size = count * self.bytes_each
         if size > SHARE * available_memory():
             raise Unavailable(f"{size / GB:.1f} GB of features do not fit into memory without a store")
-
-
-def _put(space: Space, keys: list[bytes], values: np.ndarray | None) -> None:
-    if values is None:  # a worker has written them
-        return
-    try:
-        space.write(keys, values)
-    except OSError:
-        space.keep(keys, values)  # what is computed is not computed again
-        raise
 
 
 def pooled(model: keras.Model) -> keras.Model:

@@ -20,7 +20,7 @@ import numpy as np
 
 from tlkit import cluster, startup
 from tlkit.data import NamedExamples
-from tlkit.errors import Unavailable, first_line
+from tlkit.errors import Unavailable, Unreadable, first_line
 from tlkit.features.inputs import Inputs
 from tlkit.features.space import Space
 
@@ -68,11 +68,14 @@ class Part(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """What a worker has done: the segment that it has written, or else the values; and the seconds that it took."""
+    """What a worker has done: the segment that it has written, or else the values; and the seconds that it took.
 
-    segment: str | None
-    values: np.ndarray | None
-    seconds: float
+    Neither segment nor values: it cannot open a file.
+    """
+
+    segment: str | None = None
+    values: np.ndarray | None = None
+    seconds: float = 0.0
 
 
 def blocks(
@@ -97,14 +100,61 @@ def blocks(
     if space.store and space.folder:  # here and not by the workers, who do not know what others use
         space.store.make_room(len(keys) * (extractor.bytes_each + len(keys[0])))
     sizes = _Sizes(workers, extractor.bytes_each, len(pickle.dumps(inputs.select(keys[:1]))))
+    chunks = _Chunks(inputs, sizes.cut(keys), len(keys))
     with _probe(space) as place:
-        parts = (Part(inputs.select(part), place) for part in sizes.cut(keys))
+        parts = (Part(examples, place) if examples else None for examples in chunks)
         for part, done in cluster.map_unordered(workers, compute, _work(extractor, space), parts):
             names = list(Inputs(part.examples).places)
+            if done.segment is None and done.values is None:
+                chunks.send(names)
+                continue
+            chunks.left -= len(names)
             sizes.rate = len(names) / max(done.seconds, 1e-6)
             if done.segment and space.folder:
                 _wait_for(space.folder / done.segment)
             yield names, done.values
+
+
+class _Chunks:
+    """Examples of chunks, by split; with the bytes of their files where workers cannot open these.
+
+    Args:
+        inputs: The examples.
+        keys: Of each chunk.
+        count: Of the keys.
+
+    Attributes:
+        left: Number of examples without a result; until it is 0, one that is missing may be asked for again.
+    """
+
+    def __init__(self, inputs: Inputs, keys: Iterator[Sequence[bytes]], count: int):
+        self.inputs, self.keys, self.left = inputs, keys, count
+        self.again: list[Sequence[bytes]] = []
+        self.sending = False
+
+    def send(self, keys: Sequence[bytes]) -> None:
+        """Send these once more, with their bytes; so are all that follow."""
+        self.again.append(keys)
+        self.sending = True
+
+    def __iter__(self) -> Iterator[list[NamedExamples] | None]:
+        while self.left:
+            if self.again:
+                yield from self._with_contents(self.again.pop())
+            elif (keys := next(self.keys, None)) is None:
+                yield None
+            elif self.sending:
+                yield from self._with_contents(keys)
+            else:
+                yield self.inputs.select(keys)
+
+    def _with_contents(self, keys: Sequence[bytes]) -> Iterator[list[NamedExamples]]:
+        for start in range(0, len(keys), STEP):
+            few = Inputs([examples.with_contents() for examples in self.inputs.select(keys[start : start + STEP])])
+            own = list(few.places)
+            size = -(-len(own) // -(-len(pickle.dumps(few.splits)) // SENT))
+            for first in range(0, len(own), size):
+                yield few.select(own[first : first + size])
 
 
 class _Sizes:
@@ -190,7 +240,10 @@ def compute(work: Work, part: Part) -> Computed:
             _loaded.append((work, _load(work, part.examples[0])))
         _, extractor = _loaded[0]
     began = time.perf_counter()
-    keys, values = extractor.compute(part.examples)
+    try:
+        keys, values = extractor.compute(part.examples)
+    except Unreadable:
+        return Computed()
     segment = _write(work, part.place, keys, values)
     return Computed(segment, None if segment else values, time.perf_counter() - began)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tlkit.data import Photos, images
-from tlkit.data.photos import decoding_threads
+from tlkit.data.threads import decoding_threads
 from tlkit.inspection.alignment import ALIKE, SIDE, Alignment, align, judge, structure, thumbnail
 
 if TYPE_CHECKING:

@@ -57,7 +57,7 @@ def survey(examples: Examples, reading: Reading | None = None) -> list[Seen]:
     def look(index: int) -> None:
         seen[index] = _look(examples, index, reading)
 
-    for_each(look, range(len(seen)), f"looking at {examples.kind}", examples.kind)
+    for_each(look, range(len(seen)), f"looking at {examples.kind}", examples.kind, examples.contents)
     return seen
 
 

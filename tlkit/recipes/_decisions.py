@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from tlkit import config as configs
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _networks, _parents, _sources
+from tlkit.untrusted import is_url
 
 if TYPE_CHECKING:
     import keras
@@ -136,8 +137,8 @@ def located(data: AnyData) -> AnyData:
 
         data = dataclasses.replace(data, path=str(Files(Path()).find(data.path)))
     origin = {"source": data.origin} if isinstance(data, configs.Data) else {}
-    several = "webdataset" in origin.values()  # perhaps a pattern, or at a URL
-    if data.path and not several and not os.path.exists(data.path):
+    elsewhere = "webdataset" in origin.values() or (data.path and is_url(data.path))  # "webdataset": perhaps a pattern
+    if data.path and not elsewhere and not os.path.exists(data.path):
         raise InvalidInput(f"data.path is {data.path!r}; there is no such file or folder")
     return dataclasses.replace(data, path=absolute(data.path), **origin)  # type: ignore[arg-type]
 
@@ -148,7 +149,7 @@ def absolute(path: str | None) -> str | None:
     >>> absolute("s3://bucket/photos.tar")
     's3://bucket/photos.tar'
     """
-    return path if not path or "://" in path else os.path.abspath(path)
+    return path if not path or is_url(path) else os.path.abspath(path)
 
 
 def _of_backbone(

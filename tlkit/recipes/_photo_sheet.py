@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tlkit import data
-    from tlkit.data.pipeline import Plan
+    from tlkit.data.plan import Plan
 
 LEAST_SHARE = 0.05  # of a mixed label that is written below a photo
 MOST_EPOCHS = 1000  # that are searched for a photo
@@ -102,7 +102,7 @@ def spread(labels: np.ndarray, count: int, seed: int) -> list[int]:
 
 
 def _plan(config: Preview, splits: data.Splits) -> Plan:
-    from tlkit.data.pipeline import Plan
+    from tlkit.data.plan import Plan
 
     return Plan(
         splits.train,

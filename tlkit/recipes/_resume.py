@@ -12,6 +12,7 @@ from tlkit import config as configs
 from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _decisions, _links
+from tlkit.untrusted import is_url
 
 if TYPE_CHECKING:
     import filelock
@@ -157,7 +158,8 @@ def _has_settings(run: checkpoints.Unfinished, asked: dict[str, Any]) -> bool:
     """
     before = flat(run.started_with["config"])
     return all(
-        name in MOVED and before.get(name) and not os.path.exists(before[name]) for name in _differing(asked, run)
+        name in MOVED and before.get(name) and not (is_url(before[name]) or os.path.exists(before[name]))
+        for name in _differing(asked, run)
     )
 
 
@@ -182,7 +184,7 @@ def _with_moved_data(before: AnyTraining, asked: AnyTraining) -> AnyTraining:
 
 def _is_pattern(before: AnyTraining, place: str) -> bool:
     """Whether a place is a URL, or may stand for several files, which only their source can look for."""
-    return "://" in place or getattr(before.data, "origin", "") == "webdataset"
+    return is_url(place) or getattr(before.data, "origin", "") == "webdataset"
 
 
 def _differing(asked: dict[str, Any], run: checkpoints.Unfinished) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from mlflow.entities import Run
 
-    from tlkit.features.engines import Engine
+    from tlkit.inference import Engine
 
 ROUNDS = 7  # turns that each network has, of which the median counts
 SECONDS = 0.2  # of each turn

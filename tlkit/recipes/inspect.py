@@ -18,6 +18,7 @@ from tlkit.config import Backbone, Inspect
 from tlkit.display import quoted, say
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _clusters, _decisions, _inputs, _inspection, _jobs, _links, _runs
+from tlkit.untrusted import is_url
 
 if TYPE_CHECKING:
     from tlkit import tracking
@@ -71,6 +72,11 @@ def check(config: Inspect) -> None:
     Raises:
         InvalidInput: one exists already, or its folder does not exist.
     """
+    if config.write and config.data.path and is_url(config.data.path):
+        raise InvalidInput(
+            f"write is {config.write!r}: the table would name files beside it, and data.path is {config.data.path!r}, "
+            "where nothing is written: leave --write out"
+        )
     for name in ("write", "output"):
         if value := getattr(config, name):
             path = Path(value)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tlkit.data.contents import is_url
 from tlkit.data.sources.archives import npz, npz_arrays
 from tlkit.data.sources.datasets import tfds
 from tlkit.data.sources.examples import SPLITS, Examples, split_word
@@ -17,6 +16,7 @@ from tlkit.data.sources.folders import folder
 from tlkit.data.sources.tables import csv_file
 from tlkit.data.sources.webdataset import webdataset
 from tlkit.errors import InvalidInput
+from tlkit.untrusted import check_url, is_url
 
 __all__ = [
     "SPLITS", "Examples", "Files", "csv_file", "embedded", "folder", "load_source", "npz", "npz_arrays", "split_word",
@@ -41,7 +41,8 @@ def load_source(
     Args:
         source: `embedded`, `folder`, `csv`, `npz`, `tfds` or `webdataset`; see the functions of these names
             (`csv_file` for `csv`).
-        path: The folder for source `folder`, the file for `csv` and `npz`, or tar files for `webdataset`.
+        path: The folder for source `folder`, the file for `csv` and `npz`, or tar files for `webdataset`. All but
+            `npz` may be at a URL that fsspec reads.
         name: The data set for source `tfds`.
         data_dir: The folder in which tensorflow-datasets keeps prepared data.
         separator: For source `csv`; see `csv_file`.
@@ -69,11 +70,16 @@ def load_source(
             raise InvalidInput(f"data.path is None: data.source {source} needs it")
         if source == "webdataset":
             return webdataset(path, group)
-        if is_url(path):
-            raise InvalidInput(f"data.path is {str(path)!r}: data.source {source} takes none at a URL, webdataset does")
         if source == "csv":
             return csv_file(path, separator, columns=columns, group=group, strict=strict)
-        return folder(path, group) if source == "folder" else npz(path, white)
+        if source == "folder":
+            return folder(path, group)
+        if is_url(path):
+            check_url(str(path))
+            raise InvalidInput(
+                f"data.path is {str(path)!r}: data.source npz takes none at a URL; folder, csv and webdataset do"
+            )
+        return npz(path, white)
     if source == "tfds":
         if name is None:
             raise InvalidInput("data.name is None: data.source tfds needs it, for example tf_flowers")

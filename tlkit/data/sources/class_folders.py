@@ -11,6 +11,7 @@ from tlkit.data.sources.class_names import class_name, nearly_equal
 from tlkit.data.sources.examples import SPLITS, renamed_splits, split_word
 from tlkit.data.sources.litter import FOLDERS, IMAGES, hidden, litter
 from tlkit.data.sources.tabular import TABLES
+from tlkit.data.urls import UrlPath
 from tlkit.display import few, shown
 from tlkit.errors import InvalidInput
 
@@ -165,6 +166,7 @@ def walk(path: Path) -> Iterator[Path]:
     def stop(error: OSError) -> None:  # without it, `os.walk` skips folders that it cannot read
         raise error
 
-    for folder_name, inner, files in os.walk(path, onerror=stop):
+    for place, inner, files in path.walk() if isinstance(path, UrlPath) else os.walk(path, onerror=stop):
         inner[:] = sorted(name for name in inner if not hidden(name))
-        yield from (Path(folder_name) / name for name in sorted(files) if not hidden(name))
+        folder = place if isinstance(place, UrlPath) else Path(place)
+        yield from (folder / name for name in sorted(files) if not hidden(name))

@@ -7,7 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from tlkit.data import modalities
+from tlkit.data.contents import Content, Piece
 from tlkit.data.sources.examples import split_word
+from tlkit.data.urls import UrlPath
 from tlkit.display import shown
 
 BELOW = 100  # folders beside a table in which a missing file is looked for
@@ -69,6 +71,10 @@ class Files:
                 return spelling, file
         like = self.like(name.replace("\\", "/"))
         return (like, self.parent / like) if like else None
+
+    def content(self, file: Path) -> Content:
+        """Return what an example is whose file was found."""
+        return Piece(file.url, 0, file.size) if isinstance(file, UrlPath) else file
 
     def elsewhere(self, name: str) -> str | None:
         """Return the name of a file of such a name, whatever its folder: in the folder of the table or just below."""

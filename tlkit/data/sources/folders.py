@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tlkit.data.contents import Paths
+import numpy as np
+
+from tlkit.data.contents import Paths, UrlFiles
 from tlkit.data.modalities import Modality
 from tlkit.data.sources.class_folders import ClassFolder, Found, find_class_folders, folders_in, walk
 from tlkit.data.sources.class_names import MISSING, minus_one, nearly_equal
@@ -15,8 +18,10 @@ from tlkit.data.sources.examples import SPLITS, Examples, modality_of, renamed_s
 from tlkit.data.sources.grouping import groups_by
 from tlkit.data.sources.litter import IMAGES, MASKS, beside_photos, litter
 from tlkit.data.sources.tabular import TABLES
+from tlkit.data.urls import UrlPath, no_answer, path_of
 from tlkit.display import few, shown
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, Unavailable
+from tlkit.untrusted import is_url
 
 LISTS = (".txt", ".json", *TABLES)
 """Suffixes of files that may say which photos are in a split."""
@@ -32,23 +37,33 @@ def folder(path: str | Path, group: str | None = None) -> Examples:
     not followed.
 
     Args:
-        path: Of the folder.
+        path: Of the folder, on disk or at a URL that fsspec reads and lists, such as `s3://bucket/photos`.
         group: `parent`, or a regular expression on the path, for `Examples.groups`; see `groups_by`.
 
     Raises:
         InvalidInput: the folder is missing or has no examples, a single class, an empty class, or examples of several
             modalities; val or the test has a class that train lacks; all classes have the same subfolders; a folder
             cannot be read; or there are no such groups.
+        Unavailable: a package that reads the URL is missing, or the storage does not answer.
     """
     try:
-        return _folder(Path(path), group)
+        return _folder(path_of(path), group)
+    except Unavailable:
+        raise
     except OSError as error:
+        if is_url(path):
+            raise no_answer(path, error) from error
         raise InvalidInput(
             f"{str(error.filename or path)!r} cannot be read: {error.strerror}; every folder of data.path must be"
         ) from error
 
 
 def _folder(root: Path, group: str | None) -> Examples:
+    if isinstance(root, UrlPath) and not root.storage.listed:
+        raise InvalidInput(
+            f"data.path is {str(root)!r}: such a URL has no listing of folders: give a table, by --data.source csv, or "
+            "tar files, by --data.source webdataset"
+        )
     if not root.exists():
         raise InvalidInput(f"data.path is {str(root)!r}: no such folder")
     if not root.is_dir():
@@ -62,8 +77,10 @@ def _folder(root: Path, group: str | None) -> Examples:
     names: list[str] = []
     labels: list[int] = []
     splits: list[str | None] = []
+    sizes = array("q")
     for split, name, _, files in parts:
         names += [f.relative_to(root).as_posix() for f in files]
+        sizes.extend(f.size or 0 for f in files if isinstance(f, UrlPath))
         labels += [position[name]] * len(files)
         splits += [split] * len(files)
     if missing := [name for name in classes if name in MISSING or name == minus_one(classes)]:
@@ -76,7 +93,7 @@ def _folder(root: Path, group: str | None) -> Examples:
         labels=labels,
         classes=classes,
         splits=splits,
-        contents=Paths(root, names),
+        contents=UrlFiles(str(root), names, np.array(sizes)) if isinstance(root, UrlPath) else Paths(root, names),
         notes=notes,
         kind=kind,
         groups=groups and [shown(name) for name in groups],

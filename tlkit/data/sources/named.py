@@ -16,7 +16,8 @@ from tlkit.data.sources.files import Files
 from tlkit.data.sources.litter import hidden, litter
 from tlkit.data.sources.tabular import TABLES, read_table
 from tlkit.display import cut, few, say
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, without_password
+from tlkit.untrusted import is_url
 
 STANDARD_INPUT = "-"
 AGAIN = "named again"
@@ -76,6 +77,9 @@ def named_photos(words: Sequence[str]) -> NamedPhotos:
         if word == STANDARD_INPUT:
             for line in _lines_of_standard_input():
                 _add(line, found, _problem(line))
+        elif is_url(word) and not os.path.lexists(word):
+            plain = without_password(word.partition("?")[0])
+            raise InvalidInput(f"{plain!r} is a URL: give photos on this machine; evaluate takes those at a URL")
         elif _MAGIC & set(word) and not os.path.lexists(word):
             _add_matches(word, found)
         else:

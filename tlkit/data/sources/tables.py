@@ -15,9 +15,11 @@ from tlkit.data.sources.examples import Examples, modality_of, one_label_each, r
 from tlkit.data.sources.files import Files
 from tlkit.data.sources.grouping import group_notes, groups_by
 from tlkit.data.sources.tabular import Table, read_table
+from tlkit.data.urls import no_answer, path_of
 from tlkit.display import cut, few, shown
-from tlkit.errors import InvalidInput
+from tlkit.errors import InvalidInput, Unavailable
 from tlkit.labels import SEPARATOR
+from tlkit.untrusted import is_url
 
 MANIFESTS = (["hash", "path", "label", "split"], ["hash", "path", "label", "split", "group"])
 """The header of the manifest of a run, whose labels are names of classes, whatever they look like."""
@@ -74,7 +76,7 @@ def csv_file(
     used, or have no label, are left out and named.
 
     Args:
-        path: Of the table.
+        path: Of the table, on disk or at a URL that fsspec reads, such as `s3://bucket/photos/list.csv`.
         separator: Separates several labels of an example in the column, which may then be called labels; an empty cell
             is no label. Blanks around a label, and repeated labels, are dropped.
         columns: Names of columns, by what they are for: `{"path": "image", "label": "diagnosis"}`.
@@ -85,9 +87,23 @@ def csv_file(
     Raises:
         InvalidInput: the file or a column is missing; more than half of the rows cannot be used, or, if strict, one; or
             the files are of several modalities.
+        Unavailable: a package that reads the URL is missing, or the storage does not answer.
     """
-    table = read_table(path, lambda header: known(header) + len(set(header) & set((columns or {}).values())))
-    found = find_columns(f"{path}, line 1", table, columns or {}, separator)
+    try:
+        return _listed(path, separator, columns or {}, group, strict)
+    except (InvalidInput, Unavailable):
+        raise
+    except OSError as error:
+        if not is_url(path):
+            raise
+        raise no_answer(path, error) from error
+
+
+def _listed(
+    path: str | Path, separator: str | None, columns: Mapping[str, str], group: str | None, strict: bool
+) -> Examples:
+    table = read_table(path, lambda header: known(header) + len(set(header) & set(columns.values())))
+    found = find_columns(f"{path}, line 1", table, columns, separator)
     rows = _rows(path, table, found, separator, strict)
     used, notes = rows.used, [*found.notes]
     notes += _left_out_notes(rows)
@@ -95,7 +111,7 @@ def csv_file(
         notes.append(
             f"paths that are not written as the files are called ({len(rows.completed)}): {few(rows.completed, 3)}"
         )
-    notes += [] if found.split is not None else _forgotten_splits(Path(path), [row.name for row in used])
+    notes += [] if found.split is not None else _forgotten_splits(path_of(path), [row.name for row in used])
     classes = sorted(set().union(*(row.labels for row in used)), key=shown)
     if len(classes) < 2:
         what = (
@@ -138,7 +154,7 @@ def csv_file(
 
 def _rows(path: str | Path, table: Table, columns: Columns, separator: str | None, strict: bool) -> _Rows:
     header = [name.strip().lower() for name in table.header]
-    files, literal = Files(Path(path).parent), header in MANIFESTS or {*REVIEWED} <= {*header}
+    files, literal = Files(path_of(path).parent), header in MANIFESTS or {*REVIEWED} <= {*header}
     reviewed = header.index(REVIEWED[0]) if REVIEWED[0] in header else None
     used: list[_Row] = []
     completed: list[str] = []
@@ -225,7 +241,7 @@ def _row(
         raise _Unusable("no split", f"{given}: train, val or test, or leave the column out", given)
     group = cells[columns.group].strip() if columns.group is not None else ""
     group = group if literal or group not in MISSING else ""
-    return _Row(where, name, file, labels, split, group)
+    return _Row(where, name, files.content(file), labels, split, group)
 
 
 def _left_out_notes(rows: _Rows) -> list[str]:
@@ -249,8 +265,10 @@ def _forgotten_splits(path: Path, names: Sequence[str]) -> list[str]:
         return [
             f"the folders of the {len(names)} paths seem to be splits and are not used: for that give a column split"
         ]
-    others = [other for other in path.parent.glob(f"*{path.suffix}") if other != path and split_word(other.stem)]
-    if split_word(path.stem) != "train" or not others:
+    if split_word(path.stem) != "train":
+        return []
+    others = [f for f in path.parent.iterdir() if f.suffix == path.suffix and f != path and split_word(f.stem)]
+    if not others:
         return []
     beside = few(sorted(other.name for other in others))
     return [f"beside {path.name}, not read: {beside}; to use it, make one table of both, with a column split"]

@@ -10,9 +10,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple, TextIO
 
 from tlkit import untrusted
+from tlkit.data.urls import opener
 from tlkit.errors import InvalidInput, first_line
 
 DELIMITERS = (",", ";", "\t")
@@ -41,15 +42,16 @@ def read_table(path: str | Path, score: Callable[[Sequence[str]], int]) -> Table
     Raises:
         InvalidInput: there is no such table, or it is damaged; this may also be raised while rows are read.
     """
+    open_file = opener(path)
     if str(path).lower().endswith(PARQUET):
-        return _parquet(path)
-    with _csv(path) as file:
+        return _parquet(path, open_file)
+    with _csv(path, open_file) as file:
         beginning = file.read(BEGINNING)
         delimiter = max(DELIMITERS, key=lambda delimiter: _fit(beginning, delimiter, score))
         header = next(csv.reader(io.StringIO(beginning, newline=""), delimiter=delimiter), [])
 
     def rows() -> Iterator[tuple[str, list[str]]]:
-        with _csv(path) as file:
+        with _csv(path, open_file) as file:
             reader = csv.reader(itertools.chain(file, [END]), delimiter=delimiter)
             next(reader, None)
             begins = reader.line_num + 1
@@ -77,12 +79,12 @@ def _swallows_rows(cells: Sequence[str], delimiter: str, count: int) -> bool:
 
 
 @contextlib.contextmanager
-def _csv(path: str | Path) -> Iterator[TextIO]:
+def _csv(path: str | Path, open_file: Callable[[], IO[bytes]]) -> Iterator[TextIO]:
     try:
-        with open(path, "rb") as start:
+        with open_file() as start:
             utf16 = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as Excel's "Unicode text"
-        with open(path, newline="", encoding="utf-16" if utf16 else "utf-8-sig") as file:
-            yield file
+            start.seek(0)
+            yield io.TextIOWrapper(start, newline="", encoding="utf-16" if utf16 else "utf-8-sig")
     except OSError as error:
         raise InvalidInput(f"data.path is {str(path)!r}: {error.strerror}; data.source csv needs a file") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -96,7 +98,7 @@ def _fit(beginning: str, delimiter: str, score: Callable[[Sequence[str]], int]) 
     return score(header), sum(same) / max(len(same), 1), len(header)
 
 
-def _parquet(path: str | Path) -> Table:
+def _parquet(path: str | Path, open_file: Callable[[], IO[bytes]]) -> Table:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -107,7 +109,7 @@ def _parquet(path: str | Path) -> Table:
     def opened(words: Sequence[str] = ()) -> Iterator[Any]:
         """The file; the values of some columns come as numbers of words, so that equal ones take memory once."""
         try:
-            with parquet.ParquetFile(path, read_dictionary=list(words)) as file:
+            with open_file() as stream, parquet.ParquetFile(stream, read_dictionary=list(words)) as file:
                 yield file
         except InvalidInput:
             raise

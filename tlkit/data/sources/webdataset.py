@@ -18,13 +18,15 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from tlkit.data import modalities
-from tlkit.data.contents import Pieces, file_system, is_url, of_url
+from tlkit.data.contents import Pieces
 from tlkit.data.sources.class_names import MISSING, class_name, nearly_equal
 from tlkit.data.sources.examples import Examples, modality_of, renamed_splits, shown_names, split_word
 from tlkit.data.sources.grouping import groups_by
+from tlkit.data.urls import file_system, of_url
 from tlkit.display import cut, few, shown
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.progress import Progress
+from tlkit.untrusted import check_url, is_url
 from tlkit.untrusted.jsonfiles import parse_json
 
 SHARDS = 100_000  # maximum number of tar files
@@ -94,6 +96,8 @@ def shard_names(path: str) -> list[str]:
     >>> [name.rpartition("/")[2] for name in shard_names("photos-{08..10}.tar")]
     ['photos-08.tar', 'photos-09.tar', 'photos-10.tar']
     """
+    if is_url(path):
+        check_url(path)
     if ranges := [(first, last) for first, last in _RANGE.findall(path)]:
         count = 1
         for first, last in ranges:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import keras
 
     from tlkit.explanation import Explainer
-    from tlkit.features.engines import Engine
+    from tlkit.inference import Engine
 
 BATCH = 32  # photos that are computed at a time
 GATHER = 0.005  # seconds that a photo waits for others which are being decoded

@@ -14,19 +14,17 @@ Another engine is one more module with these three.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import logging
-import pickle
 import queue
 import re
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from tlkit import cores
+from tlkit.cluster import shared as sending
 from tlkit.display import say
 from tlkit.errors import InvalidInput, Unavailable, first_line
 
@@ -38,13 +36,6 @@ AHEAD = 2  # chunks in flight for each core of a worker: one that is computed an
 POLL = 1.0  # seconds between two looks at who is there
 PATIENCE = 300.0  # seconds to wait while there is no worker
 LOOPBACK = "127.0.0.1"
-CALM = {
-    "distributed.admin.tick.interval": "1s",
-    "distributed.admin.system-monitor.interval": "5s",
-    "distributed.worker.memory.monitor-interval": "5s",
-    "distributed.worker.profile.enabled": False,
-}
-"""Dask's settings with which an idle process takes 0.4 % of a core, in place of 2 %."""
 _ADDRESS = re.compile(r"local(?::(\d{1,4}))?|tls://[^\s/@]+:\d{1,5}")
 
 
@@ -157,7 +148,7 @@ def _join(address: str) -> Cluster:
 def close(cluster: Cluster) -> None:
     """End the workers that `connect` has started; other workers forget what they were sent."""
     with contextlib.suppress(Exception):
-        _forget_shared(cluster)
+        sending.forget(cluster)
     with contextlib.suppress(Exception):  # a scheduler that is gone
         cluster.client.close(timeout=5)
     if cluster.local is not None:
@@ -182,7 +173,7 @@ def map_unordered(
     Raises:
         Unavailable: there is no worker for minutes, or a chunk was lost with one worker after the other.
     """
-    name = _share(cluster, shared)
+    name = sending.send(cluster, shared)
     ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
     waiting: dict[str, tuple[Any, Chunk]] = {}  # by the key of the task
     more = True
@@ -194,7 +185,7 @@ def map_unordered(
                 if chunk is None or not more:
                     break
                 key = f"tlkit-{uuid.uuid4().hex}"
-                future = cluster.client.submit(_call, name, function, chunk, key=key, pure=False)
+                future = cluster.client.submit(sending.call, name, function, chunk, key=key, pure=False)
                 waiting[key] = (future, chunk)
                 future.add_done_callback(ready.put)
             if not waiting:  # the caller has no chunk yet
@@ -269,60 +260,3 @@ def _result(future: Any) -> Any:
         ) from error
     except distributed.client.FutureCancelledError as error:
         raise Unavailable(f"the cluster gave up a chunk: {first_line(error)}") from error
-
-
-def _share(cluster: Cluster, shared: Any) -> str:
-    """Send a value to all workers, and to those that will join, in place of the one before; return its name."""
-    digest = hashlib.sha256(pickle.dumps(shared)).hexdigest()
-    name = f"tlkit-{cluster.client.id}-{digest[:32]}"
-    if name != cluster.shared:
-        _forget_shared(cluster)
-        cluster.client.register_plugin(_plugin(name, shared), name=name)
-        cluster.shared = name
-    return name
-
-
-def _forget_shared(cluster: Cluster) -> None:
-    if cluster.shared:
-        cluster.client.unregister_worker_plugin(cluster.shared)
-        cluster.shared = ""
-
-
-def _plugin(name: str, shared: Any) -> Any:
-    """What Dask sends to each worker, and to each that joins later."""
-    from distributed import WorkerPlugin
-
-    class Shared(WorkerPlugin):
-        def setup(self, worker: Any) -> None:
-            _receive(name, shared)
-
-        def teardown(self, worker: Any) -> None:
-            _values.pop(name, None)
-
-    return Shared()
-
-
-# What follows runs on workers.
-
-_values: dict[str, Any] = {}
-_arrived = threading.Condition()
-
-
-def _receive(name: str, shared: Any) -> None:
-    with _arrived:
-        _values[name] = shared
-        _arrived.notify_all()
-
-
-def _call(name: str, function: Callable[[Any, Any], Any], chunk: Any) -> Any:
-    """Call the function on a worker with what was shared under a name."""
-    from distributed import get_worker
-
-    worker = get_worker()
-    with _arrived:
-        if not cores.limited():
-            cores.limit(worker.state.nthreads)
-        if not _arrived.wait_for(lambda: name in _values, timeout=60):
-            raise Unavailable(f"worker {_shown(worker.address)} was not sent what its task needs")
-        shared = _values[name]
-    return function(shared, chunk)

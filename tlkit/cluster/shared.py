@@ -1,0 +1,77 @@
+"""A value that each worker of a cluster is sent once, and the calls of functions with it."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tlkit import cores
+from tlkit.errors import Unavailable
+
+if TYPE_CHECKING:
+    from tlkit.cluster import Cluster
+
+
+def send(cluster: Cluster, shared: Any) -> str:
+    """Send a value to all workers, and to those that will join, in place of the one before; return its name."""
+    digest = hashlib.sha256(pickle.dumps(shared)).hexdigest()
+    name = f"tlkit-{cluster.client.id}-{digest[:32]}"
+    if name != cluster.shared:
+        forget(cluster)
+        cluster.client.register_plugin(_plugin(name, shared), name=name)
+        cluster.shared = name
+    return name
+
+
+def forget(cluster: Cluster) -> None:
+    """Have workers forget what they were sent last."""
+    if cluster.shared:
+        cluster.client.unregister_worker_plugin(cluster.shared)
+        cluster.shared = ""
+
+
+def _plugin(name: str, shared: Any) -> Any:
+    """What Dask sends to each worker, and to each that joins later."""
+    from distributed import WorkerPlugin
+
+    class Shared(WorkerPlugin):
+        def setup(self, worker: Any) -> None:
+            _receive(name, shared)
+
+        def teardown(self, worker: Any) -> None:
+            _drop(name)  # and not here: Dask sends this class with a copy of the variables that it names
+
+    return Shared()
+
+
+# What follows runs on workers.
+
+_values: dict[str, Any] = {}
+_arrived = threading.Condition()
+
+
+def _receive(name: str, shared: Any) -> None:
+    with _arrived:
+        _values[name] = shared
+        _arrived.notify_all()
+
+
+def _drop(name: str) -> None:
+    _values.pop(name, None)
+
+
+def call(name: str, function: Callable[[Any, Any], Any], chunk: Any) -> Any:
+    """Call the function on a worker with what was shared under a name."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    with _arrived:
+        if not cores.limited():
+            cores.limit(worker.state.nthreads)
+        if not _arrived.wait_for(lambda: name in _values, timeout=60):
+            raise Unavailable(f"worker {worker.address.rpartition('/')[2]} was not sent what its task needs")
+        shared = _values[name]
+    return function(shared, chunk)
