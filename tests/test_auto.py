@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -16,9 +17,10 @@ from conftest import write_arrays, write_photos, write_sounds
 from keras.src.utils import file_utils
 from PIL import Image
 
-from tlkit import backbones, cli, config
+from tlkit import backbones, cli, config, data, features
 from tlkit.errors import InvalidInput
 from tlkit.evaluation import predictions
+from tlkit.probes import novelty
 from tlkit.recipes import _auto_networks, _auto_search, _auto_tried, _auto_tuning, auto
 
 TWO = "[{name: LetterNet, weights: none}, {name: LetterNet, weights: letters}]"
@@ -132,6 +134,37 @@ def test_an_interrupted_fine_tuning_continues(folder: Path, undrawn: None, capsy
     said = capsys.readouterr().out
     assert next(line.split()[1] for line in said.splitlines() if line.startswith("trial ")) == "3/3"  # two are done
     assert not folder_of_checkpoints.exists()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_fine_tuned_winner_knows_what_is_like_none(tmp_path: Path, mirrored: bool):
+    """By its own features of its training photos; the threshold is of validation photos."""
+    photos = write_photos(tmp_path / "photos", {"green": 60, "red": 60})
+    splits = data.load("folder", path=str(photos), size=(32, 32), channels=1, val_fraction=0.4, quiet=True)
+    model = backbones.classifier(backbones.build("LetterNet", (32, 32, 1)), 2)
+    backbone, tuned = model.get_layer("backbone"), features.pooled(model)
+    network = _auto_networks.Network(
+        config.FeatureExtraction(), "LetterNet", model, backbone, 0.0, 0.001, None, tuned=tuned
+    )
+    head = backbones.JoinedHead([backbone], *map(np.asarray, model.get_layer("head").get_weights()), mirrored)
+    held = _auto_tried.Held(_auto_tried.HELD, splits.val.labels, splits.val.hashes)
+    winner = _auto_tried.Tried("tuned", (network,), (head,), np.empty(0), held, 0.0)
+    winner = dataclasses.replace(winner, probabilities=winner.predict(splits.val))
+    searched = SimpleNamespace(
+        known=lambda network, resize: (splits.train, splits.val), resize="squash", heads={}, pace=1.0,
+        seconds_left=lambda passes: 600.0,
+    )  # fmt: skip
+    saved = backbones.joined([head])
+    predicted = winner.predict(splits.test)
+    found = auto._calibrate(searched, SimpleNamespace(config=config.Auto()), winner, saved, predicted).novelty
+    assert found.hashes.shape == (len(splits.train), 32)
+    taken = keras.Model(saved.input, saved.get_layer("head").input).predict(splits.train.read(range(5)), verbose=0)
+    np.testing.assert_allclose(found.references[:5], novelty.unit(taken), atol=1e-3)
+    (own,) = winner.features(splits.val)
+    assert 0 < np.mean(found.distances(own) > found.threshold) <= 0.05
+    searched.seconds_left = lambda passes: 0.0
+    rushed = auto._calibrate(searched, SimpleNamespace(config=config.Auto()), winner, saved, predicted)
+    assert rushed.novelty is None
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tlkit.recipes import _links
 pytestmark = pytest.mark.slow
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
-WAIT = 60_000  # milliseconds, for pages of a server that has other things to do
+WAIT = 180_000  # milliseconds, for pages of a server on a machine that has other things to do
 
 UNNAMED = "feature_extraction LetterNet digits #1"
 QUICK = ["--features.engine", "keras", "--experiment", "digits", "--register", "digits"]
@@ -60,7 +60,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         command = [sys.executable, "-m", f"tlkit.recipes.{recipe}", *QUICK, *named, *settings]
         wanted = {"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true"} if name == "fierce" else {}
         done = subprocess.run(
-            command, cwd=folder, env=environment | wanted, capture_output=True, text=True, timeout=300
+            command, cwd=folder, env=environment | wanted, capture_output=True, text=True, timeout=1200
         )
         assert done.returncode == 0, done.stderr
     with mlflow_server(folder / "server", environment["MLFLOW_TRACKING_URI"]) as server:
@@ -93,7 +93,9 @@ def page() -> Iterator[Any]:
         pytest.skip(f"there is no Chromium on PATH: none of {', '.join(CHROMIUM)}")
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"] if root else [])
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox"] if root else [], timeout=WAIT
+        )
         opened = browser.new_page(viewport={"width": 1600, "height": 1100})
         opened.set_default_timeout(WAIT)
         # Else MLflow's assistant opens itself, over a third of the page.
@@ -114,8 +116,14 @@ def see(page: Any, shots: Path, request: pytest.FixtureRequest) -> Iterator[Call
             page.get_by_text(text).first.wait_for(state="visible")
 
     yield look
-    page.wait_for_timeout(1000)  # pictures and animations
+    settle(page)
     page.screenshot(path=shots / f"{request.node.name.removeprefix('test_')}.png")
+
+
+def settle(page: Any) -> None:
+    """Wait until a page asks for nothing more, and its pictures are there."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_function("[...document.images].every(image => image.complete)")
 
 
 def run_page(site: Site, name: str, tab: str = "") -> str:
@@ -125,7 +133,7 @@ def run_page(site: Site, name: str, tab: str = "") -> str:
 def test_the_experiment_page_lists_the_runs(site: Site, see: Callable[..., None], page: Any):
     see(_links.runs_link(site.uri, site.experiment_id), *RUNS, "Run Name", "Created", "Duration", "Models")
     see(None, "Dataset")
-    assert page.get_by_text(re.compile(r"^digits")).count() >= len(RUNS)
+    page.get_by_text(re.compile(r"^digits")).nth(len(RUNS) - 1).wait_for()
 
 
 def test_the_chart_page_draws_the_metrics(site: Site, see: Callable[..., None], page: Any):
@@ -150,7 +158,7 @@ def test_the_metrics_of_a_run_are_curves(site: Site, see: Callable[..., None], p
 def test_the_system_metrics_of_a_run(site: Site, see: Callable[..., None], page: Any):
     see(run_page(site, "fierce", "/system-metrics"), "cpu_utilization_percentage")
     see(run_page(site, "linear", "/system-metrics"), "linear")
-    page.wait_for_timeout(3000)
+    settle(page)
     assert page.get_by_text("cpu_utilization_percentage").count() == 0  # of a run of seconds it says nothing
 
 
@@ -177,7 +185,10 @@ def test_four_runs_are_compared(site: Site, see: Callable[..., None], page: Any)
 def preselected(page: Any) -> list[str]:
     """What MLflow's comparison page has chosen by itself: up to three parameters that differ, and a metric."""
     page.locator(".js-plotly-plot").first.wait_for(state="visible")
-    items = page.locator("[class*=select-selection-item]").all_inner_texts()
+    settle(page)
+    chosen = page.locator("[class*=select-selection-item]")
+    chosen.nth(1).wait_for()
+    items = chosen.all_inner_texts()
     return list(dict.fromkeys(filter(None, items)))
 
 
@@ -250,6 +261,7 @@ def test_a_report_opens_without_a_server_on_a_phone_and_in_dark(
 ):
     report = Path(mlflow.MlflowClient(site.uri).download_artifacts(site.runs["gentle"], "report.html", str(tmp_path)))
     context = page.context.browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    context.set_default_timeout(WAIT)
     opened, asked, said = context.new_page(), [], []
     opened.on("request", lambda request: asked.append(request.url))
     opened.on("console", lambda message: said.append(message.text))
@@ -259,6 +271,7 @@ def test_a_report_opens_without_a_server_on_a_phone_and_in_dark(
         opened.get_by_role("heading", name=heading).wait_for(state="visible")
     assert opened.locator("h1").inner_text() == "gentle"
     assert opened.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    opened.wait_for_function("[...document.images].every(image => image.complete)")
     assert opened.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert said == []

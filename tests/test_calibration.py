@@ -239,6 +239,8 @@ def test_a_run_records_what_its_probabilities_are_worth(folder: Path, capsys: py
     assert metrics["test_loss"] < metrics["test_loss_uncalibrated"] - 0.05
     assert metrics["test_ece"] < metrics["test_ece_uncalibrated"]
     assert metrics["test_ece_low"] <= metrics["test_ece"] <= metrics["test_ece_high"]
+    for name in ("loss", "balanced_accuracy", "auc"):  # as `evaluate` has them
+        assert metrics[f"test_{name}_low"] < metrics[f"test_{name}"] < metrics[f"test_{name}_high"], name
     assert metrics["test_label_set_coverage"] > 0.85
     assert metrics["test_accuracy_answered"] >= 0.9
     told = capsys.readouterr().out

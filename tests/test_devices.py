@@ -21,7 +21,7 @@ from servers import free_port
 from tlkit import config, training
 from tlkit.data import Photos, plan
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions
+from tlkit.recipes import _training_decisions
 from tlkit.training import devices, hosts
 
 HERE = Path(__file__).parent
@@ -140,9 +140,9 @@ def test_what_several_devices_of_tensorflow_cannot_do(monkeypatch):
 
 def test_a_batch_is_rounded_up_to_a_multiple_of_the_devices(monkeypatch):
     monkeypatch.setattr(devices, "find", lambda asked: devices.Devices(("gpu:0", "gpu:1", "gpu:2")))
-    (decision,) = _decisions._divisible(config.Train(batch_size=32))
+    (decision,) = _training_decisions._divisible(config.Train(batch_size=32))
     assert decision[:3] == ("batch_size", 33, "rounded up from 32 to a multiple of 3 devices")
-    assert _decisions._divisible(config.Train(batch_size=33)) == []
+    assert _training_decisions._divisible(config.Train(batch_size=33)) == []
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,9 @@ def test_what_a_model_has_seen_is_named_and_left_out(folder: Path, capsys):
         Path(mlflow.MlflowClient().download_artifacts(scored.run_id, "seen.json")).read_text(encoding="utf-8")
     )
     assert dict(table["data"])["red/near.jpg"] == f"near copy of what the model has seen ({copied})"
+    assert "which it has not seen before" in mlflow.get_run(scored.run_id).data.tags["mlflow.note.content"]
     (whole,) = evaluate.run(Evaluate([f"runs:/{run_id}"], Data(path=str(new)), seen=True))
+    assert "2 of which it has seen before" in mlflow.get_run(whole.run_id).data.tags["mlflow.note.content"]
     assert whole.scores.photos == 19
     assert "scored all the same: red/again.png" in capsys.readouterr().err
     status, _, error = call(capsys, f"runs:/{run_id}", "--data.path", str(folder / "photos"))
@@ -251,8 +253,9 @@ def test_the_areas_and_means_agree_with_what_is_known():
     assert evaluation.mean_interval(values) == pytest.approx(
         stats.t.interval(0.95, 199, values.mean(), stats.sem(values)), rel=1e-6
     )
-    alone = evaluation.mean_of_shares([0.9], [evaluation.wilson(90, 100)])
-    assert alone == pytest.approx(evaluation.wilson(90, 100))
+    assert evaluation.mean_of_shares([90], [100]) == pytest.approx(evaluation.wilson(90, 100), abs=1e-6)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=9999, method="BCa", rng=rng).confidence_interval
+    assert evaluation.loss_interval(values) == pytest.approx(tuple(expected), abs=0.03)
 
 
 def test_nothing_new_is_an_error(folder: Path, capsys):

@@ -87,17 +87,72 @@ def test_calibration_error_of_few_and_of_groups(name: str, examples: int, copies
     assert inside.mean() >= STATED - NEAR
 
 
-def test_brier_score():
+@pytest.mark.parametrize("draws", [100, pytest.param(DRAWS, marks=pytest.mark.slow)])
+def test_brier_score(draws: int):
     rng, inside = np.random.default_rng(0), []
     share = confidences(rng, (1_000_000,))
     true = float(np.mean(share * 2 * (1 - share) ** 2 + (1 - share) * 2 * share**2))
-    for _ in range(DRAWS):
+    for _ in range(draws):
         confidence = confidences(rng, (300,))
         labels = (rng.random(300) > confidence).astype(int)
         scores = reliability.brier(np.stack([confidence, 1 - confidence], axis=1), labels)
-        low, high = intervals.mean_interval(scores)
+        low, high = intervals.loss_interval(scores)
         inside.append(low <= true <= high)
-    assert abs(np.mean(inside) - STATED) <= NEAR
+    assert abs(np.mean(inside) - STATED) <= NEAR + (draws < DRAWS) * 0.02
+
+
+def losses(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Log losses of calibrated answers, a tenth of them wrong: skewed, as few mistakes make half of the mean."""
+    confidence = confidences(rng, shape)
+    return -np.log(np.where(rng.random(shape) < confidence, confidence, 1 - confidence))
+
+
+@pytest.mark.parametrize(
+    ("examples", "copies", "draws"),
+    [(100, 1, 200), pytest.param(100, 1, DRAWS, marks=pytest.mark.slow),
+     pytest.param(40, 1, DRAWS, marks=pytest.mark.slow),
+     pytest.param(300, 1, DRAWS, marks=pytest.mark.slow), pytest.param(400, 4, DRAWS, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_log_loss(examples: int, copies: int, draws: int):
+    rng = np.random.default_rng(0)
+    true, inside, symmetric = float(losses(rng, (2_000_000,)).mean()), [], []
+    for _ in range(draws):
+        found = np.repeat(losses(rng, (examples // copies,)), copies)
+        groups = np.arange(examples) // copies if copies > 1 else None
+        for interval, list_ in ((intervals.loss_interval, inside), (intervals.mean_interval, symmetric)):
+            low, high = interval(found, groups)
+            list_.append(low <= true <= high)
+    assert abs(np.mean(inside) - STATED) <= NEAR + (draws < DRAWS) * 0.01
+    assert np.mean(symmetric) < np.mean(inside)
+
+
+@pytest.mark.slow
+def test_log_loss_of_a_model_whose_mistakes_are_too_few_to_be_seen():
+    """What the documentation says: no interval of the values covers what they do not have."""
+    rng, inside = np.random.default_rng(0), []
+
+    def sure(count: int) -> np.ndarray:
+        confidence = np.minimum(rng.beta(20, 0.7, count) * 0.49 + 0.51, 0.9999)
+        return -np.log(np.where(rng.random(count) < confidence, confidence, 1 - confidence))
+
+    true = float(sure(2_000_000).mean())
+    for _ in range(DRAWS):
+        low, high = intervals.loss_interval(sure(100))
+        inside.append(low <= true <= high)
+    assert 0.7 < np.mean(inside) < 0.9  # one or two mistakes in a hundred, and often none
+
+
+@pytest.mark.parametrize("lowest", [0.6, 0.9, 0.97])
+@pytest.mark.parametrize("draws", [60, pytest.param(DRAWS, marks=pytest.mark.slow)])
+def test_balanced_accuracy(lowest: float, draws: int):
+    """As for the accuracy, over many truths: classes of unequal sizes, with recalls from `lowest` to 1."""
+    rng, inside = np.random.default_rng(0), []
+    for number in range(draws):
+        sizes = rng.integers(10, 60, (2, 5)[number % 2])
+        recalls = rng.uniform(lowest, 1, len(sizes))
+        low, high = intervals.mean_of_shares(rng.binomial(sizes, recalls), sizes)
+        inside.append(low <= recalls.mean() <= high)
+    assert abs(np.mean(inside) - STATED) <= NEAR + (draws < DRAWS) * 0.02
 
 
 def true_accuracy(truth: Truth) -> Callable[[float], float]:

@@ -69,15 +69,40 @@ def test_class_activations_add_up_to_the_logits_of_two_stages():
     (head,) = heads(model)
     assert [(each.map.shape[1:], each.start) for each in head.maps] == [((4, 4, 128), 0), ((2, 2, 256), 128)]
     x = rng.integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
-    *maps, logits = keras.Model(model.input, [*(each.map for each in head.maps), head.dense.output])(x)
-    total = sum(
-        np.asarray(values).mean(axis=(1, 2)) @ kernel[each.start : each.start + each.map.shape[-1]]
-        for each, values in zip(head.maps, maps, strict=True)
-    )
-    np.testing.assert_allclose(total + bias, np.asarray(logits), rtol=1e-4, atol=1e-4)
-    found, probabilities = explanation.explainer(model).heatmaps(x, np.full(2, -1))
-    assert found.shape == (2, 4, 4)
+    logits = np.asarray(keras.Model(model.input, head.dense.output)(x))
+    classes = np.array([1, 3])
+    cells, probabilities = heatmaps.activation(model, [head])(x, classes)
+    assert cells.shape == (2, 4, 4)
+    np.testing.assert_allclose(cells.sum(axis=(1, 2)), logits[[0, 1], classes] - logits.mean(axis=1), atol=1e-4)
     np.testing.assert_allclose(probabilities, model.predict_on_batch(x), atol=1e-6)
+
+
+def test_a_class_that_is_decided_by_what_is_absent_has_a_heatmap():
+    """A dark photo is of the class that has no channel: only the bias speaks for it, and least against it the spot."""
+    model, dark = channel_model(), np.zeros((1, 32, 32, 3), np.uint8)
+    dark[0, 8:12, 16:20] = [255, 255, 0]
+    model.get_layer("head").set_weights([np.array([[-4.0, 1.0], [-4.0, 1.0], [0.0, 0.0]]), np.array([3.0, -3.0])])
+    maps, probabilities = explanation.explainer(model).heatmaps(dark, np.array([-1]))
+    assert probabilities.argmax() == 0
+    assert maps[0, 2, 4] == 0
+    assert (np.delete(maps.ravel(), 2 * 8 + 4) == 1).all()
+    absent, _ = explanation.explainer(model).heatmaps(dark, np.array([1]))  # the spot alone speaks for the other
+    assert np.flatnonzero(absent).tolist() == [2 * 8 + 4]
+
+
+def test_what_all_classes_share_is_no_reason():
+    model, photo = channel_model(), spotted()[:1]
+    maps, _ = explanation.explainer(model).heatmaps(photo, np.array([-1]))
+    kernel, bias = model.get_layer("head").get_weights()
+    model.get_layer("head").set_weights([kernel + np.array([[0.0], [0.0], [9.0]]), bias + 7])
+    shifted, _ = explanation.explainer(model).heatmaps(photo, np.array([-1]))
+    np.testing.assert_allclose(maps, shifted, atol=1e-4)
+    model = channel_model("dense")
+    maps, _ = explanation.explainer(model).heatmaps(photo, np.array([-1]))
+    kernel, bias = model.get_layer("head").get_weights()
+    model.get_layer("head").set_weights([kernel + rng.random((len(kernel), 1)), bias])
+    shifted, _ = explanation.explainer(model).heatmaps(photo, np.array([-1]))
+    np.testing.assert_allclose(maps, shifted, atol=1e-4)
 
 
 def test_several_heads_and_mirror_images_are_put_together():

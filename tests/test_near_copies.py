@@ -16,7 +16,7 @@ from tlkit import data
 from tlkit.evaluation import score
 from tlkit.features.store import Store
 from tlkit.inspection import alignment, near_copies
-from tlkit.recipes import _inputs, _near_copies, _results
+from tlkit.recipes import _fit, _inputs, _near_copies
 
 SIZE = 96
 
@@ -220,7 +220,7 @@ def test_scored_photos_with_a_near_copy_are_named_and_those_without_one_scored(f
     probabilities[others[0]] = probabilities[others[0], ::-1]  # one mistake, of a photo that has no near copy
     scores = score("test", probabilities, splits.test.labels)
     rest = score("test", probabilities[others], splits.test.labels[others])
-    fit = _results.Fit({}, {}, {}, [], [], False)
+    fit = _fit.Fit({}, {}, {}, [], [], False)
     _near_copies.add(fit, splits, scores, rest)
     assert fit.metrics["test_near_copies"] == len(expected)
     assert fit.metrics["test_accuracy_without_near_copies"] == pytest.approx(1 - 1 / len(others))

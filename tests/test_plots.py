@@ -179,3 +179,15 @@ def test_long_titles_are_whole(tmp_path: Path):
         drawn = next(text for text in figure.findobj(Text) if text.get_text() == written).get_window_extent()
         assert drawn.x0 >= 0
         assert drawn.x1 <= figure.bbox.width
+
+
+def test_the_legend_of_a_reliability_diagram_covers_no_error_bar(tmp_path: Path):
+    """Wherever they are: it is above the diagram."""
+    confidence = np.array([0.2, 0.4, 0.6])
+    bins = confidence, np.array([0.5, 0.6, 0.7]), np.full(3, 0.2)
+    table = {"coverage": [1.0], "accuracy": [0.6], "accuracy_low": [0.5], "accuracy_high": [0.7]}
+    figure = plots.calibration(bins, bins, np.array([0.9, 0.5]), np.array([True, False]), table)
+    figure.savefig(tmp_path / "figure.png")
+    axes = figure.axes[0]
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1 - 1
+    assert axes.get_legend().get_window_extent().x1 <= figure.axes[1].get_window_extent().x0

@@ -60,7 +60,7 @@ def children(pid: int) -> Iterator[int]:
 
 
 def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 (http, on loopback)
+    with urllib.request.urlopen(url, timeout=120) as answer:  # noqa: S310 (http, on loopback)
         return answer.read()
 
 
@@ -97,7 +97,7 @@ def test_the_ui_starts_links_and_ends_with_its_server(
         assert re.findall(r"http://\S+", capsys.readouterr().out) == links
 
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
         assert process.stderr.read().splitlines() == ["starting the MLflow server; this takes some seconds"]
         assert not processes_of(server)
     finally:
@@ -112,7 +112,7 @@ def test_a_closed_terminal_ends_the_server_too(folder: Path, port: int):
         assert f"http://127.0.0.1:{port}/#/experiments?" in said(process)  # there are no runs
         (server,) = children(process.pid)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
         assert not processes_of(server)
     finally:
         process.terminate()

@@ -5,6 +5,7 @@ from tlkit.evaluation.classes import average_precision, by_class, counts, majori
 from tlkit.evaluation.intervals import (
     accuracy_interval,
     bootstrap,
+    loss_interval,
     mean_interval,
     mean_of_shares,
     standard_error,
@@ -12,9 +13,10 @@ from tlkit.evaluation.intervals import (
     wilson_of_groups,
 )
 from tlkit.evaluation.scores import Ranked, Scores, binary_crossentropy, score
+from tlkit.evaluation.uncertainty import score_intervals
 
 __all__ = [
     "Ranked", "Scores", "accuracy_interval", "auc_interval", "average_precision", "binary_crossentropy", "bootstrap",
-    "by_class", "counts", "majority", "map_interval", "mean_interval", "mean_of_shares", "rarer", "recalls", "score",
-    "standard_error", "wilson", "wilson_of_groups",
+    "by_class", "counts", "loss_interval", "majority", "map_interval", "mean_interval", "mean_of_shares", "rarer",
+    "recalls", "score", "score_intervals", "standard_error", "wilson", "wilson_of_groups",
 ]  # fmt: skip

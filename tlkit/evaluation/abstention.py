@@ -102,6 +102,8 @@ def threshold(
 ) -> Threshold | None:
     """Choose the lowest threshold above which the accuracy is at least `target`, with 95 % confidence; None without.
 
+    The confidence is at least that: exact tests of whole counts, of which several share the risk, fail less often.
+
     The answers above a threshold are tested against the target by the exact binomial (Clopper and Pearson 1934), from
     strict thresholds to lenient ones, and the first that fails ends it: fixed sequence testing, as in "Learn then test"
     (Angelopoulos et al. 2021, arXiv:2110.01052). Up to four such sequences begin at twice as many answers each, as a

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 DRAWS = 1_000_000  # of a mean's bootstrap, in memory at a time
+MANY = 5_000  # examples or groups whose mean is close enough to normal, however skewed they are
+LARGEST = 30.0  # inverse hyperbolic sine of the largest multiplier of a constraint
 
 
 def wilson(successes: float, trials: float, z: float = 1.959964) -> tuple[float, float]:
@@ -138,7 +140,7 @@ def standard_error(values: np.ndarray, groups: Sequence[str] | np.ndarray | None
 
 
 def mean_interval(values: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> tuple[float, float]:
-    """Compute the 95 % interval of a mean, such as a log loss: Student's t, by the number of examples or of groups.
+    """Compute the 95 % interval of a mean, such as of differences: Student's t, by the number of examples or of groups.
 
     A single example, or a single group, has no interval: it is unbounded.
 
@@ -158,21 +160,101 @@ def mean_interval(values: np.ndarray, groups: Sequence[str] | np.ndarray | None 
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def mean_of_shares(
-    shares: Sequence[float] | np.ndarray, intervals: Sequence[tuple[float, float]]
+def loss_interval(
+    losses: np.ndarray,
+    groups: Sequence[str] | np.ndarray | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
 ) -> tuple[float, float]:
-    """Compute the 95 % interval of the mean of independent shares, such as the balanced accuracy, from their intervals.
+    """Compute the 95 % interval of a mean of skewed values, such as a log loss or a Brier score, which mistakes decide.
 
-    The method of variance estimates recovery (Zou and Donner 2008): it keeps the intervals' asymmetry, so that a
-    balanced accuracy of 1 has a width.
+    The bootstrap that corrects bias and acceleration (Efron 1987), at the percentiles of Student's t for the number of
+    examples or groups (Hesterberg 2015); whole groups are drawn. Simulated, it covers 94 to 96 % from 40 examples on,
+    where the t interval covers 86 to 93 %. Where fewer than about five mistakes are among the examples, it covers less,
+    as any interval must that knows only their values: what costs most may be missing.
+
+    A single example, or a single group, has no interval: it is unbounded. Of more than 5,000 it is that of
+    `mean_interval`, which is then as good.
 
     Args:
-        shares: Each share, such as the recall of a class.
-        intervals: The interval of each, such as Wilson's.
+        losses: Shape (examples,).
+        groups: Shape (examples,), the group of each; see `standard_error`.
+        seed: Seed of the draws.
+        resamples: Number of draws.
 
-    >>> [round(bound, 2) for bound in mean_of_shares([1.0, 0.5], [wilson(10, 10), wilson(5, 10)])]
-    [0.56, 0.88]
+    >>> losses = np.repeat([0.1, 4.0], [48, 2])
+    >>> [[round(bound, 2) for bound in interval(losses)] for interval in (mean_interval, loss_interval)]
+    [[0.04, 0.48], [0.18, 0.72]]
     """
-    values, (low, high) = np.asarray(shares), np.transpose(np.asarray(intervals, float))
-    below, above = (float(np.sqrt(((values - end) ** 2).sum())) / len(values) for end in (low, high))
-    return float(values.mean()) - below, float(values.mean()) + above
+    from scipy import stats
+
+    place = group_of(len(losses), groups)
+    count, mean = int(place.max()) + 1, float(losses.mean())
+    if count < 2 or count > MANY:
+        return mean_interval(losses, groups)
+    sizes, sums = np.bincount(place), np.bincount(place, losses)
+    rng, at_once, draws = np.random.default_rng(seed), max(1, DRAWS // count), []
+    for start in range(0, resamples, at_once):
+        drawn = rng.integers(0, count, (min(at_once, resamples - start), count))
+        draws.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    means = np.concatenate(draws)
+    influence = sums - mean * sizes
+    if np.allclose(influence, 0):
+        return mean, mean
+    below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
+    bias = stats.norm.ppf(np.clip(below, 1 / resamples, 1 - 1 / resamples))
+    acceleration = float((influence**3).sum() / (6 * (influence**2).sum() ** 1.5))
+    ends = bias + np.sqrt(count / (count - 1)) * stats.t.ppf([0.025, 0.975], count - 1)
+    low, high = np.quantile(means, stats.norm.cdf(bias + ends / np.maximum(1 - acceleration * ends, 1e-9)))
+    return float(low), float(high)
+
+
+def mean_of_shares(
+    successes: Sequence[float] | np.ndarray, trials: Sequence[float] | np.ndarray, z: float = 1.959964
+) -> tuple[float, float]:
+    """Compute the 95 % interval of the mean of independent shares, such as the balanced accuracy of recalls.
+
+    The score interval: all means that a test with the variance of the most probable shares of that mean does not reject
+    (Martín Andrés et al. 2011, doi:10.1177/0962280209347953, method Z0). Of a single share it is Wilson's. Where all
+    shares are near 1 it holds what it promises, unlike intervals put together from those of the shares.
+
+    Args:
+        successes: Of each share, such as the photos of a class that are recognized.
+        trials: Of each share, above 0; need not be whole.
+        z: Of the normal distribution; 1.96 covers 95 %.
+
+    >>> [round(bound, 2) for bound in mean_of_shares([10, 5], [10, 10])]
+    [0.58, 0.88]
+    """
+    from scipy import optimize
+
+    right, count = np.asarray(successes, float), np.asarray(trials, float)
+    mean = float((right / count).mean())
+
+    def excess(other: float) -> float:
+        shares = _of_mean(other, right, count)
+        return float((mean - other) ** 2 - z**2 * (shares * (1 - shares) / count).sum() / len(count) ** 2)
+
+    low, high = (
+        end if abs(end - mean) < 1e-9 else float(optimize.brentq(excess, mean + 1e-6 * (end - mean), end, xtol=1e-7))
+        for end in (0.0, 1.0)
+    )
+    return low, high
+
+
+def _of_mean(mean: float, right: np.ndarray, trials: np.ndarray) -> np.ndarray:
+    """Return the most probable shares, given what was counted, whose mean is as it is said."""
+    from scipy import optimize
+
+    def shares(log_multiplier: float) -> np.ndarray:
+        # Where the likelihood's slope is the multiplier: the root of a quadratic, in its stable form on either side.
+        multiplier = float(np.sinh(log_multiplier))
+        counted, slope = (right, multiplier) if multiplier >= 0 else (trials - right, -multiplier)
+        total = trials + slope
+        roots = 2 * counted / (total + np.sqrt(np.maximum(total**2 - 4 * slope * counted, 0)))
+        return roots if multiplier >= 0 else 1 - roots
+
+    ends = [float(shares(end).mean()) - mean for end in (-LARGEST, LARGEST)]
+    if ends[0] <= 0 or ends[1] >= 0:
+        return shares(-LARGEST if ends[0] <= 0 else LARGEST)
+    return shares(float(optimize.brentq(lambda at: float(shares(at).mean()) - mean, -LARGEST, LARGEST, xtol=1e-9)))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tlkit import config
 from tlkit.evaluation.areas import map_interval
-from tlkit.evaluation.classes import area_under_curve, average_precision, majority, rarer
+from tlkit.evaluation.classes import area_under_curve, average_precision, by_class, majority, rarer
 from tlkit.evaluation.intervals import accuracy_interval, wilson_of_groups
 
 UNEQUAL = 1.5  # times the smallest class, from which the largest makes a split unequal
@@ -90,7 +90,12 @@ class Scores(NamedTuple):
         sizes = self.confusion.sum(axis=1)
         return bool(sizes.max() >= UNEQUAL * sizes[sizes > 0].min())
 
-    def metrics(self, suffix: str = "") -> dict[str, float]:
+    def by_class(self, classes: Sequence[str]) -> dict[str, list[Any]]:
+        """Make the table of the scores of each class, given their names; see `tlkit.evaluation.by_class`."""
+        areas = self.average_precision if self.multi_label else None
+        return by_class(self.confusion, classes, areas, self.recall_intervals)
+
+    def metrics(self, suffix: str = "", intervals: Mapping[str, tuple[float, float]] | None = None) -> dict[str, float]:
         """Return the scores under their names in MLflow: `test_accuracy`, `test_loss`, ...
 
         With two classes also `test_precision`, `test_recall` and `test_average_precision` of class `positive`;
@@ -98,9 +103,12 @@ class Scores(NamedTuple):
 
         Args:
             suffix: End of all names, such as `_tta`: the scores of other predictions, or of a part of the split.
+            intervals: Those of other scores, as from `score_intervals`; their bounds are `test_loss_low`, ...
         """
         values = {"accuracy": self.accuracy, "loss": self.loss, "f1": self.f1, "auc": self.auc}
         bounds = {"accuracy_low": self.interval[0], "accuracy_high": self.interval[1]}
+        for name, interval in (intervals or {}).items():
+            bounds[f"{name}_low"], bounds[f"{name}_high"] = interval
         others = {"majority_accuracy": self.majority_accuracy, "balanced_accuracy": self.balanced_accuracy}
         special = self._multi_label() if self.multi_label else self._binary()
         named = {**values, **bounds, **others, **special}

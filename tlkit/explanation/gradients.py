@@ -74,12 +74,13 @@ class Cut:
         self.below = keras.Model(model.inputs[0], [tensor, model.outputs[0]])
         self.above = keras.Model(tensor, logits(model))
 
-    def slopes(self, activations: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Return the gradient of each example's logit of its class, of the same shape as the activations."""
-        count = self.above.output_shape[-1]
-        chosen = np.eye(max(count, 2), dtype=np.float32)[classes]
-        if count == 1:  # one sigmoid: what speaks against the second class speaks for the first
-            chosen = chosen[:, 1:] - chosen[:, :1]
+    def slopes(self, activations: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the gradient of each example's weighted sum of logits, of the same shape as the activations.
+
+        Shapes:
+            weights: (batch, outputs), see `heads.class_weights`
+        """
+        chosen = np.asarray(weights, np.float32)
         return gradient(lambda x: keras.ops.sum(self.above(x, training=False) * chosen))(activations)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 AVERAGES = (
     keras.layers.GlobalAveragePooling1D,
@@ -13,6 +14,8 @@ AVERAGES = (
     keras.layers.GlobalAveragePooling3D,
 )
 SAME = (keras.layers.Dropout, keras.layers.Activation, keras.layers.Softmax, keras.layers.Identity)
+
+LEAST = 1e-30  # probability of which a logarithm is taken
 
 
 class Pooled(NamedTuple):
@@ -112,6 +115,37 @@ def _before(tensor: keras.KerasTensor) -> keras.KerasTensor:
     return _before(inputs[0]) if isinstance(operation, SAME) and inputs else tensor
 
 
+def is_exclusive(model: keras.Model) -> bool:
+    """Whether a model's classes exclude one another: whether it has a softmax.
+
+    >>> x = keras.Input((3,))
+    >>> [is_exclusive(keras.Model(x, keras.layers.Dense(2, activation=each)(x))) for each in ("softmax", "sigmoid")]
+    [True, False]
+    """
+    return any(
+        isinstance(layer, keras.layers.Softmax) or getattr(layer, "activation", None) is keras.activations.softmax
+        for layer in model.layers
+    )
+
+
+def class_weights(outputs: int, classes: np.ndarray, exclusive: bool) -> np.ndarray:
+    """Weigh logits so that their sum is what a decision for each example's class depends on.
+
+    That is its logit; where classes exclude one another less the mean of all, as a softmax is blind to what all classes
+    share. A single output is the logit of the second of two classes.
+
+    Shapes:
+        classes: (batch,)
+        returns: (batch, outputs)
+
+    >>> class_weights(2, np.array([1]), True).tolist(), class_weights(1, np.array([0]), False).tolist()
+    ([[-0.5, 0.5]], [[-1.0]])
+    """
+    if outputs == 1:
+        return np.where(np.asarray(classes)[:, None] == 1, 1.0, -1.0)
+    return np.asarray(np.eye(outputs)[classes] - exclusive / outputs)
+
+
 def origin(tensor: keras.KerasTensor) -> tuple[Any, Sequence[keras.KerasTensor]]:
     """Return the operation that a tensor comes from, and what that takes."""
     operation, node, _ = tensor._keras_history  # type: ignore[attr-defined]  # as Keras' own Model looks
@@ -132,11 +166,21 @@ def tensors(model: keras.Model) -> list[keras.KerasTensor]:
 
 
 def logits(model: keras.Model) -> keras.KerasTensor:
-    """Return a model's output before its last activation, where that is a layer of its own.
+    """Return a model's logits; up to a constant for each example where its classes exclude one another.
+
+    They are computed back from probabilities where the last layer has its activation inside.
 
     >>> x = keras.Input((3,))
     >>> y = keras.layers.Dense(2, name="head")(x)
     >>> logits(keras.Model(x, keras.layers.Softmax()(y))) is y
     True
     """
-    return _before(model.outputs[0])
+    last = _before(model.outputs[0])
+    operation, _ = origin(last)
+    ends = getattr(operation, "activation", None)
+    if not isinstance(operation, keras.layers.Average) and ends in (None, keras.activations.linear):
+        return last
+    shares = keras.ops.clip(last, LEAST, 1.0)
+    if is_exclusive(model):
+        return keras.ops.log(shares)
+    return keras.ops.log(shares) - keras.ops.log(keras.ops.clip(1 - last, LEAST, 1.0))

@@ -11,7 +11,7 @@ import numpy as np
 from tlkit import inference
 from tlkit.errors import InvalidInput
 from tlkit.explanation.gradients import BACKENDS, cuts, inlined, layer_activation
-from tlkit.explanation.heads import Head, heads
+from tlkit.explanation.heads import Head, class_weights, heads, is_exclusive
 from tlkit.explanation.occlusion import occlusion
 from tlkit.explanation.pictures import resized
 
@@ -29,7 +29,7 @@ class Explainer(NamedTuple):
         way: A key of `WAYS`.
         heatmaps: From examples (batch, *space, channels) and a class for each, -1 for the most probable, to heatmaps
             (batch, *cells), from 0 to 1, and the probabilities (batch, classes). A heatmap is 0 everywhere where
-            nothing speaks for the class.
+            no cell speaks for the class.
     """
 
     way: str
@@ -70,30 +70,59 @@ def explainer(model: keras.Model, way: str = "auto") -> Explainer:
 
 
 def _by_activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """Class activation (Zhou et al. 2016, equation 2), summed over all maps that the head's features come from."""
-    outputs, mirrored = [], []
+    """Class activation: what the cells add to the class's score; see `activation`."""
+    scores = activation(model, found)
+
+    def heatmaps(x: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        cells, probabilities = scores(x, classes)
+        return scaled(np.maximum(cells, 0)), probabilities
+
+    return heatmaps
+
+
+def activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Make what splits a class's score among the cells (Zhou et al. 2016, equation 2), over all maps of a head.
+
+    The cells of an example sum to the logit of its class, less the mean of all classes' where they exclude one another:
+    a softmax sees no more than these differences. The bias is spread evenly. It is most of what decides for a class
+    that is known by what is absent: without it each cell would speak against the class, and with it the most probable
+    of such classes always has cells that speak for it. Of several heads the scores are averaged.
+
+    Returns:
+        A function from examples and a class for each, -1 for the most probable, to the cells, (batch, *cells), and the
+        probabilities, (batch, classes).
+    """
+    outputs, mirrored, bias = [], [], 0.0
     for head in found:
         kernel = keras.ops.convert_to_numpy(head.dense.kernel)
+        if head.dense.bias is not None:
+            bias = bias + keras.ops.convert_to_numpy(head.dense.bias) / len(found)
         for each in head.maps:
             weights = kernel[each.start : each.start + each.map.shape[-1]] * (each.share / len(found))
             outputs.append(keras.ops.matmul(keras.ops.cast(each.map, "float32"), weights))
             mirrored.append(each.mirrored)
     network = inference.in_full_precision(keras.Model(model.inputs[0], [*outputs, model.outputs[0]]))
+    exclusive = is_exclusive(model)
 
-    one_label = keras.activations.softmax in (getattr(layer, "activation", None) for layer in model.layers)
-
-    def heatmaps(x: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def cells(x: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         *maps, raw = (np.asarray(keras.ops.convert_to_numpy(each)) for each in _outputs(network, x))
         probabilities = _of_both(raw)
-        chosen, parts = _chosen(probabilities, classes), []
-        for values, flipped in zip(maps, mirrored, strict=True):
-            own = _of_class(values, _weights(probabilities, chosen, one_label))
-            parts.append(own[:, :, ::-1] if flipped else own)
+        weights = class_weights(raw.shape[1], _chosen(probabilities, classes), exclusive)
+        parts = [np.einsum("b...c,bc->b...", values, weights) for values in maps]
+        parts = [part[:, :, ::-1] if flipped else part for part, flipped in zip(parts, mirrored, strict=True)]
         grid = max((part.shape[1:] for part in parts), key=np.prod)
-        whole = sum(np.stack([resized(each, grid) for each in part]) for part in parts)
-        return scaled(np.maximum(whole, 0)), probabilities
+        spread = weights @ np.broadcast_to(bias, raw.shape[1])
+        whole = sum(_on_cells(part, grid) for part in parts) + spread.reshape(-1, *[1] * len(grid))
+        return whole / np.prod(grid), probabilities
 
-    return heatmaps
+    return cells
+
+
+def _on_cells(maps: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """Bring maps, (batch, *cells), to a finer grid; their means stay."""
+    finer = np.stack([resized(each, grid) for each in maps])
+    axes = tuple(range(1, maps.ndim))
+    return np.asarray(finer + (maps.mean(axes, keepdims=True) - finer.mean(axes, keepdims=True)))
 
 
 def _outputs(network: keras.Model, x: np.ndarray) -> Sequence[Any]:
@@ -103,28 +132,16 @@ def _outputs(network: keras.Model, x: np.ndarray) -> Sequence[Any]:
     return network.predict_on_batch(x)
 
 
-def _of_class(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum maps of classes, (batch, *cells, classes), with each example's weights, (batch, classes)."""
-    if maps.shape[-1] == 1:  # a single unit, which is the second class's
-        weights = weights[:, 1:] - weights[:, :1]
-    return np.einsum("b...c,bc->b...", maps, weights)
-
-
-def _weights(probabilities: np.ndarray, chosen: np.ndarray, one_label: bool) -> np.ndarray:
-    """Weigh the class by 1; where classes exclude one another, against the mean of all, as a softmax compares them."""
-    weights = np.eye(probabilities.shape[1])[chosen]
-    return np.asarray(weights - one_label / probabilities.shape[1])
-
-
 def _by_layer(model: keras.Model) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    places = cuts(model)
+    whole = inlined(model)
+    places, exclusive = cuts(whole), is_exclusive(whole)
 
     def heatmaps(x: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for place in places:  # the last layer that all patches matter to: behind the last block only the class token
             activations, raw = (np.asarray(keras.ops.convert_to_numpy(each)) for each in _outputs(place.below, x))
             probabilities = _of_both(raw)
-            chosen = _chosen(probabilities, classes)
-            slopes = place.slopes(activations, chosen)
+            weights = class_weights(raw.shape[1], _chosen(probabilities, classes), exclusive)
+            slopes = place.slopes(activations, weights)
             weighed = on_grid(layer_activation(activations, slopes), x.shape[1:-1])
             if weighed.any() or place is places[-1]:
                 break

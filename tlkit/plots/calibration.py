@@ -31,7 +31,8 @@ def reliability(axes: Axes, after: Bins, before: Bins | None = None) -> None:
     least = max(0.0, np.floor(10 * least) / 10 - 0.02)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(least, 1.02), ylim=(least, 1.02))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", fontsize=8)
+    # Above: where confidences are low, error bars reach into every corner.
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8)
 
 
 def coverage(axes: Axes, confidence: np.ndarray, right: np.ndarray, table: Mapping[str, Sequence[float]]) -> None:

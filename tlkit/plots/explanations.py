@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ class Explained(NamedTuple):
     Args:
         name: Of the photo.
         photo: As the network sees it, (height, width, 1 | 3), uint8.
-        overlay: The photo under its heatmap, (height, width, 3), uint8.
+        overlay: The photo under its heatmap, (height, width, 3), uint8; None where no place speaks for the class.
         label: The class that is explained.
         top: The most probable classes with their probabilities.
         nearest: Known photos that are most like it, each with a caption; None where the photo itself is gone.
@@ -28,7 +28,7 @@ class Explained(NamedTuple):
 
     name: str
     photo: np.ndarray
-    overlay: np.ndarray
+    overlay: np.ndarray | None
     label: str
     top: Sequence[tuple[str, float]]
     nearest: Sequence[tuple[str, np.ndarray | None]]
@@ -50,17 +50,17 @@ def explanations(rows: Sequence[Explained], title: str) -> Figure:
         left = 0.15 + column * (SIDE + GAP)
         return figure.add_axes((left / width, bottom / height, across / width, SIDE / height))
 
-    style: dict[str, Any] = {"fontsize": 7.5, "parse_math": False}
     for number, row in enumerate(rows):
         _picture(panel(number, 0), row.photo, shortened(row.name, 30))
-        _picture(panel(number, 1), row.overlay, f"for {shortened(row.label, 26)}")
+        if row.overlay is None:
+            _missing(panel(number, 1), "no place in it\nspeaks for it", f"for {shortened(row.label, 26)}")
+        else:
+            _picture(panel(number, 1), row.overlay, f"for {shortened(row.label, 26)}")
         _bars(panel(number, 2.05, 1.3 * SIDE), row)
         for place, (caption, photo) in enumerate(row.nearest):
             axes = panel(number, 3.4 + place)
             if photo is None:
-                axes.text(0.5, 0.5, "not found\non this machine", ha="center", va="center", color=GRAY, fontsize=8)
-                axes.set_axis_off()
-                axes.set_title(caption, y=-0.14, color=GRAY, **style)
+                _missing(axes, "not found\non this machine", caption)
             else:
                 _picture(axes, photo, caption)
     if near:
@@ -72,6 +72,15 @@ def explanations(rows: Sequence[Explained], title: str) -> Figure:
 
 def _picture(axes: Axes, pixels: np.ndarray, caption: str) -> None:
     axes.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+    _caption(axes, caption)
+
+
+def _missing(axes: Axes, reason: str, caption: str) -> None:
+    axes.text(0.5, 0.5, reason, ha="center", va="center", color=GRAY, fontsize=8)
+    _caption(axes, caption)
+
+
+def _caption(axes: Axes, caption: str) -> None:
     axes.set_axis_off()
     axes.set_title(caption, y=-0.14, fontsize=7.5, color=GRAY, parse_math=False)
 

@@ -75,20 +75,29 @@ class Tried:
         """Predict the probabilities of photos, from the features of each network: as the model does, to rounding."""
         import numpy as np
 
-        from tlkit.data import Mirrored
         from tlkit.probes.problem import softmax
+
+        taken = zip(self.heads, self.features(photos), strict=True)
+        outputs = [softmax(features @ head.kernel + head.bias) for head, features in taken]
+        mean: np.ndarray = np.mean(outputs, axis=0)
+        return mean
+
+    def features(self, photos: data.Photos) -> list[np.ndarray]:
+        """Compute what each head takes of photos, (photos, features)."""
+        import numpy as np
+
+        from tlkit.data import Mirrored
 
         found: dict[tuple[int, bool], np.ndarray] = {}
         for network, mirrored in self._views:
             found[id(network.model), mirrored] = network.features(Mirrored(photos) if mirrored else photos)
-        outputs = []
+        inputs = []
         for head in self.heads:
             parts = [found[id(model), False] for model in head.backbones]
             if head.mirrored:
                 parts = [(part + found[id(model), True]) / 2 for part, model in zip(parts, head.backbones, strict=True)]
-            outputs.append(softmax(np.concatenate(parts, axis=1) @ head.kernel + head.bias))
-        mean: np.ndarray = np.mean(outputs, axis=0)
-        return mean
+            inputs.append(np.concatenate(parts, axis=1))
+        return inputs
 
     @property
     def _views(self) -> list[tuple[Network, bool]]:

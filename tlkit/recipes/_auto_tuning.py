@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 from tlkit import config as configs
 from tlkit.display import say
 from tlkit.progress import duration
-from tlkit.recipes import _auto_networks, _auto_search, _auto_tried, _decisions, _networks, _plans, _sources
+from tlkit.recipes import (
+    _auto_networks,
+    _auto_search,
+    _auto_tried,
+    _decisions,
+    _networks,
+    _plans,
+    _sources,
+    _training_decisions,
+)
 from tlkit.recipes._auto_networks import Network
 from tlkit.recipes._auto_search import TRACING, Search
 from tlkit.recipes._auto_tried import HELD, Tried
@@ -103,7 +112,7 @@ def _config(search: Search, network: Network, stage: str | None) -> configs.Fine
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, resize=search.resize))
     config = _decisions.completed(config)
     train, _ = search.known(network, search.resize)
-    config = _decisions.applied(config, _decisions.decide_epochs(config, len(train)))
+    config = _decisions.applied(config, _training_decisions.decide_epochs(config, len(train)))
     if _auto_networks.is_small_and_gray(search.examples):
         config = _decisions.applied(config, [_decisions.Decision("augment.flip", False)])
     return config

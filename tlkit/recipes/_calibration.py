@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tlkit.evaluation.reliability import Quality
     from tlkit.probes.features import Features
     from tlkit.probes.novelty import Novelty
+    from tlkit.recipes._fit import Fit
     from tlkit.recipes._jobs import Job
-    from tlkit.recipes._results import Fit
 
 
 class HeldOut(NamedTuple):

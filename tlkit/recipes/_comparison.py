@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit.display import shown
-from tlkit.recipes import _find_runs
+from tlkit.recipes import _find_runs, _runs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 SIGNIFICANCE = 0.05  # p-value below which the better run is named
 MEASURES = ("parameters", "model_megabytes", "training_seconds")
-UNCOMPARED = ("experiment", "run_name", "register", "resume")  # settings that say nothing of what a run did
 
 
 class RunRow(NamedTuple):
@@ -170,7 +169,7 @@ def pairs(rows: Sequence[RunRow], predictions: Mapping[str, Predictions | None])
     described = [_pair(first, second, predictions) for first, second in itertools.combinations(rows, 2)]
     p_values = [pair.p_value for pair in described if pair.p_value is not None]
     corrected = iter(holm(p_values))
-    return [pair if pair.p_value is None else _judged(pair, next(corrected)) for pair in described]
+    return [pair if pair.p_value is None else judged(pair, next(corrected)) for pair in described]
 
 
 def _pair(first: RunRow, second: RunRow, predictions: Mapping[str, Predictions | None]) -> PairRow:
@@ -195,7 +194,8 @@ def _obstacle(first: Predictions, second: Predictions) -> str:
     return "" if same_examples(first, second) else f"scored on different {first.split} examples"
 
 
-def _judged(pair: PairRow, p_value: float) -> PairRow:
+def judged(pair: PairRow, p_value: float) -> PairRow:
+    """Say which of two runs is better, or how many more examples might show it, by a corrected p-value."""
     from tlkit.evaluation import power
 
     better = pair.first if (pair.only_first or 0) > (pair.only_second or 0) else pair.second
@@ -247,7 +247,7 @@ def _configured(run: Run) -> dict[str, str]:
                 content = {}
         if isinstance(content, dict):
             params |= {str(name): str(value) for name, value in _resume.flat(content).items()}
-    return {name: value for name, value in params.items() if name not in UNCOMPARED and value != "None"}
+    return {name: value for name, value in params.items() if name not in _runs.UNCOMPARED and value != "None"}
 
 
 def _defaults(recipe: str) -> dict[str, str]:

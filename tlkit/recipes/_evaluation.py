@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +12,7 @@ from tlkit.config import Evaluate
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
 from tlkit.progress import Progress
-from tlkit.recipes import _calibration, _evaluation_data, _evaluation_text, _inputs, _mistakes, _report
+from tlkit.recipes import _calibration, _evaluation_data, _evaluation_text, _inputs, _mistakes, _report, _versions
 from tlkit.recipes._evaluation_data import Loaded
 from tlkit.recipes._models import Classifier
 from tlkit.recipes._training_runs import Training
@@ -49,8 +48,8 @@ class Subject(NamedTuple):
     def name(self) -> str:
         """The model's name for a person: that of its run, else of its file."""
         run, model = self.training.run, self.classifier.name
-        if registered := re.fullmatch(r"models:/+([^/@]+)/(\d+)", model):
-            return f"{shown(registered[1])} {registered[2]}"
+        if registered := _versions.numbered(model):
+            return f"{shown(registered[0])} {registered[1]}"
         return shown((run.info.run_name if run else None) or Path(model).name)
 
 
@@ -76,6 +75,12 @@ class Evaluated(NamedTuple):
     class_scores: dict[str, list[Any]]
     worth: _calibration.Worth
     run_id: str = ""
+
+    @property
+    def again(self) -> int:
+        """Number of the scored examples that the model has seen before."""
+        left_out = len(self.subject.loaded.examples) - len(self.examples)
+        return max(0, len(self.subject.seen) - left_out)
 
 
 def predict(classifier: Classifier, examples: data.Photos) -> np.ndarray:
@@ -145,10 +150,8 @@ def score(subject: Subject, places: np.ndarray, config: Evaluate) -> Evaluated:
         positive=_inputs.find_positive(config.positive, classes, classifier.several),
     )
     table = predictions.table("test", examples.names, examples.hashes, labels, probabilities, classes, groups)
-    areas = scores.average_precision if scores.multi_label else None
-    by_class = evaluation.by_class(scores.confusion, classes, areas, scores.recall_intervals)
-    by_class |= _precision_intervals(probabilities, labels, groups, classifier.several)
-    intervals = _intervals(scores, probabilities, labels, groups)
+    by_class = scores.by_class(classes) | _precision_intervals(probabilities, labels, groups, classifier.several)
+    intervals = evaluation.score_intervals(probabilities, labels, groups)
     worth = _calibration.worth("test", examples, labels, probabilities)
     return Evaluated(subject, examples, scores, intervals, table, by_class, worth)
 
@@ -173,46 +176,15 @@ def _precision_intervals(
     return {"precision_low": [low for low, _ in bounds], "precision_high": [high for _, high in bounds]}
 
 
-def _intervals(
-    scores: evaluation.Scores, probabilities: np.ndarray, labels: np.ndarray, groups: list[str] | None
-) -> dict[str, tuple[float, float]]:
-    """Give the intervals that `Scores` does not have, by the names of their scores among the metrics."""
-    import numpy as np
-
-    from tlkit import evaluation
-
-    if scores.multi_label:
-        losses = evaluation.binary_crossentropy(probabilities, labels)
-    else:
-        losses = -np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1))
-    low, high = evaluation.mean_interval(losses, groups)
-    found = {"loss": (max(low, 0.0), high)}
-    if scores.balanced_accuracy is not None:
-        right, true, _ = evaluation.counts(scores.confusion)
-        present = true > 0
-        each = scores.recall_intervals or evaluation.recalls(scores.confusion)
-        found["balanced_accuracy"] = evaluation.mean_of_shares(
-            right[present] / true[present], [each[place] for place in np.flatnonzero(present)]
-        )
-    if area := evaluation.auc_interval(probabilities, labels, groups):
-        found["auc"] = area
-    return found
-
-
 def log(run: tracking.Run, evaluated: Evaluated) -> None:
     """Log scores, tables, pictures and a note, into the innermost run."""
     from tlkit import plots, tracking
     from tlkit.evaluation import predictions
 
     subject, scores, examples = evaluated.subject, evaluated.scores, evaluated.examples
-    classes, modality, table = subject.classifier.classes, examples.modality, evaluated.predictions
-    bounds = {
-        f"test_{name}_{end}": value
-        for name, interval in evaluated.intervals.items()
-        for end, value in zip(("low", "high"), interval, strict=True)
-    }
+    classes, table = subject.classifier.classes, evaluated.predictions
     left_out = {"left_out": len(subject.loaded.examples) - len(examples)}
-    tracking.log_metrics({**scores.metrics(), **bounds, **evaluated.worth.metrics, **left_out})
+    tracking.log_metrics({**scores.metrics(intervals=evaluated.intervals), **evaluated.worth.metrics, **left_out})
     tracking.log_inputs([_dataset(evaluated)])
     tracking.log_table(table, predictions.FILE)
     tracking.log_table(evaluated.class_scores, "class_scores.json")
@@ -224,27 +196,16 @@ def log(run: tracking.Run, evaluated: Evaluated) -> None:
     title = f"{headline} {value:.3f}, {scores.photos} {examples.kind} of {subject.loaded.name}"
     # Of several labels, the example whose labels together are least probable is the worst mistake.
     losses = [1 - share for share in table["probability_of_label"]] if scores.multi_label else None
+    mistakes = _mistakes.find(subject.classifier.model, examples, table, losses)
     pictures = {
         "calibration.png": evaluated.worth.picture,
         "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
         "class_scores.png": plots.class_scores(evaluated.class_scores, title),
-        "worst_mistakes.png": plots.mistakes(
-            examples.read,
-            table["label"],
-            table["predicted"],
-            table["probability"],
-            examples.kind,
-            table["file"],
-            losses=losses,
-            draw=modality.draw,
-        ),
+        **mistakes.pictures,
     }
-    mistakes = _mistakes.find(subject.classifier.model, examples, table, losses)
-    if mistakes.sheet is not None:
-        pictures[_mistakes.SHEET] = mistakes.sheet
     files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}
     title = f"evaluate {subject.name} on {subject.loaded.name}"
-    _report.log_evaluation(evaluated, _report.Pictures(files, mistakes), title)
+    _report.log_evaluation(evaluated, files, mistakes, title)
     tracking.set_tags({"mlflow.note.content": _evaluation_text.note(evaluated)})
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlkit.display import say, shown
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _summary
+from tlkit.recipes import _summary, _versions
 from tlkit.recipes._evaluation import Evaluated
 
 if TYPE_CHECKING:
@@ -70,10 +69,10 @@ def predictions_of(evaluated: Evaluated) -> Predictions:
 
 
 def _version(model: str) -> tuple[str, str]:
-    found = re.fullmatch(r"models:/+([^/@]+)/(\d+)", model)
+    found = _versions.numbered(model)
     if not found:
         raise InvalidInput(f"promote is true, and {model!r} is no version of a registered model: give models:/NAME/3")
-    return found[1], found[2]
+    return found
 
 
 def _champion(model: str) -> str | None:

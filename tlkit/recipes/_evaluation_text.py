@@ -18,9 +18,12 @@ def note(evaluated: Evaluated) -> str:
     headline, value, (low, high) = scores.headline
     trained = f", trained in run {code(subject.training.run.info.run_id)}" if subject.training.run else ""
     counted = _summary.counted(scores.photos, evaluated.examples.kind, scores.groups)
+    new = "which it has not seen before"
+    if evaluated.again:
+        new = f"{evaluated.again:,} of which it has seen before, or near copies of these"
     lines = [
         f"**{markdown(subject.name)}** ({code(subject.classifier.name)}{trained}) on {counted} of "
-        f"**{markdown(subject.loaded.name)}**, which it has not seen before.",
+        f"**{markdown(subject.loaded.name)}**, {new}.",
         "",
         f"**{headline.capitalize()} {value:.3f}** (95 % interval {low:.3f} to {high:.3f}).",
         "",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from tlkit import config as configs
 from tlkit.display import say
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _decisions, _resume, _run_exports, _runs
+from tlkit.recipes import _decisions, _resume, _run_exports, _runs, _training_decisions
 from tlkit.recipes._decisions import Decision
 from tlkit.startup import start_keras
 
@@ -194,7 +194,7 @@ def start(
         optimizers.check(job.config.optimizer)
     runtime.prepare(job.config.seed, job.config.precision)
     if isinstance(job.config, configs.Training):
-        job = job.with_decisions(_decisions.find_devices(job.config, trial is not None))
+        job = job.with_decisions(_training_decisions.find_devices(job.config, trial is not None))
     if not job.follows:
         tracking.open_store(job.config.experiment, "run" if interrupted else "")
     return job

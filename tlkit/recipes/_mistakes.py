@@ -27,13 +27,13 @@ class Mistakes(NamedTuple):
         rows: For the report.
         wrong: Number of all mistakes.
         explained: How the heatmaps were made, or why there are none.
-        sheet: The heatmaps on one sheet; None where there are none.
+        pictures: Sheets of them, by file name: the examples, and the heatmaps where there are some.
     """
 
     rows: list[Mistake]
     wrong: int
     explained: str = ""
-    sheet: Figure | None = None
+    pictures: Mapping[str, Figure] = {}
 
 
 def find(
@@ -58,8 +58,12 @@ def find(
     shares = table["probability"] if losses is None else losses
     wrong = plots.worst(labels, predicted, shares)
     order = wrong[:MOST]
+    sheets = {}
+    if part is not None:
+        drawn = (labels, predicted, table["probability"], part.kind, table["file"])
+        sheets["worst_mistakes.png"] = plots.mistakes(part.read, *drawn, losses=losses, draw=part.modality.draw)
     if not len(order):
-        return Mistakes([], 0)
+        return Mistakes([], 0, pictures=sheets)
     values: Sequence[np.ndarray | None] = [None] * len(order) if part is None else list(part.read(order))
     overlays, explained = _overlays(model, values) if part is not None and part.kind == "photos" else ([], "")
     overlaid = overlays or itertools.repeat(None, len(order))
@@ -74,14 +78,10 @@ def find(
         )
         for place, example, overlay in zip(order.tolist(), values, overlaid, strict=True)
     ]
-    if part is None or not overlays:
-        return Mistakes(rows, len(wrong), explained)
-    drawn = dict(zip(order.tolist(), overlays, strict=True))
-    sheet = plots.mistakes(
-        lambda places: [drawn[place] for place in places.tolist()],
-        labels, predicted, table["probability"], part.kind, table["file"], MOST, losses,
-    )  # fmt: skip
-    return Mistakes(rows, len(wrong), explained, sheet)
+    if overlays:
+        over = dict(zip(order.tolist(), overlays, strict=True))
+        sheets[SHEET] = plots.mistakes(lambda places: [over[each] for each in places.tolist()], *drawn, MOST, losses)
+    return Mistakes(rows, len(wrong), explained, sheets)
 
 
 def _overlays(model: keras.Model, values: Sequence[Any]) -> tuple[list[np.ndarray], str]:
@@ -97,4 +97,5 @@ def _overlays(model: keras.Model, values: Sequence[Any]) -> tuple[list[np.ndarra
     except (InvalidInput, NotImplementedError) as error:
         return [], f"There are no heatmaps: {first_line(error)}."
     drawn = [explanation.overlay(photo, each) for photo, each in zip(values, heat, strict=True)]
-    return drawn, f"The heatmaps show what speaks for the most probable class ({WAYS[explainer.way]})."
+    blank = " Where a photo has no color, no place in it speaks for that class." * (not heat.any(axis=(1, 2)).all())
+    return drawn, f"The heatmaps show what speaks for the most probable class ({WAYS[explainer.way]}).{blank}"

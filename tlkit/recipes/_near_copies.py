@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tlkit import data, evaluation
     from tlkit.features import Features
     from tlkit.features.store import Store
-    from tlkit.recipes._results import Fit
+    from tlkit.recipes._fit import Fit
 
 DRAWN = 24  # pairs on the picture at the most
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from tlkit import data, evaluation
     from tlkit.data import graph, modalities
+    from tlkit.recipes._fit import Fit
     from tlkit.recipes._jobs import Job
-    from tlkit.recipes._results import Fit
 
 PURPOSES = {"train": "training", "val": "validation", "test": "the test"}
 

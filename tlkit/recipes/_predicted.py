@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 NO_LABEL = "no label"
 """What is printed for photos without a label, of a multi-label model."""
 
-FALSE_ALARMS = 0.05  # `tlkit.probes.novelty.FALSE_ALARMS`, which is not imported for --help
 NAMED = 10  # photos that are printed because they cannot be read
 LABELS = 20  # labels that are printed with their counts
 WIDEST = 40  # letters of a label
@@ -110,6 +109,8 @@ def print_counts(predicted: Predicted) -> None:
     if rest := len(predicted.counts) - len(labels):
         say(f"  and {rest:,} other labels")
     if predicted.novel is not None:
+        from tlkit.probes.novelty import FALSE_ALARMS
+
         novel = f"{predicted.novel:,} ({predicted.novel / max(predicted.answered, 1):.1%})"
         say(f"  {novel} are like none of the classes; about {FALSE_ALARMS:.0%} of photos of the classes are, too")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tlkit import config as configs
 from tlkit.display import code, cut, markdown, shown
 from tlkit.recipes import _calibration, _export_origin, _networks, _note, _runs, _summary
-from tlkit.recipes._mistakes import Mistakes
 
 if TYPE_CHECKING:
     import keras
@@ -16,8 +15,10 @@ if TYPE_CHECKING:
     from tlkit import data, evaluation, report
     from tlkit.data import graph
     from tlkit.recipes._evaluation import Evaluated
+    from tlkit.recipes._fit import Fit
     from tlkit.recipes._jobs import Job
-    from tlkit.recipes._results import Fit
+    from tlkit.recipes._mistakes import Mistakes
+    from tlkit.recipes._results import Scored
 
 PAGE, CARD = _summary.REPORT, "model_card.md"
 SPLITS = {"train": "training", "val": "validation"}
@@ -25,36 +26,23 @@ NAMES = {"balanced_accuracy": "balanced accuracy", "loss": "log loss", "f1": "F1
          "accuracy": "accuracy", "f1_micro": "micro F1", "exact_match": "all labels right"}  # fmt: skip
 
 
-class Pictures(NamedTuple):
-    """What a run has drawn.
-
-    Args:
-        files: PNG, by file name.
-        mistakes: The worst.
-    """
-
-    files: Mapping[str, bytes]
-    mistakes: Mistakes
-
-
 def log(
     job: Job[Any],
     run_id: str,
     model: keras.Model,
     fit: Fit,
-    scores: evaluation.Scores,
-    splits: data.Splits | graph.Graph,
-    pictures: Pictures,
+    scored: Scored,
+    pictures: Mapping[str, bytes],
 ) -> None:
-    """Log the report and the model card of a training run."""
+    """Log the report and the model card of a training run, given its PNGs by file name."""
     import mlflow
 
-    from tlkit import evaluation, inspection, report, runtime, tracking
+    from tlkit import inspection, report, runtime, tracking
     from tlkit.data import graph
     from tlkit.progress import duration
 
-    areas = scores.average_precision if scores.multi_label else None
-    classes = evaluation.by_class(scores.confusion, splits.classes, areas, scores.recall_intervals)
+    scores, splits = scored.scores, scored.splits
+    classes = scores.by_class(splits.classes)
     data, leaks, looked_for = list[str](), None, ""
     if not isinstance(splits, graph.Graph):
         findings = inspection.of_splits(splits, _runs.dataset_name(job.config.data))
@@ -76,7 +64,7 @@ def log(
         title=(active and active.info.run_name) or _runs.title(job.recipe, job.config),
         what=what,
         verdict=verdict,
-        scores=_scores(scores, {}),
+        scores=_scores(scores, scored.intervals),
         constant=_constant(scores, splits.classes),
         split=scores.split,
         kind=splits.kind,
@@ -86,10 +74,10 @@ def log(
         leaks=leaks,
         looked_for=looked_for,
         worth=worth.lines if worth else [],
-        charts=report.charts_of(pictures.files),
-        mistakes=pictures.mistakes.rows,
-        wrong=pictures.mistakes.wrong,
-        explained=pictures.mistakes.explained,
+        charts=report.charts_of(pictures),
+        mistakes=scored.mistakes.rows,
+        wrong=scored.mistakes.wrong,
+        explained=scored.mistakes.explained,
         trained=[f"{duration(fit.seconds)} of training", *others],
         settings=_runs.params(job.config, job.asked),
         environment=runtime.environment(),
@@ -126,14 +114,14 @@ def _card(
     )
 
 
-def log_evaluation(evaluated: Evaluated, pictures: Pictures, title: str) -> None:
+def log_evaluation(evaluated: Evaluated, pictures: Mapping[str, bytes], mistakes: Mistakes, title: str) -> None:
     """Log the report of an evaluation."""
     from tlkit import report, runtime, tracking
 
     subject, scores, kind = evaluated.subject, evaluated.scores, evaluated.examples.kind
     classes, trained = subject.classifier.classes, subject.training.run
     left = len(subject.loaded.examples) - len(evaluated.examples)
-    again = max(0, len(subject.seen) - left)
+    again = evaluated.again
     data = [f"{len(subject.seen):,} that the model has seen, or near copies of these: {left:,} left out"]
     of = f", trained in run {shown(trained.info.run_name or trained.info.run_id)}" if trained else ""
     written = report.Report(
@@ -150,10 +138,10 @@ def log_evaluation(evaluated: Evaluated, pictures: Pictures, title: str) -> None
         leaks=[f"{again:,} {kind} that the model has seen were scored too"] * bool(again),
         looked_for="What the model has seen, and near copies of it",
         worth=evaluated.worth.lines,
-        charts=report.charts_of(pictures.files),
-        mistakes=pictures.mistakes.rows,
-        wrong=pictures.mistakes.wrong,
-        explained=pictures.mistakes.explained,
+        charts=report.charts_of(pictures),
+        mistakes=mistakes.rows,
+        wrong=mistakes.wrong,
+        explained=mistakes.explained,
         settings={} if trained is None else dict(sorted(trained.data.params.items())),
         environment=runtime.environment(),
         use=_note.use_of(subject.classifier.name, evaluated.examples.modality),

@@ -33,6 +33,9 @@ COMPARED = (
 )  # fmt: skip
 """Settings that are always parameters of a run; all others only where they are not the default."""
 
+UNCOMPARED = ("experiment", "run_name", "register", "devices", "hosts", "resume", "export", "cluster", "shard")
+"""Settings that say nothing of what a run learned."""
+
 
 def callbacks(trial: Trial | None) -> list[Any]:
     """Give the callbacks of every phase: epochs are logged in MLflow."""
@@ -221,13 +224,12 @@ def params(config: AnyConfig, asked: dict[str, Any] | None = None) -> dict[str, 
     >>> params(configs.FeatureExtraction(positive="dog"))["positive"], "precision" in params(configs.Finetune())
     ('dog', False)
     """
-    names = ("experiment", "run_name", "register", "devices", "hosts", "resume", "export", "cluster", "shard")
     values, defaults = configs.flatten(config), configs.defaults(config)
     given = _resume.flat(asked) if asked is not None else values
     return {
         name: value
         for name, value in values.items()
-        if name not in names
+        if name not in UNCOMPARED
         and (
             name in COMPARED
             or given.get(name, value) != defaults.get(name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tlkit import atomic, untrusted
 from tlkit import config as configs
 from tlkit.config import space as spaces
-from tlkit.recipes import _inputs, _jobs, _links, _networks, _results, _runs, _search, _search_trials, _summary
+from tlkit.recipes import _fit, _inputs, _jobs, _links, _networks, _results, _runs, _search, _search_trials, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -171,7 +171,7 @@ def _score(search: Search, winner: _Winner, splits: data.Splits, parent: trackin
     config, model = winner.config, winner.model
     config = dataclasses.replace(config, positive=search.config.positive or config.positive)
     job = _jobs.Job(search.config.recipe, dataclasses.replace(config, register=search.config.register))
-    fit = _results.of_training(job, training.History(winner.result["epochs"]))
+    fit = _fit.of_training(job, training.History(winner.result["epochs"]))
     fit.metrics.update(winner.result["metrics"])
     del fit.metrics[f"best_{search.config.objective}"]  # it is logged already, trial by trial
     tracking.set_tags({**_runs.data_tags(splits), "backbone": _networks.name(config)})

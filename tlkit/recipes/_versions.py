@@ -60,6 +60,16 @@ def alias(model: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
+def numbered(model: str) -> tuple[str, str] | None:
+    """Return the name and the number of an MLflow URI of a version.
+
+    >>> numbered("models:/flowers/3"), numbered("models:/flowers@champion")
+    (('flowers', '3'), None)
+    """
+    found = re.fullmatch(r"models:/+([^/@]+)/(\d+)", model)
+    return (found[1], found[2]) if found else None
+
+
 def watch(model: str, number: str, seconds: float, take: Callable[[Version], object]) -> threading.Event:
     """Look up an alias again and again, in a thread, and have a version that it moves to taken.
 

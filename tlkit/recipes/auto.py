@@ -22,6 +22,7 @@ from tlkit.recipes import (
     _calibration,
     _clusters,
     _decisions,
+    _fit,
     _inputs,
     _jobs,
     _near_copies,
@@ -126,7 +127,7 @@ def _score(
         metrics["milliseconds_per_photo"] = _auto_networks.one_photo(model)
         lines.append(f"time for one photo  {metrics['milliseconds_per_photo']:.1f} ms")
     splits = search.photos(winner.networks[0], search.resize)
-    fit = _results.Fit(
+    fit = _fit.Fit(
         parts={"search": job.seconds - began},
         metrics=metrics,
         pictures={"tried.png": plots.ranking(names, accuracies, intervals, winner.held.by)},
@@ -142,7 +143,9 @@ def _score(
 def _calibrate(
     search: Search, job: _jobs.Job[Auto], winner: Tried, model: keras.Model, predicted: np.ndarray
 ) -> _calibration.Calibrated:
-    """Calibrate by what scored the winner, and keep known photos of a head on frozen networks."""
+    """Calibrate by what scored the winner, and keep known photos where it has one head."""
+    import numpy as np
+
     from tlkit.probes import novelty
 
     held, count = winner.held, f"{len(winner.held.labels):,}"
@@ -150,11 +153,19 @@ def _calibrate(
     groups = _calibration.independent(held.groups)
     own = _calibration.HeldOut(winner.probabilities, held.labels, groups, what)
     calibrated = _calibration.calibrate(job, model, own, predicted, tempers=len(winner.heads) == 1)
-    if winner not in search.heads:
+    network = winner.networks[0]
+    train, val = search.known(network, search.resize)
+    if winner in search.heads:
+        values, hashes = _auto_heads.features(search, winner), [*train.hashes, *val.hashes]
+        return calibrated._replace(novelty=novelty.fit(values, groups=search.held(network).groups, hashes=hashes))
+    photo = search.pace * sum(each.cost * each.slower for each in winner.passes)
+    fit_in_time = min(novelty.REFERENCES, int(search.seconds_left(winner.passes) / photo) - len(val), len(train))
+    if len(winner.heads) > 1 or len(val) < novelty.FEWEST or fit_in_time < novelty.FEWEST:
         return calibrated
-    values, network = _auto_heads.features(search, winner), winner.networks[0]
-    hashes = [hash_ for part in search.known(network, search.resize) for hash_ in part.hashes]
-    return calibrated._replace(novelty=novelty.fit(values, groups=search.held(network).groups, hashes=hashes))
+    # What was fine-tuned has learned from its training photos: the threshold is of photos that it has not.
+    train = train.select(np.sort(np.random.default_rng(job.config.seed).permutation(len(train))[:fit_in_time]))
+    (values,), (held_out,) = winner.features(train), winner.features(val)
+    return calibrated._replace(novelty=novelty.fit(values, held_out=held_out, hashes=train.hashes))
 
 
 def _predict(job: _jobs.Job[Auto], winner: Tried, model: keras.Model, splits: data.Splits) -> np.ndarray:

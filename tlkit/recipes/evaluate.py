@@ -136,12 +136,9 @@ def _compare(evaluated: list[Evaluated]) -> None:
     ours, theirs = (_evaluation_promotion.predictions_of(each) for each in evaluated)
     first, second = evaluated
     test = paired(ours, theirs)
-    better = "A" if test.only_first > test.only_second else "B"
-    clear = test.p_value < _comparison.SIGNIFICANCE
     pair = _comparison.PairRow("A", "B", first.run_id, second.run_id, **test._asdict())
-    verdict = f"{better} is better" if clear else "no clear difference"
     say(f"\nA  {first.subject.name}\nB  {second.subject.name}")
-    _comparison_tables.print_pairs([pair._replace(corrected_p_value=test.p_value, verdict=verdict)], 80)
+    _comparison_tables.print_pairs([_comparison.judged(pair, test.p_value)], 80)
 
 
 def _show_end(config: Evaluate, evaluated: list[Evaluated]) -> None:

@@ -56,10 +56,7 @@ def run(config: Explain) -> Path:
     rows = _explained(config, classifier, explainer, names, pixels, known)
     say(f"\nmethod   {WAYS[explainer.way]}")
     figure = plots.explanations(rows, f"{Path(config.model).name}: why, by {WAYS[explainer.way].split(':')[0]}")
-    output = Path(config.output)
-    with open(output, "xb") as file:
-        plots.save(figure, file, format="png", dpi=150)
-    say(f"picture  {_links.shown(output.absolute())}")
+    output = _png.write(config.output, figure)
     if explainer.way != "occlusion":
         say("\nNext, to check the heatmaps by hiding parts of the photos:")
         say(f"  {_links.command('explain', **{'method': 'occlusion', 'output': 'occlusion.png'})}")
@@ -102,22 +99,24 @@ def _explained(
     from tlkit.plots.explanations import Explained
 
     rows, classes = [], classifier.classes
+    abstention = classifier.abstention._replace(novelty=None)
+    wanted = -1 if config.label is None else classes.index(config.label)
     near = _nearest(config.nearest, classifier, pixels, known)
     for start in range(0, len(pixels), BATCH):
         batch = pixels[start : start + BATCH]
-        wanted = -1 if config.label is None else classes.index(config.label)
         heat, probabilities = explainer.heatmaps(batch, np.full(len(batch), wanted))
         for place, (photo, values, shares) in enumerate(zip(batch, heat, probabilities, strict=True), start):
             top = serving.ranked(shares, classes)
-            abstention = classifier.abstention._replace(novelty=None)
             answer = serving.answer(shares, classes, classifier.several, abstention)
             _predicted.print_answer(names[place], answer, top[:3], classifier.several)
             label = config.label or top[0][0]
             like = _known_photos.pictures(known, near[place], classifier) if known else []
             for caption, _ in like[:1]:
                 say(f"  looks like {caption}")
-            name = Path(names[place]).name
-            rows.append(Explained(name, photo, explanation.overlay(photo, values), label, top, like))
+            if not values.any():
+                say(f"  no place in it speaks for {shown(label)}")
+            overlay = explanation.overlay(photo, values) if values.any() else None
+            rows.append(Explained(Path(names[place]).name, photo, overlay, label, top, like))
     return rows
 
 

@@ -13,6 +13,7 @@ from tlkit.recipes import (
     _calibration,
     _clusters,
     _decisions,
+    _fit,
     _inputs,
     _jobs,
     _near_copies,
@@ -21,6 +22,7 @@ from tlkit.recipes import (
     _results,
     _shards,
     _summary,
+    _training_decisions,
     _training_runs,
 )
 
@@ -58,7 +60,7 @@ def run(config: FeatureExtraction) -> _results.Result | None:
     splits = _near_copies.look(job.config.data, splits, parts, extractor.store)
     old = _parents.old_features(extractor, splits, parent)
     positive = _decisions.positive(job.config, splits.classes, splits.train.labels)
-    job = job.with_decisions([_decisions.record_engine(extractor), *positive])
+    job = job.with_decisions([_training_decisions.record_engine(extractor), *positive])
     with job.tracked(splits) as tracked:
         fit, calibrated = _solve(job, model, splits, parts, parent, old)
         result = _results.score(job, tracked, model, fit, splits, calibrated)
@@ -86,7 +88,7 @@ def _solve(
     parts: list[Features],
     parent: _parents.Parent | None,
     old: Features | None,
-) -> tuple[_results.Fit, _calibration.Calibrated]:
+) -> tuple[_fit.Fit, _calibration.Calibrated]:
     """Solve the head, predict the split that is scored, and calibrate by predictions out of fold."""
     from tlkit import backbones, probes, training
     from tlkit.features import Features
@@ -121,7 +123,7 @@ def _solve(
     found = novelty.fit(values, groups=known.groups, hashes=known.hashes, seed=seed)
     calibrated = _calibration.with_novelty(calibrated, found, scored.array())
     seconds = {part: job.timings[part] for part in ("features", "solving")}
-    return _results.of_solving(probe, nearest, seconds, known.labels, splits.classes), calibrated
+    return _fit.of_solving(probe, nearest, seconds, known.labels, splits.classes), calibrated
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from tlkit import cli
 from tlkit.config import FindLr
 from tlkit.display import say
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _clusters, _decisions, _inputs, _jobs, _links, _networks, _plans, _runs
+from tlkit.recipes import _clusters, _decisions, _inputs, _jobs, _links, _networks, _plans, _runs, _training_decisions
 
 if TYPE_CHECKING:
     import keras
@@ -40,7 +40,7 @@ def run(config: FindLr) -> finder.RangeTest:
             "the head is solved, after which the loss falls at no rate: give --head.solved false, or --phase full"
         )
     splits = _inputs.splits(job.config.data, examples, model.input_shape[1:])
-    job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
+    job = job.with_decisions(_training_decisions.find_batch_size(job.config, model, splits))
     with job.tracked(splits) as tracked:
         with job.timing("test"):
             test = _test(job.config, model, splits)

@@ -24,6 +24,7 @@ from tlkit.recipes import (
     _plans,
     _results,
     _summary,
+    _training_decisions,
     _training_runs,
 )
 
@@ -57,11 +58,11 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
     _calibration.check_count(job.config, len(splits.val), f"validation {splits.kind}")
     splits = splits if trial else _near_copies.look(job.config.data, splits)
     job = job.with_decisions(_decisions.positive(job.config, splits.classes, splits.train.labels))
-    job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
+    job = job.with_decisions(_training_decisions.find_batch_size(job.config, model, splits))
     with job.timing("features"):
         full_input, pooled = _prepare_inputs(job, model, splits, parent)
-    job = job.with_decisions(_decisions.record_input(job.config, full_input, pooled))
-    job = job.with_decisions(_decisions.find_rates(job.config, model, splits, pooled))
+    job = job.with_decisions(_training_decisions.record_input(job.config, full_input, pooled))
+    job = job.with_decisions(_training_decisions.find_rates(job.config, model, splits, pooled))
     with job.tracked(splits) as tracked:
         history = finetuning.fit_phases(
             model,

@@ -34,11 +34,8 @@ def run(config: Preview) -> Path:
         raise InvalidInput("all of --augment is off: training sees the photos as they are")
     sheet = _photo_sheet.load(config)
     title = f"{_runs.dataset_name(config.data)} at {config.data.image_size} pixels: training photos as epochs see them"
-    path = Path(config.output)
     figure = plots.sheet(sheet.rows, sheet.columns, sheet.captions, title)
-    with open(path, "xb") as file:
-        plots.save(figure, file, format="png", dpi=150)
-    say(f"picture  {_links.shown(path.absolute())}")
+    path = _png.write(config.output, figure)
     say("\nNext, if the photos still show what their labels say:")
     say(f"  {_links.command('finetune', without=OWN)}")
     return path

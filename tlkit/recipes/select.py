@@ -13,7 +13,18 @@ from tlkit import cli
 from tlkit.config import SELECT, Backbone, FeatureExtraction, Select, flatten
 from tlkit.display import quoted, say
 from tlkit.errors import Unavailable
-from tlkit.recipes import _clusters, _decisions, _inputs, _jobs, _links, _networks, _runs, _sources, _summary
+from tlkit.recipes import (
+    _clusters,
+    _decisions,
+    _inputs,
+    _jobs,
+    _links,
+    _networks,
+    _runs,
+    _sources,
+    _summary,
+    _training_decisions,
+)
 
 if TYPE_CHECKING:
     from tlkit import data, tracking
@@ -101,7 +112,8 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     # The test split stays unseen: a choice that was made by it could not be tested on it.
     splits, parts = _inputs.split_features(config.data, examples, extractor, test=False)
     joined = features.Features.joined(parts if splits.test else parts[:1])
-    name, params = _networks.title(config.backbone), _decisions.applied(config, [_decisions.record_engine(extractor)])
+    engine = _training_decisions.record_engine(extractor)
+    name, params = _networks.title(config.backbone), _decisions.applied(config, [engine])
     tags = _runs.tags("select", config.backbone.name) | _runs.data_tags(splits)
     with tracking.run(config.experiment, run_name=name, params=_runs.params(params), tags=tags, nested=True) as tracked:
         values, labels, groups = joined.array(), joined.labels, joined.groups

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 from tlkit import cli
 from tlkit.config import CNN, Augment, Train
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _calibration, _decisions, _inputs, _jobs, _near_copies, _networks, _plans, _results, _summary
+from tlkit.recipes import (
+    _calibration,
+    _decisions,
+    _inputs,
+    _jobs,
+    _near_copies,
+    _networks,
+    _plans,
+    _results,
+    _summary,
+    _training_decisions,
+)
 from tlkit.recipes._decisions import Decision
 
 if TYPE_CHECKING:
@@ -50,8 +61,8 @@ def run(config: Train, trial: _jobs.Trial | None = None) -> _results.Result | _j
     job = job.with_decisions([*_length(splits), *_decisions.positive(job.config, splits.classes, splits.train.labels)])
     model = build(job.config, splits)
     _networks.admit(model, job.config, trial)
-    job = job.with_decisions(_decisions.find_batch_size(job.config, model, splits))
-    job = job.with_decisions(_decisions.find_rate(job.config, model, splits))
+    job = job.with_decisions(_training_decisions.find_batch_size(job.config, model, splits))
+    job = job.with_decisions(_training_decisions.find_rate(job.config, model, splits))
     with job.tracked(splits) as tracked:
         history = training.fit_full(
             model,

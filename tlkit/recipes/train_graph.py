@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import TrainGraph
 from tlkit.display import say
-from tlkit.recipes import _decisions, _inputs, _jobs, _mistakes, _results, _summary
+from tlkit.recipes import _decisions, _fit, _inputs, _jobs, _mistakes, _results, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -33,7 +33,7 @@ def run(config: TrainGraph) -> _results.Result:
     with job.tracked(loaded) as tracked:
         settings = training.Settings(**dataclasses.asdict(config.full), schedule="constant", warmup=0.0)
         history = training.fit_graph(model, loaded, settings, [tracking.epoch_logger()])
-        result = _results.log(job, tracked, model, _results.of_training(job, history), _scored(job, model, loaded))
+        result = _results.log(job, tracked, model, _fit.of_training(job, history), _scored(job, model, loaded))
     return _summary.show(job, tracked, result)
 
 
@@ -63,7 +63,8 @@ def _scored(job: _jobs.Job[TrainGraph], model: keras.Model, graph: Graph) -> _re
     positive = _inputs.find_positive(job.config.positive, graph.classes, multi_label=False)
     train_labels = graph.labels[graph.train]
     scores = evaluation.score("test", probabilities, labels, train_labels=train_labels, positive=positive)
-    return _results.Scored(scores, table, graph, mistakes=_mistakes.find(model, None, table))
+    intervals = evaluation.score_intervals(probabilities, labels)
+    return _results.Scored(scores, intervals, table, graph, mistakes=_mistakes.find(model, None, table))
 
 
 def _summary_of(graph: Graph) -> str:
