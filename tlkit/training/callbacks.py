@@ -153,8 +153,7 @@ class BestEpoch(keras.callbacks.Callback):
         before = self.val.predict(model)
         for share in SHARES:
             if share < 1:
-                mixed = [old + share * (new - old) for old, new in zip(self.weights, weights, strict=True)]
-                model.set_weights(mixed)
+                model.set_weights(variables.between(model.weights, self.weights, weights, share))
                 after = self.val.predict(model)
             if verdicts.compare(before, after, self.val.labels).clearly_better:
                 scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if share < 1 else {}
