@@ -277,10 +277,10 @@ def find_devices(config: configs.Training, trial: bool) -> list[Decision]:
     """
     from tlkit.training import devices
 
-    full = config.full
-    low_rank = isinstance(full, configs.Full) and full.lora_rank is not None
+    full = config.full if isinstance(config, configs.Finetune) else None
+    low_rank = full is not None and full.lora_rank is not None
     several = devices.find(1 if (trial or low_rank) and config.devices == "auto" else config.devices)
-    if low_rank and several:
+    if full and low_rank and several:
         raise InvalidInput(
             f"full.lora_rank is {full.lora_rank}, but devices is {config.devices}: factors are trained on one, as "
             "Keras does not copy those of attention: give --devices 1, or leave lora_rank out"

@@ -81,6 +81,22 @@ def check(backbone: configs.Backbone, size: int | None = None) -> None:
         backbones.check(backbone.name, shape, backbone.weights, backbone.alpha)
 
 
+def is_here(backbone: configs.Backbone) -> bool:
+    """Whether a network is on this machine, with its weights.
+
+    Raises:
+        InvalidInput: as in `resolve`.
+        Unavailable: it cannot be had.
+    """
+    from tlkit import backbones
+
+    known = row(backbone)
+    if backbone.weights not in ("pretrained", known.pretrained) or not known.file:
+        return True  # as there is no published file to download
+    alphas = (backbone.alpha, 1.0) if backbone.alpha is None else (backbone.alpha,)
+    return any(each.name == backbone.name and each.alpha in alphas for each in backbones.on_this_machine())
+
+
 def is_own(name: str) -> bool:
     """Whether a name is that of a model of the user's, and not of a network that tlkit knows.
 
