@@ -245,8 +245,8 @@ def other(folder: Path, name: str, count: int = 2) -> str:
         ({"name": "mine.keras", "alpha": 0.5}, "the network is built already"),
         ({"name": "gone.keras"}, "there is no model"),
         ({"name": "MobileNet", "cut": "a"}, "which is for a network of your own, and MobileNet is known"),
-        ({"weights": "mine.keras"}, "is no classifier that finetune or feature_extraction made"),
-        ({"weights": "plain"}, "is no classifier that finetune or feature_extraction made"),
+        ({"weights": "mine.keras"}, "is no classifier of one network and its head"),
+        ({"weights": "plain"}, "is no classifier of one network and its head"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_any_photo_is_opened(folder: Path, settings, message, capsys):

@@ -170,15 +170,16 @@ def _of_parent(backbone: configs.Backbone, own_size: int | None, pinned: str, pa
     for name in ("cut", "pixels"):
         if (value := getattr(backbone, name)) is not None:
             raise InvalidInput(f"backbone.{name} is {value!r}, but that of {backbone.weights} stays: leave it out")
-    parent = _parents.read(backbone.weights, pinned, path)
+    saved = _models.load(pinned, path)
+    parent = _parents.read(backbone.weights, pinned, path, saved)
     if backbone.name not in ("auto", parent.backbone):
         raise InvalidInput(
             f"backbone.name is {backbone.name!r}, and the network of {backbone.weights} is {parent.backbone}: leave "
             "--backbone.name out"
         )
 
-    def adopt(size: int | None) -> backbones.Own:
-        network = _parents.network(_models.load(pinned, path).model, backbone.weights)
+    def adopt(size: int | None, model: keras.Model | None = None) -> backbones.Own:
+        network = _parents.network(model or _models.load(pinned, path).model, backbone.weights)
         stages = backbone.stages or _parents.known_stages(parent, network)
         return backbones.adopt(network, backbone.weights, stages=stages, pixels="0..255", size=size)
 
@@ -187,7 +188,7 @@ def _of_parent(backbone: configs.Backbone, own_size: int | None, pinned: str, pa
         ("backbone.name", parent.backbone, ""),
         ("backbone.pooled_stages", parent.pooled_stages, ""),
     ]
-    return Source(adopt(own_size).row, lambda size: adopt(size).network, tuple(settings), parent)
+    return Source(adopt(own_size, saved.model).row, lambda size: adopt(size).network, tuple(settings), parent)
 
 
 def _refuse_alpha(backbone: configs.Backbone) -> None:
