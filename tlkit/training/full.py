@@ -17,7 +17,7 @@ from tlkit.training.batched import Learner
 from tlkit.training.devices import find
 from tlkit.training.settings import Checkpointing, History, Settings
 
-LORA_RATE = 10.0  # factor on the learning rate of low-rank factors: see docs/benchmarks/finetuning.md
+LORA_RATE = 3.0  # factor on the learning rate of low-rank factors: see docs/benchmarks/finetuning.md
 
 
 def fit_full(
