@@ -148,7 +148,7 @@ def splits() -> data.Splits:
     labels = np.arange(40) % 2
     values = np.random.default_rng(0).integers(0, 100, (40, 32, 32, 1)) + labels[:, None, None, None] * 20
     photos = Photos.of(values.astype(np.uint8), labels)
-    return data.Splits(photos, photos, photos, ["a", "b"], [], [])
+    return data.Splits(["a", "b"], photos, photos, photos, [], [])
 
 
 PLAN = FineTuning(
