@@ -166,7 +166,7 @@ def weights(name: str, alpha: float) -> str:
 
 def memory() -> int:
     """Give the bytes of memory that the process has now."""
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 

@@ -54,7 +54,7 @@ def adaptable(model: keras.Model, rank: int) -> Adapted:
     backbone, layers, sizes = backbone_of(model), [], []
     for layer in dict.fromkeys(backbone._flatten_layers()):
         kernel = getattr(layer, "kernel", None) if hasattr(layer, "enable_lora") else None
-        if kernel is None or layer.name == "head" or not kernel.trainable or layer.kernel_constraint:
+        if kernel is None or not getattr(kernel, "trainable", False) or layer.name == "head" or layer.kernel_constraint:
             continue
         own, factors = math.prod(kernel.shape), rank * (math.prod(kernel.shape[:-1]) + kernel.shape[-1])
         if factors < own:

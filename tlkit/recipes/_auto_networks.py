@@ -79,8 +79,8 @@ def candidates(config: configs.Auto, examples: data.Examples) -> list[configs.Ba
 
     if config.backbones is not None:
         asked = [configs.Backbone(each) if isinstance(each, str) else each for each in config.backbones]
-        here = {each: _is_here(each) for each in asked}
-        return sorted(here, key=lambda each: not here[each])
+        placed = {each: _is_here(each) for each in asked}
+        return sorted(placed, key=lambda each: not placed[each])
     if config.data.origin == "embedded":
         return [configs.Backbone("LetterNet")]
     here = [configs.Backbone(each.name, alpha=each.alpha) for each in backbones.on_this_machine()]

@@ -52,8 +52,10 @@ def compare(
     False
     >>> compare(before[:, ::-1], before, labels).clearly_better
     True
-    >>> [compare(before, before + [0.5, 0.0], labels, shares).difference > 0 for shares in (None, [0.1, 0.9])]
-    [False, True]
+    >>> before, labels = np.array([[0.0, 3.0], [0.0, 3.0], [2.0, 0.0], [0.0, 1.0]] * 20), np.array([0, 0, 0, 1] * 20)
+    >>> after = before + [4.0, 0.0]  # better for class 0, worse for class 1
+    >>> [compare(before, after, labels, shares).clearly_better for shares in (None, [0.1, 0.9])]
+    [True, False]
     """
     differences = _losses(after, labels) - _losses(before, labels)
     if shares is not None:
