@@ -5,7 +5,7 @@ python benchmarks/low_rank.py --data trash --networks "MobileNet 0.75" --seeds 3
 python benchmarks/low_rank.py --step vit_b_16                # a step on two photos of a transformer with random weights
 
 Each run is a process of its own, one after the other, and prints a row. `cpu s` is the processor time of all threads
-during `training.fine_tune` with its defaults, the solved head included. `peak MB` is the most memory that the process
+during ten epochs of `training.fine_tune`, the solved head included. `peak MB` is the most memory that the process
 had beyond what it had when the photos and the network were loaded. The photos of test/ are the test; a share of train/
 validates.
 """
@@ -99,7 +99,7 @@ def fine_tuned(folder: str, network: str, way: str, seed: int) -> dict[str, Any]
     model = backbones.classifier(backbone, len(splits.classes), pooled_stages=2)
     model.predict(np.zeros((1, SIZE, SIZE, 3), "float32"), verbose=0)
     before, cpu = memory(), time.process_time()
-    history = training.fine_tune(model, splits, augment={"flip": True}, seed=seed, **WAYS[way])
+    history = training.fine_tune(model, splits, augment={"flip": True}, seed=seed, **{"epochs": 10, **WAYS[way]})
     cpu = time.process_time() - cpu
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6
     outputs, labels = training.predict(model, splits.test), splits.test.labels
