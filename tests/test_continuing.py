@@ -18,6 +18,7 @@ from tlkit import backbones, cli, data, features, serving, training
 from tlkit.config import Backbone, Data, Evaluate, FeatureExtraction, Features, Finetune, Full
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _models, _parents, _sources, evaluate, feature_extraction, finetune
+from tlkit.training import activations
 
 pytestmark = [pytest.mark.usefixtures("folder", "undrawn", "uncompiled")]
 TINTS = {"red": (60, 0, 0), "green": (0, 60, 0), "blue": (0, 0, 60)}
@@ -152,6 +153,17 @@ def test_photos_that_are_gone_are_learned_from_as_the_store_has_them(folder: Pat
     )
 
 
+def test_phase_full_is_judged_by_the_shares_of_classes_among_all_photos():
+    def photos(labels: list[int]) -> data.Photos:
+        return data.Photos.of(np.zeros((len(labels), 8, 8, 3), np.uint8), np.array(labels))
+
+    here = photos([0, 1, 1, 1])
+    splits = data.Splits(["old", "new"], here, here, here, [], [])
+    for known, shares in (([0, 1, 1, 1], None), ([0, 0, 0, 0, 0, 1, 1, 1], [0.625, 0.375])):
+        pooled = activations.PooledFeatures(photos(known), here, None)
+        assert finetune._plan(Finetune(), splits, pooled).full.class_shares == shares
+
+
 def test_rows_of_classes_that_stay_begin_a_head_that_is_trained(folder: Path, parent):
     ancestor = _sources.resolve(Backbone(weights=f"runs:/{parent.run_id}")).parent
     model = backbones.classifier(
@@ -245,8 +257,8 @@ def other(folder: Path, name: str, count: int = 2) -> str:
         ({"name": "mine.keras", "alpha": 0.5}, "the network is built already"),
         ({"name": "gone.keras"}, "there is no model"),
         ({"name": "MobileNet", "cut": "a"}, "which is for a network of your own, and MobileNet is known"),
-        ({"weights": "mine.keras"}, "is no classifier that finetune or feature_extraction made"),
-        ({"weights": "plain"}, "is no classifier that finetune or feature_extraction made"),
+        ({"weights": "mine.keras"}, "is no classifier of one network and its head"),
+        ({"weights": "plain"}, "is no classifier of one network and its head"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_any_photo_is_opened(folder: Path, settings, message, capsys):

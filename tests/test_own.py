@@ -163,6 +163,15 @@ def test_stages_are_trained_and_cut_as_those_of_the_table(case: Case):
         assert np.allclose(np.asarray(upper(lower(x))), whole, atol=1e-5)
 
 
+def test_a_transformer_with_a_top_keeps_its_blocks():
+    model = builders.build("vit_mini", (SIDE, SIDE, 3))
+    own = backbones.adopt(model, pixels="0..255")
+    assert list(own.row.stages) == ["stem", "stage1", "stage2", "stage3", "stage4"]
+    values = np.random.default_rng(0).uniform(0, 1, (2, SIDE, SIDE, 3)).astype("float32")
+    token = keras.Model(model.input, model.get_layer("head").input)(values)
+    np.testing.assert_allclose(own.network(values)[:, 0, 0], token, rtol=1e-5, atol=1e-6)
+
+
 def test_scaling_in_a_model_of_its_own_is_found():
     """Keras' guides put preprocessing into a Sequential, which learns nothing."""
     preprocessing = keras.Sequential([layers.CenterCrop(SIDE, SIDE), layers.Rescaling(1 / 255)])

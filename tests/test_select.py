@@ -6,11 +6,13 @@ import json
 import shlex
 from pathlib import Path
 
+import keras
 import mlflow
 import pytest
 
 from tlkit import cli, config
-from tlkit.recipes import select
+from tlkit.errors import Unavailable
+from tlkit.recipes import _sources, select
 
 TWO = "[{name: LetterNet, weights: none}, {name: LetterNet, weights: letters}]"
 
@@ -59,12 +61,47 @@ def test_the_test_split_is_not_looked_at(folder: Path, photos: Path, monkeypatch
 
 def test_a_backbone_that_cannot_be_had_is_left_out(folder: Path, photos: Path, monkeypatch, capsys):
     monkeypatch.setenv("KERAS_HOME", str(folder / "empty"))
-    argv = ["--backbones", "[LetterNet, MobileNetV2]"]
+    argv = ["--backbones", "[MobileNetV2, LetterNet]"]
     assert cli.call(config.Select, select.run, ["--data.path", str(photos), *argv]) == 0
     said = capsys.readouterr().out
+    assert said.index("1 of 2: LetterNet") < said.index("2 of 2: MobileNetV2")  # what is here goes first
     assert "not ranked: MobileNetV2 " in said
     assert " 1 LetterNet" in said
     assert cli.call(config.Select, select.run, ["--data.path", str(photos), "--backbones", "[MobileNetV2]"]) == 1
+
+
+def test_networks_of_ones_own_are_ranked_and_their_speed_is_measured_once(folder: Path, photos: Path, capsys):
+    pixels = keras.Input((32, 32, 3))
+    maps = keras.layers.Conv2D(8, 3, 4, activation="relu")(keras.layers.Rescaling(1 / 255)(pixels))
+    top = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(maps))
+    keras.Model(pixels, top).save(folder / "mine.keras")
+    more = ["--backbones", "[LetterNet, mine.keras]"]
+    tables = []
+    for measured in (True, False):
+        assert rank(photos, *more) == 0
+        said = capsys.readouterr()
+        assert ("measuring the speed of 2 networks in alternation" in said.err) == measured
+        tables.append([line.split() for line in said.out[said.out.index("   backbone") :].splitlines()[1:3]])
+    assert {row[1] for row in tables[0]} == {"LetterNet", "mine"}
+    assert [row[-2] for row in tables[0]] == [row[-2] for row in tables[1]]
+    assert all(float(row[-2].replace(",", "")) > 0 for row in tables[0])
+
+
+def test_what_cannot_be_had_is_set_aside_before_anything_is_computed(folder: Path, photos: Path, monkeypatch, capsys):
+    resolve = _sources.resolve
+
+    def without_network(backbone: config.Backbone, size: int | None = None) -> _sources.Source:
+        if backbone.name == "VGG16":  # as what lies on a server
+            raise Unavailable("VGG16 is not here")
+        return resolve(backbone, size)
+
+    monkeypatch.setattr(_sources, "resolve", without_network)
+    assert rank(photos, "--backbones", "[VGG16, LetterNet]") == 0
+    said = capsys.readouterr().out
+    assert "left out: VGG16, as VGG16 is not here" in said
+    assert "1 of 1: LetterNet" in said
+    assert "not ranked: VGG16 is not here" in said
+    assert rank(photos, "--backbones", "[VGG16]") == 1
 
 
 @pytest.mark.parametrize(

@@ -333,6 +333,25 @@ def test_without_patience_the_weights_that_are_clearly_better_are_kept(after: tu
 
 
 @pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize(("shares", "kept"), [(None, 1.0), ([0.1, 0.9], None)])
+def test_a_class_counts_as_it_does_among_all_when_a_phase_is_judged(shares: list[float] | None, kept: float | None):
+    """Of class 0 there are three times as many here, and what helps it harms class 1."""
+    logits = np.array([[0.0, 3.0], [0.0, 3.0], [2.0, 0.0], [0.0, 1.0]] * 20, "float32")
+    labels = np.array([0, 0, 0, 1] * 20)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.set_weights([np.eye(2), np.zeros(2)])
+    history = training.History([{"epoch": 1, "phase": "head", "val_loss": 0.1}])
+    settings = training.Settings(1, 0.1, patience=None, class_shares=shares)
+    best = callbacks.BestEpoch(settings, model, history, 1, 2, callbacks.Validation(OneBatch(logits, labels), labels))
+    best.set_model(model)
+    model.set_weights([np.eye(2), np.array([4.0, 0.0])])
+    history.epochs.append({"epoch": 2, "phase": "full", "val_loss": 0.9, "val_accuracy": 0.5})
+    best.on_epoch_end(1, {"val_loss": 0.9})
+    assert history.epochs[1].get("kept") == kept
+
+
+@pytest.mark.usefixtures("uncompiled")
 def test_a_phase_that_resumes_keeps_what_was_best_so_far(
     photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

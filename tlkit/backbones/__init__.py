@@ -17,11 +17,13 @@ Source of networks, weights and stage boundaries: https://keras.io/api/applicati
 from tlkit.backbones.building import build, check
 from tlkit.backbones.cached import Cached, on_this_machine
 from tlkit.backbones.joining import JoinedHead, joined, temper
+from tlkit.backbones.low_rank import Adapted, adaptable, low_rank
 from tlkit.backbones.own import Own, adopt
 from tlkit.backbones.surgery import classifier, freeze, pooled_widths, set_head, split, stages, unfreeze
 from tlkit.backbones.table import BACKBONES, Row, row
 
 __all__ = [
-    "BACKBONES", "Cached", "JoinedHead", "Own", "Row", "adopt", "build", "check", "classifier", "freeze", "joined",
-    "on_this_machine", "pooled_widths", "row", "set_head", "split", "stages", "temper", "unfreeze",
+    "BACKBONES", "Adapted", "Cached", "JoinedHead", "Own", "Row", "adaptable", "adopt", "build", "check", "classifier",
+    "freeze", "joined", "low_rank", "on_this_machine", "pooled_widths", "row", "set_head", "split", "stages", "temper",
+    "unfreeze",
 ]  # fmt: skip

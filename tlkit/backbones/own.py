@@ -222,6 +222,8 @@ def _found_cut(model: keras.Model, links: list[Link], name: str) -> tuple[Link, 
     """Find the last feature map in front of the top, or else what the last dense layer takes."""
     top = next((place for place, link in enumerate(links) if _pools(link)), len(links))
     maps = [link for link in links[:top] if len(link.output.shape) == 4]
+    if maps and _attends(model, maps[-1].place):  # the patches of a transformer, most of which would be cut off
+        maps = []
     if not maps or not any(place <= maps[-1].place for place in chain.learning_places(model)):
         dense = [place for place, link in enumerate(links) if "Dense" in kinds(link.operation)]
         if not dense:
@@ -239,6 +241,11 @@ def _found_cut(model: keras.Model, links: list[Link], name: str) -> tuple[Link, 
         if len(learning) > 1 and (before := [link for link in maps if link.place < learning[-1].place]):
             return before[-1], "the last feature map in front of those of the classes"
     return end, "the last feature map"
+
+
+def _attends(model: keras.Model, place: int) -> bool:
+    """Whether a layer of attention is called after a place."""
+    return any("MultiHeadAttention" in kinds(node.operation) for node in list(nodes(model))[place:])
 
 
 def _pools(link: Link) -> bool:

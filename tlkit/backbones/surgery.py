@@ -135,7 +135,7 @@ def stages(model: keras.Model, name: str | None = None) -> dict[str, str]:
     >>> stages(model)["stage4"]
     'conv_pw_13_relu'
     """
-    return _ends(model, _path(model)[-1], name)
+    return _ends(model, backbone_of(model), name)
 
 
 def unfreeze(
@@ -168,7 +168,7 @@ def unfreeze(
     >>> any("moving" in weight.path for weight in model.trainable_weights)  # the statistics
     False
     """
-    backbone = _path(model)[-1]
+    backbone = backbone_of(model)
     if name is None and from_stage is None:
         ends: dict[str, str] = {}  # everything is trained, and any network will do
     else:
@@ -214,7 +214,7 @@ def split(
     >>> lower.output.shape, upper.output.shape
     ((None, 4, 4, 128), (None, 5))
     """
-    backbone = _path(model)[-1]
+    backbone = backbone_of(model)
     if backbone not in [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)][:1]:
         raise InvalidInput(
             f"model {model.name!r} cannot be cut: split takes one of tlkit.backbones.classifier, whose first layer is "
@@ -307,6 +307,11 @@ def _below(ends: dict[str, str], stage: str | None) -> str | None:
     """Return the layer that ends the stage below one; None where there is no such stage, or none below it."""
     index = list(ends).index(stage) if stage in ends else 0
     return list(ends.values())[index - 1] if index else None
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    """Give the backbone inside a model; see `freeze`."""
+    return _path(model)[-1]
 
 
 def _path(model: keras.Model) -> list[keras.Model]:

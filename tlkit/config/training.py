@@ -131,6 +131,9 @@ class Full(Phase):
         batch_normalization: In the stages that are trained: `inference` normalizes by the pretrained statistics and
             trains scale and offset; `train` normalizes by each batch and updates the statistics; `freeze-affine` keeps
             everything as pretrained. By default `inference`, or `train` if the weights are random.
+        lora_rank: Low-rank adaptation: train two factors of this rank beside each kernel of dense layers (of attention
+            too) and of convolutions other than depthwise, such as 8; kernels and all else but BatchNormalization stay
+            as pretrained. The factors are added to the kernels in the end. By default the kernels are trained.
     """
 
     epochs: int | None = None  # type: ignore[assignment]  # wider than that of other phases
@@ -141,9 +144,14 @@ class Full(Phase):
     layer_decay: float = 1.0
     learning_rates: dict[str, float] | None = None
     batch_normalization: Literal["inference", "train", "freeze-affine"] | None = None
+    lora_rank: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        rank = self.lora_rank
+        require(rank is None or rank >= 1, "full.lora_rank", rank, "it must be 1 or more, such as 8")
+        used = rank is None or self.epochs != 0
+        require(used, "full.lora_rank", rank, "full.epochs is 0, so that nothing would learn by it: leave one out")
         require(
             0 < self.layer_decay <= 1, "full.layer_decay", self.layer_decay, "it must be above 0, and 1 at the most"
         )

@@ -146,6 +146,7 @@ class Ranked(NamedTuple):
         run_id: MLflow run, nested in that of the ranking.
         majority: Name of the most frequent class.
         majority_accuracy: Accuracy of always predicting it.
+        per_second: Photos that it computes in a second on this machine; None if that is not measured.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Ranked(NamedTuple):
     run_id: str
     majority: str
     majority_accuracy: float
+    per_second: float | None = None
 
 
 def score(

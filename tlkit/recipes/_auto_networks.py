@@ -70,7 +70,7 @@ class Network(NamedTuple):
 
 
 def candidates(config: configs.Auto, examples: data.Examples) -> list[configs.Backbone]:
-    """List the networks to try, probably the fastest first.
+    """List the networks to try, probably the fastest first; of those that were asked for, what is here first.
 
     Raises:
         InvalidInput: one that was asked for does not exist.
@@ -79,14 +79,26 @@ def candidates(config: configs.Auto, examples: data.Examples) -> list[configs.Ba
 
     if config.backbones is not None:
         asked = [configs.Backbone(each) if isinstance(each, str) else each for each in config.backbones]
-        for each in asked:
-            _sources.check(each)
-        return list(dict.fromkeys(asked))
+        placed = {each: _is_here(each) for each in asked}
+        return sorted(placed, key=lambda each: not placed[each])
     if config.data.origin == "embedded":
         return [configs.Backbone("LetterNet")]
     here = [configs.Backbone(each.name, alpha=each.alpha) for each in backbones.on_this_machine()]
     letters = [configs.Backbone("LetterNet")] if is_small_and_gray(examples) else []
     return letters + here or [configs.Backbone("MobileNetV2")]
+
+
+def _is_here(backbone: configs.Backbone) -> bool:
+    """Whether a network that was asked for is on this machine.
+
+    Raises:
+        InvalidInput: it does not exist.
+    """
+    try:
+        _sources.check(backbone)
+        return _sources.is_here(backbone)
+    except Unavailable:  # `first` says why
+        return False
 
 
 def is_small_and_gray(examples: data.Examples) -> bool:
@@ -129,7 +141,7 @@ def title(backbone: configs.Backbone) -> str:
     ('MobileNet 0.5', 'VGG16 (mine.weights.h5)')
     """
 
-    published = backbone.weights in ("pretrained", _sources.row(backbone).pretrained)
+    published = backbone.weights == "pretrained" or backbone.weights == _sources.row(backbone).pretrained
     return _networks.title(backbone) + ("" if published else f" ({os.path.basename(backbone.weights)})")
 
 

@@ -43,12 +43,18 @@ def classifier(
 
 
 def trainable_classifier(config: configs.Finetune, examples: data.Examples) -> keras.Model:
-    """Put a head on the backbone, and make trainable what phase full trains in the end."""
+    """Put a head on the backbone, and make trainable what phase full trains in the end.
+
+    Raises:
+        InvalidInput: factors are to be trained, and a stage has no kernel for them.
+    """
     from tlkit import backbones
 
-    model = classifier(config, examples)
-    lowest = _plans.stages(config)[-1]
-    backbones.unfreeze(model, None, lowest, config.full.batch_normalization or "inference")
+    model, rank = classifier(config, examples), config.full.lora_rank
+    for stage in _plans.stages(config):
+        backbones.unfreeze(model, None, stage, config.full.batch_normalization or "inference")
+        if rank is not None:
+            backbones.adaptable(model, rank)  # refused before any photo is opened
     return model
 
 

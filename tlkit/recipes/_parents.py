@@ -72,20 +72,20 @@ def is_model(name: str) -> bool:
     return name.startswith(_models.URIS) or name.endswith(".keras")
 
 
-def read(name: str, uri: str, path: Path) -> Parent:
+def read(name: str, uri: str, path: Path, saved: _models.Saved) -> Parent:
     """Read a classifier, without keeping its network.
 
     Args:
         name: As the user gave it.
         uri: As it is found again.
         path: Of its file.
+        saved: What that holds.
 
     Raises:
         InvalidInput: it is no classifier of one network that tlkit has made.
     """
     from tlkit import serving, tracking
 
-    saved = _models.load(uri, path)
     network(saved.model, name)
     if saved.classes is None:
         raise InvalidInput(f"{name} holds no class names: give it as --backbone.name, which puts a new head on it")
@@ -117,8 +117,8 @@ def network(model: keras.Model, name: str) -> keras.Model:
     layers = {layer.name: layer for layer in model.layers}
     if not isinstance(layers.get("backbone"), keras.Model) or not layers.keys() >= set(LAYERS):
         raise InvalidInput(
-            f"{name} is no classifier that finetune or feature_extraction made, of one network and its head: give it "
-            "as --backbone.name, which puts a new head on it"
+            f"{name} is no classifier of one network and its head, as finetune, feature_extraction and auto make: give "
+            "it as --backbone.name, which puts a new head on it"
         )
     backbone = layers["backbone"]
     return keras.Model(backbone.inputs[0], backbone.outputs[-1], name="backbone")

@@ -25,6 +25,7 @@ def finetuning(config: configs.Finetune, splits: data.Splits) -> training.FineTu
         solve=bool(config.head.solved),
         stages=stages(config),
         batch_normalization=config.full.batch_normalization or "inference",  # None has been decided
+        lora_rank=config.full.lora_rank,
         augment=changes(config.augment) or None,
         views=config.augment.views,
         stored=config.full.stored,

@@ -81,6 +81,22 @@ def check(backbone: configs.Backbone, size: int | None = None) -> None:
         backbones.check(backbone.name, shape, backbone.weights, backbone.alpha)
 
 
+def is_here(backbone: configs.Backbone) -> bool:
+    """Whether a network is on this machine, with its weights.
+
+    Raises:
+        InvalidInput: as in `resolve`.
+        Unavailable: it cannot be had.
+    """
+    from tlkit import backbones
+
+    known = row(backbone)
+    if backbone.weights not in ("pretrained", known.pretrained) or not known.file:
+        return True  # as there is no published file to download
+    alphas = (backbone.alpha, 1.0) if backbone.alpha is None else (backbone.alpha,)
+    return any(each.name == backbone.name and each.alpha in alphas for each in backbones.on_this_machine())
+
+
 def is_own(name: str) -> bool:
     """Whether a name is that of a model of the user's, and not of a network that tlkit knows.
 
@@ -154,15 +170,16 @@ def _of_parent(backbone: configs.Backbone, own_size: int | None, pinned: str, pa
     for name in ("cut", "pixels"):
         if (value := getattr(backbone, name)) is not None:
             raise InvalidInput(f"backbone.{name} is {value!r}, but that of {backbone.weights} stays: leave it out")
-    parent = _parents.read(backbone.weights, pinned, path)
+    saved = _models.load(pinned, path)
+    parent = _parents.read(backbone.weights, pinned, path, saved)
     if backbone.name not in ("auto", parent.backbone):
         raise InvalidInput(
             f"backbone.name is {backbone.name!r}, and the network of {backbone.weights} is {parent.backbone}: leave "
             "--backbone.name out"
         )
 
-    def adopt(size: int | None) -> backbones.Own:
-        network = _parents.network(_models.load(pinned, path).model, backbone.weights)
+    def adopt(size: int | None, model: keras.Model | None = None) -> backbones.Own:
+        network = _parents.network(model or _models.load(pinned, path).model, backbone.weights)
         stages = backbone.stages or _parents.known_stages(parent, network)
         return backbones.adopt(network, backbone.weights, stages=stages, pixels="0..255", size=size)
 
@@ -171,7 +188,7 @@ def _of_parent(backbone: configs.Backbone, own_size: int | None, pinned: str, pa
         ("backbone.name", parent.backbone, ""),
         ("backbone.pooled_stages", parent.pooled_stages, ""),
     ]
-    return Source(adopt(own_size).row, lambda size: adopt(size).network, tuple(settings), parent)
+    return Source(adopt(own_size, saved.model).row, lambda size: adopt(size).network, tuple(settings), parent)
 
 
 def _refuse_alpha(backbone: configs.Backbone) -> None:

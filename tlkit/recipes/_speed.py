@@ -1,13 +1,14 @@
-"""How fast the networks of runs predict: each measured once on a machine, in alternation with those beside it."""
+"""How fast networks predict: each measured once on a machine, in alternation with those beside it."""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import platform
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,7 @@ from tlkit.display import say
 from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
     from mlflow.entities import Run
 
@@ -54,19 +56,29 @@ def of_runs(runs: Sequence[Run], networks: Mapping[str, str]) -> dict[str, float
         side, parameters = run.data.params.get("data.image_size", ""), run.data.metrics.get("parameters", math.nan)
         if math.isfinite(parameters):
             of_run[run.info.run_id] = Network(networks[run.info.run_id], side, parameters)
-    models = {network: path for run_id, network in of_run.items() if (path := _model(run_id))}
-    if not models:
-        return {}
-    key, known = json.dumps([platform.node(), *sorted(models)]), _read()
-    speeds = known.get(key)
-    if not isinstance(speeds, list) or len(speeds) != len(models):
-        many = f"{len(models)} networks in alternation" if len(models) > 1 else "the network"
-        say(f"measuring the speed of {many}, once on this machine", error=True)
-        measured = _measure(models)
-        speeds = [measured.get(network, 0.0) for network in sorted(models)]
-        _write({**known, key: speeds})
-    by_network = dict(zip(sorted(models), speeds, strict=True))
+    paths = {network: path for run_id, network in of_run.items() if (path := _model(run_id))}
+    by_network = of_networks({network: functools.partial(_load, path) for network, path in paths.items()})
     return {run_id: speed for run_id, network in of_run.items() if (speed := by_network.get(network))}
+
+
+def of_networks(makes: Mapping[Network, Callable[[], keras.Model]]) -> dict[Network, float]:
+    """Give the examples a second of each network; where that cannot be measured, it is left out.
+
+    Args:
+        makes: What makes each; called only if the speeds of these networks, side by side, are not known yet.
+    """
+    if not makes:
+        return {}
+    names = sorted(makes)
+    key, known = json.dumps([platform.node(), *names]), _read()
+    speeds = known.get(key)
+    if not isinstance(speeds, list) or len(speeds) != len(names):
+        many = f"{len(names)} networks in alternation" if len(names) > 1 else "the network"
+        say(f"measuring the speed of {many}, once on this machine", error=True)
+        measured = _measure(makes)
+        speeds = [measured.get(network, 0.0) for network in names]
+        _write({**known, key: speeds})
+    return {network: speed for network, speed in zip(names, speeds, strict=True) if speed}
 
 
 def _model(run_id: str) -> Path | None:
@@ -83,12 +95,18 @@ def _model(run_id: str) -> Path | None:
     return None
 
 
-def _measure(models: Mapping[Network, Path]) -> dict[Network, float]:
+def _load(path: Path) -> keras.Model:
+    from tlkit.recipes import _models
+
+    return _models.load(str(path), path).model
+
+
+def _measure(makes: Mapping[Network, Callable[[], keras.Model]]) -> dict[Network, float]:
     """Measure all networks in alternation, so that what else the machine does slows all of them alike."""
     from tlkit.recipes import _jobs
 
     _jobs.start_keras()
-    prepared = {network: ready for network, path in models.items() if (ready := _prepare(path))}
+    prepared = {network: ready for network, make in makes.items() if (ready := _prepare(network.name, make))}
     rates: dict[Network, list[float]] = {network: [] for network in prepared}
     for _ in range(ROUNDS):
         for network, (engine, batch) in prepared.items():
@@ -99,20 +117,19 @@ def _measure(models: Mapping[Network, Path]) -> dict[Network, float]:
     return {network: statistics.median(measured) for network, measured in rates.items()}
 
 
-def _prepare(path: Path) -> tuple[Engine, np.ndarray] | None:
-    """Load a model, and compute a first batch; None where that cannot be done."""
+def _prepare(name: str, make: Callable[[], keras.Model]) -> tuple[Engine, np.ndarray] | None:
+    """Make a model, and compute a first batch; None where that cannot be done."""
     import numpy as np
 
-    from tlkit.recipes import _models
     from tlkit.serving import many
 
     try:
-        model = _models.load(str(path), path).model
+        model = make()
         shape = model.input_shape[1:]
         if None in shape or isinstance(model.input_shape, list | dict):
             return None
         values = np.random.default_rng(0).integers(0, 256, (many.SAMPLE, *shape)).astype(np.float32)
-        engine, _ = many.engine(model, str(path), True, values)
+        engine, _ = many.engine(model, name, True, values)
         batch = np.resize(values, (engine.batch_size, *shape))
         list(engine.run([batch]))
     except InvalidInput:

@@ -31,7 +31,14 @@ def find_devices(config: configs.Training, trial: bool) -> list[Decision]:
     """
     from tlkit.training import devices
 
-    several = devices.find(1 if trial and config.devices == "auto" else config.devices)
+    full = config.full if isinstance(config, configs.Finetune) else None
+    low_rank = full is not None and full.lora_rank is not None
+    several = devices.find(1 if (trial or low_rank) and config.devices == "auto" else config.devices)
+    if full and low_rank and several:
+        raise InvalidInput(
+            f"full.lora_rank is {full.lora_rank}, but devices is {config.devices}: factors are trained on one, as "
+            "Keras does not copy those of attention: give --devices 1, or leave lora_rank out"
+        )
     devices.check(several, config.gradient_accumulation_steps, config.remat)
     if several is None:
         return [Decision("devices", 1)]
@@ -85,15 +92,15 @@ def _divisible(config: configs.Finetune | configs.Train) -> list[Decision]:
 
 
 def _batch_size(config: configs.Finetune | configs.Train, model: keras.Model, splits: data.Splits) -> list[Decision]:
-    from tlkit import runtime, training
+    from tlkit import backbones, runtime, training
     from tlkit.training import memory
 
-    logits = training.to_logits(model)
-    logits = memory.remat(logits) if config.remat else logits
-    training.compiled(logits, _plans.settings(config, config.full), _plans.UNKNOWN_RATE, multi_label=splits.multi_label)
-    size = memory.batch_size(
-        logits, splits.train.shape, len(splits.classes), len(splits.train), multi_label=splits.multi_label
-    )
+    settings, shape = _plans.settings(config, config.full), splits.train.shape
+    with backbones.low_rank(model, config.full.lora_rank if isinstance(config.full, configs.Full) else None):
+        logits = training.to_logits(model)
+        logits = memory.remat(logits) if config.remat else logits
+        training.compiled(logits, settings, _plans.UNKNOWN_RATE, multi_label=splits.multi_label)
+        size = memory.batch_size(logits, shape, len(splits.classes), len(splits.train), multi_label=splits.multi_label)
     examples = size * config.gradient_accumulation_steps
     if runtime.device()[0] == "cpu":
         reason = "as larger batches are no faster on a CPU" if size == memory.BATCH_SIZE else "what fits into memory"

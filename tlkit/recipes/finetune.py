@@ -31,7 +31,7 @@ from tlkit.recipes import (
 if TYPE_CHECKING:
     import keras
 
-    from tlkit import data
+    from tlkit import data, training
     from tlkit.training.activations import FullInput, PooledFeatures
 
 
@@ -68,7 +68,7 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
             model,
             full_input,
             pooled,
-            _plans.finetuning(job.config, splits),
+            _plan(job.config, splits, pooled),
             callbacks=job.callbacks,
             checkpointing=job.checkpointing(tracked),
             until=job.until,
@@ -141,11 +141,22 @@ def _prepare_inputs(
         pooled = pooled._replace(train=Features.joined([pooled.train, old]))
         if config.full.epochs:
             say(
-                "full: learns from the photos that are here alone and may forget those that are gone; --full.epochs 0 "
-                "keeps the solved head",
+                "full: learns from the photos that are here alone and may forget those that are gone: it is kept only "
+                "if it is clearly better with each class counting as it does among all",
                 error=True,
             )
     return full_input, pooled
+
+
+def _plan(config: Finetune, splits: data.Splits, pooled: PooledFeatures | None) -> training.FineTuning:
+    """Give the plan, in which old photos that are gone count when phase full is judged."""
+    import numpy as np
+
+    plan = _plans.finetuning(config, splits)
+    if pooled is None or len(pooled.train) <= len(splits.train) or splits.multi_label:
+        return plan
+    counts = np.bincount(pooled.train.labels, minlength=len(splits.classes))
+    return plan._replace(full=plan.full._replace(class_shares=(counts / counts.sum()).tolist()))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ python -m tlkit.recipes.select --data.path photos --backbones '[MobileNetV2, {na
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit import cli
@@ -22,11 +24,14 @@ from tlkit.recipes import (
     _networks,
     _runs,
     _sources,
+    _speed,
     _summary,
     _training_decisions,
 )
 
 if TYPE_CHECKING:
+    import keras
+
     from tlkit import data, tracking
     from tlkit.evaluation import Ranked
 
@@ -39,7 +44,7 @@ def run(config: Select) -> list[Ranked]:
 
     if config.data.origin == "embedded" and config.backbones == list(SELECT):
         config = dataclasses.replace(config, backbones=["LetterNet"])  # the one that was made for 32 pixels
-    candidates = list(dict.fromkeys(_candidate(config, backbone) for backbone in config.backbones))
+    candidates, unavailable = _candidates(config)
     runtime.prepare(config.seed, candidates[0].precision)
     tracking.open_store(config.experiment)
     examples = _inputs.photos(config)
@@ -50,11 +55,35 @@ def run(config: Select) -> list[Ranked]:
         config.experiment, run_name=config.run_name, params=_params(candidates, asked), tags=tags, title=title
     ) as parent:
         _runs.log_config(config)
-        ranked, unavailable = _rank_all(candidates, examples)
+        ranked, missing = _rank_all(candidates, examples)
+        ranked = _measured(ranked, candidates, examples)
         _log(ranked)
-    _print_ranking(ranked, unavailable)
+    _print_ranking(ranked, unavailable + missing)
     _print_next(config, ranked[0], parent, began)
     return ranked
+
+
+def _candidates(config: Select) -> tuple[list[FeatureExtraction], list[str]]:
+    """Give the settings of each backbone, what is on this machine first.
+
+    Returns:
+        The settings; and the reasons why other backbones cannot be had.
+
+    Raises:
+        InvalidInput: one cannot be built.
+        Unavailable: none can be had.
+    """
+    found, unavailable = [], []
+    for backbone in config.backbones:
+        try:
+            found.append(_candidate(config, backbone))
+        except Unavailable as error:
+            unavailable.append(str(error))
+            say(f"left out: {backbone if isinstance(backbone, str) else _networks.title(backbone)}, as {error}")
+    if not found:
+        raise Unavailable(f"none of the {len(config.backbones)} backbones is available: {unavailable[0]}")
+    candidates = list(dict.fromkeys(found))
+    return sorted(candidates, key=lambda each: not _sources.is_here(each.backbone)), unavailable
 
 
 def _candidate(config: Select, name: str | Backbone) -> FeatureExtraction:
@@ -140,6 +169,24 @@ def _rank(config: FeatureExtraction, examples: data.Examples) -> Ranked:
     return ranked
 
 
+def _measured(ranked: list[Ranked], candidates: Sequence[FeatureExtraction], examples: data.Examples) -> list[Ranked]:
+    """Measure how many photos a second each backbone computes, in alternation, unless that is known."""
+    from tlkit import features
+
+    configs = {candidate.backbone: candidate for candidate in candidates}
+
+    def make(config: FeatureExtraction) -> keras.Model:
+        return features.pooled(_networks.classifier(config, examples))
+
+    networks = {
+        row.run_id: _speed.Network(row.name, str(configs[row.backbone].data.image_size), float(row.parameters))
+        for row in ranked
+    }
+    makes = {networks[row.run_id]: functools.partial(make, configs[row.backbone]) for row in ranked}
+    speeds = _speed.of_networks(makes)
+    return [row._replace(per_second=speeds.get(networks[row.run_id])) for row in ranked]
+
+
 def _metrics(ranked: Ranked) -> dict[str, float]:
     return {
         "cross_validated_accuracy": ranked.accuracy,
@@ -161,6 +208,7 @@ def _log(ranked: list[Ranked]) -> None:
     numbers = [_metrics(row) for row in ranked]
     columns: dict[str, list[Any]] = {"backbone": names, "run_id": [row.run_id for row in ranked]}
     columns |= {name: [metrics[name] for metrics in numbers] for name in numbers[0]}
+    columns["predict_per_second"] = [row.per_second for row in ranked]
     tracking.log_table(columns, "ranking.json")
     tracking.log_figure(plots.ranking(names, scores, [row.interval for row in ranked]), "ranking.png")
     tracking.log_metrics(numbers[0])
@@ -170,17 +218,18 @@ def _log(ranked: list[Ranked]) -> None:
 def _print_ranking(ranked: list[Ranked], unavailable: list[str]) -> None:
     """Print the table, and which backbones are about as good as the best."""
     width = max(len("backbone"), *(len(row.name) for row in ranked))
-    say(f"\n   {'backbone':<{width}}  accuracy   95 %     5 nearest  LogME  seconds  M params")
+    say(f"\n   {'backbone':<{width}}  accuracy   95 %     5 nearest  LogME  photos/s  M params")
     for rank, row in enumerate(ranked, 1):
         low, high = row.interval
+        speed = f"{row.per_second:,.0f}" if row.per_second else "-"
         say(
             f"{rank:>2} {row.name:<{width}}  {row.accuracy:>8.3f}  {low:.2f}-{high:.2f}  {row.nearest:>9.3f}"
-            f"  {row.logme:>5.2f}  {row.seconds:>7.1f}  {row.parameters / 1e6:>8.1f}"
+            f"  {row.logme:>5.2f}  {speed:>8}  {row.parameters / 1e6:>8.1f}"
         )
     for reason in unavailable:
         say(f"not ranked: {reason}")
     say("\naccuracy: logistic regression on frozen features, cross-validated on all photos")
-    say("but the test split, with its 95 % interval; seconds: of this run")
+    say("but the test split, with its 95 % interval; photos/s: as predict computes many")
     best = ranked[0]
     say(_summary.always([best.majority], 0, best.majority_accuracy, digits=3))
     close = [row.name for row in ranked[1:] if row.accuracy >= best.interval[0]]

@@ -114,6 +114,7 @@ class BestEpoch(keras.callbacks.Callback):
     def __init__(self, phase: Settings, model: keras.Model, history: History, first: int, until: int, val: Validation):
         super().__init__()
         self.patience, self.history, self.val = phase.patience, history, val
+        self.shares = phase.class_shares
         self.last = first + phase.epochs
         self.before = bool(first)
         self.weights: list[np.ndarray] = model.get_weights()
@@ -153,10 +154,9 @@ class BestEpoch(keras.callbacks.Callback):
         before = self.val.predict(model)
         for share in SHARES:
             if share < 1:
-                mixed = [old + share * (new - old) for old, new in zip(self.weights, weights, strict=True)]
-                model.set_weights(mixed)
+                model.set_weights(variables.between(model.weights, self.weights, weights, share))
                 after = self.val.predict(model)
-            if verdicts.compare(before, after, self.val.labels).clearly_better:
+            if verdicts.compare(before, after, self.val.labels, self.shares).clearly_better:
                 scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if share < 1 else {}
                 self.weights = model.get_weights() if share < 1 else weights
                 self._keep(number, share, **scores)

@@ -20,7 +20,8 @@ from tlkit.features import Extractor, Features
 from tlkit.features.store import Store
 from tlkit.training import activations, checkpoints, finder, plans, variables
 from tlkit.training.activations import FullInput, PooledFeatures
-from tlkit.training.full import fit_full, range_test_full
+from tlkit.training.devices import find
+from tlkit.training.full import LORA_RATE, fit_full, range_test_full
 from tlkit.training.heads import Head, fit_head, range_test_head, solve_head, train_head_briefly
 from tlkit.training.plans import FineTuning
 from tlkit.training.settings import Checkpointing, History, Settings
@@ -34,6 +35,7 @@ def fine_tune(
     *,
     epochs: int | None = None,
     unfreeze_from: str | None = None,
+    lora_rank: int | None = None,
     learning_rate: float | Literal["auto"] = RATE,
     batch_size: int = 32,
     augment: Mapping[str, Any] | None = None,
@@ -53,6 +55,7 @@ def fine_tune(
         epochs: Number of epochs after the head, by default `plans.epochs`. The last is kept if it is clearly better
             than the solved head, else weights between the two, or the head.
         unfreeze_from: First stage to train, such as `stage4`; by default the whole backbone.
+        lora_rank: Train factors of this rank instead of kernels; see `backbones.low_rank`.
         learning_rate: Peak learning rate of AdamW, which then falls along a cosine; `auto` finds it by a range test.
         batch_size: Photos per step.
         augment: Random changes of the training photos, as `data.batches` takes them, such as `{"flip": True}`.
@@ -65,8 +68,8 @@ def fine_tune(
         One entry per epoch; the model has the weights of `history.best`.
 
     Raises:
-        InvalidInput: the backbone has no such stage, the photos do not fit the model, or the loss became nan or
-            infinite at once.
+        InvalidInput: the backbone has no such stage, or nothing there that factors could be trained of; the photos do
+            not fit the model; the loss became nan or infinite at once; or factors are to be trained on several devices.
         Unavailable: not even a batch of 1 fits into memory.
 
     >>> from tlkit import data
@@ -89,11 +92,14 @@ def fine_tune(
         full=Settings(epochs, RATE if learning_rate == "auto" else learning_rate, patience=None, batch_size=batch_size),
         solve=solve,
         stages=(unfreeze_from,),
+        lora_rank=lora_rank,
         augment=augment,
         seed=seed,
         devices=devices,
     )
     backbones.unfreeze(model, from_stage=unfreeze_from)
+    if lora_rank is not None:
+        backbones.adaptable(model, lora_rank)  # refused before anything is computed
 
     def extractor(network: keras.Model, cut: str, dtype: str) -> Extractor:
         return Extractor(network, store, dtype=dtype, label=cut)
@@ -171,9 +177,10 @@ def range_test(
         train_head_briefly(model, features, plan.head, plan.seed)
     backbones.unfreeze(model, None, plan.stages[-1], plan.batch_normalization)
     stages = backbones.stages(model)
-    return range_test_full(
-        model, splits.train, plan.full, seed=plan.seed, augment=plan.augment or None, stages=stages, **more
-    )
+    with backbones.low_rank(model, plan.lora_rank, plan.seed):
+        return range_test_full(
+            model, splits.train, plan.full, seed=plan.seed, augment=plan.augment or None, stages=stages, **more
+        )
 
 
 def fit_phases(
@@ -204,6 +211,8 @@ def fit_phases(
     Returns:
         One entry per epoch; the model has the weights of the best one.
     """
+    if plan.lora_rank is not None and find(plan.devices):
+        raise InvalidInput(f"lora_rank is {plan.lora_rank}, which trains on one device: leave devices out")
     steps = math.ceil(len(full_input.train) / plan.full.batch_size)
     parts = plan.full_parts(steps if until is None else None)
     files = [checkpointing(name) for name, _, _ in parts]
@@ -221,22 +230,33 @@ def fit_phases(
             say("full: left out, as the trial is not clearly better than the solved head")
             break
         backbones.unfreeze(model, None, stage, plan.batch_normalization)
-        history = fit_full(
-            full_input.network,
-            full_input.train,
-            full_input.val,
-            settings,
-            seed=plan.seed,
-            augment=full_input.augment,
-            before=history,
-            stages=backbones.stages(model),
-            until=until,
-            checkpointing=files[number],
-            phase=name,
-            callbacks=callbacks,
-            devices=plan.devices,
-        )
+        _say_rank(model, plan, name)
+        with backbones.low_rank(model, plan.lora_rank, plan.seed + number):
+            history = fit_full(
+                full_input.network,
+                full_input.train,
+                full_input.val,
+                settings,
+                seed=plan.seed,
+                augment=full_input.augment,
+                before=history,
+                stages=backbones.stages(model),
+                until=until,
+                checkpointing=files[number],
+                phase=name,
+                callbacks=callbacks,
+                devices=plan.devices,
+            )
     return history
+
+
+def _say_rank(model: keras.Model, plan: FineTuning, phase: str) -> None:
+    if plan.lora_rank is not None:
+        layers, parameters, kernels = backbones.adaptable(model, plan.lora_rank)
+        say(
+            f"{phase}: factors of rank {plan.lora_rank} beside {len(layers)} kernels learn, {parameters:,} weights in "
+            f"place of {kernels:,}, at {LORA_RATE:g} times the learning rate of the head"
+        )
 
 
 def _fit_head(

@@ -9,12 +9,15 @@ import keras
 import numpy as np
 
 from tlkit import inference
+from tlkit.backbones.low_rank import FACTORS
 from tlkit.data import ExampleSet, Views, batches, readable_errors
 from tlkit.errors import InvalidInput
 from tlkit.training import batched, finder, optimizers
 from tlkit.training.batched import Learner
 from tlkit.training.devices import find
 from tlkit.training.settings import Checkpointing, History, Settings
+
+LORA_RATE = 3.0  # factor on the learning rate of low-rank factors: see docs/benchmarks/finetuning.md
 
 
 def fit_full(
@@ -133,4 +136,7 @@ def _learning_part(
         factors = optimizers.stage_factors(logits, 1.0, stages, by_name)
     elif settings.layer_decay != 1:
         factors = optimizers.stage_factors(logits, settings.layer_decay, stages)
+    if not settings.learning_rates:  # which say what each stage has
+        low_rank = [each.path for each in logits.trainable_variables if each.name in FACTORS]
+        factors = {**(factors or {}), **{path: LORA_RATE * (factors or {}).get(path, 1.0) for path in low_rank}} or None
     return logits, factors

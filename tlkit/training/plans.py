@@ -38,6 +38,8 @@ class FineTuning(NamedTuple):
         stages: First stage to train, None for the whole backbone. Several, highest first, unfreeze gradually: each gets
             its share of the epochs.
         batch_normalization: In the stages that are trained; see `backbones.unfreeze`.
+        lora_rank: Train low-rank factors instead of kernels; see `backbones.low_rank`. Each part of phase full has its
+            own, which are added to the kernels at its end.
         augment: Random changes of the training photos, as `data.batches` takes them, or None.
         views: Number of changed versions of each photo, of which each epoch draws one; by default new ones each time.
         stored: Train on stored activations of the frozen stages; by default if that saves time.
@@ -50,6 +52,7 @@ class FineTuning(NamedTuple):
     solve: bool = True
     stages: Sequence[str | None] = (None,)
     batch_normalization: Literal["inference", "train", "freeze-affine"] = "inference"
+    lora_rank: int | None = None
     augment: Mapping[str, Any] | None = None
     views: int | None = None
     stored: bool | None = None

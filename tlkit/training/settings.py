@@ -18,6 +18,8 @@ class Settings(NamedTuple):
             never stops, and keeps the last epoch, or weights between what the phase began with and it, where they are
             clearly better (`verdicts.Verdict`): to choose among epochs, a few dozen validation examples are too noisy.
         class_weights: Weight of each class in the loss; see `losses.balanced`.
+        class_shares: Share of each class when it is judged whether a phase has made the model better; by default that
+            of the validation examples.
         balanced: Sample all classes equally often; see `data.batches`.
         remat: Recompute activations in the backward pass instead of keeping them, in `fit_full`.
     """
@@ -34,6 +36,7 @@ class Settings(NamedTuple):
     optimizer: str = "adamw"
     focal_gamma: float = 0.0
     class_weights: list[float] | None = None
+    class_shares: list[float] | None = None
     balanced: bool = False
     global_clipnorm: float | None = None
     gradient_accumulation_steps: int = 1

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from tlkit.backbones.low_rank import FACTORS
+
 Tensor: TypeAlias = Any  # of Keras' backend, each of which has a class of its own
 
 
@@ -32,3 +34,20 @@ def assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) ->
     """
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def between(
+    variables: Iterable[keras.Variable], old: Sequence[np.ndarray], new: Sequence[np.ndarray], share: float
+) -> list[np.ndarray]:
+    """Give values that are a share of the way from old to new ones.
+
+    Low-rank factors are a kernel's change A B, and B is zero in the old values: B takes the share and A is the new one.
+
+    >>> a, b = keras.Variable([[9.0]], name="lora_kernel_a"), keras.Variable([[0.0]], name="lora_kernel_b")
+    >>> [value.item() for value in between([a, b], [np.array([[9.0]]), np.zeros((1, 1))], [np.ones((1, 1))] * 2, 0.5)]
+    [1.0, 0.5]
+    """
+    return [
+        after if variable.name == FACTORS[0] else before + share * (after - before)
+        for variable, before, after in zip(variables, old, new, strict=True)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,8 +31,16 @@ class Verdict(NamedTuple):
         return self.difference < -self.error
 
 
-def compare(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Verdict:
+def compare(
+    before: np.ndarray, after: np.ndarray, labels: np.ndarray, shares: Sequence[float] | None = None
+) -> Verdict:
     """Compare the logits of the same examples before and after training.
+
+    Args:
+        before: Logits before it.
+        after: Logits after it.
+        labels: Of the examples.
+        shares: Share that each class is to have of the mean; by default that of the examples. For one label each.
 
     Shapes:
         before: (examples, classes)
@@ -43,8 +52,17 @@ def compare(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Verdic
     False
     >>> compare(before[:, ::-1], before, labels).clearly_better
     True
+    >>> before, labels = np.array([[0.0, 3.0], [0.0, 3.0], [2.0, 0.0], [0.0, 1.0]] * 20), np.array([0, 0, 0, 1] * 20)
+    >>> after = before + [4.0, 0.0]  # better for class 0, worse for class 1
+    >>> [compare(before, after, labels, shares).clearly_better for shares in (None, [0.1, 0.9])]
+    [True, False]
     """
     differences = _losses(after, labels) - _losses(before, labels)
+    if shares is not None:
+        weights = np.asarray(shares)[labels] / np.bincount(labels)[labels]
+        weights *= len(labels) / weights.sum()
+        mean = (weights * differences).mean()
+        differences = mean + weights * (differences - mean)
     return Verdict(float(differences.mean()), evaluation.standard_error(differences))
 
 
