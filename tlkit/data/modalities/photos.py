@@ -13,6 +13,7 @@ from tlkit.data.contents import Content
 from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape, changed_by
 from tlkit.errors import InvalidInput
 
+
 def _frame(contents: Sequence[Content], names: Sequence[str], framing: Framing) -> tuple[Shape, None]:
     first = contents[0]
     if isinstance(first, np.ndarray):
