@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tlkit import inference, startup
+from tlkit import startup
 from tlkit.display import shown
 from tlkit.errors import InvalidInput, first_line
 from tlkit.export import runtimes
@@ -172,20 +171,7 @@ def write(name: str, model: keras.Model, folder: Path) -> Path:
         if name == "onnx":
             _know_erfc()
         model.export(str(path), format=row.keras, verbose=False)
-        if name == "openvino":
-            _without_transposes(path)
     return path
-
-
-def _without_transposes(path: Path) -> None:
-    """Write OpenVINO's network again without the transposes that its conversion leaves: twice as fast with some."""
-    network = inference.core().read_model(path)
-    inference.sink_transposes(network)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # the weights in the file are still read from there
-        copy = Path(folder, path.name)
-        startup.openvino().save_model(network, copy, compress_to_fp16=False)
-        for file in (copy, copy.with_suffix(".bin")):
-            os.replace(file, path.parent / file.name)
 
 
 @functools.cache

@@ -182,7 +182,6 @@ def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any
         converted, _ = inference.graph(network, example, network.inputs[0].dtype)
     else:
         converted = startup.openvino().convert_model(traced or _traced(network, dtype))
-        inference.sink_transposes(converted)
     return inference.engine(converted, precision)
 
 
