@@ -211,7 +211,7 @@ def test_a_stored_config_of_train_loads_again_to_an_equal_one(verb: str, argv: l
         (["--data=photos.csv"], "did you mean --data.path photos.csv?"),
         (["--full", "1e-3"], "did you mean --full.learning_rate 1e-3?"),
         (["--augment", "none"], "did you mean --augment.policy none?"),
-        (["--full", "{epochs: x}"], "--full.epochs: expected int, got 'x'"),
+        (["--full", "{epochs: x}"], "--full.epochs: expected int or null, got 'x'"),
         (["--full.epochs.x", "1"], "unknown setting full.epochs.x; did you mean full.epochs?"),
         (["photos"], "'photos' has no name: settings are written --name value; did you mean --data.path photos?"),
         (["seed", "3"], "'seed' has no name: settings are written --name value; did you mean --seed VALUE?"),
@@ -306,7 +306,7 @@ BOMB = "a: &a [x, x]\n" + "".join(f"{name}: &{name} [*{of}, *{of}]\n" for of, na
         ("seed: 1\nconfig: x\n", ", line 2: unknown setting config; --help all lists them"),
         ("seed: [1]\n", ", line 1: seed: expected int, got [1]"),
         ("seed: {a: 1}\n", ", line 1: seed: expected int, got {a: 1}"),
-        ("full:\n  epochs:\n", ", line 2: full.epochs: expected int, got null"),
+        ("full:\n  warmup:\n", ", line 2: full.warmup: expected float, got null"),
         ("head: 3\n", ", line 1: head: expected a group of settings, got 3; did you mean head.epochs?"),
         ("head:\n", ", line 1: head: expected a group of settings, got null; it has head.epochs, "),
         (

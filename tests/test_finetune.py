@@ -173,7 +173,10 @@ def test_statistics_of_random_weights_are_learnt_and_pretrained_ones_stay(folder
         (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is 0; it must be 1 or more"),
         (["--ema_momentum", "1"], "ema_momentum is 1.0; it must lie between 0 and 1"),
         (["--tta", "-1"], "tta is -1; it must be 0 or more"),
-        (["--tta", "3", "--augment.flip", "false"], "no change of single photos is on in --augment"),
+        (
+            ["--tta", "3", "--augment.flip=no", "--augment.zoom=0", "--augment.shift=0"],
+            "no change of single photos is on in --augment",
+        ),
         (["--full.learning_rates", "{head: 0}"], "full.learning_rates.head is 0.0; it must be above 0"),
         (["--full.learning_rates", "{head: 1e-3}", "--full.layer_decay", "0.5"], "takes its place: give one of them"),
         (["--full.unfreeze_from", "[]"], "full.unfreeze_from is []; it must name a stage or more"),
@@ -230,3 +233,36 @@ def test_several_labels_cannot_be_drawn_alike_often(
     more = [] if recipe is train else ["--backbone.name", "LetterNet"]
     assert cli.call(kind, recipe.run, [*flags, *more]) == 2
     assert "balance is 'sampling', but examples that may have several labels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "moves"),
+    [
+        ({"data.path": "photos"}, (0.25, 0.125)),
+        ({"data.path": "photos", "augment.zoom": 0.0}, (0.0, 0.125)),
+        ({"data.path": "photos", "full.unfreeze_from": "stage3"}, (0.0, 0.0)),  # whose activations may be stored
+        ({}, (0.0, 0.0)),  # digits, which fill their frames
+    ],
+    ids=str,
+)
+def test_photos_that_train_the_whole_network_are_moved(
+    asked: dict[str, Any], moves: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = cli.from_settings(config.Finetune, {"backbone.name": "LetterNet", **asked})
+    augment = _decisions.completed(settings).augment
+    assert (augment.zoom, augment.shift) == moves
+
+
+def test_the_epochs_follow_the_number_of_photos(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
+    assert tune(photos, "--batch_size", "2") == 0
+    assert "full.epochs: 22, of 23 steps each" in capsys.readouterr().out
+    assert metrics("val_loss")[-1][0] == 22
+
+
+def test_a_trial_has_enough_steps():
+    plan = finetuning.FineTuning(finetuning.Settings(0, 0.1), finetuning.Settings(25, 0.1, patience=None))
+    assert [settings.epochs for _, _, settings in plan.full_parts(steps=40)] == [3, 22]
+    assert [settings.epochs for _, _, settings in plan.full_parts(steps=4)] == [8, 17]
+    assert [settings.epochs for _, _, settings in plan.full_parts(steps=2)] == [25]  # no time for a trial

@@ -177,8 +177,8 @@ class Augment:
 
     flip: bool | list[int] | None = None
     rotation: float = 10.0
-    zoom: float = 0.2
-    shift: float = 0.1
+    zoom: float | None = 0.2
+    shift: float | None = 0.1
     brightness: float = 0.1
     contrast: float = 0.2
     crop: float = 1.0
@@ -191,9 +191,8 @@ class Augment:
     def __post_init__(self) -> None:
         require(0 <= self.rotation <= 180, "augment.rotation", self.rotation, "it must be from 0 to 180 degrees")
         for name in ("zoom", "shift", "brightness", "contrast"):
-            require(
-                0 <= getattr(self, name) < 1, f"augment.{name}", getattr(self, name), "it must be from 0 to below 1"
-            )
+            value = getattr(self, name)
+            require(value is None or 0 <= value < 1, f"augment.{name}", value, "it must be from 0 to below 1")
         require(0 < self.crop <= 1, "augment.crop", self.crop, "it must be above 0, and 1 at the most")
         require(0 <= self.magnitude <= 30, "augment.magnitude", self.magnitude, "it must be from 0 to 30")
         require(0 <= self.erasing <= 1, "augment.erasing", self.erasing, "it must be from 0 to 1")
@@ -207,13 +206,16 @@ class Views(Augment):
     """Random changes of the training photos in phase `full`; validation, test and the saved model see none.
 
     Args:
+        zoom: Maximum change of scale: 0.2 scales by 80 to 120 %. By default 0.25 where photos of a folder or table
+            train the whole network; where stages stay frozen 0, so that their activations can be stored.
+        shift: Maximum shift along each axis, as a share of the side; by default 0.125 where zoom is 0.25, else 0.
         views: Number of augmented versions of each photo, of which each epoch draws one, so that their activations
             can be stored. It needs more augmentation than the flip; by default each epoch augments anew.
     """
 
     rotation: float = 0.0
-    zoom: float = 0.0
-    shift: float = 0.0
+    zoom: float | None = None
+    shift: float | None = None
     brightness: float = 0.0
     contrast: float = 0.0
     views: int | None = None

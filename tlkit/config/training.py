@@ -113,12 +113,12 @@ class Full(Phase):
     """The second phase: the backbone is fine-tuned too.
 
     Args:
-        epochs: Number of epochs; 0 skips the phase.
+        epochs: Number of epochs; 0 skips the phase. By default as many as 500 steps take, from 10 to 25.
         patience: Stop after this many epochs without a lower validation loss, and keep the epoch with the lowest. By
             default the last epoch is kept if its validation loss is lower than the head's by more than the standard
             error of the difference; else the first of the weights 3/4, 1/2 and 1/4 of the way to it for which that
-            holds; else the head. From 6 epochs on, the first third is a trial with its own warm-up and schedule; if
-            nothing of it is kept, the rest is left out.
+            holds; else the head. The first 3 epochs, or as many as 30 steps take, are a trial with its own warm-up and
+            schedule, where at least as many are left; if nothing of it is kept, the rest is left out.
         unfreeze_from: First stage to train, for example `stage4`; by default the whole backbone. A list, highest stage
             first, such as `[stage4, stage2]`, unfreezes gradually: each stage gets its share of the epochs.
         stored: Train on stored activations of the frozen stages; by default if that saves time. It needs
@@ -133,7 +133,7 @@ class Full(Phase):
             everything as pretrained. By default `inference`, or `train` if the weights are random.
     """
 
-    epochs: int = 10
+    epochs: int | None = None  # type: ignore[assignment]  # wider than that of other phases
     patience: int | None = None  # type: ignore[assignment]  # wider than that of other phases
     learning_rate: float | Literal["auto"] = 3e-4
     unfreeze_from: str | list[str] | None = None
@@ -322,7 +322,7 @@ class Training(Exportable, Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         head, full = getattr(self, "head", None), self.full  # type: ignore[attr-defined]
-        learns = full.epochs or (head and (head.epochs is None or head.epochs or head.solved is not False))
+        learns = full.epochs != 0 or (head and (head.epochs is None or head.epochs or head.solved is not False))
         require(bool(learns), "the number of epochs", 0, "it must be 1 or more over all phases")
         size = self.batch_size
         require(isinstance(size, str) or size >= 1, "batch_size", size, "it must be 1 or more, or auto")

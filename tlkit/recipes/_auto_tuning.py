@@ -61,8 +61,9 @@ def _fine_tune(search: Search, network: Network, best: Tried) -> list[Tried]:
         config = _config(search, network, stage)
         fixed, epoch = _estimate(search, network, stage)
         left = TRAINED * search.seconds_left([*best.passes, _by_keras(network)])
-        least = min(LEAST, config.full.epochs)
-        epochs = min(config.full.epochs, int((left - fixed) / epoch))
+        wanted: Any = config.full.epochs  # a number
+        least = min(LEAST, wanted)
+        epochs = min(wanted, int((left - fixed) / epoch))
         if epochs >= least:
             config = _decisions.applied(config, [_epochs(epochs)])
             found += _train(search, network, name, config, time.perf_counter() + left)
@@ -101,6 +102,8 @@ def _config(search: Search, network: Network, stage: str | None) -> configs.Fine
     config = dataclasses.replace(default, **same, full=dataclasses.replace(default.full, unfreeze_from=stage))
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, resize=search.resize))
     config = _decisions.completed(config)
+    train, _ = search.known(network, search.resize)
+    config = _decisions.applied(config, _decisions.decide_epochs(config, len(train)))
     if _auto_networks.is_small_and_gray(search.examples):
         config = _decisions.applied(config, [_decisions.Decision("augment.flip", False)])
     return config
@@ -259,10 +262,10 @@ def _as_begun(config: configs.Finetune, folder: Path) -> configs.Finetune:
     """Give the settings with the epochs of the same training that was interrupted, if it was."""
     from tlkit import atomic, untrusted
 
-    file = folder / "epochs.json"
+    file, wanted = folder / "epochs.json", config.full.epochs or 0
     if file.exists():
         epochs = untrusted.read_json(file)
-        if type(epochs) is int and 0 < epochs <= config.full.epochs + LEAST:
+        if type(epochs) is int and 0 < epochs <= wanted + LEAST:
             return _decisions.applied(config, [_epochs(epochs)])
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.writing(file) as opened:

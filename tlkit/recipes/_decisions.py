@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tlkit.training.activations import FullInput, PooledFeatures
 
 HEAD_EPOCHS = 30  # of a head that is not solved
+MADE = ("embedded", "npz")  # pixels that somebody has already brought to a size
+MOVES = {"zoom": 0.25, "shift": 0.125}  # of the photos that train a whole network, as random crops do
 SOLVABLE = 10**6  # maximum number of weights of a head that is solved: more takes gigabytes
 Config = TypeVar("Config", bound="configs.Recipe | configs.TrainGraph")
 AnyData = TypeVar("AnyData", bound="configs.Data | configs.Graph")
@@ -121,7 +123,7 @@ def decide_resize(data: configs.Data) -> list[Decision]:
     """
     if data.resize:
         return []
-    if data.origin in ("embedded", "npz"):  # pixels that somebody has already brought to a size
+    if data.origin in MADE:
         return [Decision("data.resize", "squash")]
     return [Decision("data.resize", "center", "the ends of photos that are not square are cut off")]
 
@@ -194,6 +196,10 @@ def _of_backbone(
     if config.augment.flip is None:
         reason = "as a mirrored digit is another sign" if embedded else "as a mirrored photo shows the same things"
         decisions.append(Decision("augment.flip", not embedded, reason))
+    whole = config.full.unfreeze_from is None and config.data.origin not in MADE
+    for name, usual in MOVES.items():
+        if getattr(config.augment, name) is None:
+            decisions.append(Decision(f"augment.{name}", usual if whole else 0.0))
     return decisions
 
 
@@ -230,7 +236,7 @@ def decide_head(config: configs.Finetune, model: keras.Model, examples: data.Exa
         raise InvalidInput(f"head.solved is true, but {why}, which logistic regression does not know: leave it out")
     if epochs is None:
         epochs = 0 if solved else HEAD_EPOCHS
-    if not (solved or epochs or config.full.epochs):
+    if not (solved or epochs or config.full.epochs != 0):
         raise InvalidInput("the head is not solved here, and the number of epochs is 0: give --head.epochs")
     if solved and not epochs:
         _refuse_unused(asked)
@@ -240,6 +246,22 @@ def decide_head(config: configs.Finetune, model: keras.Model, examples: data.Exa
             "number, or --head.solved false"
         )
     return [Decision("head.solved", solved, reason), Decision("head.epochs", epochs)]
+
+
+def decide_epochs(config: configs.Finetune | configs.Train, examples: int) -> list[Decision]:
+    """Decide how long phase full is, if that was left open.
+
+    Args:
+        config: The settings.
+        examples: Number of training examples.
+    """
+    if config.full.epochs is not None:
+        return []
+    from tlkit.training import plans
+
+    size = _plans.batch_size_or_default(config)
+    reason = f"of {math.ceil(examples / size)} steps each: they follow the number of photos"
+    return [Decision("full.epochs", plans.epochs(examples, size), reason)]
 
 
 def _obstacle(config: configs.Finetune, model: keras.Model, examples: data.Examples) -> str:
@@ -290,13 +312,14 @@ def find_devices(config: configs.Training, trial: bool) -> list[Decision]:
 def find_batch_size(
     config: configs.Finetune | configs.Train, model: keras.Model, splits: data.Splits
 ) -> list[Decision]:
-    """Find the batch size if it is `auto`, and scale the learning rates that are numbers to it.
+    """Find the batch size if it is `auto`, and scale the learning rates that are numbers to it; then the epochs.
 
     Raises:
         InvalidInput: an epoch has fewer batches than gradients are to be accumulated over.
     """
     decisions = _batch_size(config, model, splits) if config.batch_size == "auto" else []
     decisions += _divisible(applied(config, decisions))
+    decisions += decide_epochs(applied(config, decisions), len(splits.train))
     _check_updates(applied(config, decisions), splits)
     return decisions
 
@@ -333,7 +356,7 @@ def _batch_size(config: configs.Finetune | configs.Train, model: keras.Model, sp
     reason = f"scaled for a batch of {examples}" if scale != 1 else ""
     for name in ("head", "full"):
         phase = getattr(config, name, None)
-        if phase and phase.epochs and phase.learning_rate != "auto":
+        if phase and phase.epochs != 0 and phase.learning_rate != "auto":
             decisions.append(Decision(f"{name}.learning_rate", phase.learning_rate * scale, reason))
             if rates := getattr(phase, "learning_rates", None):
                 scaled = {stage: rate * scale for stage, rate in rates.items()}

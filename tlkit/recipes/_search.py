@@ -134,6 +134,10 @@ def recipe_config(config: Tune, settings: Mapping[str, Any]) -> Tuned:
     }
     if config.recipe == "train":
         del common["features"]
+    if config.recipe == "finetune" and config.algorithm == "hyperband":
+        from tlkit.training import plans
+
+        common["full"] = {"epochs": plans.FEWEST}  # of the best trials, by which the others' are reckoned
     recipe_settings: Tuned = cli.from_settings(RECIPES[config.recipe], spaces.merged(common, settings))
     return recipe_settings
 

@@ -96,7 +96,7 @@ def check(config: Finetune) -> None:
         raise InvalidInput(
             f"full.stored is true, but full.unfreeze_from names {len(stages)} stages: give one, or leave stored out"
         )
-    if len(stages) > max(config.full.epochs, 1):
+    if config.full.epochs is not None and len(stages) > max(config.full.epochs, 1):
         raise InvalidInput(
             f"full.unfreeze_from names {len(stages)} stages, each for an epoch or more, but full.epochs is "
             f"{config.full.epochs}: give more epochs"

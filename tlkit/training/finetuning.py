@@ -6,6 +6,7 @@ as the recipe does: `activations.choose_input`, `activations.pool`, `find_rate`,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.features import Extractor, Features
 from tlkit.features.store import Store
-from tlkit.training import activations, checkpoints, finder, variables
+from tlkit.training import activations, checkpoints, finder, plans, variables
 from tlkit.training.activations import FullInput, PooledFeatures
 from tlkit.training.full import fit_full, range_test_full
 from tlkit.training.heads import Head, fit_head, range_test_head, solve_head, train_head_briefly
@@ -31,7 +32,7 @@ def fine_tune(
     model: keras.Model,
     splits: Splits,
     *,
-    epochs: int = 10,
+    epochs: int | None = None,
     unfreeze_from: str | None = None,
     learning_rate: float | Literal["auto"] = RATE,
     batch_size: int = 32,
@@ -49,8 +50,8 @@ def fine_tune(
     Args:
         model: A classifier of `backbones.classifier` on a backbone of `backbones.build`. Trained in place.
         splits: The photos, of `data.load`, at the size that the model takes.
-        epochs: Number of epochs after the head. The last is kept if it is clearly better than the solved
-            head, else weights between the two, or the head.
+        epochs: Number of epochs after the head, by default `plans.epochs`. The last is kept if it is clearly better
+            than the solved head, else weights between the two, or the head.
         unfreeze_from: First stage to train, such as `stage4`; by default the whole backbone.
         learning_rate: Peak learning rate of AdamW, which then falls along a cosine; `auto` finds it by a range test.
         batch_size: Photos per step.
@@ -81,6 +82,8 @@ def fine_tune(
         size = f"size={shape[:2]}, channels={shape[2]}"
         raise InvalidInput(f"the photos are {splits.train.shape}, and the model takes {shape}: load them with {size}")
     solve = not splits.multi_label
+    if epochs is None:
+        epochs = plans.epochs(len(splits.train), batch_size)
     plan = FineTuning(
         head=Settings(0 if solve else 30, HEAD_RATE, patience=HEAD_PATIENCE, batch_size=batch_size),
         full=Settings(epochs, RATE if learning_rate == "auto" else learning_rate, patience=None, batch_size=batch_size),
@@ -201,7 +204,8 @@ def fit_phases(
     Returns:
         One entry per epoch; the model has the weights of the best one.
     """
-    parts = plan.full_parts(trial=until is None)
+    steps = math.ceil(len(full_input.train) / plan.full.batch_size)
+    parts = plan.full_parts(steps if until is None else None)
     files = [checkpointing(name) for name, _, _ in parts]
     # A phase is over if a later one has a checkpoint, which holds all that it learned.
     resumed_part = max(

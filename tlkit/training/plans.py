@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tlkit.training.settings import Settings
 
-LONG = 6  # epochs from which on a third of them is a trial
+STEPS, FEWEST, MOST = 500, 10, 25  # of phase full, where nothing is asked for: its steps, and the limits of its epochs
+TRIAL, TRIAL_STEPS = 3, 30  # epochs of a trial, at least as many as take so many steps: fewer are all warm-up
+
+
+def epochs(examples: int, batch_size: int) -> int:
+    """Give the number of epochs of phase full: as many as 500 steps take, from 10 to 25.
+
+    What matters is how often the weights have been updated (Kolesnikov et al. 2020, arXiv:1912.11370, section 3.3,
+    fine-tune for 500 steps on small data sets, whatever their size).
+
+    Args:
+        examples: Number of training examples.
+        batch_size: Examples per step.
+
+    >>> epochs(300, 32), epochs(850, 32), epochs(10_000, 32)
+    (25, 19, 10)
+    """
+    return min(max(FEWEST, math.ceil(STEPS / math.ceil(examples / batch_size))), MOST)
 
 
 class FineTuning(NamedTuple):
@@ -38,26 +56,27 @@ class FineTuning(NamedTuple):
     seed: int = 0
     devices: int | Literal["auto"] = 1
 
-    def full_parts(self, trial: bool = True) -> list[tuple[str, str | None, Settings]]:
+    def full_parts(self, steps: int | None = None) -> list[tuple[str, str | None, Settings]]:
         """The parts of phase full: name, first stage to train, settings. Epochs that do not divide go to the last.
 
-        Where the last epoch is to be kept (`Settings.patience` is None) and there are enough of them, the first third
-        is a phase of its own, called `trial`: at its end the learning rate has fallen to zero once, which shows whether
+        Where the last epoch is to be kept (`Settings.patience` is None) and there are enough of them, the first few are
+        a phase of its own, called `trial`: at its end the learning rate has fallen to zero once, which shows whether
         fine-tuning improves on the solved head. In the middle of a phase nothing shows it.
 
         Args:
-            trial: Whether there may be a trial.
+            steps: Number of steps in an epoch; None if there is to be no trial.
 
         >>> plan = FineTuning(Settings(0, 0.1), Settings(5, 0.1), stages=["stage4", "stage2"])
         >>> [(name, stage, settings.epochs) for name, stage, settings in plan.full_parts()]
         [('full1', 'stage4', 2), ('full2', 'stage2', 3)]
         >>> plan = FineTuning(Settings(0, 0.1), Settings(10, 0.1, patience=None))
-        >>> [(name, settings.epochs) for name, _, settings in plan.full_parts()]
+        >>> [(name, settings.epochs) for name, _, settings in plan.full_parts(steps=12)]
         [('trial', 3), ('full', 7)]
         """
         count, epochs = len(self.stages), self.full.epochs
-        if trial and self.solve and count == 1 and self.full.patience is None and epochs >= LONG:
-            names, ends = ["trial", "full"], [epochs // 3, epochs]
+        trial = max(TRIAL, math.ceil(TRIAL_STEPS / steps)) if steps else epochs
+        if self.solve and count == 1 and self.full.patience is None and epochs >= 2 * trial:
+            names, ends = ["trial", "full"], [trial, epochs]
         else:
             names = [f"full{number + 1}" if count > 1 else "full" for number in range(count)]
             ends = [epochs * (number + 1) // count for number in range(count)]
