@@ -455,9 +455,7 @@ def test_kernel_ridge_predicts_each_fold_as_if_it_had_never_seen_it():
 
 
 @pytest.mark.parametrize("shape", [(120, 30), (60, 90)])
-def test_principal_components_lead_to_the_same_solution(
-    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-):
+def test_principal_components_lead_to_the_same_solution(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(0)
     features = (rng.normal(size=shape) @ rng.normal(size=(shape[1], shape[1]))).astype(np.float32)
     labels = np.argmax(features[:, :3], axis=1)
