@@ -23,6 +23,7 @@ from tlkit.data.images import decode
 from tlkit.data.resizing import RESIZES
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.export import formats, parity, script, speed
+from tlkit.export.card import script_of
 from tlkit.recipes import _export_data, _models, predict
 from tlkit.recipes import export as recipe
 
@@ -70,7 +71,17 @@ def odd_photos(folder: Path) -> list[Path]:
 
 
 def rules(size: int, channels: int, resize: str, white: float | None = None) -> dict[str, Any]:
-    return {"kind": "photos", "width": size, "height": size, "channels": channels, "resize": resize, "white": white}
+    same = {"kind": "photos", "width": size, "height": size, "channels": channels, "several_labels": False}
+    return same | {"resize": resize, "white": white}
+
+
+def made(known: dict[str, Any]) -> dict[str, Any]:
+    """The functions of a predict.py as it is written."""
+    source = script_of("onnx", known)
+    names: dict[str, Any] = {"__name__": "predict"}
+    exec(compile(source, "predict.py", "exec"), names)  # noqa: S102  our own
+    assert len(source.splitlines()) < 125
+    return names
 
 
 @pytest.mark.parametrize("resize", RESIZES)
@@ -78,9 +89,11 @@ def rules(size: int, channels: int, resize: str, white: float | None = None) -> 
 def test_the_script_reads_photos_as_tlkit_does(tmp_path: Path, resize: Any, channels: int):
     photos = odd_photos(tmp_path / "photos")
     assert len(photos) == 23
+    read = made(rules(32, channels, resize))["read"]
     for photo in photos:
         ours = decode(photo, (32, 32), channels, resize=resize)
         theirs = script.read(str(photo), rules(32, channels, resize))
+        assert np.array_equal(theirs, read(str(photo), rules(32, channels, resize)))
         assert theirs.dtype == np.float32
         assert np.array_equal(ours, theirs), photo.name
     assert decode(photos[0], (24, 40), channels, resize=resize).tolist() == (
@@ -110,7 +123,8 @@ def test_the_script_knows_which_value_is_white(tmp_path: Path):
         ("floating_inverted.tif", 1),
     ):
         ours = decode(tmp_path / name, (16, 16), 3, white=white)
-        assert np.array_equal(ours, script.read(str(tmp_path / name), rules(16, 3, "squash", white))), (name, white)
+        for read in (script.read, made(rules(16, 3, "squash", white))["read"]):
+            assert np.array_equal(ours, read(str(tmp_path / name), rules(16, 3, "squash", white))), (name, white)
     for name, white in (("deep.png", 100), ("floating.tif", None)):
         with pytest.raises(InvalidInput):
             decode(tmp_path / name, (16, 16), 3, white=white)

@@ -87,12 +87,10 @@ def test_mistakes_are_sorted_by_confidence_and_only_they_are_read(tmp_path):
     names = [f"folder/of/some/length/below/another/{index:02}.jpg" for index in range(40)]
     figure = plots.mistakes(read, labels, predicted, probabilities, names=names)
     assert asked == list(range(39, 15, -1))
-    assert len(figure.axes) == 24
-    first = figure.axes[0]
-    assert first.get_title() == "cat"
-    assert [text.get_text() for text in first.texts] == ["a dog o…ng name (0.99)"]
-    assert first.get_xlabel() == f"…{names[39][-31:]}"
-    np.testing.assert_allclose(first.images[0].get_array(), photos[39] / 255)
+    sheet = figure.axes[0]
+    assert len(sheet.images) == 24
+    assert [text.get_text() for text in sheet.texts[:3]] == ["cat", "a dog o…ng name (0.99)", f"…{names[39][-31:]}"]
+    np.testing.assert_array_equal(sheet.images[0].get_array(), photos[39])
     assert "32 of 40 photos are classified wrongly: the 24 most confident mistakes" in texts(figure)
     figure.savefig(tmp_path / "figure.png")
 
@@ -112,13 +110,14 @@ def test_without_mistakes_the_sheet_says_so():
         ((9, 6, 1), plots.draw_array),
         ((4, 5, 6, 1), plots.draw_array),
         ((700, 30, 3), plots.draw_photo),
+        ((700, 30, 3), None),
     ],
 )
-def test_mistakes_of_every_modality_and_rank_are_drawn(shape: tuple[int, ...], draw: Callable, tmp_path):
+def test_mistakes_of_every_modality_and_rank_are_drawn(shape: tuple[int, ...], draw: Callable | None, tmp_path):
     values = np.random.default_rng(0).normal(128, 40, (2, *shape)).astype(np.float32)
     values[1] = 0  # flat
     figure = plots.mistakes(values.__getitem__, ["a", "a"], ["b", "b"], [0.9, 0.8], draw=draw)
-    first = figure.axes[0]
+    first = figure.axes[0 if draw is None else 1]
     assert bool(first.images) == (len(shape) > 2)
     if len(shape) == 4:  # the middle slice, from black to white
         drawn = np.asarray(first.images[0].get_array())

@@ -20,6 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tlkit import probes
 from tlkit.errors import InvalidInput
+from tlkit.probes import logistic
 from tlkit.probes.features import assign_folds, moments
 
 
@@ -451,3 +452,16 @@ def test_kernel_ridge_predicts_each_fold_as_if_it_had_never_seen_it():
     np.testing.assert_allclose(log, sharpness * centered, atol=2e-3 * sharpness)
     losses = {factor: log_loss(labels, softmax(factor * expected, axis=1)) for factor in np.geomspace(1, 32, 21)}
     assert sharpness == pytest.approx(min(losses, key=losses.__getitem__), rel=0.01)
+
+
+@pytest.mark.parametrize("shape", [(120, 30), (60, 90)])
+def test_principal_components_lead_to_the_same_solution(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=shape) @ rng.normal(size=(shape[1], shape[1]))).astype(np.float32)
+    labels = np.argmax(features[:, :3], axis=1)
+    ours = probes.logistic_regression(features, labels, 3, strengths=(1.0, 0.1))
+    monkeypatch.setattr(logistic, "COMPONENTS", 0)
+    plain = probes.logistic_regression(features, labels, 3, strengths=(1.0, 0.1))
+    assert [tried.l2 for tried in ours.tried] == [tried.l2 for tried in plain.tried]
+    np.testing.assert_allclose(ours.kernel, plain.kernel, atol=1e-3 * np.abs(plain.kernel).max())
+    np.testing.assert_allclose(ours.held_out, plain.held_out, atol=0.02)

@@ -420,3 +420,16 @@ def test_the_store_of_a_folder_whose_name_has_blanks_lies_in_it_and_nothing_besi
     assert [path.name for path in tmp_path.iterdir()] == [inside.name]
     with contextlib.closing(sqlite3.connect(inside / "mlflow.db")) as connection:
         assert connection.execute("SELECT run_uuid, status FROM runs").fetchall() == [(done.stdout.strip(), "FINISHED")]
+
+
+def test_a_command_imports_mlflow_without_its_gateway_which_can_be_imported_later():
+    lines = (
+        "import sys",
+        "from tlkit import startup",
+        "startup.COMMAND.append('finetune')",
+        "import tlkit.tracking",
+        "assert 'fastapi' not in sys.modules",
+        "import mlflow.gateway",
+        "assert mlflow.gateway.get_gateway_uri and 'fastapi' in sys.modules",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=120)

@@ -41,7 +41,7 @@ def auc_interval(
     >>> 0.8 < low < high < 1
     True
     """
-    from scipy import special, stats
+    from scipy import special
 
     one_hot = labels > 0.5 if labels.ndim == 2 else np.eye(probabilities.shape[1], dtype=bool)[labels]
     places = [place for place in range(one_hot.shape[1]) if 0 < one_hot[:, place].sum() < len(one_hot)]
@@ -67,7 +67,7 @@ def auc_interval(
         return low, high
     least = 0.5 / len(labels) ** 2  # of a draw without a mistake
     odds = special.logit(np.clip(np.concatenate(draws), least, 1 - least))
-    half = float(stats.t.ppf(0.975, count - 1)) * float(np.std(odds))
+    half = float(special.stdtrit(count - 1, 0.975)) * float(np.std(odds))
     return float(special.expit(special.logit(area) - half)), float(special.expit(special.logit(area) + half))
 
 
@@ -101,11 +101,11 @@ def map_interval(
     place = group_of(examples, groups)
     count, tail = int(place.max()) + 1, 0.025
     if groups is not None:
-        from scipy import stats
+        from scipy import special
 
         if count == 1:
             return 0.0, 1.0
-        tail = stats.norm.cdf(np.sqrt(count / (count - 1)) * stats.t.ppf(0.025, count - 1))
+        tail = special.ndtr(np.sqrt(count / (count - 1)) * special.stdtrit(count - 1, 0.025))
     at_once = max(1, TIMES // examples)
     for start in range(0, resamples, at_once):
         draws = min(at_once, resamples - start)

@@ -60,7 +60,7 @@ def effective_trials(right: np.ndarray, groups: Sequence[str] | np.ndarray) -> f
     """
     if not len(right) or len(groups) != len(right):
         raise ValueError(f"{len(right)} examples and {len(groups)} groups; each example, one at least, has a group")
-    from scipy import stats
+    from scipy import special
 
     place = np.unique(np.asarray(groups), return_inverse=True)[1]
     count, trials, share = int(place.max()) + 1, right.size, float(right.mean())
@@ -69,7 +69,7 @@ def effective_trials(right: np.ndarray, groups: Sequence[str] | np.ndarray) -> f
     variance = count / max(count - 1, 1) * float((excess**2).sum()) / trials**2
     if count == 1 or np.allclose(excess, 0):
         return float(count)
-    wider = stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975)
+    wider = special.stdtrit(count - 1, 0.975) / special.ndtri(0.975)
     return float(min(trials, share * (1 - share) / variance) / wider**2)
 
 
@@ -151,12 +151,12 @@ def mean_interval(values: np.ndarray, groups: Sequence[str] | np.ndarray | None 
     >>> [round(bound, 2) for bound in mean_interval(np.array([0.0, 1.0, 2.0, 3.0]))]
     [-0.55, 3.55]
     """
-    from scipy import stats
+    from scipy import special
 
     count = len(values) if groups is None else len(set(np.asarray(groups).tolist()))
     if count < 2:
         return -np.inf, np.inf
-    half = float(stats.t.ppf(0.975, count - 1)) * standard_error(values, groups)
+    half = float(special.stdtrit(count - 1, 0.975)) * standard_error(values, groups)
     return float(values.mean()) - half, float(values.mean()) + half
 
 

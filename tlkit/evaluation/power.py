@@ -27,11 +27,11 @@ def examples_needed(difference: float, differing: float) -> int:
     >>> examples_needed(0.04, 0.1), examples_needed(0.02, 0.1)
     (538, 2059)
     """
-    from scipy import stats
+    from scipy import special
 
     if not 0 < difference <= differing <= 1:
         raise ValueError(f"difference is {difference}, differing {differing}: 0 < difference <= differing <= 1")
-    chance, found = stats.norm.ppf(1 - LEVEL / 2), stats.norm.ppf(POWER)
+    chance, found = special.ndtri(1 - LEVEL / 2), special.ndtri(POWER)
     spread = chance * math.sqrt(differing) + found * math.sqrt(max(differing - difference**2, 0.0))
     # n * difference - 1 = spread * sqrt(n), for sqrt(n)
     root = (spread + math.sqrt(spread**2 + 4 * difference)) / (2 * difference)

@@ -66,7 +66,8 @@ def calibration(
     title: str = "",
 ) -> Figure:
     """Draw `reliability` and `coverage` side by side; their arguments, and a title."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4))
+    figure.subplots_adjust(left=0.075, right=0.985, bottom=0.125, top=0.895, wspace=0.22)
     left, other = figure.subplots(1, 2)
     reliability(left, after, before)
     coverage(other, confidence, right, table)

@@ -13,13 +13,18 @@ from tlkit.display import shown
 from tlkit.plots.style import BLUE, GRAY, ORANGE, shortened
 
 
-def draw_photo(axes: Axes, pixels: np.ndarray) -> None:
+def draw_photo(axes: Axes, pixels: np.ndarray, **options: Any) -> None:
     """Draw a photo.
 
-    Shapes:
-        pixels: (height, width, 1 | 3), from 0 to 255
+    Args:
+        axes: Where to draw.
+        pixels: Shape (height, width, 1 | 3), from 0 to 255.
+        options: Options of Matplotlib's `imshow`.
     """
-    _image(axes, pixels, 0, 255)
+    pixels = _thumbnail(pixels)
+    if pixels.dtype != np.uint8:
+        pixels = np.clip(pixels, 0, 255).astype(np.uint8)
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, **options)
 
 
 def draw_sound(axes: Axes, sound: np.ndarray) -> None:
@@ -49,11 +54,15 @@ def draw_array(axes: Axes, array: np.ndarray) -> None:
     _image(axes, image)
 
 
-def _image(axes: Axes, image: np.ndarray, low: float | None = None, high: float | None = None) -> None:
-    step = max(1, max(image.shape[:2]) // 256)  # thumbnails: nobody sees a hundred thousand pixels more
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    step = max(1, max(image.shape[:2]) // 256)  # nobody sees a hundred thousand pixels more
     image = image[::step, ::step]
-    image = image if image.shape[-1] == 3 else image[..., 0]
-    low, high = float(np.nanmin(image) if low is None else low), float(np.nanmax(image) if high is None else high)
+    return image if image.shape[-1] == 3 else image[..., 0]
+
+
+def _image(axes: Axes, image: np.ndarray) -> None:
+    image = _thumbnail(image)
+    low, high = float(np.nanmin(image)), float(np.nanmax(image))
     scaled = (image.astype(float) - low) / max(high - low, 1e-9)
     axes.imshow(np.clip(scaled, 0, 1), cmap="gray", vmin=0, vmax=1)
 
@@ -67,7 +76,7 @@ def mistakes(
     names: Sequence[str] | None = None,
     most: int = 24,
     losses: Sequence[float] | np.ndarray | None = None,
-    draw: Callable[[Axes, np.ndarray], None] = draw_photo,
+    draw: Callable[[Axes, np.ndarray], None] | None = None,
 ) -> Figure:
     """Draw wrongly classified examples on one sheet, the most confident mistakes first, or those of the highest loss.
 
@@ -82,7 +91,8 @@ def mistakes(
         most: Maximum number of mistakes to draw.
         losses: Loss of each example, to sort by and to write in place of probabilities where examples may have several
             labels.
-        draw: Draws one example on axes: `draw_photo`, `draw_sound`, `draw_array`, or a function like them.
+        draw: Draws one example on axes of its own: `draw_sound`, `draw_array`, or a function like them. None for
+            photos, which share the sheet's: 24 axes take longer than all else on it.
     """
     shares: Sequence[float] | np.ndarray = probabilities if losses is None else losses
     wrong = worst(labels, predicted, shares)
@@ -95,36 +105,45 @@ def mistakes(
         figure.text(0.5, 0.5, f"no mistakes among {len(labels):,} {kind}", ha="center", va="center", fontsize=12)
         return figure
     columns = min(len(order), 6)
-    rows = -(-len(order) // columns)
-    width, height, side, over, under = max(1.75 * columns, 5), 2.2 * rows + 0.55, 1.6, 0.4, 0.2  # in inches
-    figure = Figure(figsize=(width, height))  # a constrained layout of 24 panels takes as long as drawing them
-    panels = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(
-        left=0.075 / width,
-        right=1 - 0.075 / width,
-        bottom=under / height,
-        top=1 - (0.55 + over) / height,
-        wspace=0.15 / side,
-        hspace=(over + under) / side,
-    )
-    for axes in panels.flat[len(order) :]:
-        axes.remove()
-    for axes, index, example in zip(panels.flat, order.tolist(), read(order), strict=False):
-        draw(axes, np.asarray(example))
-        axes.set_xticks([])
-        axes.yaxis.set_visible(False)  # at once: laying out its empty ticks took a third of the time
-        axes.spines[:].set_visible(False)
-        axes.set_title(shortened(labels[index], 21), fontsize=8, pad=14, parse_math=False)
+    width, height, side = max(1.75 * columns, 5), 2.2 * -(-len(order) // columns) + 0.55, 1.6  # in inches
+    figure, whole = _page(width, height)
+    style: dict[str, Any] = {"ha": "center", "fontsize": 8, "parse_math": False}
+    for place, (index, example) in enumerate(zip(order.tolist(), read(order), strict=False)):
+        row, column = divmod(place, columns)
+        middle, top = (column + 0.5) * width / columns, height - 0.95 - 2.2 * row
+        if draw is None:
+            _fitted(whole, np.asarray(example), (middle - side / 2, top - side), side)
+        else:
+            axes = figure.add_axes(((middle - side / 2) / width, (top - side) / height, side / width, side / height))
+            draw(axes, np.asarray(example))
+            axes.set_axis_off()
         text = f"{shortened(predicted[index], 15)} ({shares[index]:.2f})"
-        style = {"ha": "center", "fontsize": 8, "color": ORANGE, "parse_math": False}
-        axes.annotate(text, (0.5, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", **style)
+        whole.text(middle, top + 0.2, shortened(labels[index], 21), **style)
+        whole.text(middle, top + 0.06, text, **style, color=ORANGE)
         if names is not None:
-            axes.set_xlabel(_end(names[index], 32), fontsize=5.5, color=GRAY, parse_math=False)
+            end = {**style, "fontsize": 5.5, "va": "top", "color": GRAY}
+            whole.text(middle, top - side - 0.06, _end(names[index], 32), **end)
     are = "is" if len(wrong) == 1 else "are"
     count = f"{len(wrong):,} of {len(labels):,} {kind} {are} classified wrongly"
     shown = f"the {len(order)} {first} mistakes" if len(order) < len(wrong) else f"the {first} first"
     figure.suptitle(f"{count}: {shown}\nblack: the label; orange: what was predicted, with its {what}", fontsize=9)
     return figure
+
+
+def _page(width: float, height: float) -> tuple[Figure, Axes]:
+    """Make a figure with axes that cover it, whose unit is an inch."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height), autoscale_on=False)
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _fitted(axes: Axes, photo: np.ndarray, corner: tuple[float, float], side: float) -> None:
+    """Draw a photo in the middle of a square of a page."""
+    tall, wide = photo.shape[:2]
+    tall, wide = side * tall / max(tall, wide), side * wide / max(tall, wide)
+    x, y = corner[0] + (side - wide) / 2, corner[1] + (side - tall) / 2
+    draw_photo(axes, photo, extent=(x, x + wide, y, y + tall), aspect="auto")
 
 
 def worst(labels: Sequence[str], predicted: Sequence[str], shares: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -158,22 +177,18 @@ def sheet(
     gap, below, above = 0.08, 0.24 * side / 1.7, 0.28 * side / 1.7
     left, top = 0.15, 0.45 + above
     size = (across * (side + gap) - gap + 2 * left, top + down * (tall + below + gap) + 0.05)
-    figure = Figure(figsize=size)
-    axes = figure.add_axes((0, 0, 1, 1))
+    figure, axes = _page(*size)
     text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8 * side / 1.7, "parse_math": False}
     for row, (photos, texts) in enumerate(zip(rows, captions, strict=True)):
         y = size[1] - top - row * (tall + below + gap)
         for column, (photo, caption) in enumerate(zip(photos, texts, strict=True)):
             x = left + column * (side + gap)
-            pixels = photo if photo.shape[-1] == 3 else photo[..., 0]
-            axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(x, x + side, y - tall, y), aspect="auto")
+            draw_photo(axes, photo, extent=(x, x + side, y - tall, y), aspect="auto")
             axes.text(x + side / 2, y - tall - below / 2, caption, color=GRAY if column else "black", **text)
     for column, name in enumerate(columns):
         x = left + column * (side + gap) + side / 2
         axes.text(x, size[1] - top + above / 2, name, **text)
     axes.text(size[0] / 2, size[1] - 0.24, title, ha="center", va="center", fontsize=11, parse_math=False)
-    axes.set(xlim=(0, size[0]), ylim=(0, size[1]))
-    axes.set_axis_off()
     return figure
 
 

@@ -7,7 +7,10 @@ import textwrap
 import warnings
 from typing import IO, Any
 
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from tlkit.display import shown
 
@@ -28,7 +31,14 @@ def save(figure: Figure, to: str | os.PathLike[str] | IO[bytes], **options: Any)
         if figure.axes and (engine := figure.get_layout_engine()):  # `savefig` would draw all of it twice
             engine.execute(figure)
             figure.set_layout_engine("none")
-        figure.savefig(to, **options)
+        if options or not str(to).endswith(".png"):
+            figure.savefig(to, **options)
+            return
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # nothing is transparent
+    # The level at which photos take half of the time of the usual one, for 5 % more bytes.
+    Image.fromarray(pixels).save(to, "PNG", compress_level=3, dpi=(figure.dpi, figure.dpi))
 
 
 def wrapped(title: str, figure: Figure) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from tlkit.plots.style import BLUE, GRAY, ORANGE, plain_number
+
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def learning_curves(epochs: Sequence[Mapping[str, Any]], best: int | None = None) -> Figure:
@@ -64,7 +67,8 @@ def regularization(strengths: Sequence[Strength], chosen: float) -> Figure:
         strengths: The strengths that were tried, with their scores.
         chosen: The `l2` that was chosen.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6))
+    figure.subplots_adjust(left=0.075, right=0.985, bottom=0.135, top=0.965, wspace=0.22)
     strengths = sorted(strengths, key=lambda strength: strength.l2)
     x = [strength.l2 for strength in strengths]
     loss, accuracy = figure.subplots(1, 2)
@@ -74,6 +78,9 @@ def regularization(strengths: Sequence[Strength], chosen: float) -> Figure:
     for axes, name in ((loss, "cross-validated loss ± standard error"), (accuracy, "cross-validated accuracy")):
         axes.axvline(chosen, color=GRAY, lw=1, ls=":", label=f"chosen: {chosen:.2g}")
         axes.set(xscale="log", xlabel="penalty (l2)", ylabel=name)
+        if x[-1] >= 10 * x[0]:  # in letters: Matplotlib's own powers load its typesetting of formulas
+            axes.xaxis.set_major_formatter(lambda value, _: f"10{str(round(math.log10(value))).translate(RAISED)}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     return figure

@@ -9,7 +9,16 @@ import numpy as np
 
 from tlkit.display import say
 from tlkit.probes.features import Features, assign_folds, checked, drawn, moments, slices
-from tlkit.probes.problem import Problem, examples_learned, softmax, standardized, taken, unfold
+from tlkit.probes.problem import (
+    COMPONENTS,
+    Problem,
+    examples_learned,
+    principal,
+    softmax,
+    standardized,
+    taken,
+    unfold,
+)
 
 PATH = tuple(10.0 ** (1 - step / 2) for step in range(15))  # strengths of the penalty, strongest first: 10 to 1e-6
 SAMPLE = 50_000  # examples beyond which a sample of so many decides the strength: a gigabyte at 5,000 features
@@ -113,6 +122,10 @@ def logistic_regression(
     mean, scale = moments(features, blocks)
     problem = Problem(*standardized(features, mean, scale), labels, fold_of, examples_learned(labels, fold_of, classes))
     sample = drawn(len(labels), groups, SAMPLE, seed) if len(strengths) > 1 else None
+    directions = None
+    if sample is None and problem.features is not features and min(features.shape) <= COMPONENTS:
+        x, directions, spread = principal(np.asarray(problem.features))
+        problem = problem._replace(features=x, mean=np.zeros(len(spread)), scale=np.ones(len(spread)), spread=spread)
     if sample is None:
         path = _path(problem, strengths)
     else:
@@ -131,7 +144,10 @@ def logistic_regression(
     whole = problem._replace(fold_of=np.full_like(fold_of, -1), learned=np.bincount(labels, minlength=classes)[None])
     start = whole.start()
     start[..., :-1] = path.weights[..., :-1].mean(0)  # the folds' solutions lie around that of all examples
-    kernel, bias = unfold(whole.solve(path.l2, start, tolerance=min(max(1e-4 * path.l2, 1e-6), 1e-5)), mean, scale)
+    weights = whole.solve(path.l2, start, tolerance=min(max(1e-4 * path.l2, 1e-6), 1e-5))
+    if directions is not None:
+        weights = np.concatenate([weights[..., :-1] @ directions.T, weights[..., -1:]], axis=-1)
+    kernel, bias = unfold(weights, mean, scale)
     return Probe(kernel[0].T.astype(np.float32), bias[0].astype(np.float32), path.l2, path.tried, path.held_out)
 
 

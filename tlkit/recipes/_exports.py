@@ -121,7 +121,7 @@ def write(config: Export, name: str, sources: Sources, folder: Path) -> Exported
         (CARD, card),
     ):
         (folder / file).write_text(text, encoding="utf-8")
-    export.write_script(name, folder)
+    export.write_script(name, folder, labels)
     return row
 
 

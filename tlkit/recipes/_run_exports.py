@@ -55,9 +55,7 @@ def check_network(config: object, model: keras.Model) -> None:
         InvalidInput: the message names the layer.
     """
     if asked := _asked(config):
-        from tlkit import export
-
-        _exports.able(_exports.formats(asked), lambda name: export.check_network(name, model), "all" in asked)
+        _able(asked, model)
 
 
 def log(job: Job[Any], run_id: str, model: keras.Model, splits: data.Splits | graph.Graph, file: Path) -> RunExports:
@@ -70,18 +68,16 @@ def log(job: Job[Any], run_id: str, model: keras.Model, splits: data.Splits | gr
         splits: The data.
         file: Of the saved model.
     """
-    from tlkit import data, export, tracking
+    from tlkit import data, tracking
 
     asked = _asked(job.config)
     if not asked or not isinstance(splits, data.Splits):
         return RunExports()
     rows: list[Exported] = []
     failed: list[str] = []
-    names = _exports.formats(asked)
-    names = _exports.able(names, lambda name: export.check_network(name, model), "all" in asked)
     uri = f"runs:/{run_id}/model"
     sources = _sources(uri, model, splits, file)
-    for name in names:
+    for name in _able(asked, model):
         config = configs.Export(uri, name, name)  # type: ignore[arg-type]  # one of the formats
         origin = dataclasses.replace(sources.origin, command=_export_origin.command(config))
         try:
@@ -106,6 +102,13 @@ def _sources(uri: str, model: keras.Model, splits: data.Splits, file: Path) -> S
     scored = _export_data.chosen(part, _export_data.MOST, splits, classifier, what)
     run = _export_origin.run_of(uri) if tracking.deliver() else None  # where the store is away, the card says less
     return _exports.sources(classifier, _export_origin.describe(configs.Export(uri, "export"), file, run), scored)
+
+
+def _able(asked: Sequence[str], model: keras.Model) -> list[str]:
+    """Name the formats that can be written here and hold the network."""
+    from tlkit import export
+
+    return _exports.able(_exports.formats(asked), lambda name: export.check_network(name, model), "all" in asked)
 
 
 def place(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tlkit import inference
 from tlkit.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -46,4 +47,4 @@ def with_novelty(model: keras.Model, references: np.ndarray) -> keras.Model:
     distance = 1 - keras.ops.max(nearest(unit), axis=-1, keepdims=True)
     nearest.set_weights([references.T.astype("float32")])
     output = keras.layers.Concatenate(dtype="float32", name="probabilities_and_distance")([model.output, distance])
-    return keras.Model(model.input, output, name="with_novelty")
+    return inference.in_full_precision(keras.Model(model.input, output, name="with_novelty"))

@@ -173,7 +173,7 @@ class Modality:
         pretrained: Whether the pretrained backbones take them.
         sampled: Whether they are sampled in time, at a rate that a saved model must know, and may become spectrograms.
         predicted: Whether `tlkit.recipes.predict` takes files of them.
-        draw: Draws one example on axes; see `tlkit.plots.mistakes`.
+        draw: Draws one example on axes; None for photos; see `tlkit.plots.mistakes`.
         example_file: Name of the file with one example that a run keeps, or "" for none.
         encode: Takes an example and the sampling rate; returns the content of that file, by default an .npy file.
         requests: How a served model is asked.
@@ -189,7 +189,7 @@ class Modality:
     pretrained: bool = False
     sampled: bool = False
     predicted: bool = False
-    draw: Callable[[Axes, np.ndarray], None] = draw_array
+    draw: Callable[[Axes, np.ndarray], None] | None = draw_array
     example_file: str = ""
     encode: Callable[[np.ndarray, int | None], bytes] = encode_array
     requests: Requests | None = None

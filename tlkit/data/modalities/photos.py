@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -13,9 +12,6 @@ from tlkit.data import bits, images, white
 from tlkit.data.contents import Content
 from tlkit.data.modalities.modality import Files, Framing, Modality, Reading, Requests, Shape, changed_by
 from tlkit.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def _frame(contents: Sequence[Content], names: Sequence[str], framing: Framing) -> tuple[Shape, None]:
@@ -30,12 +26,6 @@ def _frame(contents: Sequence[Content], names: Sequence[str], framing: Framing) 
 
 def _decode(content: Content, shape: Shape, name: str, reading: Reading) -> np.ndarray:
     return images.decode(content, (shape[0], shape[1]), shape[2], name, reading.resize, reading.white)
-
-
-def _draw(axes: Axes, pixels: np.ndarray) -> None:
-    from tlkit import plots
-
-    plots.draw_photo(axes, pixels)
 
 
 def _encode(pixels: np.ndarray, rate: int | None) -> bytes:
@@ -92,7 +82,7 @@ PHOTOS = Modality(
     mirrored=True,
     pretrained=True,
     predicted=True,
-    draw=_draw,
+    draw=None,
     example_file="example.png",
     encode=_encode,
     requests=Requests(
