@@ -15,6 +15,7 @@ from tlkit.explanation.heads import Head, heads
 from tlkit.explanation.occlusion import occlusion
 from tlkit.explanation.pictures import resized
 
+FRONT = 8  # tokens in front of those of the patches, at most
 WAYS = {
     "activation": "class activation: each cell's own share of the class's score, exact as the head is linear",
     "layer": "LayerCAM: activations of a layer, weighed by their gradients",
@@ -57,7 +58,8 @@ def explainer(model: keras.Model, way: str = "auto") -> Explainer:
     """
     if way in ("auto", "activation"):
         whole = model
-        if found := heads(whole) or heads(whole := inlined(model)):
+        found = heads(whole) or heads(whole := inlined(model))
+        if found and _have_places(found):
             return Explainer("activation", _by_activation(whole, found))
     if way == "activation":
         raise InvalidInput(f"model {model.name!r} has no class activation: its head is not linear in averages of a map")
@@ -67,6 +69,11 @@ def explainer(model: keras.Model, way: str = "auto") -> Explainer:
     if backend not in BACKENDS:
         raise NotImplementedError(f"the heatmap of this network needs gradients, which {backend} does not compute")
     return Explainer("layer", _by_layer(model))
+
+
+def _have_places(found: list[Head]) -> bool:
+    """Whether all features are averages over more than one place, and none is a vector, as a class token is."""
+    return all(any(length != 1 for length in each.map.shape[1:-1]) for head in found for each in head.maps)
 
 
 def _by_activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
@@ -87,7 +94,7 @@ def _by_activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple
         probabilities = _of_both(raw)
         chosen, parts = _chosen(probabilities, classes), []
         for values, flipped in zip(maps, mirrored, strict=True):
-            own = _of_class(values, _weights(probabilities, chosen, one_label))
+            own = on_grid(_of_class(values, _weights(probabilities, chosen, one_label)), x.shape[1:-1])
             parts.append(own[:, :, ::-1] if flipped else own)
         grid = max((part.shape[1:] for part in parts), key=np.prod)
         whole = sum(np.stack([resized(each, grid) for each in part]) for part in parts)
@@ -150,7 +157,7 @@ def _by_occlusion(model: keras.Model) -> Callable[..., tuple[np.ndarray, np.ndar
 
 
 def on_grid(maps: np.ndarray, space: tuple[int, ...]) -> np.ndarray:
-    """Put the values of tokens back in their places; one more token in front is the class's, and left out.
+    """Put the values of tokens back in their places; others in front, the class's and registers, are left out.
 
     Shapes:
         maps: (batch, *cells), or (batch, tokens)
@@ -164,7 +171,7 @@ def on_grid(maps: np.ndarray, space: tuple[int, ...]) -> np.ndarray:
     tokens = maps.shape[1]
     for patch in range(1, max(space) + 1):
         grid = [length // patch for length in space]
-        if 0 <= tokens - int(np.prod(grid)) <= 1:
+        if 0 <= tokens - int(np.prod(grid)) <= FRONT:
             return maps[:, tokens - int(np.prod(grid)) :].reshape(-1, *grid)
     return maps
 

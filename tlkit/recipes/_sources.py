@@ -30,12 +30,14 @@ class Source(NamedTuple):
         build: From height and width in pixels to the network, from pixels to its feature map.
         settings: Settings that follow from it, each with its value and why, for people.
         parent: The classifier that is gone on from, if it is one.
+        resize: How its own preprocessing brings photos to their size, as a value of `data.resize`, if it says so.
     """
 
     row: backbones.Row
     build: Callable[[int], keras.Model]
     settings: tuple[tuple[str, Any, str], ...] = ()
     parent: _parents.Parent | None = None
+    resize: str | None = None
 
 
 def resolve(backbone: configs.Backbone, size: int | None = None) -> Source:
@@ -52,6 +54,8 @@ def resolve(backbone: configs.Backbone, size: int | None = None) -> Source:
     """
     if goes_on(backbone):
         return _of_parent(backbone, size, *_located(backbone.weights))
+    if is_hub(backbone.name):
+        return _of_hub(backbone, size, *_located_hub(backbone.name))
     if is_own(backbone.name):
         return _of_own(backbone, size, *_located(backbone.name))
     return _of_table(backbone)
@@ -81,22 +85,69 @@ def check(backbone: configs.Backbone, size: int | None = None) -> None:
         backbones.check(backbone.name, shape, backbone.weights, backbone.alpha)
 
 
+def is_hub(name: str) -> bool:
+    """Whether a name is that of a preset of KerasHub.
+
+    >>> is_hub("hub:dinov2_small"), is_hub("dinov2_small")
+    (True, False)
+    """
+    return name.startswith("hub:")
+
+
 def is_own(name: str) -> bool:
     """Whether a name is that of a model of the user's, and not of a network that tlkit knows.
 
     >>> is_own("mine.keras"), is_own("models:/mine@champion"), is_own("VGG16")
     (True, True, False)
     """
-    return _parents.is_model(name) or os.sep in name or os.path.exists(name)
+    return not is_hub(name) and (_parents.is_model(name) or os.sep in name or os.path.exists(name))
 
 
 def title(name: str) -> str:
     """Name a network in a few letters.
 
-    >>> title("networks/mine.keras"), title("models:/mine/3"), title("VGG16")
-    ('mine', 'models:/mine/3', 'VGG16')
+    >>> title("networks/mine.keras"), title("models:/mine/3"), title("VGG16"), title("hub:/presets/dinov2_small")
+    ('mine', 'models:/mine/3', 'VGG16', 'dinov2_small')
     """
+    if is_hub(name):
+        return Path(name.removeprefix("hub:")).name
     return Path(name).stem if is_own(name) and not name.startswith(_models.URIS) else name
+
+
+@functools.lru_cache(4)
+def _of_hub(backbone: configs.Backbone, own_size: int | None, pinned: str, changed: float) -> Source:
+    """Load a backbone of KerasHub, to find its stages; once for each state of its files."""
+    from tlkit.backbones import hub, own
+
+    if backbone.weights not in ("pretrained", own.WORD):
+        raise InvalidInput(
+            f"backbone.weights is {backbone.weights!r}, but {backbone.name} comes with its weights: leave it out"
+        )
+    _refuse_alpha(backbone)
+    for name in ("cut", "stages"):
+        if (value := getattr(backbone, name)) is not None:
+            raise InvalidInput(f"backbone.{name} is {value!r}, but that of {backbone.name} is found: leave it out")
+
+    def adopt(size: int | None) -> hub.Hub:
+        return hub.adopt(pinned, size, backbone.pixels, backbone.accept_license)
+
+    found = adopt(own_size)
+    licence = "as given" if backbone.accept_license else "of its published weights"
+    settings = (
+        ("backbone.name", pinned, found.what),
+        ("backbone.weights", own.WORD, ""),
+        ("backbone.accept_license", found.licence.name, f"the licence {licence}"),
+    )
+    return Source(found.row, lambda size: adopt(size).network, settings, resize=found.resize)
+
+
+def _located_hub(name: str) -> tuple[str, float]:
+    """Give a preset's name with an absolute path, and when its folder was changed."""
+    from tlkit.backbones import hubpresets
+
+    preset = hubpresets.locate(name)
+    changed = max((each.stat().st_mtime for each in Path(preset).iterdir()), default=0.0) if os.path.isabs(preset) else 0
+    return f"{hubpresets.PREFIX}{preset}", changed
 
 
 def _of_table(backbone: configs.Backbone) -> Source:
