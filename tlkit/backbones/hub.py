@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-
 from tlkit.backbones import chain, ends, hubgraph, hubpresets, own
 from tlkit.backbones.building import preprocessed, rescaling, with_fresh_names
 from tlkit.backbones.hubtable import FAMILIES, UNKNOWN, Licence
@@ -64,9 +63,11 @@ def adopt(
     """
     preset = hubpresets.locate(name)
     loader = hubpresets.loader(preset)
-    family = _family(loader.config)
-    check_licence(name, FAMILIES.get(family, UNKNOWN).licence, accept_license)
+    licence = FAMILIES.get(_family(loader.config), UNKNOWN).licence
+    check_licence(name, licence, accept_license)
     converter = hubpresets.converter(preset)
+    if loader.config.get("registered_name") in ("Functional", "Sequential"):
+        return _of_plain(name, preset, size, pixels, converter)
     side = size or _own_side(loader.config, converter)
     scaling, how = _scaling(name, converter, pixels)
     fixed = _fixed_side(loader.config)
@@ -77,8 +78,16 @@ def adopt(
     stages = {layer.name: layer.name for layer in network.layers if is_stage(layer.name)}
     row = Row(None, side, how, stages, smallest=1, pretrained=own.WORD)
     what = f"{type(model).__name__} of KerasHub, {how}; {found}"
-    licence = FAMILIES.get(family, UNKNOWN).licence
     return Hub(network, row, preset, licence, what, _resize(converter))
+
+
+def _of_plain(name: str, preset: str, size: int | None, pixels: own.Pixels | None, converter: Any) -> Hub:
+    """Make a backbone of a preset that holds a network of no class of KerasHub, as tlkit's exports do."""
+    if converter is not None and converter.scale is None and converter.offset is None:
+        pixels = pixels or "0..255"  # it only resizes, so that the rest is inside
+    found = own.adopt(hubpresets.load(preset, None), name, pixels=pixels, size=size)
+    what = f"a network of its own, cut behind {found.cut}; {len(found.stages)} stages"
+    return Hub(found.network, found.row, preset, UNKNOWN.licence, what, _resize(converter))
 
 
 def check_licence(name: str, licence: Licence, accepted: str | None) -> None:
@@ -140,7 +149,9 @@ def _scaling(name: str, converter: Any, pixels: own.Pixels | None) -> tuple[Any,
             )
         return (lambda x: preprocessed(x, pixels)), f"pixels as {pixels}"
     if pixels is not None:
-        raise InvalidInput(f"backbone.pixels is {pixels}, but {name} has an image converter, which says it: leave it out")
+        raise InvalidInput(
+            f"backbone.pixels is {pixels}, but {name} has an image converter, which says it: leave it out"
+        )
     scale, offset = converter.scale, converter.offset
     how = "pixels as its image converter scales them"
     if scale is None and offset is None:
@@ -182,7 +193,7 @@ def _network(model: keras.Model, side: int, scaling: Any, with_mean: bool) -> tu
 
 def _outputs(model: keras.Model, x: Any) -> np.ndarray:
     """Compute what a backbone puts out."""
-    inputs = {name: x for name in model.input} if isinstance(model.input, dict) else x
+    inputs = dict.fromkeys(model.input, x) if isinstance(model.input, dict) else x
     outputs = model(inputs, training=False)
     last = list(outputs.values())[-1] if isinstance(outputs, dict) else keras.tree.flatten(outputs)[-1]
     return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(last, "float32")))

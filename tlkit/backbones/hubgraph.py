@@ -13,9 +13,7 @@ import keras
 from keras import KerasTensor
 
 from tlkit.arithmetic.graph import has_graph, nodes
-from tlkit.layers import end, is_stage
-
-REGISTERS = 8  # tokens in front of those of the patches, at most
+from tlkit.layers import FRONT, end, is_stage
 
 
 def of_library(operation: Any) -> bool:
@@ -152,7 +150,7 @@ def as_map(y: KerasTensor, side: int, patch: int | None, with_mean: bool) -> tup
     tokens = y.shape[1]
     grid = side // patch if patch else math.isqrt(tokens)
     front = tokens - grid**2
-    if not 0 <= front <= REGISTERS:
+    if not 0 <= front <= FRONT:
         grid = math.isqrt(tokens)
         front = tokens - grid**2
     if front == 0:
@@ -162,7 +160,9 @@ def as_map(y: KerasTensor, side: int, patch: int | None, with_mean: bool) -> tup
         return token, "its class token"
     patches = layers.Cropping1D((front, 0), name="patches")(y)
     mean = layers.Reshape((1, 1, width), name="as_map")(layers.GlobalAveragePooling1D(name="mean")(patches))
-    return layers.Concatenate(name="class_and_mean")([token, mean]), "its class token and, beside it, the mean of its patches"
+    return layers.Concatenate(name="class_and_mean")(
+        [token, mean]
+    ), "its class token and, beside it, the mean of its patches"
 
 
 # Saving --------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Presets of KerasHub: found in a folder, in the caches of Kaggle and Hugging Face, or downloaded; in one line where not."""
+"""Presets of KerasHub: in a folder, in the caches of Kaggle and Hugging Face, or downloaded; else one line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def locate(name: str) -> str:
         _check_folder(Path(preset))
         return os.path.abspath(preset)
     else:
-        close = few(difflib.get_close_matches(preset, presets, n=3, cutoff=0.4), 3)
+        close = few(difflib.get_close_matches(preset, presets, n=3, cutoff=0.4) if os.sep not in preset else [], 3)
         raise InvalidInput(
             f"backbone.name is {name!r}: there is no such folder, and KerasHub has no such preset"
             f"{f', but {close}' if close else ''}: give a preset's name, a folder, hf://… or kaggle://…"
@@ -101,7 +101,7 @@ def _cached(handle: str) -> tuple[str, bool]:
 
     with one_line(f"{handle!r} is no handle"):
         parsed = kagglehub.handle.parse_model_handle(handle.removeprefix("kaggle://"))
-        place = str(Cache().get_path(parsed))
+        place = str(Cache().get_path(parsed)).removesuffix("/None")  # of no version
         return place, parsed.is_versioned() and Cache().load_from_cache(parsed, CONFIG) is not None
 
 

@@ -14,8 +14,8 @@ from tlkit.explanation.gradients import BACKENDS, cuts, inlined, layer_activatio
 from tlkit.explanation.heads import Head, heads
 from tlkit.explanation.occlusion import occlusion
 from tlkit.explanation.pictures import resized
+from tlkit.layers import FRONT
 
-FRONT = 8  # tokens in front of those of the patches, at most
 WAYS = {
     "activation": "class activation: each cell's own share of the class's score, exact as the head is linear",
     "layer": "LayerCAM: activations of a layer, weighed by their gradients",

@@ -146,7 +146,9 @@ def _located_hub(name: str) -> tuple[str, float]:
     from tlkit.backbones import hubpresets
 
     preset = hubpresets.locate(name)
-    changed = max((each.stat().st_mtime for each in Path(preset).iterdir()), default=0.0) if os.path.isabs(preset) else 0
+    changed = (
+        max((each.stat().st_mtime for each in Path(preset).iterdir()), default=0.0) if os.path.isabs(preset) else 0
+    )
     return f"{hubpresets.PREFIX}{preset}", changed
 
 
