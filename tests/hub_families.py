@@ -104,8 +104,7 @@ EFFICIENTNET = {
     "stackwise_strides": [1, 2, 2, 2],
     "stackwise_block_types": ["v1"] * 4,
     "width_coefficient": 1.0,
-    "depth_coefficient": 1.0,
-    "num_features": 32,
+    "depth_coefficient": 1.0,  # KerasHub does not save num_features, so that it stays 1280
 }
 RESNET_VD = {
     "input_conv_filters": [8, 8, 16],
@@ -172,6 +171,8 @@ def save(name: str, folder: Path) -> Path:
     for weight in backbone.weights:
         if weight.path.endswith(("gamma", "moving_variance", "scale", "lambda1")) and weight.shape:
             weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+        if len(weight.shape) == 4 and weight.path.endswith("kernel"):
+            weight.assign(rng.normal(0, (2 / np.prod(weight.shape[:-1])) ** 0.5, weight.shape))
     backbone.save_to_preset(str(folder))
     converter(family).save_to_preset(str(folder))
     return folder

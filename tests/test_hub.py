@@ -148,8 +148,8 @@ def test_saved_models_are_loaded_where_only_keras_and_tlkit_are_imported(presets
     code = (
         "import json, sys, keras, numpy, tlkit\nfrom tlkit.backbones import modelfiles\n"
         f"x = numpy.random.default_rng(1).uniform(0, 255, (3, {SIDE}, {SIDE}, 3)).astype('float32')\n"
-        "print(json.dumps({name: numpy.asarray(keras.ops.convert_to_numpy(modelfiles.load(f'{name}.keras')(x))).tolist()"
-        " for name in sys.argv[1:]}))"
+        "answer = lambda name: keras.ops.convert_to_numpy(modelfiles.load(f'{name}.keras')(x)).tolist()\n"
+        "print(json.dumps({name: answer(name) for name in sys.argv[1:]}))"
     )
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, *FAMILIES], cwd=tmp_path, capture_output=True, text=True,

@@ -162,6 +162,7 @@ _PIXEL_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
 def rescaling(
     scale: float | list[float], offset: float | list[float], name: str = "preprocessing"
 ) -> keras.layers.Layer:
+    """Make the layer that scales pixels, in float32 whatever the precision."""
     return keras.layers.Rescaling(scale, offset, name=name, dtype="float32")
 
 
