@@ -102,5 +102,5 @@ def _blocks(links: Sequence[Link]) -> list[Link]:
     kinds_called = [type(link.operation) for link in calls]
     others = [kind for kind in kinds_called if kind is not kinds_called[0]]  # the first makes tokens of patches
     classes = Counter(kind for kind in others if not kind.__module__.startswith("keras."))
-    kind, count = (classes.most_common(1) or [(None, 0)])[0]
-    return [link for link in calls if type(link.operation) is kind] if count > 1 else []
+    repeated = [kind for kind, count in classes.most_common(1) if count > 1]
+    return [link for link in calls if type(link.operation) in repeated]

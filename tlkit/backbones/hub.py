@@ -156,9 +156,9 @@ def _scaling(name: str, converter: Any, pixels: own.Pixels | None) -> tuple[Any,
     how = "pixels as its image converter scales them"
     if scale is None and offset is None:
         return (lambda x: x), how
-    values = [1.0 if scale is None else scale, 0.0 if offset is None else offset]
-    plain = [list(map(float, each)) if np.ndim(each) else float(each) for each in values]
-    return (lambda x: rescaling(*plain)(x)), how
+    values: list[Any] = [1.0 if scale is None else scale, 0.0 if offset is None else offset]
+    factor, shift = (list(map(float, each)) if np.ndim(each) else float(each) for each in values)
+    return (lambda x: rescaling(factor, shift)(x)), how
 
 
 def _resize(converter: Any) -> str | None:

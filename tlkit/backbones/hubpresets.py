@@ -139,8 +139,13 @@ def load(preset: str, side: int | None) -> keras.Model:
     """
     shape = {} if side is None else {"image_shape": (side, side, 3)}
     size = "" if side is None else f" at {side} x {side} pixels"
+    dtype = keras.config.dtype_policy().name
     with one_line(f"KerasHub cannot build {preset}{size}"), _quietly():
-        model = library().models.Backbone.from_preset(preset, dtype=keras.config.dtype_policy().name, **shape)
+        found = loader(preset)
+        kind = found.check_backbone_class()
+        if not issubclass(kind, keras.Model):
+            raise InvalidInput(f"{preset} holds a {kind.__name__}, and no network")
+        model = found.load_backbone(kind, load_weights=True, dtype=dtype, **shape)
     weightfiles.check_finite(model, preset)
     return model
 

@@ -142,7 +142,8 @@ class Network:
 
     Args:
         name: `LetterNet`, which comes with tlkit; a model of keras.applications such as `MobileNetV2`; a landmark of
-            tlkit.builders.VARIANTS such as `vgg16`; or `cnn`, as `train` makes it.
+            tlkit.builders.VARIANTS such as `vgg16`; `cnn`, as `train` makes it; or a backbone of KerasHub, as
+            `hub:FOLDER`.
         input_shape: Lengths of the one to three axes of space, then the channels, for example [224,224,3]; by default
             the network's own.
         classes: Units of the head; by default a landmark's own, and no head on a model of keras.applications or

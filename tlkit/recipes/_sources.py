@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OWN = ("cut", "stages", "pixels")
 """Settings that are for a network of the user's own."""
+LICENCE = "accept_license"
+"""Setting that is for a backbone of KerasHub, or a classifier that was made of one."""
 
 
 class Source(NamedTuple):
@@ -162,6 +164,7 @@ def _of_table(backbone: configs.Backbone) -> Source:
                 f"backbone.{name} is {value!r}, which is for a network of your own, and {backbone.name} is known: "
                 "leave it out"
             )
+    _refuse_licence(backbone)
 
     def build(size: int) -> keras.Model:
         return backbones.build(backbone.name, (size, size, table_row.channels), backbone.weights, backbone.alpha)
@@ -180,6 +183,7 @@ def _of_own(backbone: configs.Backbone, own_size: int | None, pinned: str, path:
             f"backbone.weights is {backbone.weights!r}, but {backbone.name} comes with its weights: leave it out"
         )
     _refuse_alpha(backbone)
+    _refuse_licence(backbone)
     _refuse_subclassed(backbone.name, path)
 
     def adopt(size: int | None) -> backbones.Own:
@@ -224,12 +228,22 @@ def _of_parent(backbone: configs.Backbone, own_size: int | None, pinned: str, pa
         ("backbone.name", parent.backbone, ""),
         ("backbone.pooled_stages", parent.pooled_stages, ""),
     ]
+    params = parent.training.run.data.params if parent.training.run else {}
+    if (licence := params.get(f"backbone.{LICENCE}", "None")) != "None":
+        settings.append((f"backbone.{LICENCE}", licence, f"as {parent.name} has it"))
     return Source(adopt(own_size).row, lambda size: adopt(size).network, tuple(settings), parent)
 
 
 def _refuse_alpha(backbone: configs.Backbone) -> None:
     if backbone.alpha is not None:
         raise InvalidInput(f"backbone.alpha is {backbone.alpha:g}, but the network is built already: leave it out")
+
+
+def _refuse_licence(backbone: configs.Backbone) -> None:
+    if (value := getattr(backbone, LICENCE)) is not None:
+        raise InvalidInput(
+            f"backbone.{LICENCE} is {value!r}, which is for a backbone of KerasHub, as hub:PRESET: leave it out"
+        )
 
 
 def _located(name: str) -> tuple[str, Path, float]:
