@@ -175,9 +175,9 @@ def test_a_licence_that_asks_for_consent_is_refused_until_it_is_accepted(presets
     if not folder.exists():
         shutil.copytree(preset(presets, "ViT"), folder)
         (folder / "model.weights.h5").unlink()
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config |= {"class_name": "MobileNetV5Backbone", "registered_name": "keras_hub>MobileNetV5Backbone"}
-        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for accepted in (None, "Apache-2.0"):
         with pytest.raises(
             InvalidInput, match=r"the Gemma Terms of Use, https://.* --backbone.accept_license gemma if"
