@@ -108,8 +108,7 @@ def solve(model: keras.Model, splits: data.Splits) -> None:
     names = ["keras", "openvino"] if keras.backend.backend() == "tensorflow" else ["keras"]
     both = [features.Extractor(network, None, name).extract(splits.train)[0].array() for name in names]
     np.testing.assert_allclose(both[-1], both[0], atol=1e-4 * max(1.0, np.abs(both[0]).max()))
-    (known,) = features.Extractor(network, None, "keras").extract(splits.train)
-    probe = probes.logistic_regression(known, splits.train.labels, 2)
+    probe = probes.logistic_regression(both[0], splits.train.labels, 2)
     backbones.set_head(model, probe.kernel, probe.bias)
 
 
@@ -270,6 +269,27 @@ def test_kerashub_loads_what_we_save(presets: Path, tmp_path: Path, name: str):
 # Through the command -------------------------------------------------------------------------------------------------
 
 
+def test_what_is_found_is_decided_and_said(presets: Path, folder: Path):
+    from tlkit import config as configs
+    from tlkit.recipes import _decisions, _export_origin, _runs
+
+    write_photos(folder / "photos", {"a": 2, "b": 2})
+    name = f"hub:{preset(presets, 'ViT')}"
+    config = configs.FeatureExtraction(data=configs.Data(path="photos"), backbone=configs.Backbone(name))
+    decided = {each.setting: each for each in _decisions.fill_in(config)}
+    assert (
+        "ViTBackbone of KerasHub, pixels as its image converter scales them; 5 stages"
+        in decided["backbone.name"].reason
+    )
+    assert decided["backbone.name"].reason.endswith("pooled: its class token")
+    assert (decided["data.image_size"].value, decided["data.resize"].value) == (SIDE, "center")
+    params = _runs.params(_decisions.applied(config, list(decided.values())), {"data": {"path": "photos"}})
+    assert params["backbone.accept_license"] == "Apache-2.0"
+    said = _export_origin.licence({key: str(value) for key, value in params.items()})
+    assert said == f"Training began with weights of KerasHub, `{name}`, under the licence Apache-2.0."
+
+
+@pytest.mark.slow
 def test_a_run_says_and_logs_the_licence(
     presets: Path, folder: Path, capsys: pytest.CaptureFixture, undrawn: None, uncompiled: None
 ):

@@ -76,6 +76,7 @@ def _retrace(inputs: Any, output: KerasTensor, x: KerasTensor, opened: set[int],
             inside = _opened(operation, args, kwargs, len(node.output_tensors)) if id(operation) in opened else None
             outputs = inside or keras.tree.flatten(operation(*args, **kwargs))
         outputs = [_shaped(y, tensor.shape) for y, tensor in zip(outputs, node.output_tensors, strict=True)]
+        outputs = [_counted(operation, keras.tree.flatten(args), y) for y in outputs]
         if operation.name in marked:
             outputs = [end(each, marked[operation.name]) for each in outputs]
         tensors |= {id(tensor): y for tensor, y in zip(node.output_tensors, outputs, strict=True)}
@@ -99,6 +100,15 @@ def _shaped(y: Any, shape: tuple[int | None, ...]) -> Any:
     if not isinstance(y, KerasTensor) or None in shape[1:] or None not in y.shape[1:]:
         return y
     return keras.layers.Reshape(shape[1:])(y)
+
+
+def _counted(operation: Any, given: list[Any], y: Any) -> Any:
+    """Correct the number of tokens that a layer of KerasHub says it makes: that of SigLIP 0.32 counts one too many."""
+    says = of_library(operation) and "compute_output_shape" in vars(type(operation)) and len(given) == 1
+    if not says or not isinstance(y, KerasTensor) or len(y.shape) != 3 or len(given[0].shape) != 4:
+        return y
+    count = operation(keras.ops.zeros((1, *given[0].shape[1:]), given[0].dtype)).shape[1]
+    return y if y.shape[1] in (None, count) else y[:, :count]
 
 
 def _opened(container: Any, args: Any, kwargs: Any, count: int) -> list[Any] | None:
