@@ -76,7 +76,8 @@ def _retrace(inputs: Any, output: KerasTensor, x: KerasTensor, opened: set[int],
             inside = _opened(operation, args, kwargs, len(node.output_tensors)) if id(operation) in opened else None
             outputs = inside or keras.tree.flatten(operation(*args, **kwargs))
         outputs = [_shaped(y, tensor.shape) for y, tensor in zip(outputs, node.output_tensors, strict=True)]
-        outputs = [_counted(operation, keras.tree.flatten(args), y) for y in outputs]
+        if not (opened or marked):  # the first time: afterwards the correction is in the graph
+            outputs = [_counted(operation, keras.tree.flatten(args), y) for y in outputs]
         if operation.name in marked:
             outputs = [end(each, marked[operation.name]) for each in outputs]
         tensors |= {id(tensor): y for tensor, y in zip(node.output_tensors, outputs, strict=True)}
