@@ -27,9 +27,9 @@ class Family(NamedTuple):
         converter: Class of its image converter, and how that scales.
         scaling: Arguments of the converter.
         pooled: From what the backbone puts out to the features of a head.
-        blocks: In each stage, how many layers with weights are trained from it on, at the least.
         stages: Names of the stages.
         accept: Name of the licence that has to be accepted.
+        converted: Whether other runtimes can hold it: Swin's masks are made by an operation that OpenVINO does not have.
     """
 
     backbone: str
@@ -39,6 +39,7 @@ class Family(NamedTuple):
     pooled: Callable[[np.ndarray], np.ndarray]
     stages: tuple[str, ...] = ALL
     accept: str | None = None
+    converted: bool = True
 
 
 def first(tokens: np.ndarray) -> np.ndarray:
@@ -134,7 +135,7 @@ FAMILIES = {
     "CLIP": Family("CLIPVisionEncoder", {**TRANSFORMER, "intermediate_dim": 32}, "CLIPImageConverter", IMAGENET, first),
     "DeiT": Family("DeiTBackbone", {**TRANSFORMER, "intermediate_dim": 32}, "DeiTImageConverter", IMAGENET, first,
                    ("stem",)),
-    "Swin": Family("SwinTransformerBackbone", SWIN, "SwinTransformerImageConverter", IMAGENET, mean),
+    "Swin": Family("SwinTransformerBackbone", SWIN, "SwinTransformerImageConverter", IMAGENET, mean, converted=False),
     "HGNetV2": Family("HGNetV2Backbone", HGNETV2, "HGNetV2ImageConverter", IMAGENET, mean, ALL[:-1]),
     "MobileNetV5": Family("MobileNetV5Backbone", MOBILENETV5, "MobileNetV5ImageConverter", UNIT, mean, ALL[:-1],
                           "gemma"),

@@ -69,7 +69,7 @@ def test_all_of_tlkit_works_on_a_family(presets: Path, tmp_path: Path, name: str
     assert tuple(found.row.stages) == FAMILIES[name].stages
     model = backbones.classifier(found.network, 2, pooled_stages=2)
     splits = data.load("folder", path=write_photos(tmp_path, {"a": 8, "b": 8}), size=(SIDE, SIDE))
-    solve(model, splits)
+    solve(model, splits, FAMILIES[name].converted)
     assert (model.predict(splits.train.read(range(len(splits.train))), verbose=0).argmax(axis=1)
             == splits.train.labels).mean() > 0.9  # fmt: skip
     for stage in found.row.stages:
@@ -93,20 +93,25 @@ def test_all_of_tlkit_works_on_a_family(presets: Path, tmp_path: Path, name: str
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("form", ["onnx", "openvino", "keras_hub"])
 def test_exports_answer_as_the_model_does(presets: Path, tmp_path: Path, name: str, form: str):
-    export.check(form)
+    if form == "onnx" and any(importlib.util.find_spec(each) is None for each in export.FORMATS[form].needs):
+        pytest.skip("the extra onnx is not installed")
     model = backbones.classifier(adopted(presets, name).network, 3, pooled_stages=2)
     model.get_layer("head").set_weights(
         [np.random.default_rng(0).normal(size=w.shape) for w in model.layers[-2].weights]
     )
     x = photos()
+    if form != "keras_hub" and not FAMILIES[name].converted:
+        with pytest.raises(InvalidInput, match="which cannot hold this network"):
+            export.write(form, model, tmp_path)
+        return
     path = export.write(form, model, tmp_path)
     np.testing.assert_allclose(export.run(form, path, x), computed(model, x), atol=1e-4)
 
 
-def solve(model: keras.Model, splits: data.Splits) -> None:
+def solve(model: keras.Model, splits: data.Splits, converted: bool) -> None:
     """Solve the head on features that both engines give alike."""
     network = features.pooled(model)
-    names = ["keras", "openvino"] if keras.backend.backend() == "tensorflow" else ["keras"]
+    names = ["keras", "openvino"] if keras.backend.backend() == "tensorflow" and converted else ["keras"]
     both = [features.Extractor(network, None, name).extract(splits.train)[0].array() for name in names]
     np.testing.assert_allclose(both[-1], both[0], atol=1e-4 * max(1.0, np.abs(both[0]).max()))
     probe = probes.logistic_regression(both[0], splits.train.labels, 2)
