@@ -29,7 +29,7 @@ class Family(NamedTuple):
         pooled: From what the backbone puts out to the features of a head.
         stages: Names of the stages.
         accept: Name of the licence that has to be accepted.
-        converted: Whether other runtimes can hold it: Swin's masks are made by an operation that OpenVINO does not have.
+        converted: Whether other runtimes can hold it: OpenVINO lacks the operation that makes Swin's masks.
     """
 
     backbone: str

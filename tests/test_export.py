@@ -217,7 +217,7 @@ def test_the_script_runs_in_a_fresh_environment(here: Path, name: str, capsys: p
     assert ended.returncode == 0, ended.stderr
     assert numbers(capsys.readouterr().out) == numbers(ended.stdout)
     listed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True).stdout.lower()
-    others = {"saved_model": [], "litert": ["tensorflow"]}.get(name, ["tensorflow", "keras"])
+    others = {"saved_model": [], "keras_hub": [], "litert": ["tensorflow"]}.get(name, ["tensorflow", "keras"])
     assert not [package for package in (*others, "tlkit", "opencv", "scipy") if f"\n{package}" in listed]
 
 

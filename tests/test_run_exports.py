@@ -80,7 +80,7 @@ def test_an_export_that_fails_costs_no_more_than_itself(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--export", "coreml"], "export: expected one of onnx, openvino, saved_model, litert, all, got 'coreml'"),
+        (["--export", "coreml"], "export: expected one of onnx, openvino, saved_model, litert, keras_hub, all, got"),
         (["--export", "openvino,coreml"], "got 'coreml'"),
         (["--export", "3"], "got '3'"),
         (["--export", "openvino,onnx"], "format is 'onnx', which needs onnx, tf2onnx, onnxruntime: pip install"),
