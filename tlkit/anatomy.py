@@ -11,7 +11,7 @@ import numpy as np
 
 from tlkit import arithmetic
 from tlkit.explanation import gradient
-from tlkit.layers import is_stage
+from tlkit.layers import FRONT, is_stage
 
 
 class Stage(NamedTuple):
@@ -195,4 +195,8 @@ def _layout(row: arithmetic.Row, before: Sequence[arithmetic.Row], axes: int) ->
             cells = math.prod(grid)  # type: ignore[arg-type]
             if space[0] - cells in ((1,) if with_class else (0, 1)):  # type: ignore[operator]
                 return grid, space[0]  # type: ignore[return-value]
+    if len(space) == 1 and axes == 2 and space[0]:  # a layer made tokens of pixels: those of a square
+        side = math.isqrt(space[0])
+        if side > 1 and space[0] - side**2 <= FRONT:
+            return (side, side), space[0]
     return None

@@ -197,6 +197,10 @@ def end(x: KerasTensor, name: str) -> KerasTensor:
     return layers.Identity(name=name)(x)
 
 
+FRONT = 8
+"""Tokens in front of those of the patches, at most: the class's, and registers."""
+
+
 def is_stage(name: str) -> bool:
     """Tell whether a layer's name is that of a stage, the stem included.
 

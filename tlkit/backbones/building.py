@@ -73,12 +73,12 @@ def _application(name: str, shape: tuple[int, int, int], weights: str, alpha: fl
     else:
         path = weightfiles.fetch(name, _published(name, alpha)) if published else None
         network = make(weights=None)
-    network = _with_fresh_names(keras.Model(pixels, network.output, name="backbone"))
+    network = with_fresh_names(keras.Model(pixels, network.output, name="backbone"))
     if own_rescaling:
         # Keras adds this layer for weights="imagenet" only, and the same file from a path then gives other outputs.
         # We always add it: see https://github.com/tensorflow/tensorflow/issues/49930 for why it is there.
         scale = [1 / np.sqrt(deviation) for deviation in _DEVIATION]
-        network = _cloned(network, after_normalization=_rescaling(scale, 0.0, "rescaling_1"))
+        network = _cloned(network, after_normalization=rescaling(scale, 0.0, "rescaling_1"))
     elif any(layer.compute_dtype != "float32" for layer in network.layers if isinstance(layer, _PIXEL_LAYERS)):
         network = _cloned(network)
     if path:
@@ -159,9 +159,10 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet'
 _PIXEL_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
-def _rescaling(
+def rescaling(
     scale: float | list[float], offset: float | list[float], name: str = "preprocessing"
 ) -> keras.layers.Layer:
+    """Make the layer that scales pixels, in float32 whatever the precision."""
     return keras.layers.Rescaling(scale, offset, name=name, dtype="float32")
 
 
@@ -173,16 +174,16 @@ def _channels(rgb: KerasTensor) -> list[KerasTensor]:
 
 def _caffe(rgb: KerasTensor) -> KerasTensor:
     bgr = keras.layers.Concatenate(name="bgr", dtype="float32")(_channels(rgb)[::-1])
-    return _rescaling(1.0, [-103.939, -116.779, -123.68])(bgr)  # means of blue, green and red
+    return rescaling(1.0, [-103.939, -116.779, -123.68])(bgr)  # means of blue, green and red
 
 
 def _tf(rgb: KerasTensor) -> KerasTensor:
-    return _rescaling(1 / 127.5, -1.0)(rgb)
+    return rescaling(1 / 127.5, -1.0)(rgb)
 
 
 def _torch(rgb: KerasTensor) -> KerasTensor:
     scale = [1 / (255 * deviation) for deviation in _DEVIATION]
-    return _rescaling(scale, [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)])(rgb)
+    return rescaling(scale, [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)])(rgb)
 
 
 _PREPROCESSING: dict[str, Callable[[KerasTensor], KerasTensor]] = {
@@ -195,7 +196,7 @@ _PREPROCESSING: dict[str, Callable[[KerasTensor], KerasTensor]] = {
 
 _OUTSIDE: dict[str, Callable[[KerasTensor], KerasTensor]] = {
     "0..255": lambda pixels: pixels,
-    "0..1": lambda pixels: _rescaling(1 / 255, 0.0)(pixels),
+    "0..1": lambda pixels: rescaling(1 / 255, 0.0)(pixels),
     "-1..1": _tf,
     "caffe": _caffe,
     "torch": _torch,
@@ -216,7 +217,7 @@ def _to_rgb(pixels: KerasTensor) -> KerasTensor:
 def _to_gray(pixels: KerasTensor) -> KerasTensor:
     if pixels.shape[-1] == 1:
         return pixels
-    weighted = _rescaling([0.299, 0.587, 0.114], 0.0, "luminance")(pixels)  # ITU-R BT.601, Pillow's mode "L"
+    weighted = rescaling([0.299, 0.587, 0.114], 0.0, "luminance")(pixels)  # ITU-R BT.601, Pillow's mode "L"
     return keras.layers.Add(name="gray", dtype="float32")(_channels(weighted))
 
 
@@ -266,7 +267,7 @@ def _cloned(
     return cloned
 
 
-def _with_fresh_names(network: keras.Model) -> keras.Model:
+def with_fresh_names(network: keras.Model) -> keras.Model:
     """Number the layers that Keras named (`add_7`) from 0, as in a fresh process, to find stages by name."""
     numbered: dict[str, list[tuple[int, keras.Operation]]] = {}
     for operation in network.operations:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import math
 import re
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ from typing import Any
 import keras
 
 from tlkit import arithmetic, inference, untrusted
-from tlkit.backbones import weightfiles
+from tlkit.backbones import hubgraph, weightfiles
 from tlkit.display import cut
 from tlkit.errors import InvalidInput, first_line
 from tlkit.untrusted import memory
@@ -50,6 +52,8 @@ def load(path: str | Path, name: str | None = None) -> keras.Model:
             raise InvalidInput(f"it is a {type(model).__name__} that does not say what it takes")
         weightfiles.check_finite(model, "it")
         _check_sizes(model, numbers)
+        if "keras_hub" in sys.modules:
+            hubgraph.make_savable(model)
     return inference.in_full_precision(model)
 
 
@@ -173,6 +177,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"it has a layer that needs {error.name}, which is not installed"
     text = str(error)
+    if "keras_hub" in text and importlib.util.find_spec("keras_hub") is None:
+        return 'it has layers of KerasHub: pip install "tlkit[hub]"'
     for words in ("Exception encountered:", "Example error message for object"):
         text = text.rpartition(words)[2] if words in text else text
     if text != str(error):

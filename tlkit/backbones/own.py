@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import keras
 
 from tlkit.arithmetic.graph import has_graph, kinds, nodes
-from tlkit.backbones import chain
+from tlkit.backbones import chain, ends
 from tlkit.backbones.building import preprocessed
 from tlkit.backbones.chain import Link
 from tlkit.backbones.table import Row
 from tlkit.display import few
 from tlkit.errors import InvalidInput, first_line
-from tlkit.layers import is_stage
 
 Pixels = Literal["0..255", "0..1", "-1..1", "caffe", "torch"]
 WORD = "own"
 """For the weights that such a network comes with."""
 SIZE = 224  # pixels, where a network takes any size
-HALF = 0.6  # of the size at the beginning of a stage: at or below this the next one begins
 SCALING = {"Rescaling", "Normalization", "TrueDivide", "Divide", "Multiply", "Subtract"}
-PADDING = {"ZeroPadding2D", "Cropping2D"}
 
 
 class Own(NamedTuple):
@@ -99,7 +93,7 @@ def adopt(
     whole = _at_size(model, name, own_shape, pixels)
     links = chain.links(whole)
     if cut is not None:
-        end, cut_reason = _link(links, name, cut, "backbone.cut"), "as given"
+        end, cut_reason = ends.find(links, name, cut, "backbone.cut"), "as given"
     else:
         end, cut_reason = _found_cut(whole, links, name)
     y = end.output
@@ -111,13 +105,13 @@ def adopt(
         network = _at_size(network, name, (side, side, channels), "0..255")
     below = links[: links.index(end) + 1]
     if stages:
-        ends, stages_reason = _given_stages(below, name, stages), ""
+        found, stages_reason = ends.given(below, name, stages), ""
     else:
-        ends, stages_reason = _found_stages(below, chain.learning_places(whole))
-    last = {list(ends)[-1]: "as_map"} if len(end.output.shape) == 2 else {}
-    network.stage_ends = tuple((ends | last).items())
-    row = Row(None, side, pixels, ends | last, smallest=1, channels=channels, pretrained=WORD)
-    return Own(network, row, end.name, cut_reason, ends, stages_reason, pixels, pixels_reason)
+        found, stages_reason = ends.search(below, chain.learning_places(whole))
+    last = {list(found)[-1]: "as_map"} if len(end.output.shape) == 2 else {}
+    network.stage_ends = tuple((found | last).items())
+    row = Row(None, side, pixels, found | last, smallest=1, channels=channels, pretrained=WORD)
+    return Own(network, row, end.name, cut_reason, found, stages_reason, pixels, pixels_reason)
 
 
 # The input -----------------------------------------------------------------------------------------------------------
@@ -206,18 +200,6 @@ def _at_size(model: keras.Model, name: str, shape: Sequence[int], pixels: Pixels
 # The cut -------------------------------------------------------------------------------------------------------------
 
 
-def _link(links: Sequence[Link], name: str, layer: str, setting: str) -> Link:
-    """Find the call of a layer that everything passes through."""
-    for link in reversed(links):
-        if link.name == layer:
-            return link
-    names = [link.name for link in links]
-    close = few(difflib.get_close_matches(layer, names, n=3, cutoff=0.3) or names[-3:], 3)
-    raise InvalidInput(
-        f"{setting} is {layer!r}, which is no layer of {name} that everything passes through: give one such as {close}"
-    )
-
-
 def _found_cut(model: keras.Model, links: list[Link], name: str) -> tuple[Link, str]:
     """Find the last feature map in front of the top, or else what the last dense layer takes."""
     top = next((place for place, link in enumerate(links) if _pools(link)), len(links))
@@ -261,51 +243,3 @@ def _activation(link: Link) -> str:
     if "Softmax" in kinds(operation):
         return "softmax"
     return str(getattr(getattr(operation, "activation", None), "__name__", ""))
-
-
-# Stages --------------------------------------------------------------------------------------------------------------
-
-
-def _given_stages(links: Sequence[Link], name: str, stages: Mapping[str, str]) -> dict[str, str]:
-    """Check stages, and let the last end where the network does."""
-    if odd := [stage for stage in stages if not is_stage(stage)]:
-        raise InvalidInput(f"backbone.stages has {few(odd)}: stages are called stem, stage1, stage2 and so on")
-    found = [_link(links, name, layer, f"backbone.stages: {stage}") for stage, layer in stages.items()]
-    for (stage, layer), (first, second) in zip(list(stages.items())[1:], pairwise(found), strict=True):
-        if second.place <= first.place:
-            raise InvalidInput(
-                f"backbone.stages: {stage} ends at {layer!r}, which is not above the stage before: give stages in the "
-                "order of the network"
-            )
-    if found[-1] is not links[-1]:
-        raise InvalidInput(
-            f"backbone.stages: the last, {list(stages)[-1]}, ends at {found[-1].name!r}, but the network is cut at "
-            f"{links[-1].name!r}: let it end there, or give --backbone.cut {found[-1].name}"
-        )
-    return dict(stages)
-
-
-def _found_stages(links: Sequence[Link], learning: Sequence[int]) -> tuple[dict[str, str], str]:
-    """Find stages by the names of layers, or by where the map halves."""
-    named = {link.name: link.name for link in links if is_stage(link.name)}
-    if len(named) > 1:
-        named[list(named)[-1]] = links[-1].name
-        return named, "by the names of its layers"
-    ends: list[Link] = []
-    first, begun, last = math.inf, -1, None  # size at the beginning of the stage; place of its last end; its last map
-    for link in links:
-        shape = link.output.shape
-        if len(shape) != 4 or link.place < (learning[0] if learning else 0):
-            continue
-        size = max(shape[1:3])
-        if last is not None and size <= HALF * first:
-            if any(begun < place <= last.place for place in learning):
-                ends, begun = [*ends, last], last.place
-            first = size
-        elif last is None:
-            first = size
-        last = link if last is None or not set(kinds(link.operation)[:1]) & PADDING or size < first else last
-    if ends and not any(begun < place <= links[-1].place for place in learning):
-        ends.pop()  # what is left has nothing to train, as a last pooling
-    names = ["stem", *(f"stage{number}" for number in range(1, len(ends) + 1))]
-    return dict(zip(names, [*(end.name for end in ends), links[-1].name], strict=True)), "by where the map halves"

@@ -179,7 +179,7 @@ def unfreeze(
     if below := _below(ends, from_stage):
         for layer in keras.Model(backbone.input, backbone.get_layer(below).output).layers:
             layer.trainable = False
-    for layer in backbone.layers:
+    for layer in backbone._flatten_layers():  # inside the blocks of another library too
         if not isinstance(layer, keras.layers.BatchNormalization) or not layer.trainable:
             continue
         layer.trainable = batch_normalization == "train"  # alone keeps it in inference mode, whatever `fit` says

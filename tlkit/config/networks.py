@@ -13,9 +13,10 @@ class Backbone:
     """The pretrained network under the new head.
 
     Args:
-        name: A model of keras.applications; `LetterNet`, the small one that comes with tlkit; or a network of your own,
-            as a `.keras` file, `models:/name@alias` or `runs:/…`. `auto` is LetterNet for the embedded digits and
-            MobileNetV2 for anything else.
+        name: A model of keras.applications; `LetterNet`, the small one that comes with tlkit; a network of your own, as
+            a `.keras` file, `models:/name@alias` or `runs:/…`; or a backbone of KerasHub, as `hub:` and a preset's
+            name, a folder, `hf://…` or `kaggle://…`. `auto` is LetterNet for the embedded digits and MobileNetV2 for
+            anything else.
         weights: `imagenet`, `none`, or the path of a weights file without top; LetterNet has `letters` in place of
             `imagenet`. `pretrained` is whichever of the two the network has. A classifier that tlkit has made (a
             `.keras` file, `models:/name@alias` or `runs:/…`) is gone on from: its network, and its head for the classes
@@ -27,7 +28,10 @@ class Backbone:
         stages: For a network of your own: name of each stage and of the layer that ends it, such as
             `{stem: conv1, stage1: add_3}`; by default layers called `stem`, `stage1` ..., or where the map halves.
         pixels: For a network of your own: what it was trained on, pixels from 0 to 255, 0 to 1 or -1 to 1, or scaled as
-            `caffe` or `torch` in keras.applications; by default it must scale them itself.
+            `caffe` or `torch` in keras.applications; by default it must scale them itself. For KerasHub's, where the
+            preset has no image converter.
+        accept_license: For a backbone of KerasHub: name of the licence of its weights, which you accept; needed where
+            the licence asks for consent.
     """
 
     name: str = "auto"
@@ -37,6 +41,7 @@ class Backbone:
     cut: str | None = None
     stages: dict[str, str] | None = None
     pixels: Literal["0..255", "0..1", "-1..1", "caffe", "torch"] | None = None
+    accept_license: str | None = None
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -137,7 +142,8 @@ class Network:
 
     Args:
         name: `LetterNet`, which comes with tlkit; a model of keras.applications such as `MobileNetV2`; a landmark of
-            tlkit.builders.VARIANTS such as `vgg16`; or `cnn`, as `train` makes it.
+            tlkit.builders.VARIANTS such as `vgg16`; `cnn`, as `train` makes it; or a backbone of KerasHub, as
+            `hub:FOLDER`.
         input_shape: Lengths of the one to three axes of space, then the channels, for example [224,224,3]; by default
             the network's own.
         classes: Units of the head; by default a landmark's own, and no head on a model of keras.applications or

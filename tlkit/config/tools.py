@@ -188,8 +188,8 @@ class Export:
         model: A `.keras` file, or an MLflow URI such as `models:/m-…`, `models:/NAME@champion` or `runs:/ID/model`.
         output: Folder to write; it must not exist, or be empty.
         format: The runtime: `onnx` for ONNX Runtime, `openvino` for Intel's, `saved_model` for TensorFlow, `litert` for
-            phones and small computers, formerly TensorFlow Lite, or `all` of those that are installed, each in a
-            folder of its own.
+            phones and small computers, formerly TensorFlow Lite, `keras_hub` for a folder that KerasHub's
+            `ImageClassifier.from_preset` loads, or `all` of those that are installed, each in a folder of its own.
         int8: Compute with 8-bit numbers: smaller and, on some processors, faster. Calibrated by training photos.
         data: Examples on which the export is compared with the model; by default the test photos of its run.
         accept: Write the export even where its answers are not those of the model.

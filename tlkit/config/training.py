@@ -10,7 +10,7 @@ from tlkit.config.data import Data
 from tlkit.config.fields import require, require_cluster, require_names
 from tlkit.config.networks import Features
 
-ExportFormat = Literal["onnx", "openvino", "saved_model", "litert", "all"]
+ExportFormat = Literal["onnx", "openvino", "saved_model", "litert", "keras_hub", "all"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
 

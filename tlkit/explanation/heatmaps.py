@@ -14,6 +14,7 @@ from tlkit.explanation.gradients import BACKENDS, cuts, inlined, layer_activatio
 from tlkit.explanation.heads import Head, class_weights, heads, is_exclusive
 from tlkit.explanation.occlusion import occlusion
 from tlkit.explanation.pictures import resized
+from tlkit.layers import FRONT
 
 WAYS = {
     "activation": "class activation: each cell's own share of the class's score, exact as the head is linear",
@@ -57,7 +58,8 @@ def explainer(model: keras.Model, way: str = "auto") -> Explainer:
     """
     if way in ("auto", "activation"):
         whole = model
-        if found := heads(whole) or heads(whole := inlined(model)):
+        found = heads(whole) or heads(whole := inlined(model))
+        if found and _have_places(found):
             return Explainer("activation", _by_activation(whole, found))
     if way == "activation":
         raise InvalidInput(f"model {model.name!r} has no class activation: its head is not linear in averages of a map")
@@ -67,6 +69,11 @@ def explainer(model: keras.Model, way: str = "auto") -> Explainer:
     if backend not in BACKENDS:
         raise NotImplementedError(f"the heatmap of this network needs gradients, which {backend} does not compute")
     return Explainer("layer", _by_layer(model))
+
+
+def _have_places(found: list[Head]) -> bool:
+    """Whether all features are averages over more than one place, and none is a vector, as a class token is."""
+    return all(any(length != 1 for length in each.map.shape[1:-1]) for head in found for each in head.maps)
 
 
 def _by_activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
@@ -108,7 +115,7 @@ def activation(model: keras.Model, found: list[Head]) -> Callable[..., tuple[np.
         *maps, raw = (np.asarray(keras.ops.convert_to_numpy(each)) for each in _outputs(network, x))
         probabilities = _of_both(raw)
         weights = class_weights(raw.shape[1], _chosen(probabilities, classes), exclusive)
-        parts = [np.einsum("b...c,bc->b...", values, weights) for values in maps]
+        parts = [on_grid(np.einsum("b...c,bc->b...", values, weights), x.shape[1:-1]) for values in maps]
         parts = [part[:, :, ::-1] if flipped else part for part, flipped in zip(parts, mirrored, strict=True)]
         grid = max((part.shape[1:] for part in parts), key=np.prod)
         spread = weights @ np.broadcast_to(bias, raw.shape[1])
@@ -167,7 +174,7 @@ def _by_occlusion(model: keras.Model) -> Callable[..., tuple[np.ndarray, np.ndar
 
 
 def on_grid(maps: np.ndarray, space: tuple[int, ...]) -> np.ndarray:
-    """Put the values of tokens back in their places; one more token in front is the class's, and left out.
+    """Put the values of tokens back in their places; others in front, the class's and registers, are left out.
 
     Shapes:
         maps: (batch, *cells), or (batch, tokens)
@@ -181,7 +188,7 @@ def on_grid(maps: np.ndarray, space: tuple[int, ...]) -> np.ndarray:
     tokens = maps.shape[1]
     for patch in range(1, max(space) + 1):
         grid = [length // patch for length in space]
-        if 0 <= tokens - int(np.prod(grid)) <= 1:
+        if 0 <= tokens - int(np.prod(grid)) <= FRONT:
             return maps[:, tokens - int(np.prod(grid)) :].reshape(-1, *grid)
     return maps
 

@@ -30,7 +30,7 @@ class Format(NamedTuple):
     """A row of `FORMATS`.
 
     Args:
-        keras: Its name in `keras.Model.export`.
+        keras: Its name in `keras.Model.export`; "" where another library writes it.
         file: Name of the model in the folder: a file, or a folder.
         load: Makes a function from the path and the number of threads, 0 for all; it maps a batch, float32, to
             probabilities.
@@ -88,6 +88,7 @@ FORMATS = {
         1,
         ("MaxPooling3D", "AveragePooling3D", "LSTM", "GRU"),
     ),
+    "keras_hub": Format("", "preset", runtimes.load_keras_hub, ("keras_hub",), "hub", ("keras-hub",)),
 }
 """The formats by the names that users give them."""
 
@@ -121,6 +122,10 @@ def check_network(name: str, model: keras.Model) -> None:
     Traceback (most recent call last):
     tlkit.errors.InvalidInput: format is 'litert', which cannot hold layer pool (MaxPooling3D): give another format
     """
+    if name == "keras_hub":
+        from tlkit.export import hubtask
+
+        hubtask.check(model)
     for layer in model._flatten_layers():
         if type(layer).__name__ in FORMATS[name].without:
             kind = type(layer).__name__
@@ -146,13 +151,14 @@ def check_backend() -> None:
         raise InvalidInput(f"Keras exports from {startup.DEFAULT}, which is not installed: pip install tensorflow")
 
 
-def write(name: str, model: keras.Model, folder: Path) -> Path:
+def write(name: str, model: keras.Model, folder: Path, resize: str = "center") -> Path:
     """Write a model in a format.
 
     Args:
         name: Of the format.
         model: From raw values to probabilities, with one input and one output.
         folder: Where to write it; it must exist.
+        resize: How photos are brought to the size, where the format says so; a value of `data.resize`.
 
     Returns:
         The model's file or folder.
@@ -168,6 +174,11 @@ def write(name: str, model: keras.Model, folder: Path) -> Path:
         _numbers_inside(model),
         quiet(),
     ):
+        if name == "keras_hub":
+            from tlkit.export import hubtask
+
+            hubtask.write(model, str(path), resize)
+            return path
         if name == "onnx":
             _know_erfc()
         model.export(str(path), format=row.keras, verbose=False)

@@ -58,3 +58,11 @@ def load_litert(path: str, threads: int = 0) -> Any:
         return np.stack(rows)
 
     return run
+
+
+def load_keras_hub(path: str, threads: int = 0) -> Any:
+    """Give the function from a batch to probabilities; the threads are Keras' own."""
+    import keras_hub
+
+    task = keras_hub.models.ImageClassifier.from_preset(path)
+    return lambda batch: np.asarray(task.predict(batch, verbose=0))

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import os
+from importlib import metadata
 from typing import Any
 
 import keras
@@ -73,7 +74,11 @@ def _code(network: keras.Model) -> list[str]:
             sources += _code(layer)
         functions: list[Any] = [value for value in vars(layer).values() if inspect.isfunction(value)]
         for part in (type(layer), *functions):
-            if (part.__module__ or "").split(".")[0] == "keras":
+            package = (part.__module__ or "").split(".")[0]
+            if package == "keras":
+                continue
+            if package == "keras_hub":  # its layers call others of its own
+                sources.append(f"{part.__qualname__} {metadata.version('keras-hub')}")
                 continue
             try:
                 sources.append(inspect.getsource(part))

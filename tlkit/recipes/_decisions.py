@@ -183,7 +183,10 @@ def _of_backbone(
         own = "the size that the network takes" if source.settings else "the size of its pretraining"
         reason = f"as {source.parent.name} has it" if source.parent else own
         decisions.append(Decision("data.image_size", row.size, reason))
-    decisions += decide_resize(config.data)
+    if source.resize and config.data.resize is None:
+        decisions.append(Decision("data.resize", source.resize, "as its image converter does"))
+    else:
+        decisions += decide_resize(config.data)
     if not isinstance(config, configs.Finetune):
         return decisions
     if config.full.batch_normalization is None:

@@ -11,7 +11,7 @@ from tlkit import config as configs
 from tlkit.config import CNN, Describe
 from tlkit.display import shown
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _models
+from tlkit.recipes import _models, _sources
 
 if TYPE_CHECKING:
     import keras
@@ -56,17 +56,31 @@ def load(config: Describe) -> DescribedNetwork:
         return DescribedNetwork(name, saved.model, "with its weights", None, takes_pixels=True, reading=saved.reading)
     settings = config.builder
     weights = settings.weights or ("pretrained" if settings.name == "LetterNet" else "none")
+    if _sources.is_hub(settings.name):
+        return _of_hub(settings)
     if is_backbone(settings.name):
         model, ends = _backbone(settings, weights)
         return DescribedNetwork(settings.name, model, _in_words(weights), ends, takes_pixels=True)
     return DescribedNetwork(settings.name, _build(settings, weights), _in_words(weights), None, takes_pixels=False)
 
 
+def _of_hub(settings: configs.Network) -> DescribedNetwork:
+    """Load a backbone of KerasHub."""
+    from tlkit import backbones
+
+    size = settings.input_shape[0] if settings.input_shape else None
+    source = _sources.resolve(configs.Backbone(settings.name), size)
+    model = source.build(size or source.row.size)
+    if settings.classes:
+        model = backbones.classifier(model, settings.classes)
+    return DescribedNetwork(_sources.title(settings.name), model, "with its weights", None, takes_pixels=True)
+
+
 def is_backbone(name: str) -> bool:
     """Whether a name is that of a pretrained network, and not of a builder."""
     from tlkit import backbones
 
-    return name in backbones.BACKBONES
+    return name in backbones.BACKBONES or _sources.is_hub(name)
 
 
 def _in_words(weights: str) -> str:

@@ -130,6 +130,8 @@ def licence(params: Mapping[str, str]) -> str:
     'for their licence see their source, github.com/facebookresearch/ConvNeXt.'
     >>> licence({"chosen.networks": "LetterNet, VGG16"}).count("Training began with the published weights of")
     2
+    >>> licence({"backbone.name": "hub:vit", "backbone.weights": "own", "backbone.accept_license": "Apache-2.0"})
+    'Training began with weights of KerasHub, `hub:vit`, under the licence Apache-2.0.'
     >>> licence({"backbone.name": "MobileNetV2", "backbone.weights": "none"})
     'Training began with random weights: they are yours.'
     """
@@ -139,6 +141,11 @@ def licence(params: Mapping[str, str]) -> str:
     name, weights = params.get(f"{part}.name", ""), params.get(f"{part}.weights", "none")
     if weights in ("none", "None"):
         return "Training began with random weights: they are yours."
+    if (accepted := params.get("backbone.accept_license", "None")) != "None":
+        known = (
+            f"under the licence {markdown(accepted)}" if accepted != "unknown" else "whose licence tlkit does not know"
+        )
+        return f"Training began with weights of KerasHub, {code(name)}, {known}."
     if weights not in ("pretrained", "imagenet", "letters"):
         return f"Training of {markdown(name)} began with weights {code(weights)}, whose licence tlkit does not know."
     return _published(name)

@@ -101,7 +101,7 @@ def write(config: Export, name: str, sources: Sources, folder: Path) -> Exported
 
     classifier, examples = sources.classifier, sources.examples
     say(f"{name}{' in int8' * config.int8}: converting", error=True)
-    path = export.write(name, classifier.model, folder)
+    path = export.write(name, classifier.model, folder, classifier.reading.resize)
     labels = _labels(config, name, classifier)
     if sources.calibration is not None:
         values = sources.calibration.values

@@ -32,6 +32,8 @@ COMPARED = (
     "full.learning_rate", "batch_size", "optimizer", "seed", "minutes", "units",
 )  # fmt: skip
 """Settings that are always parameters of a run; all others only where they are not the default."""
+DECIDED = ("positive", "backbone.accept_license")
+"""Settings that are parameters where they were decided too: the class that precision is of, the weights' licence."""
 
 UNCOMPARED = ("experiment", "run_name", "register", "devices", "hosts", "resume", "export", "cluster", "shard")
 """Settings that say nothing of what a run learned."""
@@ -231,9 +233,7 @@ def params(config: AnyConfig, asked: dict[str, Any] | None = None) -> dict[str, 
         for name, value in values.items()
         if name not in UNCOMPARED
         and (
-            name in COMPARED
-            or given.get(name, value) != defaults.get(name)
-            or (name == "positive" and value is not None)  # the class that precision and recall are of
+            name in COMPARED or given.get(name, value) != defaults.get(name) or (name in DECIDED and value is not None)
         )
     }
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OWN = ("cut", "stages", "pixels")
 """Settings that are for a network of the user's own."""
+LICENCE = "accept_license"
+"""Setting that is for a backbone of KerasHub, or a classifier that was made of one."""
 
 
 class Source(NamedTuple):
@@ -30,12 +32,14 @@ class Source(NamedTuple):
         build: From height and width in pixels to the network, from pixels to its feature map.
         settings: Settings that follow from it, each with its value and why, for people.
         parent: The classifier that is gone on from, if it is one.
+        resize: How its own preprocessing brings photos to their size, as a value of `data.resize`, if it says so.
     """
 
     row: backbones.Row
     build: Callable[[int], keras.Model]
     settings: tuple[tuple[str, Any, str], ...] = ()
     parent: _parents.Parent | None = None
+    resize: str | None = None
 
 
 def resolve(backbone: configs.Backbone, size: int | None = None) -> Source:
@@ -52,6 +56,8 @@ def resolve(backbone: configs.Backbone, size: int | None = None) -> Source:
     """
     if goes_on(backbone):
         return _of_parent(backbone, size, *_located(backbone.weights))
+    if is_hub(backbone.name):
+        return _of_hub(backbone, size, *_located_hub(backbone.name))
     if is_own(backbone.name):
         return _of_own(backbone, size, *_located(backbone.name))
     return _of_table(backbone)
@@ -97,22 +103,71 @@ def is_here(backbone: configs.Backbone) -> bool:
     return any(each.name == backbone.name and each.alpha in alphas for each in backbones.on_this_machine())
 
 
+def is_hub(name: str) -> bool:
+    """Whether a name is that of a preset of KerasHub.
+
+    >>> is_hub("hub:dinov2_small"), is_hub("dinov2_small")
+    (True, False)
+    """
+    return name.startswith("hub:")
+
+
 def is_own(name: str) -> bool:
     """Whether a name is that of a model of the user's, and not of a network that tlkit knows.
 
     >>> is_own("mine.keras"), is_own("models:/mine@champion"), is_own("VGG16")
     (True, True, False)
     """
-    return _parents.is_model(name) or os.sep in name or os.path.exists(name)
+    return not is_hub(name) and (_parents.is_model(name) or os.sep in name or os.path.exists(name))
 
 
 def title(name: str) -> str:
     """Name a network in a few letters.
 
-    >>> title("networks/mine.keras"), title("models:/mine/3"), title("VGG16")
-    ('mine', 'models:/mine/3', 'VGG16')
+    >>> title("networks/mine.keras"), title("models:/mine/3"), title("VGG16"), title("hub:/presets/dinov2_small")
+    ('mine', 'models:/mine/3', 'VGG16', 'dinov2_small')
     """
+    if is_hub(name):
+        return Path(name.removeprefix("hub:")).name
     return Path(name).stem if is_own(name) and not name.startswith(_models.URIS) else name
+
+
+@functools.lru_cache(4)
+def _of_hub(backbone: configs.Backbone, own_size: int | None, pinned: str, changed: float) -> Source:
+    """Load a backbone of KerasHub, to find its stages; once for each state of its files."""
+    from tlkit.backbones import hub, own
+
+    if backbone.weights not in ("pretrained", own.WORD):
+        raise InvalidInput(
+            f"backbone.weights is {backbone.weights!r}, but {backbone.name} comes with its weights: leave it out"
+        )
+    _refuse_alpha(backbone)
+    for name in ("cut", "stages"):
+        if (value := getattr(backbone, name)) is not None:
+            raise InvalidInput(f"backbone.{name} is {value!r}, but that of {backbone.name} is found: leave it out")
+
+    def adopt(size: int | None) -> hub.Hub:
+        return hub.adopt(pinned, size, backbone.pixels, backbone.accept_license)
+
+    found = adopt(own_size)
+    licence = "as given" if backbone.accept_license else "of its published weights"
+    settings = (
+        ("backbone.name", pinned, found.what),
+        ("backbone.weights", own.WORD, ""),
+        ("backbone.accept_license", found.licence.name, f"the licence {licence}"),
+    )
+    return Source(found.row, lambda size: adopt(size).network, settings, resize=found.resize)
+
+
+def _located_hub(name: str) -> tuple[str, float]:
+    """Give a preset's name with an absolute path, and when its folder was changed."""
+    from tlkit.backbones import hubpresets
+
+    preset = hubpresets.locate(name)
+    changed = (
+        max((each.stat().st_mtime for each in Path(preset).iterdir()), default=0.0) if os.path.isabs(preset) else 0
+    )
+    return f"{hubpresets.PREFIX}{preset}", changed
 
 
 def _of_table(backbone: configs.Backbone) -> Source:
@@ -125,6 +180,7 @@ def _of_table(backbone: configs.Backbone) -> Source:
                 f"backbone.{name} is {value!r}, which is for a network of your own, and {backbone.name} is known: "
                 "leave it out"
             )
+    _refuse_licence(backbone)
 
     def build(size: int) -> keras.Model:
         return backbones.build(backbone.name, (size, size, table_row.channels), backbone.weights, backbone.alpha)
@@ -143,6 +199,7 @@ def _of_own(backbone: configs.Backbone, own_size: int | None, pinned: str, path:
             f"backbone.weights is {backbone.weights!r}, but {backbone.name} comes with its weights: leave it out"
         )
     _refuse_alpha(backbone)
+    _refuse_licence(backbone)
     _refuse_subclassed(backbone.name, path)
 
     def adopt(size: int | None) -> backbones.Own:
@@ -188,12 +245,22 @@ def _of_parent(backbone: configs.Backbone, own_size: int | None, pinned: str, pa
         ("backbone.name", parent.backbone, ""),
         ("backbone.pooled_stages", parent.pooled_stages, ""),
     ]
+    params = parent.training.run.data.params if parent.training.run else {}
+    if (licence := params.get(f"backbone.{LICENCE}", "None")) != "None":
+        settings.append((f"backbone.{LICENCE}", licence, f"as {parent.name} has it"))
     return Source(adopt(own_size, saved.model).row, lambda size: adopt(size).network, tuple(settings), parent)
 
 
 def _refuse_alpha(backbone: configs.Backbone) -> None:
     if backbone.alpha is not None:
         raise InvalidInput(f"backbone.alpha is {backbone.alpha:g}, but the network is built already: leave it out")
+
+
+def _refuse_licence(backbone: configs.Backbone) -> None:
+    if (value := getattr(backbone, LICENCE)) is not None:
+        raise InvalidInput(
+            f"backbone.{LICENCE} is {value!r}, which is for a backbone of KerasHub, as hub:PRESET: leave it out"
+        )
 
 
 def _located(name: str) -> tuple[str, Path, float]:

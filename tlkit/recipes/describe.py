@@ -57,7 +57,7 @@ def _next(config: Describe) -> list[str]:
         values = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
         flags = " ".join(f"--builder.{name} {_flag(value)}" for name, value in values.items() if value is not None)
         pretrained = _described_network.is_backbone(network.name)
-        use = f"{'finetune --backbone' if pretrained else 'train --builder'}.name {network.name}"
+        use = f"{'finetune --backbone' if pretrained else 'train --builder'}.name {quoted(network.name)}"
     return [use] if config.pictures else [f"describe {flags} --pictures pictures", use]
 
 
