@@ -204,6 +204,11 @@ def test_references_of_a_stranger_are_checked(saved: Path):
         serving.with_novelty(model_of_colors(), np.zeros((4, 7), np.float16))
 
 
+def test_a_model_with_references_predicts_in_full_precision_on_openvino_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")  # where Keras itself leaves it to the processor
+    assert serving.with_novelty(model_of_colors(), KNOWN).predict_function is not None
+
+
 def test_novelty_is_the_distance_of_scikit_learns_nearest_neighbour():
     from sklearn.neighbors import NearestNeighbors
 
