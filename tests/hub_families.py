@@ -151,8 +151,8 @@ FAMILIES = {
                                         "stackwise_num_filters": [8, 8, 16, 32], "block_type": "dark_block",
                                         "stage_type": "dark"}, "CSPNetImageConverter", IMAGENET, mean),
 }  # fmt: skip
-SMALL = ("ViT", "ResNet-vd")
-"""Those of the default suite: a transformer with its blocks in one layer, and a pyramid of Keras' own layers."""
+SMALL = "ViT"
+"""The one of the default suite: a transformer with its blocks in one layer."""
 
 
 def converter(family: Family) -> Any:

@@ -594,6 +594,37 @@ class Project(keras.layers.Layer):
         return ops.matmul(x, self.kernel[0])
 
 
+class Block(keras.layers.Layer):
+    """A block of a transformer, whose attention sees windows of two tokens in place of all."""
+
+    def __init__(self, windows: int):
+        super().__init__()
+        self.windows = windows
+        self.attention, self.model = layers.MultiHeadAttention(2, 3), keras.Sequential([layers.Dense(5)])
+        self.back = layers.Dense(4)
+
+    def build(self, input_shape: Any) -> None:
+        self.attention.build(input_shape, input_shape)
+        self.model.build(input_shape)
+        self.back.build((*input_shape[:-1], 5))
+        super().build(input_shape)
+
+    def call(self, x: Any) -> Any:
+        y = ops.reshape(x, (-1, x.shape[1] // self.windows, x.shape[2]))
+        y = ops.reshape(self.attention(y, y), (-1, *x.shape[1:]))
+        return self.back(self.model(x + y))
+
+
+class Numbers(Matrix):
+    """What it does depends on numbers that a symbol does not have."""
+
+    def call(self, x: Any) -> Any:
+        return ops.matmul(x, self.kernel) if float(ops.max(x)) else x
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:-1], 4)
+
+
 class Propagate(keras.layers.Layer):
     """Mixes nodes along edges."""
 
@@ -606,12 +637,24 @@ def test_layers_of_others():
     rows = arithmetic.describe(keras.Model(inputs, matrix(window(inputs))))
     assert window.received == [(None, 9, 9, 4)]
     assert rows[0][2:] == ((4, 4, 4), 36, 123, (3, 3), (2, 2))
-    assert rows[1][1:] == ("Conv", (4, 4, 4), 16, None, (3, 3), (2, 2))
-    assert arithmetic.totals(rows) == Totals(52, None)
+    assert rows[1][1:] == ("Conv", (4, 4, 4), 16, 4**4, (3, 3), (2, 2))
+    assert arithmetic.totals(rows) == Totals(52, 123 + 4**4)
     vector = keras.Input((3,))
-    assert last(keras.Model(vector, Project()(vector))).multiply_adds is None
+    assert last(keras.Model(vector, Project()(vector))).multiply_adds == 3 * 4
+    numbers = Numbers()
+    numbers.build((None, 3))
+    assert last(keras.Model(vector, numbers(vector))).multiply_adds is None
     nodes, edges = keras.Input((7, 4)), keras.Input((9, 2), dtype="int32")
     assert last(keras.Model([nodes, edges], Propagate()(nodes, edges))).field is None
+
+
+def test_layers_inside_layers_of_others_are_counted():
+    inputs, block = keras.Input((6, 4)), Block(1)
+    model = keras.Model(inputs, block(inputs))
+    counts = [last(model).multiply_adds for _ in range(2)]  # looking leaves no trace
+    assert counts == [4 * 6 * 4 * 2 * 3 + 2 * 6 * 6 * 2 * 3 + 2 * 6 * 4 * 5] * 2
+    assert not block.back._inbound_nodes
+    assert last(keras.Model(inputs, Block(3)(inputs))).multiply_adds is None  # windows lie along the batch
 
 
 def test_a_free_size_has_no_count():

@@ -62,7 +62,7 @@ def step(model: keras.Model) -> keras.Model:
     return logits
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["vit", pytest.param("MobileNet", marks=pytest.mark.slow), "LetterNet"])
 def test_factors_learn_and_merge_into_an_ordinary_model(name: str, tmp_path: Path, request: pytest.FixtureRequest):
     if name != "MobileNet":
         request.getfixturevalue("uncompiled")
@@ -160,6 +160,7 @@ PLAN = FineTuning(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uncompiled")
 def test_a_killed_run_resumes_to_the_same_weights(splits: data.Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(checkpoints, "pause", lambda cost: 0.0)

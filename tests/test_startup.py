@@ -16,10 +16,10 @@ from PIL import Image
 from tlkit import backbones, cli, features, inference, labels, startup
 from tlkit.cli import running
 from tlkit.cli.commands import COMMANDS
-from tlkit.config import FeatureExtraction, Finetune, Predict
+from tlkit.config import Describe, FeatureExtraction, Finetune, Predict, Select
 from tlkit.errors import InvalidInput
 from tlkit.features.store import Store
-from tlkit.recipes import feature_extraction, finetune, predict
+from tlkit.recipes import describe, feature_extraction, finetune, predict, select
 from tlkit.serving import lean
 
 on_tensorflow = pytest.mark.skipif(
@@ -148,6 +148,11 @@ def test_a_command_takes_what_its_row_says_unless_its_settings_need_more(fresh):
     assert backend_of(fresh, FeatureExtraction, feature_extraction, ["--seed", "1"]) == "openvino"
     for words in (["--precision", "mixed_bfloat16"], ["--features.engine", "keras"]):
         assert backend_of(fresh, FeatureExtraction, feature_extraction, words) is None
+    for name, expected in (("hub:vit_base", None), ("VGG16", "openvino")):
+        assert backend_of(fresh, FeatureExtraction, feature_extraction, ["--backbone.name", name]) == expected
+        assert backend_of(fresh, Describe, describe, ["--builder.name", name.lower()]) == expected
+        ranked = ["--backbones", f"[{{name: MobileNet, alpha: 0.5}}, '{name}']"]
+        assert backend_of(fresh, Select, select, ranked) == expected
     fresh.setattr(sys, "orig_argv", ["python", "script.py"])  # a program of the user's calls it
 
     def run(config: object) -> None:

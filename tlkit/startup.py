@@ -122,7 +122,7 @@ def start_keras() -> float:
     began = time.perf_counter()
     if "keras" not in sys.modules:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_native_stderr_held())
+            stack.enter_context(native_stderr_held())
             stack.enter_context(_no_garbage_collection())
             if asked() == LEAN:
                 openvino()  # before Keras, which would have it send its telemetry
@@ -176,7 +176,8 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _native_stderr_held() -> Iterator[None]:
+def native_stderr_held() -> Iterator[None]:
+    """Hold back what libraries write to standard error in the block, unless it ends in an error."""
     # No setting of TensorFlow 2.21 silences these lines: tensorflow/tensorflow#100442.
     sys.stderr.flush()
     with tempfile.TemporaryFile() as buffer:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, TypeAlias
 
-from tlkit.arithmetic.graph import Call, broadcasts, kinds, shape_of
+from tlkit.arithmetic.graph import Call, broadcasts, has_graph, kinds, nodes, shape_of
 from tlkit.arithmetic.layers import Shape, sum_or_none
+
+if TYPE_CHECKING:
+    from keras.src.ops.node import Node
 
 Count: TypeAlias = Callable[[Call], int | None]
 
@@ -23,7 +28,35 @@ def multiply_adds(call: Call) -> int | None:
         if kind in _COUNTS:
             return _COUNTS[kind](call)
     weights = [tuple(weight.shape) for weight in getattr(operation, "weights", ())]
-    return 0 if all(len(shape) < 2 or _by_example(call, shape) for shape in weights) else None
+    return 0 if all(len(shape) < 2 or _by_example(call, shape) for shape in weights) else _inside(call)
+
+
+def _inside(call: Call) -> int | None:
+    """Count what another library's layer calls, by running its code on symbols; None where it cannot be followed."""
+    if type(call.operation).__module__.startswith("keras."):
+        return None
+    example = {id(x): type(x)((1, *x.shape[1:]), x.dtype) for x in call.node.input_tensors}
+    with suppress(Exception):  # whatever code for numbers raises on symbols
+        args, kwargs = call.node.arguments.fill_in(example)
+        outputs = call.operation.call(*args, **kwargs)
+        outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+        graph = list(nodes(SimpleNamespace(inputs=list(example.values()), outputs=outputs)))  # type: ignore[arg-type]
+        count = _sum(graph, call.channels_first)
+        for node in graph:  # the layers stay as they were
+            node.operation._inbound_nodes.remove(node)
+        return count
+    return None
+
+
+def _sum(graph: Iterable[Node], channels_first: bool) -> int | None:
+    """Add up calls on one example; None where it was divided among the batch, as into windows of attention."""
+    counts: list[int | None] = []
+    for node in graph:
+        shapes, output = [shape_of(x) for x in node.input_tensors], node.output_tensors[0]
+        inner = Call(node.operation, node, shapes, shape_of(output), channels_first)
+        known = _sum(nodes(inner.operation), channels_first) if has_graph(inner.operation) else multiply_adds(inner)
+        counts.append(known if not known or output.shape[0] in (None, 1) else None)
+    return sum_or_none(counts)
 
 
 def _by_example(call: Call, shape: Shape) -> bool:

@@ -25,8 +25,9 @@ def describe(model: keras.Model) -> list[Row]:
     Multiply-adds: a transposed convolution has its kernel once for each input cell; masked or causal attention is
     counted in full; a nested model that takes any image size has None, whatever size it is called with. A layer that is
     not Keras' own may count itself in a method `multiply_adds(input_shapes)`: it is given a list with the shape of each
-    input, (None, *space, channels), and returns an integer. Without it, a layer that holds a matrix has None, unless
-    the matrix has the shape of an example, such as embedded positions, (1, tokens, channels); others have 0.
+    input, (None, *space, channels), and returns an integer. Without it, a layer that holds a matrix has the sum of what
+    its code calls when it is run on symbols, or None where that cannot be followed; one whose matrices all have the
+    shape of an example, such as embedded positions, (1, tokens, channels), has 0, as have others.
 
     Fields: where inputs meet, the largest counts. Any layer with `kernel_size` and `strides` is a window. An unknown
     layer that keeps the spatial shape is taken to work cell by cell; after one that changes it, the field is None.

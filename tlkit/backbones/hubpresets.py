@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from tlkit import untrusted
+from tlkit import startup, untrusted
 from tlkit.backbones import weightfiles
 from tlkit.display import few
 from tlkit.errors import InvalidInput, Unavailable, first_line
@@ -32,7 +32,8 @@ def library() -> Any:
     """
     if importlib.util.find_spec("keras_hub") is None:
         raise InvalidInput('backbone.name begins with hub:, which needs KerasHub: pip install "tlkit[hub]"')
-    import keras_hub
+    with startup.native_stderr_held():  # it imports TensorFlow with any backend
+        import keras_hub
 
     return keras_hub
 
@@ -56,7 +57,7 @@ def locate(name: str) -> str:
         _check_folder(Path(preset))
         return os.path.abspath(preset)
     else:
-        close = few(difflib.get_close_matches(preset, presets, n=3, cutoff=0.4) if os.sep not in preset else [], 3)
+        close = few(difflib.get_close_matches(preset, presets, n=3) if os.sep not in preset else [], 3)
         raise InvalidInput(
             f"backbone.name is {name!r}: there is no such folder, and KerasHub has no such preset"
             f"{f', but {close}' if close else ''}: give a preset's name, a folder, hf://… or kaggle://…"

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 
 from tlkit import arithmetic, inference, untrusted
-from tlkit.backbones import hubgraph, weightfiles
+from tlkit.backbones import hubgraph, hubpresets, weightfiles
 from tlkit.display import cut
 from tlkit.errors import InvalidInput, first_line
 from tlkit.untrusted import memory
@@ -81,8 +81,11 @@ def _check_file(path: str | Path) -> int:
         for name in (CONFIG, WEIGHTS):
             if name not in archive.namelist():
                 raise InvalidInput(f"it holds no {name}")
-        if not isinstance(untrusted.parse_json(untrusted.member(archive, CONFIG, LONGEST_CONFIG), CONFIG), dict):
+        config = untrusted.member(archive, CONFIG, LONGEST_CONFIG)
+        if not isinstance(untrusted.parse_json(config, CONFIG), dict):
             raise InvalidInput(f"its {CONFIG} describes no model")
+        if b"keras_hub" in config and importlib.util.find_spec("keras_hub"):
+            hubpresets.library()  # before Keras does, which would let TensorFlow print its start-up lines
         size = archive.getinfo(WEIGHTS).file_size
         untrusted.check_memory(2 * size, "it")  # the file and, beside it, the variables
         with archive.open(WEIGHTS) as member:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -108,13 +109,21 @@ def _rewind(words: Sequence[str], problem: str) -> None:
 
 
 def _needs_more(config: object) -> bool:
-    """Whether a command that does not train needs gradients, exports, half precision or Keras' own engine."""
+    """Whether a command that does not train needs gradients, exports, half precision, Keras' own engine or KerasHub."""
     return (
         getattr(config, "pictures", None) is not None
         or getattr(config, "precision", "auto") not in ("auto", "float32")
         or bool(getattr(config, "export", None))  # Keras writes most formats from TensorFlow
         or getattr(getattr(config, "features", None), "engine", "auto") == "keras"
+        or _uses_keras_hub(config)
     )
+
+
+def _uses_keras_hub(config: object) -> bool:
+    """Whether a backbone is KerasHub's: it imports TensorFlow anyway, and Keras' OpenVINO backend lacks a part of it."""
+    groups = [getattr(config, "backbone", None), getattr(config, "builder", None)]
+    networks = [*groups, *(getattr(config, "backbones", None) or [])]
+    return any(str(getattr(each, "name", each)).startswith("hub:") for each in networks)
 
 
 def main(config_class: type[Config], run: Callable[[Config], object], positional: Sequence[str] = ()) -> NoReturn:
@@ -139,6 +148,7 @@ def _quiet() -> None:
     if os.path.expanduser("~") == "~":  # no HOME and an unknown user, as in some containers: MLflow cannot be imported
         os.environ["HOME"] = os.getcwd()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of a function compiled for each phase
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -13,10 +13,10 @@ class Backbone:
     """The pretrained network under the new head.
 
     Args:
-        name: A model of keras.applications; `LetterNet`, the small one that comes with tlkit; a network of your own, as
-            a `.keras` file, `models:/name@alias` or `runs:/…`; or a backbone of KerasHub, as `hub:` and a preset's
-            name, a folder, `hf://…` or `kaggle://…`. `auto` is LetterNet for the embedded digits and MobileNetV2 for
-            anything else.
+        name: A model of keras.applications, of KerasHub (`hub:PRESET`) or of your own (`FILE.keras`); `LetterNet`, the
+            small one that comes with tlkit; your own also as `models:/name@alias` or `runs:/…`; KerasHub's as `hub:`
+            and a preset's name, a folder, `hf://…` or `kaggle://…`. `auto` is LetterNet for the embedded digits and
+            MobileNetV2 for anything else.
         weights: `imagenet`, `none`, or the path of a weights file without top; LetterNet has `letters` in place of
             `imagenet`. `pretrained` is whichever of the two the network has. A classifier that tlkit has made (a
             `.keras` file, `models:/name@alias` or `runs:/…`) is gone on from: its network, and its head for the classes
