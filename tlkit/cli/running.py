@@ -120,7 +120,7 @@ def _needs_more(config: object) -> bool:
 
 
 def _uses_keras_hub(config: object) -> bool:
-    """Whether a backbone is KerasHub's: it imports TensorFlow anyway, and Keras' OpenVINO backend lacks a part of it."""
+    """Whether a backbone is KerasHub's: it imports TensorFlow anyway, and Keras' OpenVINO lacks a part of it."""
     groups = [getattr(config, "backbone", None), getattr(config, "builder", None)]
     networks = [*groups, *(getattr(config, "backbones", None) or [])]
     return any(str(getattr(each, "name", each)).startswith("hub:") for each in networks)

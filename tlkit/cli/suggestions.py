@@ -33,6 +33,7 @@ MEANT = {
     **dict.fromkeys(("pos_label", "positive_class"), "positive"),
     **dict.fromkeys(("gpus", "n_gpus", "num_gpus", "num_devices", "nproc_per_node"), "devices"),
     **dict.fromkeys(("nodes", "nnodes", "num_nodes", "coordinator", "coordinator_address", "rdzv_endpoint"), "hosts"),
+    **dict.fromkeys(("license", "licence", "accept_licence"), "backbone.accept_license"),
     "project": "experiment",
 }
 """Other programs' names of our settings: our last part of the name, or whole names, of which a recipe has one."""
