@@ -258,7 +258,8 @@ def test_a_folder_that_a_task_saved_is_a_backbone(presets: Path, tmp_path: Path)
 
 
 @from_tensorflow
-@pytest.mark.parametrize("name", ["LetterNet", pytest.param("ViT", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["LetterNet", "ViT"])
 def test_kerashub_loads_what_we_save(presets: Path, tmp_path: Path, name: str):
     import keras_hub
 

@@ -62,7 +62,9 @@ def step(model: keras.Model) -> keras.Model:
     return logits
 
 
-@pytest.mark.parametrize("name", ["vit", pytest.param("MobileNet", marks=pytest.mark.slow), "LetterNet"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "vit" else pytest.mark.slow) for name in NETWORKS]
+)
 def test_factors_learn_and_merge_into_an_ordinary_model(name: str, tmp_path: Path, request: pytest.FixtureRequest):
     if name != "MobileNet":
         request.getfixturevalue("uncompiled")
