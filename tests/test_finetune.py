@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tlkit import cli, config, data
-from tlkit.recipes import _decisions, find_lr, finetune, train
+from tlkit.recipes import _decisions, _training_decisions, find_lr, finetune, train
 from tlkit.training import batched, finetuning, phases
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -258,10 +258,14 @@ def test_photos_that_train_the_whole_network_are_moved(
     assert (augment.zoom, augment.shift) == moves
 
 
-def test_the_epochs_follow_the_number_of_photos(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
-    assert tune(photos, "--batch_size", "2") == 0
-    assert "full.epochs: 22, of 23 steps each" in capsys.readouterr().out
-    assert metrics("val_loss")[-1][0] == 22
+@pytest.mark.parametrize(
+    ("photos", "batch", "epochs"), [(300, 32, 25), (850, 32, 19), (850, 128, 25), (10_000, 32, 10)]
+)
+def test_the_epochs_follow_the_number_of_photos(photos: int, batch: int, epochs: int):
+    asked = config.Finetune(batch_size=batch)
+    (decision,) = _training_decisions.decide_epochs(asked, photos)
+    assert _decisions.applied(asked, [decision]).full.epochs == epochs
+    assert not _training_decisions.decide_epochs(_decisions.applied(asked, [decision]), photos)  # it was asked for
 
 
 def test_a_trial_has_enough_steps():
