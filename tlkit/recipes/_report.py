@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit import config as configs
 from tlkit.display import code, cut, markdown, shown
-from tlkit.recipes import _calibration, _export_origin, _networks, _note, _runs, _summary
+from tlkit.recipes import _calibration, _export_origin, _near_copies, _networks, _note, _runs, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -46,8 +46,9 @@ def log(
     data, leaks, looked_for = list[str](), None, ""
     if not isinstance(splits, graph.Graph):
         findings = inspection.of_splits(splits, _runs.dataset_name(job.config.data))
-        data = [*inspection.brief(findings), *splits.warnings[:20]]
-        leaks = [*findings.falsifying(), *fit.under]
+        copies = [_near_copies.sentence(splits)] if splits.near_copies else []
+        data = [*inspection.brief(findings), *[line for line in splits.warnings if line not in copies][:20]]
+        leaks = [*findings.falsifying(), *copies, *[" ".join(line.split()) for line in fit.under]]
         looked_for = "Copies across splits" + " and near copies of the scored photos" * (splits.kind == "photos")
     network, name = _networks.name(job.config), _runs.dataset_name(job.config.data)
     what = (
