@@ -143,7 +143,7 @@ def test_every_run_leaves_a_report_a_card_and_mistakes_with_heatmaps(photos: Pat
     assert f"<h1>{name}</h1>" in page
     wrong = round((1 - result.scores.accuracy) * result.scores.photos)
     assert wrong
-    assert f"{wrong} photos are wrong; these are the worst" in page
+    assert f"{wrong} of the photos are wrong; these are the worst" in page
     assert page.count('alt="where in it that is"') == wrong
     for part in ("Leaks", "Data", "Trust", "How it was made", "How to use it", "&lt;red&gt;", "power"):
         assert part in page

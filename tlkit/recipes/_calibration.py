@@ -209,7 +209,7 @@ def worth(
         metrics |= {f"{split}_loss_uncalibrated": was.loss, "temperature": temperature}
     confidence, right = _answers(after, labels)
     table = abstention.coverage_table(confidence, right, groups)
-    lines = [_quality(now, was, calibrated), _coverage(table)]
+    lines = [_quality(now, was, calibrated), _coverage(table, labels.ndim == 2)]
     if calibrated is not None and not isinstance(part, graph.Graph):
         lines += _promises(metrics, split, part, calibrated, confidence, right)
     effective = None if groups is None else intervals.effective_trials(right, groups)
@@ -251,11 +251,11 @@ def _quality(now: Quality, was: Quality | None, calibrated: Calibrated | None) -
     return f"{line}; temperature {calibrated.calibration.temperature:.2f}, by {calibrated.held.what}: {before}"
 
 
-def _coverage(table: Mapping[str, Sequence[float]]) -> str:
+def _coverage(table: Mapping[str, Sequence[float]], several: bool) -> str:
     """Say how accurate the surest answers are."""
     rows = list(zip(table["coverage"], table["accuracy"], strict=True))
     parts = [f"{share:.0%} {accuracy:.3f}" for share, accuracy in (rows[2], rows[3], rows[-1])]
-    return f"coverage  accuracy of the surest {', '.join(parts)}"
+    return f"coverage  {'all labels right' if several else 'accuracy'} of the surest {', '.join(parts)}"
 
 
 def _promises(

@@ -115,7 +115,8 @@ def _mistakes(report: Report) -> str:
     if not report.mistakes:
         return "" if report.wrong else section("Worst mistakes", "", f"<p>No {escaped(report.kind)} are wrong.</p>")
     drawn = [mistake for mistake in report.mistakes if mistake.picture]
-    words = f"{report.wrong:,} {report.kind} are wrong; these are the worst. {report.explained}"
+    are = "is" if report.wrong == 1 else "are"
+    words = f"{report.wrong:,} of the {report.kind} {are} wrong; these are the worst. {report.explained}"
     paired = any(mistake.heatmap for mistake in drawn)
     figures = "".join(_mistake(mistake) for mistake in drawn)
     content = f'<div class="grid{" pairs" * paired}">{figures}</div>' if drawn else ""

@@ -133,6 +133,6 @@ def charts_of(pictures: Mapping[str, bytes]) -> dict[str, list[Chart]]:
         if name in pictures:
             uri = data_uri("image/png", pictures[name])
             width, height = struct.unpack(">II", pictures[name][16:24])  # where PNG has them
-            wide = width > WIDE * height and part != "leaks"
+            wide = width > (2 if part == "leaks" else 1) * WIDE * height
             found.setdefault(part, []).append(Chart(title, uri, part == "leaks", wide))
     return found
