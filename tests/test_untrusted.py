@@ -120,7 +120,7 @@ def test_lines_stay_lines_and_nothing_else_does(capsys):
 def test_markup_is_shown_as_it_is():
     assert display.markdown("<img src=x>[a](b) `c` **d**\n# e") == (r"&lt;img src=x&gt;\[a\](b) \`c\` \*\*d\*\*\\n\# e")
     assert display.markdown("@me :smile: http://a $x$ ~~s~~ a|b") == (
-        r"&#64;me &#58;smile&#58; http&#58;//a &#36;x&#36; \~\~s\~\~ a\|b"
+        r"&#64;me &#58;smile: http&#58;//a &#36;x&#36; \~\~s\~\~ a\|b"
     )
     assert display.markdown("www.a.b") == "www&#46;a.b"
 
