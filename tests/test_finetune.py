@@ -12,9 +12,10 @@ import mlflow
 import numpy as np
 import pytest
 
-from tlkit import cli, config, data
-from tlkit.recipes import _decisions, find_lr, finetune, train
+from tlkit import backbones, cli, config, data, training
+from tlkit.recipes import _decisions, _training_decisions, find_lr, finetune, train
 from tlkit.training import batched, finetuning, phases
+from tlkit.training.activations import FullInput
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 QUICK = ["--backbone.name", "LetterNet", "--data.image_size", "16", "--head.epochs", "0", "--head.solved", "false"]
@@ -258,14 +259,53 @@ def test_photos_that_train_the_whole_network_are_moved(
     assert (augment.zoom, augment.shift) == moves
 
 
-def test_the_epochs_follow_the_number_of_photos(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
-    assert tune(photos, "--batch_size", "2") == 0
-    assert "full.epochs: 22, of 23 steps each" in capsys.readouterr().out
-    assert metrics("val_loss")[-1][0] == 22
+@pytest.mark.parametrize(
+    ("photos", "batch", "epochs"), [(300, 32, 25), (850, 32, 19), (850, 128, 25), (10_000, 32, 10)]
+)
+def test_the_epochs_follow_the_number_of_photos(photos: int, batch: int, epochs: int):
+    asked = config.Finetune(batch_size=batch)
+    (decision,) = _training_decisions.decide_epochs(asked, photos)
+    assert _decisions.applied(asked, [decision]).full.epochs == epochs
+    assert not _training_decisions.decide_epochs(_decisions.applied(asked, [decision]), photos)  # it was asked for
 
 
 def test_a_trial_has_enough_steps():
-    plan = finetuning.FineTuning(finetuning.Settings(0, 0.1), finetuning.Settings(25, 0.1, patience=None))
+    plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(25, 0.1, patience=None))
     assert [settings.epochs for _, _, settings in plan.full_parts(steps=40)] == [3, 22]
     assert [settings.epochs for _, _, settings in plan.full_parts(steps=4)] == [8, 17]
     assert [settings.epochs for _, _, settings in plan.full_parts(steps=2)] == [25]  # no time for a trial
+
+
+def test_full_is_left_out_where_nothing_of_the_trial_is_better(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    watch = Watch(monkeypatch)
+    argv = [
+        "--backbone.name",
+        "LetterNet",
+        "--data.image_size",
+        "16",
+        "--full.epochs",
+        "6",
+        "--full.learning_rate",
+        "0.1",
+    ]
+    assert cli.call(config.Finetune, finetune.run, argv) == 0
+    assert watch.phases == ["trial"]
+    assert "full: left out, as nothing of the trial has a lower validation loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("gain", "phases"), [(-0.1, ["trial"]), (0.0, ["trial"]), (1e-4, ["trial", "full"])])
+def test_a_trial_goes_on_if_anything_of_it_is_better(gain: float, phases: list[str], monkeypatch: pytest.MonkeyPatch):
+    begun = []
+
+    def fit_full(*_: Any, phase: str, **more: Any) -> training.History:
+        begun.append(phase)
+        return training.History([{"epoch": len(begun), "phase": phase, "val_loss": 1.0, "gain": gain}])
+
+    monkeypatch.setattr(finetuning, "fit_full", fit_full)
+    splits = data.load("embedded", size=(16, 16), channels=1)
+    model = backbones.classifier(backbones.build("LetterNet", (16, 16, 1)), len(splits.classes))
+    plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(10, 0.1, patience=None))
+    finetuning.fit_phases(model, FullInput(model, splits.train, splits.val), None, plan)
+    assert begun == phases

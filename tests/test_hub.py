@@ -292,7 +292,7 @@ def test_what_is_found_is_decided_and_said(presets: Path, folder: Path):
     params = _runs.params(_decisions.applied(config, list(decided.values())), {"data": {"path": "photos"}})
     assert params["backbone.accept_license"] == "Apache-2.0"
     said = _export_origin.licence({key: str(value) for key, value in params.items()})
-    assert said == f"Training began with weights of KerasHub, `{name}`, under the licence Apache-2.0."
+    assert said == f"Training began with weights of KerasHub, `{name}`, under the licence `Apache-2.0`."
 
 
 @pytest.mark.slow

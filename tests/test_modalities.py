@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tlkit import cli, config, serving
+from tlkit import cli, config, plots, serving
 from tlkit.data import Photos, batches, load, modalities
 from tlkit.data.augmentation import MIXING
 from tlkit.data.images import Content
@@ -74,7 +74,7 @@ def test_photos_may_have_every_change():
 def test_an_example_is_drawn_written_and_read_back_by_a_server(name: str):
     row, values = modalities.row(name), example(name)
     axes = Figure().subplots()
-    row.draw(axes, values)
+    (row.draw or plots.draw_photo)(axes, values)
     assert axes.images or axes.collections
     content = row.encode(values, 8000 if row.sampled else None)
     decoded = row.requests.decode(content, values.shape, 8000, "row 0", modalities.Reading())

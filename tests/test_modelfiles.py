@@ -109,7 +109,7 @@ for _ in range(300):
             dense(class_name="FlaxLayer", config={"module": "AA==", "method": None}),
             "needs flax, which is not installed",
         ),
-        (dense(module="keras_hub.src", class_name="Thing", registered_name="keras_hub>Thing"), "class 'Thing' because"),
+        (dense(module="keras_hub.src", class_name="Thing", registered_name="keras_hub>Thing"), "Thing' because"),
         (dense(**DEEP), "."),
         (lambda members: {**members, CONFIG: "[" * 100_000 + "]" * 100_000}, "config.json is nested too deeply"),
         (lambda members: {**members, CONFIG: '{"a":' * 900 + "1" + "}" * 900}, "."),

@@ -132,7 +132,7 @@ def licence(params: Mapping[str, str]) -> str:
     >>> licence({"chosen.networks": "LetterNet, VGG16"}).count("Training began with the published weights of")
     2
     >>> licence({"backbone.name": "hub:vit", "backbone.weights": "own", "backbone.accept_license": "Apache-2.0"})
-    'Training began with weights of KerasHub, `hub:vit`, under the licence Apache-2.0.'
+    'Training began with weights of KerasHub, `hub:vit`, under the licence `Apache-2.0`.'
     >>> licence({"backbone.name": "MobileNetV2", "backbone.weights": "none"})
     'Training began with random weights: they are yours.'
     """
@@ -143,9 +143,7 @@ def licence(params: Mapping[str, str]) -> str:
     if weights in ("none", "None"):
         return "Training began with random weights: they are yours."
     if (accepted := params.get("backbone.accept_license", "None")) != "None":
-        known = (
-            f"under the licence {markdown(accepted)}" if accepted != "unknown" else "whose licence tlkit does not know"
-        )
+        known = f"under the licence {code(accepted)}" if accepted != "unknown" else "whose licence tlkit does not know"
         return f"Training began with weights of KerasHub, {code(name)}, {known}."
     if weights not in ("pretrained", "imagenet", "letters"):
         return f"Training of {markdown(name)} began with weights {code(weights)}, whose licence tlkit does not know."

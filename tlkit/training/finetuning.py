@@ -196,7 +196,8 @@ def fit_phases(
 ) -> History:
     """Carry out a plan: the head, then the parts of phase full; what the checkpoints show to be done is skipped.
 
-    If the trial (see `FineTuning.full_parts`) is not clearly better than the solved head, that is the end.
+    If nothing of the trial (see `FineTuning.full_parts`) is better than the solved head, be it ever so little, that is
+    the end: it is short, and only the end of phase full tells clearly whether fine-tuning pays.
 
     Args:
         model: The classifier.
@@ -226,8 +227,9 @@ def fit_phases(
     for number, (name, stage, settings) in enumerate(parts):
         if not plan.full.epochs or number < resumed_part:
             continue
-        if history.epochs and "trial" == history.epochs[-1]["phase"] != history.best["phase"]:
-            say("full: left out, as the trial is not clearly better than the solved head")
+        last: dict[str, Any] = history.epochs[-1] if history.epochs else {"phase": ""}
+        if last["phase"] == "trial" and last.get("gain", 0.0) <= 0:  # it has none if it diverged
+            say("full: left out, as nothing of the trial has a lower validation loss than the solved head")
             break
         backbones.unfreeze(model, None, stage, plan.batch_normalization)
         _say_rank(model, plan, name)
