@@ -30,7 +30,7 @@ def class_counts(counts: Sequence[tuple[str, int]], most: int = WIDTH) -> str:
     >>> class_counts([("roses", 200), ("daisy", 120), ("tulips", 200)])
     'roses 200, tulips 200, daisy 120'
     >>> class_counts([(f"person {n}", 200 - n) for n in range(100)], most=60)
-    "'person 0' 200, 'person 1' 199, … 97 more … 'person 99' 101"
+    "'person 0' 200, … 98 more … 'person 99' 101"
     """
     counts = sorted(counts, key=lambda each: -each[1])
     ordered = [_counted(name, count, 30) for name, count in counts]
