@@ -5,6 +5,7 @@ The screenshots go to the folder that TLKIT_SCREENSHOTS names, to be looked at, 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.slow
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WAIT = 180_000  # milliseconds, for pages of a server on a machine that has other things to do
+IDLE = 10_000  # milliseconds, for a page that may ask for more
 
 UNNAMED = "feature_extraction LetterNet digits #1"
 QUICK = ["--features.engine", "keras", "--experiment", "digits", "--register", "digits"]
@@ -121,8 +123,11 @@ def see(page: Any, shots: Path, request: pytest.FixtureRequest) -> Iterator[Call
 
 
 def settle(page: Any) -> None:
-    """Wait until a page asks for nothing more, and its pictures are there."""
-    page.wait_for_load_state("networkidle")
+    """Wait until a page asks for nothing more, which some of MLflow's never do, and its pictures are there."""
+    from playwright.sync_api import TimeoutError as TimedOut
+
+    with contextlib.suppress(TimedOut):
+        page.wait_for_load_state("networkidle", timeout=IDLE)
     page.wait_for_function("[...document.images].every(image => image.complete)")
 
 

@@ -15,7 +15,7 @@ from scipy import optimize
 from tlkit import backbones, cli, config, labels, serving
 from tlkit.backbones import JoinedHead
 from tlkit.errors import InvalidInput
-from tlkit.evaluation import abstention, calibration, power, reliability
+from tlkit.evaluation import abstention, calibration, intervals, power, reliability
 from tlkit.evaluation.abstention import Abstention
 from tlkit.probes import novelty
 from tlkit.recipes import feature_extraction, finetune, predict
@@ -73,6 +73,21 @@ def test_a_temperature_is_in_the_weights_of_every_head(heads: int, tmp_path: Pat
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras").predict_on_batch(pixels)
     np.testing.assert_allclose(again, np.mean([calibration.tempered(p, 2.5) for p in before], axis=0), atol=1e-5)
+
+
+def test_the_bins_of_a_reliability_diagram_have_intervals_of_shares():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 1, 60)
+    labels, groups = (rng.random(60) > confidence).astype(int), np.repeat(np.arange(20), 3)
+    answers = np.stack([confidence, 1 - confidence], axis=1)
+    alone, grouped = (reliability.reliability(answers, labels, each) for each in (None, groups))
+    order = np.argsort(confidence)
+    for place, part in enumerate(np.split(order, 3)):
+        right = labels[part] == 0
+        assert tuple(alone.bounds[:, place]) == intervals.wilson(int(right.sum()), 20)
+        assert tuple(grouped.bounds[:, place]) == intervals.wilson_of_groups(right, groups[part])
+    assert alone.bounds.min() >= 0
+    assert alone.bounds.max() <= 1
 
 
 def test_brier_score_is_scikit_learns():

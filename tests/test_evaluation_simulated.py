@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tlkit.evaluation import abstention, intervals, power, predictions, reliability
+from tlkit.evaluation import abstention, intervals, power, predictions, reliability, uncertainty
 
 DRAWS, STATED, NEAR = 1000, 0.95, 0.015
 
@@ -153,6 +153,39 @@ def test_balanced_accuracy(lowest: float, draws: int):
         low, high = intervals.mean_of_shares(rng.binomial(sizes, recalls), sizes)
         inside.append(low <= recalls.mean() <= high)
     assert abs(np.mean(inside) - STATED) <= NEAR + (draws < DRAWS) * 0.02
+
+
+def answers(rng: np.random.Generator, examples: int, several: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true classes, (examples, classes): one of four unequal ones, or three labels, often confused."""
+    if several:
+        true = rng.random((examples, 3)) < [0.5, 0.3, 0.15]
+        return np.where(rng.random((examples, 3)) < 0.85, true, ~true), true
+    label = rng.choice(4, examples, p=[0.4, 0.3, 0.2, 0.1])
+    predicted = np.where(rng.random(examples) < 0.9 - 0.06 * label, label, (label + 1) % 4)
+    return np.eye(4, dtype=bool)[predicted], np.eye(4, dtype=bool)[label]
+
+
+@pytest.mark.parametrize(
+    ("examples", "several", "micro", "copies", "draws"),
+    [(100, False, False, 1, 60), (150, True, True, 1, 60),
+     pytest.param(100, False, False, 1, DRAWS, marks=pytest.mark.slow),
+     pytest.param(400, False, False, 1, DRAWS, marks=pytest.mark.slow),
+     pytest.param(150, False, False, 2, DRAWS, marks=pytest.mark.slow),
+     pytest.param(150, True, False, 1, DRAWS, marks=pytest.mark.slow),
+     pytest.param(150, True, True, 1, DRAWS, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_f1(examples: int, several: bool, micro: bool, copies: int, draws: int):
+    """Also of examples that come in pairs, where whole pairs are drawn."""
+    rng, inside = np.random.default_rng(0), []
+    predicted, true = answers(rng, 1_000_000, several)
+    hits, named = ((predicted & true).sum(axis=0), predicted.sum(axis=0) + true.sum(axis=0))
+    truth = 2 * hits.sum() / named.sum() if micro else (2 * hits / named).mean()
+    for _ in range(draws):
+        found = [np.repeat(each, copies, axis=0) for each in answers(rng, examples, several)]
+        groups = np.repeat(np.arange(examples), copies) if copies > 1 else None
+        low, high = uncertainty.f1_interval(*found, groups, micro=micro)
+        inside.append(low <= truth <= high)
+    assert abs(np.mean(inside) - STATED) <= NEAR + (draws < DRAWS) * 0.05
 
 
 def true_accuracy(truth: Truth) -> Callable[[float], float]:

@@ -183,7 +183,7 @@ def test_long_titles_are_whole(tmp_path: Path):
 def test_the_legend_of_a_reliability_diagram_covers_no_error_bar(tmp_path: Path):
     """Wherever they are: it is above the diagram."""
     confidence = np.array([0.2, 0.4, 0.6])
-    bins = confidence, np.array([0.5, 0.6, 0.7]), np.full(3, 0.2)
+    bins = confidence, np.array([0.5, 0.6, 0.7]), np.array([[0.1, 0.4, 0.5], [0.9, 0.8, 0.9]])
     table = {"coverage": [1.0], "accuracy": [0.6], "accuracy_low": [0.5], "accuracy_high": [0.7]}
     figure = plots.calibration(bins, bins, np.array([0.9, 0.5]), np.array([True, False]), table)
     figure.savefig(tmp_path / "figure.png")

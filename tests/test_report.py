@@ -14,7 +14,7 @@ from PIL import Image
 
 from tlkit import report, tracking
 from tlkit.config import Backbone, Data, Evaluate, Explain, FeatureExtraction
-from tlkit.recipes import evaluate, explain, feature_extraction
+from tlkit.recipes import _export_origin, evaluate, explain, feature_extraction
 from tlkit.report import Mistake, Report, Score, verdict
 
 EVIL = '"><script>alert(1)</script>\x1b[31m<img src=http://example.org/x.png>'
@@ -100,7 +100,22 @@ def test_hugging_face_can_read_the_front_of_a_card():
     assert model["name"] == "flowers #1: x"
     assert result["task"]["type"] == "image-classification"
     assert (result["dataset"]["name"], result["metrics"]) == ("my: set", [{"type": "accuracy", "value": 0.8123}])
-    assert "license" not in yaml.safe_load(report.front_matter("x", "arrays").replace("---", ""))
+
+
+@pytest.mark.parametrize(
+    ("params", "license_"),
+    [
+        ({"backbone.name": "MobileNet", "backbone.weights": "pretrained"}, "apache-2.0"),
+        ({"backbone.name": "DenseNet121", "backbone.weights": "pretrained"}, "bsd-3-clause"),
+        ({"chosen.networks": "MobileNet 0.25, ResNet50"}, None),  # two licences
+        ({"chosen.networks": "MobileNet 0.25, EfficientNetB0"}, None),  # one that is not known
+        ({"backbone.name": "MobileNet", "backbone.weights": "/MIT/a.keras"}, None),
+        ({"backbone.name": "MobileNet", "backbone.weights": "none"}, None),
+    ],
+)
+def test_a_card_has_the_licence_of_the_weights_where_there_is_one(params: dict[str, str], license_: str | None):
+    front = report.front_matter("x", "photos", _export_origin.licence(params))
+    assert yaml.safe_load(front.replace("---", "")).get("license") == license_
 
 
 @pytest.fixture
@@ -128,7 +143,7 @@ def test_every_run_leaves_a_report_a_card_and_mistakes_with_heatmaps(photos: Pat
     assert f"<h1>{name}</h1>" in page
     wrong = round((1 - result.scores.accuracy) * result.scores.photos)
     assert wrong
-    assert f"{wrong} photos are wrong; these are the worst" in page
+    assert f"{wrong} of the photos are wrong; these are the worst" in page
     assert page.count('alt="where in it that is"') == wrong
     for part in ("Leaks", "Data", "Trust", "How it was made", "How to use it", "&lt;red&gt;", "power"):
         assert part in page

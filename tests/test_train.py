@@ -321,9 +321,11 @@ def test_a_graph_leaves_a_run_that_repeats_bit_for_bit(folder: Path, ring: Path,
     assert artifacts(run) == {
         "config.yaml", "decisions.json", "split_manifest.csv", "predictions.json",
         "learning_curves.png", "confusion_matrix.png", "class_scores.png", "class_scores.json",
-        "report.html", "model_card.md",
+        "report.html", "model_card.md", "calibration.png",
     }  # fmt: skip
     assert run.data.metrics["test_accuracy"] > 0.8  # 0.5 by chance
+    assert run.data.metrics["test_ece_low"] <= run.data.metrics["test_ece"] <= run.data.metrics["test_ece_high"]
+    assert "20 nodes: too few to show" in artifact(run, "report.html").read_text(encoding="utf-8")  # of other models
     assert (run.data.tags["recipe"], run.data.tags["backbone"]) == ("train_graph", "gcn")
     assert run.data.params["units"] == "[16]"
     assert any(

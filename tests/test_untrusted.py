@@ -118,12 +118,24 @@ def test_lines_stay_lines_and_nothing_else_does(capsys):
 
 
 def test_markup_is_shown_as_it_is():
-    assert display.markdown("<img src=x>[a](b) `c` **d**\n# e") == (
-        r"&lt;img src=x&gt;\[a\]\(b\) \`c\` \*\*d\*\*\\n\# e"
-    )
+    assert display.markdown("<img src=x>[a](b) `c` **d**\n# e") == (r"&lt;img src=x&gt;\[a\](b) \`c\` \*\*d\*\*\\n\# e")
     assert display.markdown("@me :smile: http://a $x$ ~~s~~ a|b") == (
-        r"&#64;me &#58;smile&#58; http&#58;//a &#36;x&#36; \~\~s\~\~ a\|b"
+        r"&#64;me &#58;smile: http&#58;//a &#36;x&#36; \~\~s\~\~ a\|b"
     )
+    assert display.markdown("www.a.b") == "www&#46;a.b"
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("1. a", r"1\. a"), (" 12) a", r" 12\) a"), ("- a - b", r"\- a - b"), ("+ a", r"\+ a"), ("(a) b", r"\(a) b")],
+)
+def test_what_makes_a_list_or_a_link_at_the_beginning_is_plain(text: str, written: str):
+    assert display.markdown(text) == written
+
+
+def test_a_sentence_stays_as_it_is():
+    sentence = "Accuracy: 0.77 (95 % interval 0.71 to 0.82), of 210 photos; k-means."
+    assert display.markdown(sentence) == sentence
 
 
 def test_no_backtick_ends_a_piece_of_code():

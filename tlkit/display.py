@@ -13,9 +13,11 @@ JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # invisible parts of
 _STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of invisible characters that have an effect
 _PLAIN = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-    | {sign: f"\\{sign}" for sign in r"\`*_{}[]()#+-.!|~"}
-    | {sign: f"&#{ord(sign)};" for sign in "$@:"}  # mathematics, people, emoji and links: a backslash is not for them
+    | {sign: f"\\{sign}" for sign in r"\`*_{}[]#!|~"}
+    | {sign: f"&#{ord(sign)};" for sign in "$@"}  # mathematics and people: a backslash is not for them
 )
+_FIRST = re.compile(r"^( *\d*)([-+.()])")  # begins a list, or where a link leads if a bracket stands before
+_LINKED = re.compile(r":(?=\S)|(?<=www)\.", re.IGNORECASE)  # begins an emoji, or is within a link
 
 PROGRAM: list[str] = []
 """How `tlkit` itself was called, when it runs a recipe: `tlkit`, its path, or `python -m tlkit`."""
@@ -76,8 +78,11 @@ def markdown(text: object) -> str:
 
     >>> markdown("<b>*cat*</b>")
     '&lt;b&gt;\\*cat\\*&lt;/b&gt;'
+    >>> markdown("accuracy: 0.9 (here)"), markdown("1. cat"), markdown("http://x")
+    ('accuracy: 0.9 (here)', '1\\. cat', 'http&#58;//x')
     """
-    return shown(text).translate(_PLAIN)
+    plain = _FIRST.sub(r"\1\\\2", shown(text).translate(_PLAIN))
+    return _LINKED.sub(lambda part: f"&#{ord(part[0])};", plain)
 
 
 def code(text: object) -> str:

@@ -51,7 +51,7 @@ pre{background:var(--card);border-radius:.5rem;padding:.75rem;overflow-x:auto;fo
 --badcard:#fdeceb;--goodcard:#e8f5ec;--good:#1b6e3c;--bad:#b3261e}
 body{font-size:11pt;print-color-adjust:exact;-webkit-print-color-adjust:exact}main{max-width:none;padding:0}
 figure,tr,.verdict{break-inside:avoid}h2{break-after:avoid}pre{white-space:pre-wrap}.scroll{overflow:visible}}
-@media(max-width:40rem){.row{grid-template-columns:1fr;gap:.25rem}.grid{grid-template-columns:repeat(2,1fr)}
+@media(max-width:40rem){pre{white-space:pre-wrap;overflow-wrap:anywhere}.row{grid-template-columns:1fr;gap:.25rem}.grid{grid-template-columns:repeat(2,1fr)}
 .pairs{grid-template-columns:1fr}.row img{height:4rem}th,td{padding-right:.5rem}.bar{display:none}}
 """
 

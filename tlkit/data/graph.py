@@ -48,6 +48,11 @@ class Graph:
         """The row of the modality."""
         return NODES
 
+    @property
+    def grouping(self) -> None:
+        """The group of each node: it has none."""
+        return None
+
     @functools.cached_property
     def parts(self) -> dict[str, tuple[int, str]]:
         """The number of nodes, and a SHA-256 of the graph together with these nodes, by split."""

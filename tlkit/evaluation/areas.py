@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -41,8 +41,6 @@ def auc_interval(
     >>> 0.8 < low < high < 1
     True
     """
-    from scipy import special
-
     one_hot = labels > 0.5 if labels.ndim == 2 else np.eye(probabilities.shape[1], dtype=bool)[labels]
     places = [place for place in range(one_hot.shape[1]) if 0 < one_hot[:, place].sum() < len(one_hot)]
     if labels.ndim == 1 and probabilities.shape[1] == 2:
@@ -50,25 +48,49 @@ def auc_interval(
     if not places:
         return None
     place = group_of(len(labels), groups)
-    count, rng = int(place.max()) + 1, np.random.default_rng(seed)
     smallest = int(min(min(one_hot[:, each].sum(), (~one_hot[:, each]).sum()) for each in places))
-    if count == 1:
-        return 0.0, 1.0
-    draws, at_once = [], max(1, TIMES // len(labels))
-    for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
-        times = rng.multinomial(count, np.full(count, 1 / count), size=size).T[place].astype(np.float64)
+    draws = []
+    for times in resampled(place, seed, resamples):
         areas = np.array([_auc_of_draws(probabilities[:, each], one_hot[:, each], times) for each in places])
         draws.append(np.nanmean(areas[:, ~np.isnan(areas).all(axis=0)], axis=0))  # a draw may hold a single class
     once = np.ones((len(labels), 1))
     area = float(np.mean([_auc_of_draws(probabilities[:, each], one_hot[:, each], once) for each in places]))
-    if area in (0.0, 1.0):
-        low, high = wilson(smallest * area, smallest)
-        return low, high
-    least = 0.5 / len(labels) ** 2  # of a draw without a mistake
-    odds = special.logit(np.clip(np.concatenate(draws), least, 1 - least))
+    return spread(area, np.concatenate(draws), int(place.max()) + 1, smallest, 0.5 / len(labels) ** 2)
+
+
+def resampled(place: np.ndarray, seed: int, resamples: int = 1000) -> Iterator[np.ndarray]:
+    """Yield how often the draws of a bootstrap have each example, shape (examples, draws), some draws at a time.
+
+    Args:
+        place: Shape (examples,), the number of each one's group; whole groups are drawn.
+        seed: Seed of the draws.
+        resamples: Number of draws.
+    """
+    count, rng, at_once = int(place.max()) + 1, np.random.default_rng(seed), max(1, TIMES // len(place))
+    for start in range(0, resamples, at_once):
+        size = min(at_once, resamples - start)
+        yield rng.multinomial(count, np.full(count, 1 / count), size=size).T[place].astype(np.float64)
+
+
+def spread(value: float, draws: np.ndarray, count: int, trials: float, least: float) -> tuple[float, float]:
+    """Compute the 95 % interval of a score from 0 to 1 by the spread of its draws, as odds.
+
+    Args:
+        value: The score.
+        draws: Shape (draws,).
+        count: Number of groups that are drawn.
+        trials: Of Wilson's interval where the score is 0 or 1, and draws have no spread.
+        least: How far a draw is from 0 and from 1, at the least.
+    """
+    from scipy import special
+
+    if count == 1:
+        return 0.0, 1.0
+    if value in (0.0, 1.0):
+        return wilson(trials * value, trials)
+    odds, middle = special.logit(np.clip(draws, least, 1 - least)), special.logit(value)
     half = float(special.stdtrit(count - 1, 0.975)) * float(np.std(odds))
-    return float(special.expit(special.logit(area) - half)), float(special.expit(special.logit(area) + half))
+    return float(special.expit(middle - half)), float(special.expit(middle + half))
 
 
 def map_interval(

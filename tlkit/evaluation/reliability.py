@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tlkit.evaluation.calibration import log_losses, logits
-from tlkit.evaluation.intervals import group_of, loss_interval
+from tlkit.evaluation.intervals import accuracy_interval, group_of, loss_interval
 
 BINS, BIN = 15, 20  # bins at the most; examples of a bin at the least
 Interval = tuple[float, float]
@@ -20,7 +20,7 @@ class Reliability(NamedTuple):
     Args:
         confidence: Shape (bins,), mean probability of what was predicted, ascending.
         right: Shape (bins,), share that is right.
-        error: Shape (bins,), standard error of `right`.
+        bounds: Shape (2, bins), the 95 % interval of each of them, that of `accuracy_interval`.
         sizes: Shape (bins,), number of predictions.
         ece: Expected calibration error: square root of the mean square of the bins' true difference between confidence
             and share; 0 is perfect. What chance alone makes of it is taken off (Kumar et al. 2019, arXiv:1909.10155).
@@ -29,7 +29,7 @@ class Reliability(NamedTuple):
 
     confidence: np.ndarray
     right: np.ndarray
-    error: np.ndarray
+    bounds: np.ndarray
     sizes: np.ndarray
     ece: float
     interval: Interval
@@ -130,8 +130,11 @@ def reliability(
     sums = np.bincount(at, excess)
     squares = np.bincount(pairs // (int(place.max()) + 1), sums**2, minlength=count)
     variance = np.maximum(squares, uncertain * sizes) / sizes**2
+    parts = (np.flatnonzero(bin_of == each) for each in range(count))
+    known = groups is None and labels.ndim == 1
+    bounds = np.array([accuracy_interval(right[part], None if known else place[part]) for part in parts]).T
     square, interval = _mean_square(shares - means, variance, sizes / len(right))
-    return Reliability(means, shares, np.sqrt(variance), sizes, square**0.5, (interval[0] ** 0.5, interval[1] ** 0.5))
+    return Reliability(means, shares, bounds, sizes, square**0.5, (interval[0] ** 0.5, interval[1] ** 0.5))
 
 
 def _mean_square(gaps: np.ndarray, variance: np.ndarray, weights: np.ndarray) -> tuple[float, Interval]:

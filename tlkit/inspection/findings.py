@@ -155,6 +155,11 @@ class Findings:
         """3 where something would falsify a score, else 0."""
         return 3 if self.falsifying() else 0
 
+    @property
+    def copies_falsify(self) -> bool:
+        """Whether so many scored examples have a near copy among the others that the score is not to be trusted."""
+        return len(self.copied) > max(1, SHARE * self.compared)
+
     def falsifying(self) -> list[str]:
         """Say what would falsify a score, one line each.
 
@@ -173,7 +178,7 @@ class Findings:
         if odd := self.contradictions:
             lines.append(f"{self._count(odd)} there with several labels: {self._such(odd[0])}")
         copied = self.copied
-        if len(copied) > max(1, SHARE * self.compared):
+        if self.copies_falsify:
             share = f"{len(copied):,} of {self.compared:,} {kind} of {self.scored}"
             others = " or ".join(split for split in ("train", "val") if split in self.splits and split != self.scored)
             lines.append(f"{share} have a near copy in {others}: {self._such(copied[0])}")

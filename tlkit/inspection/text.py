@@ -30,12 +30,12 @@ def class_counts(counts: Sequence[tuple[str, int]], most: int = WIDTH) -> str:
     >>> class_counts([("roses", 200), ("daisy", 120), ("tulips", 200)])
     'roses 200, tulips 200, daisy 120'
     >>> class_counts([(f"person {n}", 200 - n) for n in range(100)], most=60)
-    'person 0 200, person 1 199, … 97 more … person 99 101'
+    "'person 0' 200, … 98 more … 'person 99' 101"
     """
     counts = sorted(counts, key=lambda each: -each[1])
-    ordered = [f"{shortened(name, 30)} {count:,}" for name, count in counts]
+    ordered = [_counted(name, count, 30) for name, count in counts]
     if len(", ".join(ordered)) > most:
-        ordered = [f"{shortened(name, 16)} {count:,}" for name, count in counts]
+        ordered = [_counted(name, count, 16) for name, count in counts]
     if len(", ".join(ordered)) <= most or len(ordered) < 4:
         return ", ".join(ordered)
     first, last = ordered[:1], ordered[-1]
@@ -44,6 +44,12 @@ def class_counts(counts: Sequence[tuple[str, int]], most: int = WIDTH) -> str:
             break
         first.append(each)
     return f"{', '.join(first)}, … {len(ordered) - len(first) - 1:,} more … {last}"
+
+
+def _counted(name: str, count: int, most: int) -> str:
+    """Write a class with its count; one whose name ends like a number is quoted, not to be read with it."""
+    text = shortened(name, most)
+    return f"'{text}' {count:,}" if text[-1:].isdigit() else f"{text} {count:,}"
 
 
 def shortened(text: str, most: int) -> str:

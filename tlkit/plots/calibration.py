@@ -18,16 +18,18 @@ def reliability(axes: Axes, after: Bins, before: Bins | None = None) -> None:
 
     Args:
         axes: Where to draw.
-        after: Mean confidence of each bin, share that is right, and its standard error, (bins,) each.
+        after: Mean confidence of each bin, share that is right, (bins,) each, and its interval's bounds, (2, bins).
         before: The same without the temperature, if there is one.
     """
-    confidence, right, error = after
+    confidence, right, bounds = after
     axes.plot([0, 1], [0, 1], color=GRAY, lw=1, label="calibrated")
     if before is not None:
         axes.plot(before[0], before[1], "x--", color=ORANGE, ms=5, lw=0.8, label="before")
     name = "with 95 % interval" if before is None else "with temperature, 95 % interval"
-    axes.errorbar(confidence, right, yerr=1.96 * error, fmt="o", color=BLUE, ms=5, elinewidth=1, capsize=2, label=name)
-    least = min(float(each.min()) for each in (confidence, right, *(before or ())[:2]))
+    axes.errorbar(
+        confidence, right, yerr=np.abs(bounds - right), fmt="o", color=BLUE, ms=5, elinewidth=1, capsize=2, label=name
+    )
+    least = min(float(each.min()) for each in (confidence, bounds, *(before or ())[:2]))
     least = max(0.0, np.floor(10 * least) / 10 - 0.02)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(least, 1.02), ylim=(least, 1.02))
     axes.spines[["top", "right"]].set_visible(False)
@@ -71,5 +73,5 @@ def calibration(
     left, other = figure.subplots(1, 2)
     reliability(left, after, before)
     coverage(other, confidence, right, table)
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(title, x=0.77, parse_math=False)  # beside the legend
     return figure

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tlkit import data
+    from tlkit.data.graph import Graph
     from tlkit.evaluation.abstention import Abstention, Threshold
     from tlkit.evaluation.calibration import Calibration
     from tlkit.evaluation.reliability import Quality
@@ -180,7 +181,11 @@ class Worth(NamedTuple):
 
 
 def worth(
-    split: str, part: data.Photos, labels: np.ndarray, after: np.ndarray, calibrated: Calibrated | None = None
+    split: str,
+    part: data.Photos | Graph,
+    labels: np.ndarray,
+    after: np.ndarray,
+    calibrated: Calibrated | None = None,
 ) -> Worth:
     """Find out what probabilities are worth.
 
@@ -192,6 +197,7 @@ def worth(
         calibrated: How the model was calibrated, if it was here.
     """
     from tlkit import plots
+    from tlkit.data import graph
     from tlkit.evaluation import abstention, intervals, power, reliability
 
     groups, temperature = part.grouping, 1.0 if calibrated is None else calibrated.calibration.temperature
@@ -203,8 +209,8 @@ def worth(
         metrics |= {f"{split}_loss_uncalibrated": was.loss, "temperature": temperature}
     confidence, right = _answers(after, labels)
     table = abstention.coverage_table(confidence, right, groups)
-    lines = [_quality(now, was, calibrated), _coverage(table)]
-    if calibrated is not None:
+    lines = [_quality(now, was, calibrated), _coverage(table, labels.ndim == 2)]
+    if calibrated is not None and not isinstance(part, graph.Graph):
         lines += _promises(metrics, split, part, calibrated, confidence, right)
     effective = None if groups is None else intervals.effective_trials(right, groups)
     lines.append(f"power  {power.sentence(float(right.mean()), len(right), part.kind, effective)}")
@@ -214,9 +220,8 @@ def worth(
     return Worth(metrics, lines, plots.calibration(bins, before, confidence, right, table, title), surest)
 
 
-def report(fit: Fit, split: str, part: data.Photos, calibrated: Calibrated) -> None:
+def report(fit: Fit, found: Worth) -> None:
     """Add to a run's metrics, lines, note and pictures what the probabilities are worth."""
-    found = worth(split, part, part.labels, calibrated.after, calibrated)
     fit.metrics.update(found.metrics)
     fit.lines.extend(found.lines)
     fit.note.extend(["", *found.note])
@@ -246,11 +251,11 @@ def _quality(now: Quality, was: Quality | None, calibrated: Calibrated | None) -
     return f"{line}; temperature {calibrated.calibration.temperature:.2f}, by {calibrated.held.what}: {before}"
 
 
-def _coverage(table: Mapping[str, Sequence[float]]) -> str:
+def _coverage(table: Mapping[str, Sequence[float]], several: bool) -> str:
     """Say how accurate the surest answers are."""
     rows = list(zip(table["coverage"], table["accuracy"], strict=True))
     parts = [f"{share:.0%} {accuracy:.3f}" for share, accuracy in (rows[2], rows[3], rows[-1])]
-    return f"coverage  accuracy of the surest {', '.join(parts)}"
+    return f"coverage  {'all labels right' if several else 'accuracy'} of the surest {', '.join(parts)}"
 
 
 def _promises(

@@ -41,7 +41,8 @@ SOURCES = {
 NETWORKS = ("backbone.name", "builder.name", "chosen.networks")
 """Parameters of a run that name its network; `auto` names one or more."""
 
-METRICS = {"accuracy": "accuracy", "map": "mAP", "balanced_accuracy": "balanced accuracy", "f1": "F1", "loss": "loss"}
+METRICS = {"accuracy": "accuracy", "map": "mAP", "balanced_accuracy": "balanced accuracy", "f1": "F1",
+           "loss": "log loss", "auc": "AUC"}  # fmt: skip
 
 
 class Sources(NamedTuple):

@@ -66,6 +66,8 @@ def find(
         return Mistakes([], 0, pictures=sheets)
     values: Sequence[np.ndarray | None] = [None] * len(order) if part is None else list(part.read(order))
     overlays, explained = _overlays(model, values) if part is not None and part.kind == "photos" else ([], "")
+    number = "probability" if losses is None else "loss"
+    explained = " ".join(filter(None, [explained, f"The number is the {number}." * (part is not None)]))
     overlaid = overlays or itertools.repeat(None, len(order))
     rows = [
         Mistake(

@@ -41,7 +41,7 @@ def look(
 
     if config.near_copies == "together":  # no split has a near copy of another's
         return splits
-    split, scored = _inputs.scored(splits)
+    _, scored = _inputs.scored(splits)
     features = None
     if parts:
         *learned, last = [part[:] for part in parts]
@@ -50,15 +50,20 @@ def look(
     found = near_copies.across(scored, others, features, store)
     if not found:
         return splits
+    splits = dataclasses.replace(splits, near_copies=found)
+    say(sentence(splits), error=True)
+    return dataclasses.replace(splits, warnings=[*splits.warnings, sentence(splits)])
+
+
+def sentence(splits: data.Splits) -> str:
+    """Say how many scored photos have a near copy, of splits that have some."""
+    (split, scored), others, found = _inputs.scored(splits), _others(splits), splits.near_copies
     pairs = [f"{scored.names[first]} ~ {others.names[second]}" for first, second, _ in found]
-    has = "has" if len(found) == 1 else "have"
-    warning = (
-        f"{len(found):,} of {len(scored):,} {split} {splits.kind} {has} a near copy among the "
-        f"{'training and validation' if splits.test else 'training'} {splits.kind}: {few(pairs, 2)}; "
+    return (
+        f"{len(found):,} of {len(scored):,} {split} {splits.kind} {'has' if len(found) == 1 else 'have'} a near copy "
+        f"among the {'training and validation' if splits.test else 'training'} {splits.kind}: {few(pairs, 2)}; "
         "--data.near_copies together keeps near copies in one split"
     )
-    say(warning, error=True)
-    return dataclasses.replace(splits, warnings=[*splits.warnings, warning], near_copies=found)
 
 
 def _others(splits: data.Splits) -> data.Photos:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit import config as configs
 from tlkit.display import code, cut, markdown, shown
-from tlkit.recipes import _calibration, _export_origin, _networks, _note, _runs, _summary
+from tlkit.recipes import _calibration, _export_origin, _near_copies, _networks, _note, _runs, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -46,8 +47,13 @@ def log(
     data, leaks, looked_for = list[str](), None, ""
     if not isinstance(splits, graph.Graph):
         findings = inspection.of_splits(splits, _runs.dataset_name(job.config.data))
-        data = [*inspection.brief(findings), *splits.warnings[:20]]
-        leaks = [*findings.falsifying(), *fit.under]
+        copies = [_near_copies.sentence(splits)] if splits.near_copies else []
+        data = [*inspection.brief(findings), *[line for line in splits.warnings if line not in copies][:20]]
+        leaks = [
+            *findings.falsifying(),
+            *([] if findings.copies_falsify else copies),
+            *[" ".join(line.split()) for line in fit.under],
+        ]
         looked_for = "Copies across splits" + " and near copies of the scored photos" * (splits.kind == "photos")
     network, name = _networks.name(job.config), _runs.dataset_name(job.config.data)
     what = (
@@ -58,7 +64,7 @@ def log(
     verdict = _verdict(scores, splits.kind, splits.classes, classes, worth, fit.is_optimistic(scores), leaks=len(
         getattr(splits, "near_copies", ())))  # fmt: skip
     use = _note.use(splits, run_id)
-    others = [line for line in fit.lines if not worth or line not in worth.lines]
+    others = [re.sub(" {2,}", ": ", line, count=1) for line in fit.lines if not worth or line not in worth.lines]
     active = mlflow.active_run()
     written = report.Report(
         title=(active and active.info.run_name) or _runs.title(job.recipe, job.config),
@@ -167,7 +173,7 @@ def _verdict(
 
 def _constant(scores: evaluation.Scores, classes: Sequence[str]) -> str:
     if scores.majority is None:
-        return "what most have"
+        return "always what most have"
     return f"always '{cut(shown(classes[scores.majority]), 40)}'"
 
 
@@ -177,11 +183,13 @@ def _scores(scores: evaluation.Scores, intervals: Mapping[str, tuple[float, floa
 
     headline, value, interval = scores.headline
     rows = [report.Score(headline, value, interval, None if scores.multi_label else scores.majority_accuracy)]
-    for name, text in NAMES.items():
+    names = NAMES | {"accuracy": "labels right"} if scores.multi_label else NAMES
+    for name, text in names.items():
         found = scores.metrics().get(f"{scores.split}_{name}")
         if found is not None and text != headline:
             beside = scores.majority_accuracy if name == "accuracy" else None
-            rows.append(report.Score(text, found, intervals.get(name), beside))
+            spread = scores.interval if name == "accuracy" else intervals.get(name)
+            rows.append(report.Score(text, found, spread, beside))
     return rows
 
 

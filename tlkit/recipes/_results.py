@@ -148,7 +148,7 @@ def score(
     from tlkit.evaluation import predictions
 
     (split, part), probabilities = _inputs.scored(splits), calibrated.after
-    _calibration.report(fit, split, part, calibrated)
+    _calibration.report(fit, _calibration.worth(split, part, part.labels, calibrated.after, calibrated))
     scores = evaluate(job, splits, probabilities)
     if splits.near_copies:
         _near_copies.add(fit, splits, scores, _score_without_near_copies(job, splits, probabilities))
@@ -246,7 +246,7 @@ def _log_pictures(fit: Fit, scored: Scored) -> dict[str, bytes]:
     table = scores.by_class(classes)
     tracking.log_table(table, "class_scores.json")
     headline, value, _ = scores.headline
-    title = f"{scores.split} {headline} {value:.3f}, {scores.photos} {scored.splits.kind}"
+    title = f"{scores.split} {headline} {value:.3f}, {scores.photos:,} {scored.splits.kind}"
     pictures = {
         **fit.pictures,
         "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),

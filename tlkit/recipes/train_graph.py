@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tlkit import cli
 from tlkit.config import TrainGraph
 from tlkit.display import say
-from tlkit.recipes import _decisions, _fit, _inputs, _jobs, _mistakes, _results, _summary
+from tlkit.recipes import _calibration, _decisions, _fit, _inputs, _jobs, _mistakes, _results, _summary
 
 if TYPE_CHECKING:
     import keras
@@ -33,7 +33,8 @@ def run(config: TrainGraph) -> _results.Result:
     with job.tracked(loaded) as tracked:
         settings = training.Settings(**dataclasses.asdict(config.full), schedule="constant", warmup=0.0)
         history = training.fit_graph(model, loaded, settings, [tracking.epoch_logger()])
-        result = _results.log(job, tracked, model, _fit.of_training(job, history), _scored(job, model, loaded))
+        fit = _fit.of_training(job, history)
+        result = _results.log(job, tracked, model, fit, _scored(job, model, loaded, fit))
     return _summary.show(job, tracked, result)
 
 
@@ -51,8 +52,8 @@ def _network(config: TrainGraph, graph: Graph) -> keras.Model:
     )
 
 
-def _scored(job: _jobs.Job[TrainGraph], model: keras.Model, graph: Graph) -> _results.Scored:
-    """Predict and score the test nodes."""
+def _scored(job: _jobs.Job[TrainGraph], model: keras.Model, graph: Graph, fit: _fit.Fit) -> _results.Scored:
+    """Predict and score the test nodes, and add to the run what the probabilities are worth."""
     from tlkit import evaluation
     from tlkit.evaluation import predictions
 
@@ -64,6 +65,7 @@ def _scored(job: _jobs.Job[TrainGraph], model: keras.Model, graph: Graph) -> _re
     train_labels = graph.labels[graph.train]
     scores = evaluation.score("test", probabilities, labels, train_labels=train_labels, positive=positive)
     intervals = evaluation.score_intervals(probabilities, labels)
+    _calibration.report(fit, _calibration.worth("test", graph, labels, probabilities))
     return _results.Scored(scores, intervals, table, graph, mistakes=_mistakes.find(model, None, table))
 
 

@@ -12,7 +12,7 @@ from tlkit.display import code, cut, markdown, shown
 SHOWN = 50  # class names in a card
 TASKS = {"photos": "image-classification", "sounds": "audio-classification", "nodes": "graph-ml"}
 """Tasks of Hugging Face's list, by the name of the modality; others are `other`."""
-LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC BY 4.0": "cc-by-4.0", "BSD-3-Clause": "bsd-3-clause"}
+LICENCES = {"Apache": "apache-2.0", "MIT": "mit", "CC BY 4.0": "cc-by-4.0", "BSD": "bsd-3-clause"}
 """Names of Hugging Face's list, by a word of the text about the weights."""
 
 
@@ -68,8 +68,9 @@ def front_matter(
     """
     task = TASKS.get(kind, "other")
     content: dict[str, Any] = {"library_name": library}
-    if found := next((short for text, short in LICENCES.items() if text in weights), ""):
-        content["license"] = found
+    found = [] if "does not know" in weights else [short for text, short in LICENCES.items() if text in weights]
+    if len(found) == 1 and weights.count("Training began") <= 1:  # several weights may have others
+        content["license"] = found[0]
     content |= {"pipeline_tag": task} if task != "other" else {}
     content["tags"] = list(dict.fromkeys(["tlkit", library]))
     if metrics:

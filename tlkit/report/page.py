@@ -12,7 +12,7 @@ from tlkit.report.report import Chart, Mistake, Report
 STYLE = """
 .verdict:not(.bad){background:var(--card);border-color:var(--bar)}
 .verdict p{font-size:1.15rem;margin:.1rem 0 .4rem}
-.charts{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr))}
+.charts{display:grid;gap:1rem;margin-top:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr))}
 .chart{background:none;padding:0;overflow-x:auto}
 .chart img{width:auto;height:auto;max-width:100%;display:block;background:#fff;border-radius:.4rem}
 .pairs figure img{height:9rem}
@@ -21,8 +21,8 @@ dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 details{margin:.5rem 0}summary{cursor:pointer}
 @media(prefers-color-scheme:dark){.chart:not(.photos) img{filter:invert(.91) hue-rotate(180deg)}}
 @media print{.chart:not(.photos) img{filter:none!important}details>*{display:block!important}.chart img{min-width:0}}
-@media(max-width:40rem){.chart img{max-width:max(100%,30rem)}.pairs figure img{height:7.5rem}
-dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}}
+@media(max-width:40rem){.chart.wide img{max-width:max(100%,30rem)}th.n{white-space:normal}
+.pairs figure img{height:7.5rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}}
 """
 CLASSES = 100  # rows of the table of classes
 
@@ -104,7 +104,8 @@ def _charts(report: Report, part: str) -> str:
 
 def _grid(charts: Sequence[Chart]) -> str:
     figures = "".join(
-        f'<figure class="chart{" photos" * chart.photos}"><img src="{chart.uri}" alt="{escaped(chart.title)}"></figure>'
+        f'<figure class="chart{" photos" * chart.photos}{" wide" * chart.wide}">'
+        f'<img src="{chart.uri}" alt="{escaped(chart.title)}"></figure>'
         for chart in charts
     )
     return f'<div class="charts">{figures}</div>' if figures else ""
@@ -114,7 +115,8 @@ def _mistakes(report: Report) -> str:
     if not report.mistakes:
         return "" if report.wrong else section("Worst mistakes", "", f"<p>No {escaped(report.kind)} are wrong.</p>")
     drawn = [mistake for mistake in report.mistakes if mistake.picture]
-    words = f"{report.wrong:,} {report.kind} are wrong; these are the worst. {report.explained}"
+    are = "is" if report.wrong == 1 else "are"
+    words = f"{report.wrong:,} of the {report.kind} {are} wrong; these are the worst. {report.explained}"
     paired = any(mistake.heatmap for mistake in drawn)
     figures = "".join(_mistake(mistake) for mistake in drawn)
     content = f'<div class="grid{" pairs" * paired}">{figures}</div>' if drawn else ""

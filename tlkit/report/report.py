@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -52,11 +53,13 @@ class Chart(NamedTuple):
         title: What it shows.
         uri: A data URI.
         photos: Whether it shows photos, whose colors stay on a dark page.
+        wide: Whether it is too wide for a phone, which then scrolls it.
     """
 
     title: str
     uri: str
     photos: bool = False
+    wide: bool = False
 
 
 class Report(NamedTuple):
@@ -120,6 +123,7 @@ PARTS = {
     "near_copies.png": ("leaks", "Near copies"),
 }
 """Pictures of a run that its report has, with the part of the page and the title."""
+WIDE = 1.5  # of its height: the width from which a picture has parts side by side
 
 
 def charts_of(pictures: Mapping[str, bytes]) -> dict[str, list[Chart]]:
@@ -128,5 +132,7 @@ def charts_of(pictures: Mapping[str, bytes]) -> dict[str, list[Chart]]:
     for name, (part, title) in PARTS.items():
         if name in pictures:
             uri = data_uri("image/png", pictures[name])
-            found.setdefault(part, []).append(Chart(title, uri, part == "leaks"))
+            width, height = struct.unpack(">II", pictures[name][16:24])  # where PNG has them
+            wide = width > (2 if part == "leaks" else 1) * WIDE * height
+            found.setdefault(part, []).append(Chart(title, uri, part == "leaks", wide))
     return found

@@ -58,7 +58,7 @@ def verdict(
         sentence += f"; {constant[0]} would be right for {100 * constant[1]:.0f}." if constant else "."
     else:
         sentence = f"The mean average precision on new {kind} like these is {low:.2f} to {high:.2f} ({value:.2f} here)."
-    good = headline != "accuracy" or constant is None or low > constant[1]
+    good = clear = headline != "accuracy" or constant is None or low > constant[1]
     more = []
     if not good:
         more.append("It is not clearly better than a constant answer, so it is not good enough.")
@@ -69,7 +69,7 @@ def verdict(
         more.append(f"{leaks:,} of the scored {kind} have a near copy among those that it learned from.")
     more += _weakest(classes or {}, value) if headline == "accuracy" else []
     better = [(share, right) for share, right in surest if share < 1 and right > value and headline == "accuracy"]
-    if better:
+    if better and clear:
         share, right = better[0]
         more.append(f"Where that is too few: its surest {share:.0%} are right {100 * right:.0f} times of 100.")
     return Verdict(sentence, good, more)
