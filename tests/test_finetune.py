@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tlkit import backbones, cli, config, data, training
-from tlkit.recipes import _decisions, _training_decisions, find_lr, finetune, train
+from tlkit.recipes import _decisions, _training_decisions, feature_extraction, find_lr, finetune, train
 from tlkit.training import batched, finetuning, phases
 from tlkit.training.activations import FullInput
 
@@ -280,19 +280,17 @@ def test_full_is_left_out_where_nothing_of_the_trial_is_better(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     watch = Watch(monkeypatch)
-    argv = [
-        "--backbone.name",
-        "LetterNet",
-        "--data.image_size",
-        "16",
-        "--full.epochs",
-        "6",
-        "--full.learning_rate",
-        "0.1",
-    ]
-    assert cli.call(config.Finetune, finetune.run, argv) == 0
+    same = {"backbone.name": "LetterNet", "data.image_size": 16}
+    asked = cli.from_settings(config.Finetune, {**same, "full.epochs": 6, "full.learning_rate": 0.1})
+    result = finetune.run(asked)
     assert watch.phases == ["trial"]
-    assert "full: left out, as nothing of the trial has a lower validation loss" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "full: left out, as nothing of the trial has a lower validation loss" in said
+    assert "head: solved again on all 1,518 photos that are not tested on, as no epoch is kept" in said
+    other = feature_extraction.run(cli.from_settings(config.FeatureExtraction, same))
+    heads = [each.model.get_layer("head") for each in (result, other)]
+    np.testing.assert_allclose(*(head.kernel for head in heads), rtol=1e-3, atol=1e-4)
+    assert result.scores.loss == pytest.approx(other.scores.loss, rel=1e-3)
 
 
 @pytest.mark.parametrize(("gain", "phases"), [(-0.1, ["trial"]), (0.0, ["trial"]), (1e-4, ["trial", "full"])])

@@ -55,12 +55,16 @@ class Result(NamedTuple):
 
 
 def score_training(
-    job: Job[Any], run: tracking.Run, model: keras.Model, splits: data.Splits, history: training.History
+    job: Job[Any],
+    run: tracking.Run,
+    model: keras.Model,
+    splits: data.Splits,
+    history: training.History,
+    calibrated: _calibration.Calibrated | None = None,
 ) -> Result:
-    """Predict the test split, else the validation split, score that and log it."""
-
+    """Predict the test split, else the validation split, score that and log it; calibrated, if it is not yet."""
     fit = of_training(job, history)
-    calibrated = calibrated_by_val(job, model, splits, _plans.batch_size_or_default(job.config))
+    calibrated = calibrated or calibrated_by_val(job, model, splits, _plans.batch_size_or_default(job.config))
     if job.config.tta:
         _score_views(job, model, splits, calibrated.after, fit)
     return score(job, run, model, fit, splits, calibrated)

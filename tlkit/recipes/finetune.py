@@ -18,6 +18,7 @@ from tlkit.recipes import (
     _decisions,
     _inputs,
     _jobs,
+    _kept_head,
     _near_copies,
     _networks,
     _parents,
@@ -76,7 +77,8 @@ def run(config: Finetune, trial: _jobs.Trial | None = None) -> _results.Result |
         )
         if trial or job.follows:
             return _jobs.Tried(model, history, job.seconds)
-        result = _results.score_training(job, tracked, model, splits, history)
+        calibrated = None if parent else _kept_head.solved_again(job, model, splits, pooled, history)
+        result = _results.score_training(job, tracked, model, splits, history, calibrated)
     if parent:
         _training_runs.link(tracked.run_id, parent.training.run)
     return _summary.show(job, tracked, result)
