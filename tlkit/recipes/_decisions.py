@@ -200,7 +200,8 @@ def _of_backbone(
     whole = config.full.unfreeze_from is None and config.data.origin not in MADE
     for name, usual in MOVES.items():
         if getattr(config.augment, name) is None:
-            decisions.append(Decision(f"augment.{name}", usual if whole else 0.0))
+            reason = "so that each epoch sees other pixels" if whole else ""
+            decisions.append(Decision(f"augment.{name}", usual if whole else 0.0, reason))
     return decisions
 
 
