@@ -23,10 +23,7 @@ def solved_again(
     pooled: PooledFeatures | None,
     history: training.History,
 ) -> _calibration.Calibrated | None:
-    """Solve the head on the training and validation photos together, as `feature_extraction` does.
-
-    The validation photos have shown that no epoch is better than the head; after that they can be learned from. With
-    ten photos a class they are a sixth of all.
+    """Solve the head on the training and validation photos together, and calibrate it; see `heads.solve_kept`.
 
     Args:
         job: The recipe.
@@ -39,26 +36,18 @@ def solved_again(
         Calibration by predictions out of fold; None where an epoch is kept, where the head was trained, or without a
         test split: there the validation photos are what the model is scored on.
     """
-    only_solved = job.config.head.solved and not job.config.head.epochs
-    if not (pooled and splits.test and only_solved) or history.best["phase"] != "head" or len(history.epochs) == 1:
+    from tlkit.features import Features
+    from tlkit.probes import novelty
+    from tlkit.training import finetuning, heads
+
+    if not (pooled and splits.test and finetuning.keeps_head(_plans.finetuning(job.config, splits), history)):
         return None
     import keras
 
-    from tlkit import backbones, probes, training
-    from tlkit.features import Features
-    from tlkit.probes import novelty
+    from tlkit import training
 
+    probe = heads.solve_kept(model, pooled.train, pooled.val, job.config.seed)
     known = Features.joined([pooled.train, pooled.val])
-    probe = probes.logistic_regression(
-        known.array(),
-        known.labels,
-        len(splits.classes),
-        groups=known.groups,
-        blocks=backbones.pooled_widths(model),
-        seed=job.config.seed,
-        sample_only=True,
-    )
-    backbones.set_head(model, probe.kernel, probe.bias)
     say(f"head: solved again on all {len(known):,} {splits.kind} that are not tested on, as no epoch is kept")
     groups, what = _calibration.independent(known.groups), f"{len(known):,} {splits.kind}, each out of fold"
     held = _calibration.HeldOut(probe.held_out, known.labels, groups, what)

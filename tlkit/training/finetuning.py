@@ -22,7 +22,7 @@ from tlkit.training import activations, checkpoints, finder, plans, variables
 from tlkit.training.activations import FullInput, PooledFeatures
 from tlkit.training.devices import find
 from tlkit.training.full import LORA_RATE, fit_full, range_test_full
-from tlkit.training.heads import Head, fit_head, range_test_head, solve_head, train_head_briefly
+from tlkit.training.heads import Head, fit_head, range_test_head, solve_head, solve_kept, train_head_briefly
 from tlkit.training.plans import FineTuning
 from tlkit.training.settings import Checkpointing, History, Settings
 
@@ -53,7 +53,8 @@ def fine_tune(
         model: A classifier of `backbones.classifier` on a backbone of `backbones.build`. Trained in place.
         splits: The photos, of `data.load`, at the size that the model takes.
         epochs: Number of epochs after the head, by default `plans.epochs`. The last is kept if it is clearly better
-            than the solved head, else weights between the two, or the head.
+            than the solved head, else weights between the two, or the head, which is then solved again with the
+            validation photos if there is a test split.
         unfreeze_from: First stage to train, such as `stage4`; by default the whole backbone.
         lora_rank: Train factors of this rank instead of kernels; see `backbones.low_rank`.
         learning_rate: Peak learning rate of AdamW, which then falls along a cosine; `auto` finds it by a range test.
@@ -109,7 +110,15 @@ def fine_tune(
     if learning_rate == "auto" and epochs:
         rate = find_rate(model, splits, plan, "full", pooled.train, RATE)
         plan = plan._replace(full=plan.full._replace(learning_rate=rate.value))
-    return fit_phases(model, full_input, pooled, plan, callbacks=callbacks)
+    history = fit_phases(model, full_input, pooled, plan, callbacks=callbacks)
+    if splits.test and keeps_head(plan, history):
+        solve_kept(model, pooled.train, pooled.val, seed)
+    return history
+
+
+def keeps_head(plan: FineTuning, history: History) -> bool:
+    """Whether phase full has left a solved head as it was; see `heads.solve_kept`."""
+    return plan.solve and not plan.head.epochs and len(history.epochs) > 1 and history.best["phase"] == "head"
 
 
 class Rate(NamedTuple):

@@ -102,6 +102,32 @@ def solve_head(
     return History([{"epoch": 1, "phase": "head", **scores, "seconds": time.perf_counter() - began}])
 
 
+def solve_kept(model: keras.Model, train: Features, val: Features, seed: int = 0) -> probes.Probe:
+    """Solve a head that fine-tuning has not improved on once more, on the training and validation examples together.
+
+    The validation examples have shown that no epoch is better; after that they can be learned from, as
+    `feature_extraction` does. What is trainable stays so.
+
+    Args:
+        model: A classifier of `backbones.classifier` whose backbone is as it was.
+        train: Pooled features of the training examples.
+        val: Pooled features of the validation examples.
+        seed: Seeds the cross-validation that chooses the regularization.
+    """
+    known = Features.joined([train, val])
+    probe = probes.logistic_regression(
+        known.array(),
+        known.labels,
+        model.get_layer("head").output.shape[-1],
+        groups=known.groups,
+        blocks=backbones.pooled_widths(model),
+        seed=seed,
+        sample_only=True,
+    )
+    model.get_layer("head").set_weights([probe.kernel, probe.bias])
+    return probe
+
+
 def _is_better(before: Head, probe: probes.Probe, val: Features) -> bool:
     """Compare a head with a solved one."""
     values = val.read(np.arange(len(val))).astype(np.float32)
