@@ -80,7 +80,7 @@ def test_the_recipe_and_the_library_learn_the_same(photos: Path):
     splits = two_classes(photos)
     settings = config.Finetune(
         data=config.Data(path=str(photos), image_size=32),
-        backbone=config.Backbone("LetterNet"),
+        backbone=config.Backbone("LetterNet", pooled_stages=1),
         full=config.Full(epochs=1, unfreeze_from="stage3", stored=False),
         features=config.Features(store="none"),
         augment=config.Views(flip=False),
