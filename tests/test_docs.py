@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import mlflow  # noqa: F401  which loads tlkit.mlflow_plugin, and cannot while that is being imported
 import pytest
 from conftest import write_photos
 from test_floors import FLOORS
