@@ -63,8 +63,7 @@ def adopt(
     """
     preset = hubpresets.locate(name)
     loader = hubpresets.loader(preset)
-    licence = FAMILIES.get(_family(loader.config), UNKNOWN).licence
-    check_licence(name, licence, accept_license)
+    check_licence(name, FAMILIES.get(_family(loader.config), UNKNOWN).licence, accept_license)  # before a download
     converter = hubpresets.converter(preset)
     if loader.config.get("registered_name") in ("Functional", "Sequential"):
         return _of_plain(name, preset, size, pixels, converter)
@@ -72,13 +71,15 @@ def adopt(
     scaling, how = _scaling(name, converter, pixels)
     fixed = _fixed_side(loader.config)
     model = _encoder(hubpresets.load(preset, side if fixed not in (None, side) else None), name)
-    network, found = _network(model, side, scaling, FAMILIES.get(type(model).__name__, UNKNOWN).with_mean)
+    family = FAMILIES.get(type(model).__name__, UNKNOWN)  # other libraries' descriptions do not name KerasHub's class
+    check_licence(name, family.licence, accept_license)
+    network, found = _network(model, side, scaling, family.with_mean)
     if unsavable := hubgraph.make_savable(network):
         raise InvalidInput(f"{name} has layers that Keras cannot save ({', '.join(unsavable)}): it cannot be used here")
     stages = {layer.name: layer.name for layer in network.layers if is_stage(layer.name)}
     row = Row(None, side, how, stages, smallest=1, pretrained=own.WORD)
     what = f"{type(model).__name__} of KerasHub, {how}; {found}"
-    return Hub(network, row, preset, licence, what, _resize(converter))
+    return Hub(network, row, preset, family.licence, what, _resize(converter))
 
 
 def _of_plain(name: str, preset: str, size: int | None, pixels: own.Pixels | None, converter: Any) -> Hub:
