@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tlkit.display import shown
 from tlkit.errors import InvalidInput
 
 ACTIVATIONS = (keras.layers.Activation, keras.layers.Softmax)
@@ -32,10 +33,8 @@ def check(model: keras.Model) -> None:
         raise InvalidInput("format is 'keras_hub', which holds networks with one linear head: give another format")
     for layer in model._flatten_layers():
         if type(layer).__module__.startswith("tlkit."):
-            raise InvalidInput(
-                f"format is 'keras_hub', which cannot hold layer {layer.name} ({type(layer).__name__}) of tlkit: give "
-                "another format"
-            )
+            what = f"layer {shown(layer.name)} ({type(layer).__name__}) of tlkit"
+            raise InvalidInput(f"format is 'keras_hub', which cannot hold {what}: give another format")
 
 
 def write(model: keras.Model, path: str, resize: str) -> None:

@@ -171,9 +171,11 @@ def main(paths: list[str]) -> int:
     run = load(str(folder / rules["model"]))
     for path in paths:
         try:
-            print(f"{shown(path)}  {answer(run(read(path, rules)[None])[0], rules)}", flush=True)
+            pixels = read(path, rules)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             unread.append(f"{shown(path)}: {shown(str(error))}")
+        else:
+            print(f"{shown(path)}  {answer(run(pixels[None])[0], rules)}", flush=True)
     if unread:
         print(f"photos that could not be read ({len(unread)}):", *unread, sep="\n", file=sys.stderr)
     return 3 if unread else 0
