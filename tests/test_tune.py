@@ -190,6 +190,10 @@ def test_a_search_from_the_command_line(folder: Path, capsys: pytest.CaptureFixt
             {"algorithm": "hyperband", "space": {"full": {"epochs": {"int": [1, 3]}}}},
             "space.full.epochs is 1 or 3: hyperband itself chooses how long",
         ),
+        (
+            {"algorithm": "hyperband", "recipe": "finetune", "space": {"full": {"epochs": {"choice": [None, 5]}}}},
+            "space.full.epochs is None or 5: hyperband itself chooses how long",
+        ),
         ({"space": {"builder": {"name": {"choice": ["cnn", "lenet9"]}}}}, "builder.name is 'lenet9'"),
     ],
 )

@@ -11,6 +11,7 @@ from tlkit.config.fields import require, require_cluster, require_names
 from tlkit.config.networks import Features
 
 ExportFormat = Literal["onnx", "openvino", "saved_model", "litert", "keras_hub", "all"]
+FEWEST_EPOCHS = 10  # of phase full, where nothing is asked for
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from tlkit import cli, untrusted
 from tlkit.config import Finetune, Train, Tune
 from tlkit.config import space as spaces
+from tlkit.config.training import FEWEST_EPOCHS
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.recipes import _decisions, _links, _networks
 
@@ -92,8 +93,8 @@ def check(config: Tune) -> tuple[spaces.Space, list[Tuned]]:
             corners.append(recipe_config(config, settings))
         except InvalidInput as error:
             raise InvalidInput(f"space: {error}") from error
-    epochs = sorted({corner.full.epochs for corner in corners})
-    if config.algorithm == "hyperband" and (len(epochs) > 1 or epochs[0] < 1):
+    epochs = sorted({corner.full.epochs for corner in corners}, key=lambda each: each or 0)  # None follow the data
+    if config.algorithm == "hyperband" and (len(epochs) > 1 or not epochs[0]):
         raise InvalidInput(
             f"space.full.epochs is {' or '.join(map(str, epochs))}: hyperband itself chooses how long each trial "
             "trains; give one number, 1 or more, for the best ones"
@@ -135,9 +136,7 @@ def recipe_config(config: Tune, settings: Mapping[str, Any]) -> Tuned:
     if config.recipe == "train":
         del common["features"]
     if config.recipe == "finetune" and config.algorithm == "hyperband":
-        from tlkit.training import plans
-
-        common["full"] = {"epochs": plans.FEWEST}  # of the best trials, by which the others' are reckoned
+        common["full"] = {"epochs": FEWEST_EPOCHS}  # of the best trials, by which the others' are reckoned
     recipe_settings: Tuned = cli.from_settings(RECIPES[config.recipe], spaces.merged(common, settings))
     return recipe_settings
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from tlkit.config.training import FEWEST_EPOCHS
 from tlkit.training.settings import Settings
 
-STEPS, FEWEST, MOST = 500, 10, 25  # of phase full, where nothing is asked for: its steps, and the limits of its epochs
+STEPS, MOST = 500, 25  # of phase full, where nothing is asked for: its steps, and the most epochs
 TRIAL, TRIAL_STEPS = 3, 30  # epochs of a trial, at least as many as take so many steps: fewer are all warm-up
 
 
@@ -25,7 +26,7 @@ def epochs(examples: int, batch_size: int) -> int:
     >>> epochs(300, 32), epochs(850, 32), epochs(10_000, 32)
     (25, 19, 10)
     """
-    return min(max(FEWEST, math.ceil(STEPS / math.ceil(examples / batch_size))), MOST)
+    return min(max(FEWEST_EPOCHS, math.ceil(STEPS / math.ceil(examples / batch_size))), MOST)
 
 
 class FineTuning(NamedTuple):
