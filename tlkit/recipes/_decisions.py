@@ -197,7 +197,7 @@ def _of_backbone(
     if config.augment.flip is None:
         reason = "as a mirrored digit is another sign" if embedded else "as a mirrored photo shows the same things"
         decisions.append(Decision("augment.flip", not embedded, reason))
-    whole = config.full.unfreeze_from is None and config.data.origin not in MADE
+    whole = config.full.epochs != 0 and config.full.unfreeze_from is None and config.data.origin not in MADE
     for name, usual in MOVES.items():
         if getattr(config.augment, name) is None:
             reason = "so that each epoch sees other pixels" if whole else ""

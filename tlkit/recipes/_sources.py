@@ -248,6 +248,8 @@ def _of_parent(backbone: configs.Backbone, own_size: int | None, pinned: str, pa
     params = parent.training.run.data.params if parent.training.run else {}
     if (licence := params.get(f"backbone.{LICENCE}", "None")) != "None":
         settings.append((f"backbone.{LICENCE}", licence, f"as {parent.name} has it"))
+    elif parent.training.run:
+        _refuse_licence(backbone)
     return Source(adopt(own_size, saved.model).row, lambda size: adopt(size).network, tuple(settings), parent)
 
 
