@@ -169,13 +169,14 @@ class _Storage:
         self.prefix = f"{protocol}:///" if protocol == "file" else f"{protocol}://"
         self.listed = protocol not in UNLISTED
         self.folders: dict[UrlPath, _Folder] = {}
+        self.missing: set[UrlPath] = set()
 
     def folder(self, path: UrlPath) -> _Folder:
         """List a folder."""
         if path not in self.folders:
             inside = self.inside(path)
             found = _Folder([], set(), {})
-            for entry in of_url(self.system.ls, inside, detail=True):
+            for entry in self._entries(path, inside):
                 name = entry["name"].rstrip("/").rpartition("/")[2]
                 if entry["name"].strip("/") == inside.strip("/") or name in ("", ".", ".."):
                     continue  # a name without a file, by which some programs mark a folder
@@ -186,6 +187,17 @@ class _Storage:
                     found.files[name] = int(entry["size"])
             self.folders[path] = found
         return self.folders[path]
+
+    def _entries(self, path: UrlPath, inside: str) -> list[dict[str, Any]]:
+        """List a folder, once: a table may name a missing one in each of its rows."""
+        if path in self.missing:
+            raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(path))
+        try:
+            entries: list[dict[str, Any]] = of_url(self.system.ls, inside, detail=True)
+        except FileNotFoundError:
+            self.missing.add(path)
+            raise
+        return entries
 
     def inside(self, path: UrlPath) -> str:
         """Give fsspec's path of a file or folder."""

@@ -15,7 +15,7 @@ from tlkit.data.sources.examples import Examples, modality_of, one_label_each, r
 from tlkit.data.sources.files import Files
 from tlkit.data.sources.grouping import group_notes, groups_by
 from tlkit.data.sources.tabular import Table, read_table
-from tlkit.data.urls import no_answer, path_of
+from tlkit.data.urls import UrlPath, no_answer, path_of
 from tlkit.display import cut, few, shown
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.labels import SEPARATOR
@@ -230,6 +230,8 @@ def _row(
     try:
         there = files.written(cells[columns.path])
     except (OSError, ValueError) as error:  # the name is too long, or a folder in it is closed to us
+        if isinstance(error, OSError) and isinstance(files.parent, UrlPath):
+            raise  # the storage does not answer: that says nothing about this row
         problem = error.strerror if isinstance(error, OSError) else str(error)
         raise _Unusable("cannot be read", f"the photo {cut(name, 100)!r} cannot be read: {problem}") from error
     if there is None:

@@ -22,7 +22,7 @@ from tlkit.data.contents import Pieces
 from tlkit.data.sources.class_names import MISSING, class_name, nearly_equal
 from tlkit.data.sources.examples import Examples, modality_of, renamed_splits, shown_names, split_word
 from tlkit.data.sources.grouping import groups_by
-from tlkit.data.urls import file_system, of_url
+from tlkit.data.urls import file_system, no_answer, of_url
 from tlkit.display import cut, few, shown
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.progress import Progress
@@ -68,7 +68,7 @@ def webdataset(path: str | Path, group: str | None = None) -> Examples:
 
     Args:
         path: A tar file, a folder of them, or a pattern with numbers such as `shards/{000..015}.tar`; on disk, or a URL
-            that fsspec reads (see `contents.PROTOCOLS`).
+            that fsspec reads (see `untrusted.PROTOCOLS`).
         group: `parent`, or a regular expression on the file and key, for `Examples.groups`; see `groups_by`.
 
     Raises:
@@ -126,6 +126,8 @@ def _tar_files_in(path: str) -> list[str]:
             return sorted(system.unstrip_protocol(name) for name in names if str(name).endswith(".tar"))
         return sorted(str(file) for file in Path(path).iterdir() if file.suffix == ".tar" and file.is_file())
     except OSError as error:
+        if is_url(path):
+            raise no_answer(path, error) from error
         raise InvalidInput(
             f"data.path is {path!r}: {error.strerror}; give a tar file, a folder of them, or a pattern such as "
             "shards/{000..015}.tar"
