@@ -119,8 +119,7 @@ def map_interval(
     >>> [round(bound, 2) for bound in map_interval(rng.random((200, 3)) + labels / 2, labels)]
     [0.74, 0.84]
     """
-    examples, rng, means = len(labels), np.random.default_rng(seed), []
-    place = group_of(examples, groups)
+    place, means = group_of(len(labels), groups), []
     count, tail = int(place.max()) + 1, 0.025
     if groups is not None:
         from scipy import special
@@ -128,10 +127,7 @@ def map_interval(
         if count == 1:
             return 0.0, 1.0
         tail = special.ndtr(np.sqrt(count / (count - 1)) * special.stdtrit(count - 1, 0.025))
-    at_once = max(1, TIMES // examples)
-    for start in range(0, resamples, at_once):
-        draws = min(at_once, resamples - start)
-        times = rng.multinomial(count, np.full(count, 1 / count), size=draws).T.astype(np.int32)[place]
+    for times in resampled(place, seed, resamples):
         areas = [_weighted(*pair, times) for pair in zip(probabilities.T, labels.T, strict=True)]
         drawn = np.array(areas)[:, ~np.isnan(areas).all(axis=0)]
         means.append(np.nanmean(drawn, axis=0))
@@ -141,13 +137,14 @@ def map_interval(
 
 def _auc_of_draws(scores: np.ndarray, true: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Return the area under the ROC curve in each draw, given how often that has each example, (n, draws)."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.unique(scores[order], return_index=True)[1]
-    positive = np.add.reduceat(times[order] * true[order, None], starts, axis=0)
-    negative = np.add.reduceat(times[order] * ~true[order, None], starts, axis=0)
-    below = np.cumsum(negative, axis=0) - negative / 2
-    pairs = positive.sum(axis=0) * negative.sum(axis=0)
-    return np.where(pairs > 0, (positive * below).sum(axis=0) / np.maximum(pairs, 1), np.nan)
+    negatives = np.flatnonzero(~true)
+    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+    up_to = np.zeros((len(negatives) + 1, times.shape[1]))
+    np.cumsum(times[negatives], axis=0, out=up_to[1:])
+    left, right = (np.searchsorted(scores[negatives], scores[true], side) for side in ("left", "right"))
+    pairs = times[true].sum(axis=0) * up_to[-1]
+    both = (times[true] * (up_to[left] + up_to[right])).sum(axis=0)  # a tie counts as half
+    return np.where(pairs > 0, both / np.maximum(2 * pairs, 1), np.nan)
 
 
 def _weighted(probabilities: np.ndarray, labels: np.ndarray, times: np.ndarray) -> np.ndarray:

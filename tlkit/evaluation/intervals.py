@@ -186,12 +186,12 @@ def loss_interval(
     >>> [[round(bound, 2) for bound in interval(losses)] for interval in (mean_interval, loss_interval)]
     [[0.04, 0.48], [0.18, 0.72]]
     """
-    from scipy import stats
-
     place = group_of(len(losses), groups)
     count, mean = int(place.max()) + 1, float(losses.mean())
     if count < 2 or count > MANY:
         return mean_interval(losses, groups)
+    from scipy import special
+
     sizes, sums = np.bincount(place), np.bincount(place, losses)
     rng, at_once, draws = np.random.default_rng(seed), max(1, DRAWS // count), []
     for start in range(0, resamples, at_once):
@@ -202,10 +202,10 @@ def loss_interval(
     if np.allclose(influence, 0):
         return mean, mean
     below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
-    bias = stats.norm.ppf(np.clip(below, 1 / resamples, 1 - 1 / resamples))
+    bias = special.ndtri(np.clip(below, 1 / resamples, 1 - 1 / resamples))
     acceleration = float((influence**3).sum() / (6 * (influence**2).sum() ** 1.5))
-    ends = bias + np.sqrt(count / (count - 1)) * stats.t.ppf([0.025, 0.975], count - 1)
-    low, high = np.quantile(means, stats.norm.cdf(bias + ends / np.maximum(1 - acceleration * ends, 1e-9)))
+    ends = bias + np.sqrt(count / (count - 1)) * special.stdtrit(count - 1, np.array([0.025, 0.975]))
+    low, high = np.quantile(means, special.ndtr(bias + ends / np.maximum(1 - acceleration * ends, 1e-9)))
     return float(low), float(high)
 
 
