@@ -46,8 +46,8 @@ def solved_again(
 
     from tlkit import training
 
-    probe = heads.solve_kept(model, pooled.train, pooled.val, job.config.seed)
     known = Features.joined([pooled.train, pooled.val])
+    probe = heads.solve_kept(model, known, job.config.seed)
     say(f"head: solved again on all {len(known):,} {splits.kind} that are not tested on, as no epoch is kept")
     groups, what = _calibration.independent(known.groups), f"{len(known):,} {splits.kind}, each out of fold"
     held = _calibration.HeldOut(probe.held_out, known.labels, groups, what)

@@ -112,7 +112,7 @@ def fine_tune(
         plan = plan._replace(full=plan.full._replace(learning_rate=rate.value))
     history = fit_phases(model, full_input, pooled, plan, callbacks=callbacks)
     if splits.test and keeps_head(plan, history):
-        solve_kept(model, pooled.train, pooled.val, seed)
+        solve_kept(model, Features.joined([pooled.train, pooled.val]), seed)
     return history
 
 

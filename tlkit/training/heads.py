@@ -75,16 +75,7 @@ def solve_head(
     began = time.perf_counter()
     train_features, val_features = pooled_features(model, train, val)
     logits = head_of(model, train_features)
-    classes = logits.output.shape[-1]
-    probe = probes.logistic_regression(
-        train_features.array(),
-        train_features.labels,
-        classes,
-        groups=train_features.groups,
-        blocks=backbones.pooled_widths(model),
-        seed=seed,
-        sample_only=True,
-    )
+    probe = _solved(model, train_features, seed)
     backbones.set_head(model, probe.kernel, probe.bias)
     origin = f"solved by logistic regression, l2 {probe.l2:.2g}"
     if before and _is_better(before, probe, val_features):
@@ -102,7 +93,7 @@ def solve_head(
     return History([{"epoch": 1, "phase": "head", **scores, "seconds": time.perf_counter() - began}])
 
 
-def solve_kept(model: keras.Model, train: Features, val: Features, seed: int = 0) -> probes.Probe:
+def solve_kept(model: keras.Model, known: Features, seed: int = 0) -> probes.Probe:
     """Solve a head that fine-tuning has not improved on once more, on the training and validation examples together.
 
     The validation examples have shown that no epoch is better; after that they can be learned from, as
@@ -110,12 +101,17 @@ def solve_kept(model: keras.Model, train: Features, val: Features, seed: int = 0
 
     Args:
         model: A classifier of `backbones.classifier` whose backbone is as it was.
-        train: Pooled features of the training examples.
-        val: Pooled features of the validation examples.
+        known: Pooled features of the training and validation examples.
         seed: Seeds the cross-validation that chooses the regularization.
     """
-    known = Features.joined([train, val])
-    probe = probes.logistic_regression(
+    probe = _solved(model, known, seed)
+    model.get_layer("head").set_weights([probe.kernel, probe.bias])
+    return probe
+
+
+def _solved(model: keras.Model, known: Features, seed: int) -> probes.Probe:
+    """Solve a head on pooled features of its backbone."""
+    return probes.logistic_regression(
         known.array(),
         known.labels,
         model.get_layer("head").output.shape[-1],
@@ -124,8 +120,6 @@ def solve_kept(model: keras.Model, train: Features, val: Features, seed: int = 0
         seed=seed,
         sample_only=True,
     )
-    model.get_layer("head").set_weights([probe.kernel, probe.bias])
-    return probe
 
 
 def _is_better(before: Head, probe: probes.Probe, val: Features) -> bool:
