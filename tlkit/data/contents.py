@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple, TypeVar, overload
 
 import numpy as np
 
 from tlkit.data.urls import file_system, of_url
 from tlkit.untrusted import check_memory, is_url
+
+Item = TypeVar("Item")
 
 LARGE = 2**26  # bytes from which on the available memory is looked at before a file is read
 
@@ -80,7 +82,24 @@ def read(content: Content) -> bytes | np.ndarray:
     return content.read_bytes() if isinstance(content, Piece) else content
 
 
-class Paths(Sequence[Path]):
+class Made(Sequence[Item]):
+    """Where examples are, each made when it is asked for; a slice is a list of them."""
+
+    @overload
+    def __getitem__(self, place: int) -> Item: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Item]: ...
+    def __getitem__(self, place: int | slice) -> Item | list[Item]:
+        if isinstance(place, slice):
+            return [self.at(each) for each in range(*place.indices(len(self)))]
+        return self.at(place)
+
+    def at(self, place: int) -> Item:
+        """Make one."""
+        raise NotImplementedError
+
+
+class Paths(Made[Path]):
     """Paths of files in a folder, each made when it is asked for: a million of them would take 0.5 GB.
 
     >>> [path.as_posix() for path in Paths(Path("photos"), ["cat/1.jpg", "dog/1.jpg"])]
@@ -93,17 +112,12 @@ class Paths(Sequence[Path]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, place: int) -> Path: ...
-    @overload
-    def __getitem__(self, place: slice) -> Paths: ...
-    def __getitem__(self, place: int | slice) -> Path | Paths:
-        if isinstance(place, slice):
-            return Paths(self.folder, self.names[place])
+    def at(self, place: int) -> Path:
+        """Make one."""
         return self.folder / self.names[place]
 
 
-class Pieces(Sequence[Piece]):
+class Pieces(Made[Piece]):
     """Parts of a few files, each made when it is asked for.
 
     Args:
@@ -120,18 +134,13 @@ class Pieces(Sequence[Piece]):
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, place: int) -> Piece: ...
-    @overload
-    def __getitem__(self, place: slice) -> Pieces: ...
-    def __getitem__(self, place: int | slice) -> Piece | Pieces:
-        if isinstance(place, slice):
-            return Pieces(self.sources, self.places[place])
+    def at(self, place: int) -> Piece:
+        """Make one."""
         source, start, size = self.places[place].tolist()
         return Piece(self.sources[source], start, size)
 
 
-class UrlFiles(Sequence[Piece]):
+class UrlFiles(Made[Piece]):
     """Files below a folder at a URL, each made when it is asked for.
 
     Args:
@@ -149,11 +158,6 @@ class UrlFiles(Sequence[Piece]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, place: int) -> Piece: ...
-    @overload
-    def __getitem__(self, place: slice) -> UrlFiles: ...
-    def __getitem__(self, place: int | slice) -> Piece | UrlFiles:
-        if isinstance(place, slice):
-            return UrlFiles(self.url, self.names[place], self.sizes[place])
+    def at(self, place: int) -> Piece:
+        """Make one."""
         return Piece(f"{self.url}/{self.names[place]}", 0, int(self.sizes[place]))

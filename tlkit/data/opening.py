@@ -12,7 +12,7 @@ import numpy as np
 from tlkit import cluster
 from tlkit.cluster import Cluster
 from tlkit.data import bits, modalities
-from tlkit.data.contents import Content, Paths, Piece, Pieces, UrlFiles, read
+from tlkit.data.contents import Content, Made, Piece, read
 from tlkit.data.modalities import Reading, Shape
 from tlkit.data.photos import file_format
 from tlkit.data.sources import Examples
@@ -91,7 +91,8 @@ def open_examples(
     count = len(contents)
     hashes, problems = [""] * count, [""] * count
     ranges: dict[int, bits.Range] = {}
-    files = workers and (_of_files(contents) or all(isinstance(each, Path | Piece) for each in contents))
+    made = isinstance(contents, Made)  # of files, of which a million need not be made to see that
+    files = workers and (made or all(isinstance(each, Path | Piece) for each in contents))
     afar = workers if files else None
     budget = int(SHARE * available_memory()) if memory is None else memory
     fits = check and not afar and count * math.prod(shape) * form.dtype.itemsize <= budget
@@ -160,10 +161,6 @@ def _open_afar(workers: Cluster, examples: Examples, how: How, note: Callable[[i
                 note(file.place, seen or own[file])
             progress.note = workers.status
             progress.advance(len(chunk))
-
-
-def _of_files(contents: Sequence[Content]) -> bool:
-    return isinstance(contents, Paths | Pieces | UrlFiles)
 
 
 def _absolute(content: Path | Piece) -> Path | Piece:
