@@ -101,14 +101,15 @@ def learned(folder: Path, network: str, ways: list[str]) -> list[dict[str, Any]]
     backbones.freeze(model)
     solved = training.solve_head(model, pooled.train, pooled.val)
     start, before = variables.values(model.variables), scored(model, splits)
-    epochs = plans.epochs(len(splits.train), 32)
-    trial = max(plans.TRIAL, -(-plans.TRIAL_STEPS // -(-len(splits.train) // 32)))
+    full = training.Settings(plans.epochs(len(splits.train), 32), RATE, patience=None)
+    plan = training.FineTuning(training.Settings(0, RATE), full)
+    usual = [part.epochs for _, _, part in plan.full_parts(-(-len(splits.train) // 32))]
     lines = []
     for way in ways:
         began = time.perf_counter()
         parts, changes = WAYS[way]
         variables.assign(model.variables, start)
-        _fine_tune(model, splits, parts or [trial, epochs - trial], changes, solved)
+        _fine_tune(model, splits, parts or usual, changes, solved)
         after = scored(model, splits)
         seconds = time.perf_counter() - began
         lines.append({"way": way, "head": list(before), "after": list(after), "seconds": seconds})

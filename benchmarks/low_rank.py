@@ -23,10 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from finetuning import NETWORKS
 
-NETWORKS = {"MobileNet 0.25": ("MobileNet", 0.25), "MobileNet 0.75": ("MobileNet", 0.75)} | {
-    "MobileNetV2 0.35": ("MobileNetV2", 0.35)
-}
 SIZE = 96
 WAYS: dict[str, dict[str, Any]] = {
     "solved head": {"epochs": 0},

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeAlias
 
-from tlkit.arithmetic.graph import Call, broadcasts, has_graph, kinds, nodes, shape_of
+from tlkit.arithmetic.graph import Call, between, broadcasts, has_graph, kinds, nodes, shape_of
 from tlkit.arithmetic.layers import Shape, sum_or_none
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def _inside(call: Call) -> int | None:
         args, kwargs = call.node.arguments.fill_in(example)
         outputs = call.operation.call(*args, **kwargs)
         outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
-        graph = list(nodes(SimpleNamespace(inputs=list(example.values()), outputs=outputs)))  # type: ignore[arg-type]
+        graph = list(between(list(example.values()), outputs))
         count = _sum(graph, call.channels_first)
         for node in graph:  # the layers stay as they were
             node.operation._inbound_nodes.remove(node)

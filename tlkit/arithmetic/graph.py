@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit.arithmetic.layers import Shape
@@ -48,9 +48,14 @@ def has_graph(operation: keras.Operation) -> bool:
 
 def nodes(model: keras.Model) -> Iterator[Node]:
     """Yield the calls between a Keras model's inputs and outputs, each after those it needs."""
+    return between(model.inputs, model.outputs)
+
+
+def between(begin: Sequence[keras.KerasTensor], end: Sequence[keras.KerasTensor]) -> Iterator[Node]:
+    """Yield the calls between some tensors and others, each after those it needs."""
     placed: set[int] = set()
-    inputs = {id(tensor) for tensor in model.inputs}
-    stack = [_node(tensor) for tensor in reversed(model.outputs) if id(tensor) not in inputs]
+    inputs = {id(tensor) for tensor in begin}
+    stack = [_node(tensor) for tensor in reversed(end) if id(tensor) not in inputs]
     while stack:  # no recursion, for deep models
         node = stack[-1]
         sources = [_node(tensor) for tensor in node.input_tensors if id(tensor) not in inputs]

@@ -6,13 +6,12 @@ import inspect
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
 import keras
 from keras import KerasTensor
 
-from tlkit.arithmetic.graph import has_graph, nodes
+from tlkit.arithmetic.graph import between, has_graph
 from tlkit.layers import FRONT, end, is_stage
 
 
@@ -60,7 +59,7 @@ def _retrace(inputs: Any, output: KerasTensor, x: KerasTensor, opened: set[int],
     """
     if any(output is each for each in inputs):
         return x
-    calls = list(nodes(SimpleNamespace(inputs=inputs, outputs=[output])))  # type: ignore[arg-type]
+    calls = list(between(inputs, [output]))
     for node in calls:  # `layer.output` is what the first call gave
         node.operation._inbound_nodes, node.operation._outbound_nodes = [], []
     tensors: dict[int, Any] = {id(tensor): x for tensor in inputs}
@@ -85,7 +84,7 @@ def _retrace(inputs: Any, output: KerasTensor, x: KerasTensor, opened: set[int],
 
 
 def _operations(x: KerasTensor, y: KerasTensor) -> list[Any]:
-    return [node.operation for node in nodes(SimpleNamespace(inputs=[x], outputs=[y]))]  # type: ignore[arg-type]
+    return [node.operation for node in between([x], [y])]
 
 
 def _is_container(operation: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib.util
 import logging
 import os
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ def library() -> Any:
     Raises:
         InvalidInput: it is not installed.
     """
-    if importlib.util.find_spec("keras_hub") is None:
+    if not startup.is_installed("keras_hub"):
         raise InvalidInput('backbone.name begins with hub:, which needs KerasHub: pip install "tlkit[hub]"')
     with startup.native_stderr_held():  # it imports TensorFlow with any backend
         import keras_hub

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import math
 import re
@@ -16,7 +15,7 @@ from typing import Any
 
 import keras
 
-from tlkit import arithmetic, inference, untrusted
+from tlkit import arithmetic, inference, startup, untrusted
 from tlkit.backbones import hubgraph, hubpresets, weightfiles
 from tlkit.display import cut
 from tlkit.errors import InvalidInput, first_line
@@ -84,7 +83,7 @@ def _check_file(path: str | Path) -> int:
         config = untrusted.member(archive, CONFIG, LONGEST_CONFIG)
         if not isinstance(untrusted.parse_json(config, CONFIG), dict):
             raise InvalidInput(f"its {CONFIG} describes no model")
-        if b"keras_hub" in config and importlib.util.find_spec("keras_hub"):
+        if b"keras_hub" in config and startup.is_installed("keras_hub"):
             hubpresets.library()  # before Keras does, which would let TensorFlow print its start-up lines
         size = archive.getinfo(WEIGHTS).file_size
         untrusted.check_memory(2 * size, "it")  # the file and, beside it, the variables
@@ -180,7 +179,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"it has a layer that needs {error.name}, which is not installed"
     text = str(error)
-    if "keras_hub" in text and importlib.util.find_spec("keras_hub") is None:
+    if "keras_hub" in text and not startup.is_installed("keras_hub"):
         return 'it has layers of KerasHub: pip install "tlkit[hub]"'
     for words in ("Exception encountered:", "Example error message for object"):
         text = text.rpartition(words)[2] if words in text else text
