@@ -60,6 +60,7 @@ def main(folder: Path) -> dict[str, Any]:
     result["loaded"] = [here.manifest() == there.manifest(), here.set_aside == there.set_aside, len(here.set_aside)]
     result["kept"] = not isinstance(there.train.stored, np.ndarray)
     result |= shards(folder, workers, network)
+    result["with keras"] = sorted(workers.client.run(_has_keras).values())
     path = folder / "model.keras"
     model.save(path)
     photos = dict.fromkeys(sorted(map(str, (folder / "photos").rglob("*.*"))), "")
@@ -121,9 +122,13 @@ def _of_another_folder(space: Any) -> Any:
     """Write no file, as where workers see another folder of that name."""
     import contextlib
 
-    from tlkit.features import remote
+    from tlkit.features import worker
 
-    return contextlib.nullcontext(remote.Place(str(space.store.folder), str(space.folder / "space.json"), "another"))
+    return contextlib.nullcontext(worker.Place(str(space.store.folder), str(space.folder / "space.json"), "another"))
+
+
+def _has_keras() -> bool:
+    return "keras" in sys.modules
 
 
 if __name__ == "__main__":

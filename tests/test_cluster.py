@@ -45,6 +45,10 @@ def test_features_are_those_of_one_process_bit_by_bit(done: dict[str, Any], wher
     assert done[where]
 
 
+def test_workers_compute_graphs_of_openvino_without_keras(done: dict[str, Any]):
+    assert done["with keras"] == [False, False]
+
+
 def test_the_store_is_whole_and_holds_nothing_twice(done: dict[str, Any]):
     count, *problems = done["usage of shared"]
     assert problems == [0, 0]

@@ -240,9 +240,9 @@ def test_a_version_says_what_numbers_depend_on(monkeypatch: pytest.MonkeyPatch):
     assert f"keras {keras.__version__} {keras.backend.backend()} " in before
     monkeypatch.setattr("tlkit.runtime.device", lambda: ("gpu", (9, 0)))
     assert engines.version("keras") != before
+    assert f"keras {keras.__version__}" in engines.version("openvino")  # it reads what Keras makes of the network
     monkeypatch.setattr(engines.metadata, "version", lambda name: f"1 of {name}")
     assert "openvino 1 of openvino" in engines.version("openvino")
-    assert f"keras {keras.__version__}" in engines.version("openvino")  # it reads what Keras makes of the network
 
 
 # OpenVINO itself ------------------------------------------------------------------------------------------------------

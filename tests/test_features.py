@@ -307,7 +307,7 @@ def test_a_space_is_of_all_that_its_numbers_depend_on(network: keras.Model, monk
     add()
     monkeypatch.setattr(computing, "FORMAT", -1)
     add()
-    monkeypatch.setattr(computing.metadata, "version", lambda name: f"another {name}")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"another {name}")
     add()
     assert len(found) == 11
 

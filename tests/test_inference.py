@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tlkit import startup
+from tlkit import cores, inference, startup
 
 pytestmark = pytest.mark.skipif(not startup.is_installed("openvino"), reason="OpenVINO is not installed")
 
@@ -161,3 +161,13 @@ def test_threads_that_compute_first_at_once_do_not_wait_for_each_other():
     finally:
         for process in running:
             process.kill()
+
+
+def test_one_of_several_workers_leaves_its_threads_free_to_move(monkeypatch: pytest.MonkeyPatch):
+    # Pinned, those of each process go to the first cores, and workers with one core each all compute on the same one.
+    openvino, opset = startup.openvino(), pytest.importorskip("openvino.opset13")
+    monkeypatch.setattr(cores, "_limit", 1)
+    rows = opset.parameter([-1, 4], openvino.Type.f32)
+    compiled = inference.compile_network(openvino.Model([opset.relu(rows)], [rows]), throughput=True)
+    assert compiled.get_property("ENABLE_CPU_PINNING") is False
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1

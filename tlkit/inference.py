@@ -9,8 +9,11 @@ from __future__ import annotations
 import collections
 import functools
 import queue
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,11 +34,13 @@ class Engine(NamedTuple):
         name: One of `tlkit.features.engines.ENGINES`.
         batch_size: The batch size that suits it, which no batch exceeds.
         run: Turns batches (k, *space, channels) into outputs (k, *shape), float32, in the same order.
+        graph: OpenVINO's graph of the network; None for other engines.
     """
 
     name: str
     batch_size: int
     run: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
+    graph: Any = None
 
 
 def in_full_precision(model: keras.Model) -> keras.Model:
@@ -144,6 +149,8 @@ def compile_network(network: Any, precision: str = "float32", throughput: bool =
         hints["PERFORMANCE_HINT"] = "THROUGHPUT"
     if cores.limited():
         hints["INFERENCE_NUM_THREADS"] = str(cores.cores())
+        # Each process pins its threads to the first cores: one-core workers all computed on the same core.
+        hints["ENABLE_CPU_PINNING"] = "NO"
     return core().compile_model(network, "CPU", hints)
 
 
@@ -178,7 +185,25 @@ def engine(network: Any, precision: str = "float32") -> Engine:
 
     # Python's threads, not openvino.AsyncInferQueue: its threads call back into Python, which aborted every second
     # process that ended shortly after the last batch or after an error (OpenVINO 2026.4).
-    return Engine("openvino", BATCH, lambda batches: in_order(compute, batches, threads=count, ahead=count))
+    return Engine("openvino", BATCH, lambda batches: in_order(compute, batches, threads=count, ahead=count), network)
+
+
+def version() -> str:
+    """Return OpenVINO with everything that its outputs may depend on: Keras makes the graphs that it computes."""
+    return ", ".join(f"{name} {metadata.version(name)}" for name in ("openvino", "keras"))
+
+
+def packed(network: Any) -> tuple[bytes, bytes]:
+    """Return the contents of OpenVINO's two files of a graph: XML, and the weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "network.xml")
+        startup.openvino().save_model(network, file, compress_to_fp16=False)
+        return file.read_bytes(), file.with_suffix(".bin").read_bytes()
+
+
+def unpacked(graph: bytes, weights: bytes) -> Any:
+    """Return the graph of which `packed` made two contents."""
+    return core().read_model(graph, weights)
 
 
 def in_order(function: Callable[[Any], Any], items: Iterable[Any], threads: int, ahead: int) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 tlkit asks three things of an engine, and nothing else in it imports Dask:
 
-- `connect(address)` returns a `Cluster`, started here or joined.
+- `connect(address, first)` returns a `Cluster`, started here or joined, whose workers each call `first()` as they come.
 - `map_unordered(cluster, function, shared, chunks)` calls `function(shared, chunk)` on workers, and yields each chunk
   with its result as soon as it is there. `shared` reaches each worker once. A few chunks are in flight at a time. What
   a lost worker had in flight is given to others.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import pickle
 import queue
 import re
 import time
@@ -78,11 +79,13 @@ def check(address: str) -> str:
     return "it must be local, local:WORKERS or tls://host:port"
 
 
-def connect(address: str) -> Cluster:
+def connect(address: str, first: Callable[[], None] | None = None) -> Cluster:
     """Start workers on this machine, or join a cluster that runs.
 
     Args:
         address: `local` for a worker on each core, `local:WORKERS`, or `tls://host:port` of Dask's scheduler.
+        first: What each worker calls while we go on, so that what it imports is there for the first chunk; if it
+            fails, nothing is said.
 
     Raises:
         InvalidInput: Dask is not installed or has no certificates, or the address is not one.
@@ -92,7 +95,10 @@ def connect(address: str) -> Cluster:
         raise InvalidInput(f"cluster is {address!r}; {problem}")
     if importlib.util.find_spec("distributed") is None:
         raise InvalidInput(f"cluster is {address!r}, and Dask is not installed: pip install 'tlkit[dask]'")
-    return _join(address) if address.startswith("tls://") else _start(address)
+    cluster = _join(address) if address.startswith("tls://") else _start(address)
+    if first:
+        sending.begin(cluster, first)
+    return cluster
 
 
 def _start(address: str) -> Cluster:
@@ -185,7 +191,9 @@ def map_unordered(
                 if chunk is None or not more:
                     break
                 key = f"tlkit-{uuid.uuid4().hex}"
-                future = cluster.client.submit(sending.call, name, function, chunk, key=key, pure=False)
+                # As bytes: what is not, the scheduler unpickles too, for which it would import all that a worker does.
+                call = pickle.dumps((function, chunk))
+                future = cluster.client.submit(sending.call, name, call, key=key, pure=False)
                 waiting[key] = (future, chunk)
                 future.add_done_callback(ready.put)
             if not waiting:  # the caller has no chunk yet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
 import threading
@@ -33,6 +34,17 @@ def forget(cluster: Cluster) -> None:
         cluster.shared = ""
 
 
+def begin(cluster: Cluster, first: Callable[[], None]) -> None:
+    """Have each worker, also those that will join, call a function in a thread of its own."""
+    from distributed import WorkerPlugin
+
+    class First(WorkerPlugin):
+        def setup(self, worker: Any) -> None:
+            threading.Thread(target=_try, args=(first, worker), daemon=True).start()
+
+    cluster.client.register_plugin(First(), name=f"tlkit-first-{cluster.client.id}")
+
+
 def _plugin(name: str, shared: Any) -> Any:
     """What Dask sends to each worker, and to each that joins later."""
     from distributed import WorkerPlugin
@@ -59,19 +71,35 @@ def _receive(name: str, shared: Any) -> None:
         _arrived.notify_all()
 
 
+def _try(first: Callable[[], None], worker: Any) -> None:
+    _share_cores(worker)
+    with contextlib.suppress(Exception):  # the first chunk meets the same, and says it
+        first()
+
+
+def _share_cores(worker: Any) -> None:
+    if not cores.limited():
+        cores.limit(worker.state.nthreads)
+
+
 def _drop(name: str) -> None:
     _values.pop(name, None)
 
 
-def call(name: str, function: Callable[[Any, Any], Any], chunk: Any) -> Any:
-    """Call the function on a worker with what was shared under a name."""
+def call(name: str, pickled: bytes) -> Any:
+    """Call a function on a worker with what was shared under a name, and a chunk.
+
+    Args:
+        name: Of what was shared.
+        pickled: The function and the chunk.
+    """
     from distributed import get_worker
 
     worker = get_worker()
     with _arrived:
-        if not cores.limited():
-            cores.limit(worker.state.nthreads)
+        _share_cores(worker)
         if not _arrived.wait_for(lambda: name in _values, timeout=60):
             raise Unavailable(f"worker {worker.address.rpartition('/')[2]} was not sent what its task needs")
         shared = _values[name]
+    function, chunk = pickle.loads(pickled)  # noqa: S301  as Dask itself does with all that its client sends
     return function(shared, chunk)

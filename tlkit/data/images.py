@@ -8,6 +8,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def version() -> str:
+    """Return everything that decoded pixels may depend on."""
+    return f"{DECODER}, pillow {metadata.version('pillow')}"
 
 
 def decode(

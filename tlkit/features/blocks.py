@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -27,7 +27,8 @@ def compute(
     keys: list[bytes],
     inputs: Inputs,
     dtype: np.dtype,
-    not_finite: Callable[[str], str],
+    network: str,
+    precision: str,
 ) -> Iterator[tuple[list[bytes], np.ndarray]]:
     """Compute features, in blocks of keys and values.
 
@@ -36,7 +37,8 @@ def compute(
         keys: Of the examples, in their order.
         inputs: The examples.
         dtype: Of the values.
-        not_finite: What the error says of an example, from its name.
+        network: Its name, for people.
+        precision: Name of the Keras dtype policy that it computes in.
 
     Raises:
         InvalidInput: an example cannot be decoded, or its features are not finite.
@@ -50,7 +52,9 @@ def compute(
     for places, outputs in zip(order, engine.run(batches), strict=True):
         if not finite(outputs):
             good = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
-            raise InvalidInput(not_finite(inputs.name(places[good.argmin()])))
+            cure = "give other weights" + (", or --precision float32" if precision != "float32" else "")
+            name = inputs.name(places[good.argmin()])
+            raise InvalidInput(f"{name}: the output of the network ({network}) is not finite: {cure}")
         with np.errstate(over="ignore"):
             block.append(outputs.astype(dtype))
         if not finite(block[-1]):
@@ -60,6 +64,18 @@ def compute(
             yield keys[done : done + count], np.concatenate(block)
             done, block = done + count, []
             target = int(np.clip(SECONDS * done / (time.perf_counter() - start), 1, most))
+
+
+def compute_all(
+    engine: inference.Engine, inputs: Inputs, dtype: np.dtype, network: str, precision: str
+) -> tuple[list[bytes], np.ndarray]:
+    """Compute the features of all examples; see `compute`.
+
+    Returns:
+        The keys, of which none occurs twice, and their values.
+    """
+    keys = list(inputs.places)
+    return keys, np.concatenate([values for _, values in compute(engine, keys, inputs, dtype, network, precision)])
 
 
 def put(space: Space, keys: list[bytes], values: np.ndarray | None) -> None:

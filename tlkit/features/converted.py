@@ -11,16 +11,14 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import tlkit
-from tlkit import inference, startup
+from tlkit import inference
 from tlkit.features.space import Space
 from tlkit.features.store import Store
 from tlkit.inference import Engine
@@ -78,10 +76,9 @@ def _space(path: Path, label: str = "") -> Space:
     """The place of the network of a model file."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    versions = {name: metadata.version(name) for name in ("openvino", "keras")}
     description = {
         "network": digest,
-        "engine": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "engine": inference.version(),
         "tlkit": tlkit.__version__,
         "format": FORMAT,
         "precision": "float32",
@@ -93,10 +90,7 @@ def _space(path: Path, label: str = "") -> Space:
 
 def _content(network: Any, known: Mapping[str, Any]) -> bytes:
     """What is kept: the lengths of three parts, and these: JSON, the graph in XML, the weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "network.xml")
-        startup.openvino().save_model(network, file, compress_to_fp16=False)
-        parts = json.dumps(dict(known)).encode(), file.read_bytes(), file.with_suffix(".bin").read_bytes()
+    parts = json.dumps(dict(known)).encode(), *inference.packed(network)
     return b"".join([*(len(part).to_bytes(LENGTH, "big") for part in parts), *parts])
 
 
@@ -108,7 +102,7 @@ def _read(content: bytes) -> Converted:
         parts.append(content[start:end])
         start = end
     known, graph, weights = parts
-    return Converted(inference.core().read_model(graph, weights), json.loads(known))
+    return Converted(inference.unpacked(graph, weights), json.loads(known))
 
 
 def _own(space: Space, part: int) -> np.ndarray | None:

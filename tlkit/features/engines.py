@@ -82,7 +82,7 @@ def unavailable(precision: str) -> str:
 def version(name: str) -> str:
     """Return the name of an engine with everything that its outputs may depend on."""
     if name == "openvino":  # Keras builds the graph that it reads, on either backend the same up to rounding
-        return f"openvino {metadata.version('openvino')}, keras {keras.__version__}"
+        return inference.version()
     backend = keras.backend.backend()
     return f"keras {keras.__version__} {backend} {metadata.version(backend)} {runtime.device()[0]}"
 

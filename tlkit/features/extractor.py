@@ -14,14 +14,14 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
+from tlkit import inference
 from tlkit.data import NamedExamples, images
 from tlkit.data.opening import SHARE
 from tlkit.display import say
@@ -89,7 +89,7 @@ class Extractor:
         self.shape = tuple(network.output.shape[1:])
         self.identity = identity(network)
         engines.check(engine, self.precision)
-        self._ready: engines.Engine | None = None
+        self._ready: inference.Engine | None = None
         self._ready_for: np.dtype | None = None
 
     def extract(self, *splits: NamedExamples) -> list[Features]:
@@ -167,8 +167,6 @@ class Extractor:
                 sample = inputs.read(np.fromiter(inputs.places.values(), np.int64)[:SAMPLE])
                 self._ready, self.reason = engines.choose(self.network, self.precision, sample)
             name = self._ready.name
-        elif missing and not self.cluster and (self._ready is None or self._ready.name != name):
-            self._ready = engines.make(name, self.network, self.precision, dtype)
         self.engine = name
         return spaces[name]
 
@@ -188,7 +186,7 @@ class Extractor:
             "precision": self.precision,
             "kind": examples.kind,
             "pixels": list(examples.shape),
-            "decoder": f"{images.DECODER}, pillow {metadata.version('pillow')}",
+            "decoder": images.version(),
             **examples.reading.changed,
         }
         return self.store.space(description, self.label).refresh() if self.store else Space(description)
@@ -260,7 +258,8 @@ class Extractor:
         if self.cluster:
             yield from remote.blocks(self.cluster, self, space, inputs, keys)
         else:
-            yield from self._blocks(keys, inputs)
+            engine = self.prepared(inputs.first.dtype)
+            yield from blocks.compute(engine, keys, inputs, self.dtype, self.name, self.precision)
 
     def compute(self, examples: Sequence[NamedExamples]) -> tuple[list[bytes], np.ndarray]:
         """Compute features by `engine`, without looking into the store, as a worker of a cluster does.
@@ -269,19 +268,18 @@ class Extractor:
             The keys, of which none occurs twice, and their values.
         """
         inputs = Inputs(examples)
-        if self._ready is None:
-            self._ready = engines.make(self.engine, self.network, self.precision, inputs.first.dtype)
-        keys = list(inputs.places)
-        return keys, np.concatenate([values for _, values in self._blocks(keys, inputs)])
+        return blocks.compute_all(self.prepared(inputs.first.dtype), inputs, self.dtype, self.name, self.precision)
 
-    def _blocks(self, keys: list[bytes], inputs: Inputs) -> Iterator[tuple[list[bytes], np.ndarray]]:
-        if self._ready is None:
-            raise RuntimeError("no engine")  # `_space` makes one where features are missing
-        return blocks.compute(self._ready, keys, inputs, self.dtype, self._not_finite)
+    def prepared(self, dtype: np.dtype) -> inference.Engine:
+        """Return the engine `engine`, ready for examples of a dtype."""
+        if self._ready is None or self._ready.name != self.engine:
+            self._ready = engines.make(self.engine, self.network, self.precision, dtype)
+        return self._ready
 
-    def _not_finite(self, name: str) -> str:
-        cure = "give other weights" if self.precision == "float32" else "give other weights, or --precision float32"
-        return f"{name}: the output of the network ({self.label or self.network.name}) is not finite: {cure}"
+    @property
+    def name(self) -> str:
+        """Of the network, for people."""
+        return self.label or self.network.name
 
     @property
     def bytes_each(self) -> int:

@@ -1,7 +1,6 @@
-"""Features computed by the workers of a cluster: what they are sent, and what they do with it.
+"""Features computed by the workers of a cluster: what they are sent, and what becomes of their answers.
 
-A worker writes what it computes into the store if it sees the store's folder, and sends it back if not. Keras is not
-imported before a worker knows which backend is asked for.
+What they do with it is in `tlkit.features.worker`.
 """
 
 from __future__ import annotations
@@ -9,18 +8,17 @@ from __future__ import annotations
 import contextlib
 import pickle
 import secrets
-import socket
-import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tlkit import cluster, startup
+from tlkit import cluster, inference
 from tlkit.data import NamedExamples
-from tlkit.errors import Unavailable, Unreadable, first_line
+from tlkit.errors import Unavailable
+from tlkit.features import worker
 from tlkit.features.inputs import Inputs
 from tlkit.features.space import Space
 
@@ -30,52 +28,6 @@ if TYPE_CHECKING:
 FIRST, SECONDS, STEP = 64, 5.0, 32  # examples of the first chunks; seconds of work in a later one; chunks are multiples
 WRITTEN, SENT = 64 * 2**20, 8 * 2**20  # bytes at most: of a chunk's features, and of what is sent for a chunk
 SEEN = 60.0  # seconds after which a file that another machine has written is to be seen on this one
-
-
-class Work(NamedTuple):
-    """What all chunks have in common.
-
-    Args:
-        network: The frozen network, as JSON.
-        weights: Its weights, in its order.
-        backend: Keras' backend.
-        engine: Name of the engine.
-        precision: Name of the Keras dtype policy.
-        description: Of the space in the store; the worker's own must be equal.
-    """
-
-    network: str
-    weights: list[np.ndarray]
-    backend: str
-    engine: str
-    precision: str
-    description: dict[str, Any]
-
-
-class Place(NamedTuple):
-    """Where features are written: the store's folder; and a file that the client has written, and what it holds."""
-
-    store: str
-    probe: str
-    token: str
-
-
-class Part(NamedTuple):
-    """A chunk: examples by split, and where their features are written; None where there is no store."""
-
-    examples: list[NamedExamples]
-    place: Place | None
-
-
-class Computed(NamedTuple):
-    """What a worker has done: the segment that it has written, or else the values; and the seconds that it took.
-
-    Neither segment nor values: it cannot open a file.
-    """
-
-    segment: str | None = None
-    values: np.ndarray | None = None
-    seconds: float = 0.0
 
 
 def blocks(
@@ -102,8 +54,8 @@ def blocks(
     sizes = _Sizes(workers, extractor.bytes_each, len(pickle.dumps(inputs.select(keys[:1]))))
     chunks = _Chunks(inputs, sizes.cut(keys), len(keys))
     with _probe(space) as place:
-        parts = (Part(examples, place) if examples else None for examples in chunks)
-        for part, done in cluster.map_unordered(workers, compute, _work(extractor, space), parts):
+        parts = (worker.Part(examples, place) if examples else None for examples in chunks)
+        for part, done in cluster.map_unordered(workers, worker.compute, _work(extractor, space, inputs), parts):
             names = list(Inputs(part.examples).places)
             if done.segment is None and done.values is None:
                 chunks.send(names)
@@ -184,22 +136,25 @@ class _Sizes:
             start = end
 
 
-def _work(extractor: Extractor, space: Space) -> Work:
+def _work(extractor: Extractor, space: Space, inputs: Inputs) -> worker.Work:
     import keras
 
-    # Not as a .keras file: Keras' openvino backend compiles a program for each weight that it saves.
-    return Work(
-        network=extractor.network.to_json(),
-        weights=[keras.ops.convert_to_numpy(weight.value) for weight in extractor.network.weights],
-        backend=keras.backend.backend(),
-        engine=extractor.engine,
-        precision=extractor.precision,
-        description=dict(space.description),
-    )
+    engine = extractor.prepared(inputs.first.dtype)
+    network: worker.Graph | worker.KerasNetwork
+    if engine.graph is not None:
+        network = worker.Graph(*inference.packed(engine.graph))
+    else:
+        # Not as a .keras file: Keras' openvino backend compiles a program for each weight that it saves.
+        network = worker.KerasNetwork(
+            network=extractor.network.to_json(),
+            weights=[keras.ops.convert_to_numpy(weight.value) for weight in extractor.network.weights],
+            backend=keras.backend.backend(),
+        )
+    return worker.Work(network, extractor.name, extractor.precision, dict(space.description))
 
 
 @contextlib.contextmanager
-def _probe(space: Space) -> Iterator[Place | None]:
+def _probe(space: Space) -> Iterator[worker.Place | None]:
     """Write a file into the store by which workers know that they see the same folder."""
     if space.folder is None or space.store is None:
         yield None
@@ -208,7 +163,7 @@ def _probe(space: Space) -> Iterator[Place | None]:
     path = space.folder / f".{token}.probe.part"  # a name that is deleted as unfinished if this process dies
     path.write_text(token, encoding="ascii")
     try:
-        yield Place(str(space.store.folder), str(path), token)
+        yield worker.Place(str(space.store.folder), str(path), token)
     finally:
         path.unlink(missing_ok=True)
 
@@ -224,87 +179,3 @@ def _wait_for(path: Path) -> None:
         if time.monotonic() > end:
             raise Unavailable(f"a worker has written {path}, but it is not to be seen here after {SEEN:.0f} s")
         time.sleep(0.5)
-
-
-# What follows runs on workers.
-
-_loading = threading.Lock()
-_loaded: list[tuple[Work, Extractor]] = []  # one at most
-
-
-def compute(work: Work, part: Part) -> Computed:
-    """Compute the features of a chunk, and write them into the store if it is to be seen here."""
-    with _loading:
-        if not _loaded or _loaded[0][0] is not work:
-            _loaded.clear()
-            _loaded.append((work, _load(work, part.examples[0])))
-        _, extractor = _loaded[0]
-    began = time.perf_counter()
-    try:
-        keys, values = extractor.compute(part.examples)
-    except Unreadable:
-        return Computed()
-    segment = _write(work, part.place, keys, values)
-    return Computed(segment, None if segment else values, time.perf_counter() - began)
-
-
-def _write(work: Work, place: Place | None, keys: list[bytes], values: np.ndarray) -> str | None:
-    """Write a segment, and return its name; None where this is another folder, or it cannot be written."""
-    from tlkit.features.store import Store
-
-    if place is None:
-        return None
-    with contextlib.suppress(OSError):
-        if Path(place.probe).read_text(encoding="ascii") == place.token:
-            written = Store(place.store, float("inf")).space(work.description).write(keys, values)
-            return written.name if written else None
-    return None
-
-
-def _load(work: Work, example: NamedExamples) -> Extractor:
-    """Load the network, and see that it is the client's, on the client's versions.
-
-    Raises:
-        Unavailable: the message says what differs.
-    """
-    begin(work.backend)
-    import keras
-
-    from tlkit import layers, runtime  # noqa: F401  its layers are known to Keras then
-    from tlkit.features.extractor import Extractor
-
-    runtime.prepare(0, work.precision)
-    try:
-        network = keras.models.model_from_json(work.network)  # refuses code: safe_mode is on
-        network.set_weights(work.weights)
-    except Exception as error:  # a layer that only the client knows
-        raise Unavailable(f"{_here()}: the network cannot be loaded: {first_line(error)}") from error
-    extractor = Extractor(network, None, work.engine, work.precision, work.description["dtype"])
-    own = extractor.open(work.engine, example).description
-    for name, value in work.description.items():
-        if own.get(name) != value:
-            raise Unavailable(
-                f"{_here()}: its {name} is {own.get(name)!r}, and here it is {value!r}: install the same versions there"
-            )
-    return extractor
-
-
-def begin(backend: str) -> None:
-    """Import Keras on a worker, with the client's backend.
-
-    Raises:
-        Unavailable: it has another already, of an earlier client.
-    """
-    with startup.taking(backend):
-        startup.start_keras()
-    import keras
-
-    if keras.backend.backend() != backend:
-        raise Unavailable(
-            f"{_here()}: Keras computes on {keras.backend.backend()} there, and here on {backend}: start workers with "
-            f"{startup.VARIABLE}={backend}"
-        )
-
-
-def _here() -> str:
-    return f"worker on {socket.gethostname()}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -208,7 +207,7 @@ def _kept(store: Store | None, photos: Photos, others: Photos, pairs: Sequence[t
         "shape": [len(pairs)],
         "dtype": "float32",
         "pixels": list(photos.shape),
-        "decoder": f"{images.DECODER}, pillow {metadata.version('pillow')}",
+        "decoder": images.version(),
         **photos.reading.changed,
     }
     hashes = [*photos.hashes, "", *others.hashes]

@@ -32,7 +32,9 @@ def joined(address: str | None) -> Iterator[None]:
     if address is None:
         yield
         return
-    workers = cluster.connect(address)
+    from tlkit.features import worker
+
+    workers = cluster.connect(address, worker.ready)
     _current.append(workers)
     try:
         yield

@@ -102,9 +102,9 @@ def predict(job: Job, chunk: tuple[int, list[tuple[str, str]]]) -> list[Predicti
 
 
 def _load(job: Job) -> tuple[keras.Model, Engine]:
-    from tlkit.features import remote
+    from tlkit.features import worker
 
-    remote.begin(job.backend)
+    worker.begin(job.backend)
     from tlkit import layers  # noqa: F401  its layers are known to Keras then
     from tlkit.backbones import modelfiles
     from tlkit.features import engines
