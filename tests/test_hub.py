@@ -69,7 +69,7 @@ def test_all_of_tlkit_works_on_a_family(presets: Path, tmp_path: Path, name: str
     assert tuple(found.row.stages) == FAMILIES[name].stages
     model = backbones.classifier(found.network, 2, pooled_stages=2)
     splits = data.load("folder", path=write_photos(tmp_path, {"a": 8, "b": 8}), size=(SIDE, SIDE))
-    solve(model, splits, FAMILIES[name].converted)
+    solve(model, splits)
     assert (model.predict(splits.train.read(range(len(splits.train))), verbose=0).argmax(axis=1)
             == splits.train.labels).mean() > 0.9  # fmt: skip
     for stage in found.row.stages:
@@ -100,18 +100,14 @@ def test_exports_answer_as_the_model_does(presets: Path, tmp_path: Path, name: s
         [np.random.default_rng(0).normal(size=w.shape) for w in model.layers[-2].weights]
     )
     x = photos()
-    if form != "keras_hub" and not FAMILIES[name].converted:
-        with pytest.raises(InvalidInput, match="which cannot hold this network"):
-            export.write(form, model, tmp_path)
-        return
     path = export.write(form, model, tmp_path)
     np.testing.assert_allclose(export.run(form, path, x), computed(model, x), atol=1e-4)
 
 
-def solve(model: keras.Model, splits: data.Splits, converted: bool) -> None:
+def solve(model: keras.Model, splits: data.Splits) -> None:
     """Solve the head on features that both engines give alike."""
     network = features.pooled(model)
-    names = ["keras", "openvino"] if keras.backend.backend() == "tensorflow" and converted else ["keras"]
+    names = ["keras", "openvino"] if keras.backend.backend() == "tensorflow" else ["keras"]
     both = [features.Extractor(network, None, name).extract(splits.train)[0].array() for name in names]
     np.testing.assert_allclose(both[-1], both[0], atol=1e-4 * max(1.0, np.abs(both[0]).max()))
     probe = probes.logistic_regression(both[0], splits.train.labels, 2)
@@ -222,6 +218,15 @@ def test_what_cannot_be_is_one_line(presets: Path, tmp_path: Path, change, setti
         (folder / change).unlink()
     with pytest.raises((InvalidInput, Unavailable), match=message) as error:
         hub.adopt(f"hub:{folder}", **settings)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["{", '{"class_name": "Dense"}', "[]"])
+def test_a_damaged_converter_is_not_taken_for_none(presets: Path, tmp_path: Path, content: str):
+    folder = shutil.copytree(preset(presets, "ViT"), tmp_path / "preset")
+    (folder / "image_converter.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"the image converter of .*preset is damaged or cannot be read: ") as error:
+        hub.adopt(f"hub:{folder}")
     assert "\n" not in str(error.value)
 
 

@@ -113,6 +113,37 @@ def graph(model: keras.Model, example: Any, dtype: np.dtype | None = None) -> tu
     return network, outputs
 
 
+def from_tensorflow(traced: Any) -> Any:
+    """Make OpenVINO's graph of a function of TensorFlow.
+
+    Args:
+        traced: A concrete function.
+    """
+    startup.openvino()
+    from openvino import convert_model
+    from openvino.frontend.tensorflow import ConversionExtension
+
+    network = convert_model(traced, extension=[ConversionExtension("XlaDynamicUpdateSlice", _slice_update)])
+    for output in network.outputs[len(traced.outputs) :]:  # sizes that nothing needs
+        network.remove_result(output.get_node())
+    return network
+
+
+def _slice_update(node: Any) -> list[Any]:
+    """Make what `keras.ops.slice_update` is in TensorFlow, of operations that OpenVINO has; Swin's masks need it."""
+    from openvino import opset14 as ops
+
+    values, update, start = (node.get_input(number) for number in range(3))
+    size = ops.shape_of(update, "i32")
+    begin = ops.convert(start, "i32")
+    end = ops.subtract(ops.subtract(ops.shape_of(values, "i32"), begin), size)
+    zero = ops.constant(0, np.int32)
+    whole = ops.pad(update, begin, end, "constant", ops.convert_like(zero, update))
+    ones = ops.broadcast(ops.constant(1, np.int32), size)
+    inside = ops.convert(ops.pad(ones, begin, end, "constant", zero), "boolean")
+    return [ops.select(inside, whole, values).output(0)]
+
+
 def sink_transposes(network: Any) -> None:
     """Remove the transposes that Keras' openvino backend puts around each convolution, pooling and batch normalization.
 
@@ -140,7 +171,7 @@ def compile_network(network: Any, precision: str = "float32", throughput: bool =
     """Compile OpenVINO's graph of a network for the CPU.
 
     Args:
-        network: As `graph` or `openvino.convert_model` makes it.
+        network: As `graph` or `from_tensorflow` makes it.
         precision: Name of a Keras dtype policy, float32 or mixed_bfloat16.
         throughput: Whether several batches are computed at a time.
     """
@@ -164,7 +195,7 @@ def engine(network: Any, precision: str = "float32") -> Engine:
     """Make an engine of OpenVINO's graph of a network, for several batches at a time.
 
     Args:
-        network: As `graph` or `openvino.convert_model` makes it, with one input and one output.
+        network: As `graph` or `from_tensorflow` makes it, with one input and one output.
         precision: Name of a Keras dtype policy, float32 or mixed_bfloat16.
     """
     compiled = compile_network(network, precision, throughput=True)

@@ -123,16 +123,17 @@ def _encoder(model: keras.Model, name: str) -> keras.Model:
     return model
 
 
-def _shape(config: dict[str, Any]) -> tuple[int | None, ...]:
-    values = config.get("config") or {}
-    values = (values.get("vision_encoder") or {}).get("config") or values
-    shape = values.get("image_shape") or values.get("input_shape") or (None, None, 3)
-    return tuple(shape)
-
-
 def _fixed_side(config: dict[str, Any]) -> int | None:
-    """Give the size that a preset is built at, unless it takes any."""
-    return _shape(config)[0]
+    """Give the size that a preset is built at, unless it takes any.
+
+    >>> _fixed_side({"model_type": "vit", "image_size": 384})  # as Transformers describes it
+    384
+    """
+    values = config.get("config") or config.get("vision_config") or config
+    values = (values.get("vision_encoder") or {}).get("config") or values
+    shape = values.get("image_shape") or values.get("input_shape") or values.get("image_size")
+    side = shape[0] if isinstance(shape, list | tuple) else shape
+    return side if isinstance(side, int) else None
 
 
 def _own_side(config: dict[str, Any], converter: Any) -> int:

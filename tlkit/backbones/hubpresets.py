@@ -151,17 +151,25 @@ def load(preset: str, side: int | None) -> keras.Model:
 
 
 def converter(preset: str) -> Any:
-    """Load the image converter of a preset; None if it has none."""
-    from keras_hub.src.layers.preprocessing.image_converter import ImageConverter
+    """Load the image converter of a preset; None if it has none.
 
-    try:
-        return ImageConverter.from_preset(preset)
-    except FileNotFoundError:
-        return None
-    except ValueError:  # no class of converters is for this class of backbones, as for the encoder of a larger one
-        with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
-            return loader(preset).load_image_converter(ImageConverter)
-        return None
+    Raises:
+        InvalidInput: its file is damaged.
+    """
+    from keras_hub.src.layers.preprocessing.image_converter import ImageConverter
+    from keras_hub.src.utils.preset_utils import KerasPresetLoader
+
+    found = loader(preset)
+    none = FileNotFoundError if isinstance(found, KerasPresetLoader) else Exception  # others raise what they like
+    with one_line(f"the image converter of {preset} is damaged or cannot be read"):
+        try:
+            return ImageConverter.from_preset(preset)
+        except FileNotFoundError:
+            return None
+        except ValueError:  # no class of converters is for the encoder of a larger backbone
+            with contextlib.suppress(none):
+                return found.load_image_converter(ImageConverter)
+            return None
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import importlib.util
 import logging
 import os
@@ -20,7 +19,7 @@ import numpy as np
 from tlkit import startup
 from tlkit.display import shown
 from tlkit.errors import InvalidInput, first_line
-from tlkit.export import runtimes
+from tlkit.export import converters, runtimes
 
 if TYPE_CHECKING:
     import keras
@@ -30,7 +29,7 @@ class Format(NamedTuple):
     """A row of `FORMATS`.
 
     Args:
-        keras: Its name in `keras.Model.export`; "" where another library writes it.
+        keras: Its name in `keras.Model.export`; "" where something else writes it.
         file: Name of the model in the folder: a file, or a folder.
         load: Makes a function from the path and the number of threads, 0 for all; it maps a batch, float32, to
             probabilities.
@@ -68,7 +67,7 @@ FORMATS = {
         without=("MelSpectrogram",),
     ),
     "openvino": Format(
-        "openvino",
+        "",
         "model.xml",
         runtimes.load_openvino,
         ("openvino",),
@@ -86,7 +85,7 @@ FORMATS = {
         ("ai-edge-litert",),
         ("ai_edge_litert",),
         1,
-        ("MaxPooling3D", "AveragePooling3D", "LSTM", "GRU"),
+        ("MaxPooling3D", "AveragePooling3D", "LSTM", "GRU", "SwinTransformerBlock"),
     ),
     "keras_hub": Format("", "preset", runtimes.load_keras_hub, ("keras_hub",), "hub", ("keras-hub",)),
 }
@@ -171,7 +170,7 @@ def write(name: str, model: keras.Model, folder: Path, resize: str = "center") -
     model(np.zeros((1, *(length or 1 for length in model.input_shape[1:])), np.float32))  # Keras asks for it
     with (
         one_line(f"format is {name!r}, which cannot hold this network", model, folder),
-        _numbers_inside(model),
+        converters.numbers_inside(model),
         quiet(),
     ):
         if name == "keras_hub":
@@ -179,44 +178,13 @@ def write(name: str, model: keras.Model, folder: Path, resize: str = "center") -
 
             hubtask.write(model, str(path), resize)
             return path
+        if name == "openvino":
+            converters.openvino(model, str(path))
+            return path
         if name == "onnx":
-            _know_erfc()
+            converters.teach_tf2onnx()
         model.export(str(path), format=row.keras, verbose=False)
     return path
-
-
-@functools.cache
-def _know_erfc() -> None:
-    """Teach tf2onnx 1.17 the complementary error function, of which TensorFlow 2.21 makes GELU."""
-    from tf2onnx.handler import tf_op
-
-    def convert(cls: Any, graph: Any, node: Any, **_: Any) -> None:
-        shapes, types = node.output_shapes, node.output_dtypes
-        one = graph.make_const(f"{node.name}/one", np.array(1, np.float32)).output[0]
-        error = graph.make_node("Erf", node.input).output[0]
-        graph.remove_node(node.name)
-        graph.make_node("Sub", [one, error], name=node.name, outputs=node.output, shapes=shapes, dtypes=types)
-
-    tf_op("Erfc")(type("Erfc", (), {"version_9": classmethod(convert)}))
-
-
-@contextlib.contextmanager
-def _numbers_inside(model: keras.Model) -> Iterator[None]:
-    """Let the mean and the variance of Normalization be part of the graph.
-
-    Keras 3.15 has them as tensors, which tf2onnx makes into further inputs of the model.
-    """
-    import keras
-
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Normalization)]
-    before = [(layer, layer.mean, layer.variance) for layer in layers]
-    try:
-        for layer, mean, variance in before:
-            layer.mean, layer.variance = np.asarray(mean), np.asarray(variance)
-        yield
-    finally:
-        for layer, mean, variance in before:
-            layer.mean, layer.variance = mean, variance
 
 
 @contextlib.contextmanager

@@ -181,7 +181,7 @@ def _openvino(network: keras.Model, precision: str, dtype: np.dtype, traced: Any
         example = np.zeros((1, *network.inputs[0].shape[1:]), dtype)
         converted, _ = inference.graph(network, example, network.inputs[0].dtype)
     else:
-        converted = startup.openvino().convert_model(traced or _traced(network, dtype))
+        converted = inference.from_tensorflow(traced or _traced(network, dtype))
     return inference.engine(converted, precision)
 
 

@@ -79,7 +79,8 @@ def _candidates(config: Select) -> tuple[list[FeatureExtraction], list[str]]:
             found.append(_candidate(config, backbone))
         except Unavailable as error:
             unavailable.append(str(error))
-            say(f"left out: {backbone if isinstance(backbone, str) else _networks.title(backbone)}, as {error}")
+            title, reason = backbone if isinstance(backbone, str) else _networks.title(backbone), str(error)
+            say(f"left out: {reason}" if reason.startswith(title) else f"left out: {title}, as {reason}")
     if not found:
         raise Unavailable(f"none of the {len(config.backbones)} backbones is available: {unavailable[0]}")
     candidates = list(dict.fromkeys(found))
