@@ -125,7 +125,7 @@ def run_all(bench: Bench) -> list[tuple[str, Scored]]:
     for words, photos in (("then a new one", bench.old), (f"then a new one, {FEW} photos of each old class", few)):
         together = {**photos, **bench.new}
         steps.append((f"{words}: going on", run(bench, "old", together, parent=first.run)))
-        steps.append(("from the start on these", run(bench, "start", together)))
+        steps.append((f"{words}: from the start", run(bench, "start", together)))
     second = run(bench, "half", half)
     steps.append(("old classes, half of the photos", second))
     steps.append(("then all photos: going on", run(bench, "half", bench.old, parent=second.run)))

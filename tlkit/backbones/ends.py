@@ -62,7 +62,8 @@ def search(links: Sequence[Link], learning: Sequence[int]) -> tuple[dict[str, st
             parts = min(PARTS, len(blocks))
             found = [blocks[math.ceil(len(blocks) * part / parts) - 1] for part in range(1, parts)]
             reason = f"a {'quarter' if parts == PARTS else 'part'} of its {len(blocks)} blocks each"
-        stem = links[links.index(blocks[0]) - 1]
+        first, second = (links.index(block) for block in blocks[:2])
+        stem = links[max(0, 2 * first - second)]  # as many calls before the first block as from it to the second
         found = [stem, *(end for end in found if end.place > stem.place)]
     names = ["stem", *(f"stage{number}" for number in range(1, len(found) + 1))]
     return dict(zip(names, [*(end.name for end in found), links[-1].name], strict=True)), reason

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import keras
@@ -38,6 +40,8 @@ def flatten(model: keras.Model, x: KerasTensor) -> KerasTensor:
     while containers := {id(each) for each in _operations(x, y) if _is_container(each)} - closed:
         y = _retrace([x], y, x, containers, {})
         closed |= containers  # those that are left could not be opened
+    if any(map(_is_of_size, between([x], [y]))):
+        y = _retrace([x], y, x, set(), {}, local=True)
     _rename(x, y)
     return y
 
@@ -47,7 +51,9 @@ def with_ends(x: KerasTensor, y: KerasTensor, ends: Mapping[str, str]) -> KerasT
     return _retrace([x], y, x, set(), {layer: stage for stage, layer in list(ends.items())[:-1]})
 
 
-def _retrace(inputs: Any, output: KerasTensor, x: KerasTensor, opened: set[int], marked: Mapping[str, str]) -> Any:
+def _retrace(
+    inputs: Any, output: KerasTensor, x: KerasTensor, opened: set[int], marked: Mapping[str, str], local: bool = False
+) -> Any:
     """Call the operations between tensors anew.
 
     Args:
@@ -56,6 +62,7 @@ def _retrace(inputs: Any, output: KerasTensor, x: KerasTensor, opened: set[int],
         x: What takes the place of the inputs.
         opened: The layers that are opened, by identity.
         marked: Names of operations, and of the layer to put behind each.
+        local: Whether what depends on the photo's size alone is computed where it is needed.
     """
     if any(output is each for each in inputs):
         return x
@@ -63,9 +70,10 @@ def _retrace(inputs: Any, output: KerasTensor, x: KerasTensor, opened: set[int],
     for node in calls:  # `layer.output` is what the first call gave
         node.operation._inbound_nodes, node.operation._outbound_nodes = [], []
     tensors: dict[int, Any] = {id(tensor): x for tensor in inputs}
+    sources = {id(tensor): node for node in calls if local and _is_of_size(node) for tensor in node.output_tensors}
     for node in calls:
         operation = node.operation
-        args, kwargs = node.arguments.fill_in(tensors)
+        args, kwargs = node.arguments.fill_in({**tensors, **_of_size(node, sources, tensors)})
         if isinstance(operation, keras.Model) and has_graph(operation):
             inner = keras.tree.flatten(args)[0]
             outputs = [_retrace(operation.inputs, each, inner, opened, marked) for each in operation.outputs]
@@ -75,12 +83,30 @@ def _retrace(inputs: Any, output: KerasTensor, x: KerasTensor, opened: set[int],
             inside = _opened(operation, args, kwargs, len(node.output_tensors)) if id(operation) in opened else None
             outputs = inside or keras.tree.flatten(operation(*args, **kwargs))
         outputs = [_shaped(y, tensor.shape) for y, tensor in zip(outputs, node.output_tensors, strict=True)]
-        if not (opened or marked):  # the first time: afterwards the correction is in the graph
+        if not (opened or marked or local):  # the first time: afterwards the correction is in the graph
             outputs = [_counted(operation, keras.tree.flatten(args), y) for y in outputs]
         if operation.name in marked:
             outputs = [end(each, marked[operation.name]) for each in outputs]
         tensors |= {id(tensor): y for tensor, y in zip(node.output_tensors, outputs, strict=True)}
     return tensors[id(output)]
+
+
+def _is_of_size(node: Any) -> bool:
+    """Whether a call gives what depends on its input's size alone, such as a rotary embedding: it has no batch."""
+    of_size = of_library(node.operation) and not node.operation.weights and len(node.input_tensors) == 1
+    return of_size and all(tensor.shape[0] is not None for tensor in node.output_tensors)
+
+
+def _of_size(node: Any, sources: Mapping[int, Any], tensors: Mapping[int, Any]) -> dict[int, Any]:
+    """Compute what depends on the photo's size alone from the first input of a call, so that it needs no photo."""
+    found: dict[int, Any] = {}
+    for source in {id(each): each for tensor in node.input_tensors if (each := sources.get(id(tensor)))}.values():
+        tokens = tensors[id(node.input_tensors[0])]
+        point = keras.ops.reshape(tokens[:1, :1, :1], (1, 1, 1, 1))
+        photo = keras.ops.broadcast_to(point, (1, *source.input_tensors[0].shape[1:]))
+        outputs = keras.tree.flatten(source.operation(photo))
+        found |= {id(tensor): y for tensor, y in zip(source.output_tensors, outputs, strict=True)}
+    return found
 
 
 def _operations(x: KerasTensor, y: KerasTensor) -> list[Any]:
@@ -91,8 +117,11 @@ def _is_container(operation: Any) -> bool:
     """Whether a layer of KerasHub only calls a list of others, one after another."""
     if not of_library(operation) or operation._trainable_variables or operation._non_trainable_variables:
         return False
-    lists = [value for name, value in vars(operation).items() if isinstance(value, list) and name[0] != "_"]
-    return any(value and all(map(of_library, value)) for value in lists)
+    return any(_has_blocks(name, value) for name, value in vars(operation).items())
+
+
+def _has_blocks(name: str, value: Any) -> bool:
+    return isinstance(value, list) and name[0] != "_" and bool(value) and all(map(of_library, value))
 
 
 def _shaped(y: Any, shape: tuple[int | None, ...]) -> Any:
@@ -116,11 +145,27 @@ def _opened(container: Any, args: Any, kwargs: Any, count: int) -> list[Any] | N
     for layer in container._layers:
         if not layer.name.startswith(container.name):
             layer.name = f"{container.name}_{layer.name}"
-    outputs = None
-    with suppress(Exception):  # whatever code for numbers raises on symbols
-        outputs = keras.tree.flatten(container.call(*args, **kwargs))
-    fits = outputs is not None and len(outputs) == count and isinstance(outputs[0], KerasTensor)
-    return outputs if fits else None
+    for prepare in (contextlib.nullcontext, _blocks_opened):
+        outputs = None
+        with suppress(Exception), prepare(container):  # whatever code for numbers raises on symbols
+            outputs = keras.tree.flatten(container.call(*args, **kwargs))
+        if outputs is not None and len(outputs) == count and isinstance(outputs[0], KerasTensor):
+            return outputs
+    return None
+
+
+@contextlib.contextmanager
+def _blocks_opened(container: Any) -> Iterator[None]:
+    """Have a layer call what is inside its blocks: a graph cannot have those that put out None beside their tokens."""
+    before = {name: value for name, value in vars(container).items() if _has_blocks(name, value)}
+    for block in chain.from_iterable(before.values()):
+        for layer in block._layers:
+            layer.name = f"{block.name}_{layer.name}"
+    try:
+        vars(container).update({name: [block.call for block in value] for name, value in before.items()})
+        yield
+    finally:
+        vars(container).update(before)
 
 
 def _rename(x: KerasTensor, y: KerasTensor) -> None:

@@ -38,6 +38,23 @@ def numbers_inside(model: keras.Model) -> Iterator[None]:
             setattr(layer, name, value)
 
 
+def onnx(model: keras.Model, path: str) -> None:
+    """Write a model as ONNX, by tf2onnx.
+
+    Keras 3.15 computes a convolution in groups in a function that XLA compiles, into which tf2onnx does not look: here,
+    such functions are traced as part of the model.
+    """
+    import tensorflow
+
+    _teach_tf2onnx()
+    before = tensorflow.config.functions_run_eagerly()
+    tensorflow.config.run_functions_eagerly(True)
+    try:
+        model.export(path, format="onnx", verbose=False)
+    finally:
+        tensorflow.config.run_functions_eagerly(before)
+
+
 def openvino(model: keras.Model, path: str) -> None:
     """Write a model for OpenVINO, as Keras does, but with what `tlkit.inference.from_tensorflow` knows."""
     import tensorflow
@@ -52,7 +69,7 @@ def openvino(model: keras.Model, path: str) -> None:
 
 
 @functools.cache
-def teach_tf2onnx() -> None:
+def _teach_tf2onnx() -> None:
     """Teach tf2onnx 1.17 two operations of TensorFlow 2.21.
 
     They are the complementary error function, of which GELU is made, and the update of a slice, of which Swin's masks

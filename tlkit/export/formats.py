@@ -57,7 +57,7 @@ FORMATS = {
         "tf_saved_model", "saved_model", runtimes.load_saved_model, ("tensorflow",), "", ("tensorflow",)
     ),
     "onnx": Format(
-        "onnx",
+        "",
         "model.onnx",
         runtimes.load_onnx,
         ("onnx", "tf2onnx", "onnxruntime"),
@@ -177,13 +177,12 @@ def write(name: str, model: keras.Model, folder: Path, resize: str = "center") -
             from tlkit.export import hubtask
 
             hubtask.write(model, str(path), resize)
-            return path
-        if name == "openvino":
+        elif name == "openvino":
             converters.openvino(model, str(path))
-            return path
-        if name == "onnx":
-            converters.teach_tf2onnx()
-        model.export(str(path), format=row.keras, verbose=False)
+        elif name == "onnx":
+            converters.onnx(model, str(path))
+        else:
+            model.export(str(path), format=row.keras, verbose=False)
     return path
 
 
