@@ -302,6 +302,30 @@ def test_volumes_are_exported_too(here: Path):
     assert "photo" not in card
 
 
+class Masked(keras.layers.Layer):
+    """What Swin does: a tensor that the layer holds, and a slice of another that is replaced."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.table = keras.ops.arange(8, dtype="float32")
+
+    def call(self, x: Any) -> Any:
+        mask = keras.ops.slice_update(keras.ops.ones((1, 8, 8, 1)), [0, 2, 1, 0], keras.ops.zeros((1, 3, 5, 1)))
+        return x * mask + self.table
+
+
+@from_tensorflow
+@pytest.mark.parametrize("name", [installed(name) for name in ("onnx", "openvino")])
+def test_converters_know_what_they_were_taught(tmp_path: Path, name: str):
+    x = keras.Input((8, 8, 8))
+    y = keras.layers.Conv2D(8, 3, groups=4, activation="gelu")(Masked()(x))
+    model = keras.Model(x, keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalAveragePooling2D()(y)))
+    values = np.random.default_rng(0).normal(size=(5, 8, 8, 8)).astype(np.float32)
+    answers = export.run(name, export.write(name, model, tmp_path), values)
+    np.testing.assert_allclose(answers, model.predict(values, verbose=0), atol=1e-6)
+    assert np.ptp(answers, axis=0).max() > 1e-3
+
+
 @from_tensorflow
 def test_an_export_that_differs_is_not_written(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

@@ -152,19 +152,21 @@ def test_saved_models_are_loaded_where_only_keras_and_tlkit_are_imported(presets
         model.save(tmp_path / f"{name}.keras")
         answers[name] = computed(model, photos()).tolist()
     code = (
-        "import json, sys, keras, numpy, tlkit\nfrom tlkit.backbones import modelfiles\n"
+        "import json, sys, numpy, tlkit\nfrom tlkit import inference\nfrom tlkit.backbones import modelfiles\n"
         f"x = numpy.random.default_rng(1).uniform(0, 255, (3, {SIDE}, {SIDE}, 3)).astype('float32')\n"
-        "answer = lambda name: keras.ops.convert_to_numpy(modelfiles.load(f'{name}.keras')(x)).tolist()\n"
-        "print(json.dumps({name: answer(name) for name in sys.argv[1:]}))"
+        "load = lambda name: inference.in_full_precision(modelfiles.load(f'{name}.keras'))\n"
+        "print(json.dumps({name: load(name).predict(x, verbose=0).tolist() for name in sys.argv[1:]}))"
     )
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *FAMILIES], cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}, timeout=300,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    loaded = json.loads(ended.stdout)
-    for name in FAMILIES:
-        np.testing.assert_allclose(loaded[name], answers[name], atol=1e-5, err_msg=name)
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    for backend in (keras.backend.backend(), "openvino"):  # the latter is that of `tlkit predict`
+        ended = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, *FAMILIES], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": backend}, timeout=300,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        loaded = json.loads(ended.stdout)
+        for name in FAMILIES:
+            np.testing.assert_allclose(loaded[name], answers[name], atol=1e-5, err_msg=f"{backend}: {name}")
 
 
 # What is refused -----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ CPU with AMX: probabilities were off by 0.05 there. Here, every network is compi
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import queue
 import tempfile
@@ -105,12 +106,36 @@ def graph(model: keras.Model, example: Any, dtype: np.dtype | None = None) -> tu
 
     inputs = keras.tree.map_structure(parameter, example)
     cast = inputs if dtype is None else keras.tree.map_structure(lambda x: keras.ops.cast(x, dtype), inputs)
-    outputs = model(cast, training=False)
+    with _tiled_by_sizes():
+        outputs = model(cast, training=False)
     results = [core.ov_opset.result(output.output) for output in keras.tree.flatten(outputs)]
     parameters = [tensor.output.get_node() for tensor in keras.tree.flatten(inputs)]
     network = startup.openvino().Model(results=results, parameters=parameters)
     sink_transposes(network)
     return network, outputs
+
+
+@contextlib.contextmanager
+def _tiled_by_sizes() -> Iterator[None]:
+    """Let a tensor be repeated as often as there are examples, as the class token of a transformer is.
+
+    `tile` of Keras 3.15 takes no sizes that are known only when the graph runs.
+    """
+    from keras.src.backend.openvino import core, numpy
+
+    tile = numpy.tile
+
+    def tile_by_sizes(x: Any, repeats: Any) -> Any:
+        if isinstance(repeats, list | tuple):
+            sizes = core.ov_opset.convert(core.shape_to_ov_output(repeats), "i64")
+            repeats = core.OpenVINOKerasTensor(sizes.output(0))
+        return tile(x, repeats)
+
+    numpy.tile = tile_by_sizes
+    try:
+        yield
+    finally:
+        numpy.tile = tile
 
 
 def from_tensorflow(traced: Any) -> Any:
