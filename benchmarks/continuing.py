@@ -101,7 +101,7 @@ def main() -> None:
 def bench(scratch: Path, options: argparse.Namespace, seed: int) -> Bench:
     """Draw the photos of a seed."""
     new = options.new.name
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311 (no secret)
     old_classes = sorted(path.name for path in (options.old / "train").iterdir() if path.is_dir() and path.name != new)
     folders = {**dict.fromkeys(old_classes, options.old), new: options.new.parent}
 
@@ -145,7 +145,7 @@ def run(bench: Bench, store: str, photos: dict[str, list[Path]], parent: str | N
     network = f"{BOTH} --backbone.weights runs:/{parent}/model" if parent else f"{NETWORK} --backbone.weights imagenet"
     words = f"{network} {RECIPES[bench.recipe]} --data.path {folder} --seed {bench.seed}".split()
     begin = cpu()
-    subprocess.run(
+    subprocess.run(  # noqa: S603 (our own program)
         [sys.executable, "-m", "tlkit", bench.recipe, *words], check=True, stdout=subprocess.DEVNULL, cwd=bench.scratch,
         env={**os.environ, "TLKIT_CACHE": str(cache), "MLFLOW_TRACKING_URI": tracking},
     )  # fmt: skip

@@ -233,12 +233,13 @@ def make_savable(model: keras.Model) -> list[str]:
         Names of the layers that cannot be saved all the same.
     """
     kinds = {type(layer): layer for layer in _saved_layers(model)}
-    for kind, layer in kinds.items():
-        if not _can_be_made_anew(layer):
-            _describe_by_signature(kind)
+    broken = [layer for layer in kinds.values() if not _can_be_made_anew(layer)]
+    for layer in broken:
+        _describe_by_signature(type(layer))
+    for kind in kinds:
         if kind.build is keras.layers.Layer.build:  # it is built when it is called, and only then are its parts
             kind.get_build_config = lambda self: None  # type: ignore[method-assign]
-    return [layer.name for layer in kinds.values() if not _can_be_made_anew(layer)]
+    return [layer.name for layer in broken if not _can_be_made_anew(layer)]
 
 
 def _saved_layers(model: keras.Model) -> list[keras.Layer]:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlkit import inference, runtime, startup
+from tlkit import inference, runtime
 from tlkit.errors import InvalidInput
 from tlkit.inference import Engine
 
