@@ -170,7 +170,8 @@ def save(name: str, folder: Path) -> Path:
         if weight.path.endswith(("gamma", "moving_variance", "scale", "lambda1")) and weight.shape:
             weight.assign(rng.uniform(0.5, 1.5, weight.shape))
         if len(weight.shape) == 4 and weight.path.endswith("kernel"):
-            weight.assign(rng.normal(0, (2 / np.prod(weight.shape[:-1])) ** 0.5, weight.shape))
+            fan_in = np.prod(weight.shape[: 3 if weight.shape[-1] > 1 else 2])  # one filter a channel: depthwise
+            weight.assign(rng.normal(0, (2 / fan_in) ** 0.5, weight.shape))
     backbone.save_to_preset(str(folder))
     converter(family).save_to_preset(str(folder))
     return folder
