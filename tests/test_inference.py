@@ -130,6 +130,35 @@ def test_transposes_vanish_and_outputs_stay(measured: dict[str, Any], name: str)
     assert missing["differ"] == 0
 
 
+TOKEN = """
+import keras, numpy as np
+from tlkit import inference
+
+
+class Token(keras.layers.Layer):
+    def call(self, x):
+        token = keras.ops.tile([[[1.0, 2.0]]], (keras.ops.shape(x)[0], 1, 1))
+        return keras.ops.concatenate([token, keras.ops.tile(x, [1, 2, 1])], axis=1)
+
+    def compute_output_shape(self, shape):
+        return shape[0], 5, 2
+
+
+tokens = keras.Input((2, 2))
+model = inference.in_full_precision(keras.Model(tokens, Token()(tokens)))
+for count in (3, 1):
+    values = np.arange(4.0 * count, dtype="float32").reshape(count, 2, 2)
+    expected = np.concatenate([np.tile([[[1, 2]]], (count, 1, 1)), values, values], 1)
+    np.testing.assert_array_equal(model.predict(values, verbose=0), expected)
+"""
+
+
+def test_a_token_is_repeated_as_often_as_there_are_examples():
+    environment = {**os.environ, "KERAS_BACKEND": "openvino"}
+    ended = subprocess.run([sys.executable, "-c", TOKEN], capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0, ended.stderr
+
+
 AT_ONCE = """
 import sys, threading
 import numpy as np
