@@ -22,7 +22,7 @@ from servers import free_port
 from tlkit import config, training
 from tlkit.data import Photos, plan
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _hosts, _training_decisions
+from tlkit.recipes import _hosts, _networks, _training_decisions
 from tlkit.training import checkpoints, devices, hosts
 
 HERE = Path(__file__).parent
@@ -48,7 +48,7 @@ def trained(count: int, folder: Path, *settings: dict[str, Any]) -> dict[str, An
 
 @trains_on_several
 def test_two_devices_learn_what_one_does_and_leave_a_file_of_one(tmp_path: Path):
-    result = trained(2, tmp_path, SEVERAL)
+    result = trained(2, tmp_path, {"remat": True}, SEVERAL)
     for differences in (*result["several"], result["resumed"]):
         assert max(differences.values()) < 1e-4
     plain = keras.models.load_model(tmp_path / "model.keras")
@@ -66,8 +66,7 @@ def test_settings_of_a_phase_on_several_devices(count: int, tmp_path: Path):
         {"batch_size": 100},
         SEVERAL,
     ]
-    if BACKEND == "jax":
-        settings += [{"remat": True}, {"gradient_accumulation_steps": 2}]
+    settings += [{"remat": True}, *([{"gradient_accumulation_steps": 2}] if BACKEND == "jax" else [])]
     result = trained(count, tmp_path, *settings)
     for differences in (*result["several"], result["resumed"]):
         assert max(differences.values()) < 1e-4
@@ -132,11 +131,17 @@ def test_what_several_devices_of_tensorflow_cannot_do(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     devices.check(two, 1)
     devices.check(None, 2)
-    for refused in ((2, False), (1, True)):
-        with pytest.raises(InvalidInput, match=r"(steps is 2|remat is true), which does not work on several devices"):
+    normalized = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)])
+    for refused in ((2,), (1, keras.Sequential([keras.Input((4,)), normalized]))):
+        with pytest.raises(InvalidInput, match=r"(steps is 2|is trained), which does not work on several devices"):
             devices.check(two, *refused)
+    with pytest.raises(InvalidInput, match="remat is true, and batch normalization is trained"):  # before it trains
+        monkeypatch.setattr(devices, "find", lambda asked: two)
+        _networks.admit(normalized, config.Train(remat=True))
+    normalized.layers[0].trainable = False
+    devices.check(two, 1, normalized)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    devices.check(two, 2, True)
+    devices.check(two, 2, normalized)
 
 
 def test_a_batch_is_rounded_up_to_a_multiple_of_the_devices(monkeypatch):

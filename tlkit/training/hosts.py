@@ -88,7 +88,8 @@ def start(hosts: Literal["auto"] | Hosts) -> None:
     except (RuntimeError, ValueError) as error:
         if hosts == "auto" and isinstance(error, ValueError):
             missing = (
-                "hosts: neither Slurm, Kubernetes, Open MPI nor a TPU was found: give coordinator:port,count,index"
+                "hosts: neither Slurm, Kubernetes, Open MPI nor a TPU was found: start it by srun or mpirun, or give "
+                "coordinator:port,count,index"
             )
         raise Unavailable(f"{missing} ({first_line(error)})") from error
     finally:
