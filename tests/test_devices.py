@@ -136,8 +136,8 @@ def test_what_several_devices_of_tensorflow_cannot_do(monkeypatch):
     for refused in ((2,), (1, keras.Sequential([keras.Input((4,)), normalized]))):
         with pytest.raises(InvalidInput, match=r"(steps is 2|is trained), which does not work on several devices"):
             devices.check(two, *refused)
+    monkeypatch.setattr(devices, "find", lambda asked: two)
     with pytest.raises(InvalidInput, match="remat is true, and batch normalization is trained"):  # before it trains
-        monkeypatch.setattr(devices, "find", lambda asked: two)
         _networks.admit(normalized, config.Train(remat=True))
     normalized.layers[0].trainable = False
     devices.check(two, 1, normalized)
