@@ -217,6 +217,8 @@ FOUR = {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "SLURM_GPUS_ON_NODE": "4"}
         ({**FOUR, "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NUM_TASKS": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, False),
         ({"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NUM_TASKS": "2"}, False),
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, True),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "JAX_LOCAL_DEVICE_IDS": "2"}, False),
+        ({}, True),
     ],
 )
 def test_a_process_takes_all_devices_that_no_other_takes(environment: dict[str, str], own: bool):

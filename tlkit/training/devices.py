@@ -137,10 +137,10 @@ def check(devices: Devices | None, accumulation: int, recomputed: keras.Model | 
     """
     if devices is None or keras.backend.backend() != "tensorflow":
         return
-    normalizations = [layer for layer in optimizers.flat(recomputed) if _is_synchronized(layer)] if recomputed else []
+    layers = recomputed._flatten_layers() if recomputed else ()  # inside blocks of other libraries too
     refused = {
         f"gradient_accumulation_steps is {accumulation}": accumulation > 1,
-        "remat is true, and batch normalization is trained": bool(normalizations),
+        "remat is true, and batch normalization is trained": any(map(_is_synchronized, layers)),
     }
     if reasons := [reason for reason, holds in refused.items() if holds]:
         raise InvalidInput(

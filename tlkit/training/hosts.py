@@ -110,6 +110,8 @@ def _has_own_devices(environment: Mapping[str, str]) -> bool:
     >>> _has_own_devices({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"})
     True
     """
+    if "JAX_LOCAL_DEVICE_IDS" in environment:  # JAX takes those
+        return False
     if local := environment.get("OMPI_COMM_WORLD_LOCAL_SIZE"):  # within a Slurm job too
         return local == "1"
     if environment.get("SLURM_STEP_NUM_TASKS") == environment.get("SLURM_STEP_NUM_NODES"):
