@@ -44,12 +44,12 @@ def main(count: int, folder: Path, all_settings: list[dict[str, Any]]) -> None:
     pixels = (rng.integers(0, 150, (61, 12, 12, 1)) + labels[:, None, None, None] * 50).astype(np.uint8)
     train, val = Photos.of(pixels, labels), Photos.of(pixels[:37], labels[:37])
 
-    def build() -> keras.Model:
+    def build(trains_statistics: bool) -> keras.Model:
         keras.utils.set_random_seed(0)
         x = inputs = keras.Input((12, 12, 1))
         x = keras.layers.Rescaling(1 / 255)(x)
         x = layers.conv(x, 4, 3, use_bias=False, name="stem")
-        x = keras.layers.BatchNormalization(name="norm")(x)
+        x = keras.layers.BatchNormalization(name="norm", trainable=trains_statistics)(x)
         x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
         if BACKEND == "jax":  # TensorFlow draws on each device
             x = keras.layers.Dropout(0.3)(x)
@@ -68,7 +68,7 @@ def main(count: int, folder: Path, all_settings: list[dict[str, Any]]) -> None:
                 raise Killed
 
     def fit(devices: int, settings: dict[str, Any], **more: Any) -> tuple[keras.Model, list[dict[str, Any]]]:
-        model = build()
+        model = build(BACKEND == "jax" or not settings.get("remat"))  # TensorFlow cannot recompute them
         phase = training.Settings(**{**PLAIN, **settings})
         history = training.fit_full(model, train, val, phase, augment={"shift": 0.1}, devices=devices, **more)
         return model, history.epochs

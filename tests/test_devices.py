@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -21,8 +22,8 @@ from servers import free_port
 from tlkit import config, training
 from tlkit.data import Photos, plan
 from tlkit.errors import InvalidInput
-from tlkit.recipes import _training_decisions
-from tlkit.training import devices, hosts
+from tlkit.recipes import _hosts, _networks, _training_decisions
+from tlkit.training import checkpoints, devices, hosts
 
 HERE = Path(__file__).parent
 BACKEND = keras.backend.backend()
@@ -48,7 +49,7 @@ def trained(count: int, folder: Path, *settings: dict[str, Any]) -> dict[str, An
 @pytest.mark.thorough
 @trains_on_several
 def test_two_devices_learn_what_one_does_and_leave_a_file_of_one(tmp_path: Path):
-    result = trained(2, tmp_path, SEVERAL)
+    result = trained(2, tmp_path, {"remat": True}, SEVERAL)
     for differences in (*result["several"], result["resumed"]):
         assert max(differences.values()) < 1e-4
     plain = keras.models.load_model(tmp_path / "model.keras")
@@ -66,8 +67,7 @@ def test_settings_of_a_phase_on_several_devices(count: int, tmp_path: Path):
         {"batch_size": 100},
         SEVERAL,
     ]
-    if BACKEND == "jax":
-        settings += [{"remat": True}, {"gradient_accumulation_steps": 2}]
+    settings += [{"remat": True}, *([{"gradient_accumulation_steps": 2}] if BACKEND == "jax" else [])]
     result = trained(count, tmp_path, *settings)
     for differences in (*result["several"], result["resumed"]):
         assert max(differences.values()) < 1e-4
@@ -132,11 +132,17 @@ def test_what_several_devices_of_tensorflow_cannot_do(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     devices.check(two, 1)
     devices.check(None, 2)
-    for refused in ((2, False), (1, True)):
-        with pytest.raises(InvalidInput, match=r"(steps is 2|remat is true), which does not work on several devices"):
+    normalized = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)])
+    for refused in ((2,), (1, keras.Sequential([keras.Input((4,)), normalized]))):
+        with pytest.raises(InvalidInput, match=r"(steps is 2|is trained), which does not work on several devices"):
             devices.check(two, *refused)
+    monkeypatch.setattr(devices, "find", lambda asked: two)
+    with pytest.raises(InvalidInput, match="remat is true, and batch normalization is trained"):  # before it trains
+        _networks.admit(normalized, config.Train(remat=True))
+    normalized.layers[0].trainable = False
+    devices.check(two, 1, normalized)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    devices.check(two, 2, True)
+    devices.check(two, 2, normalized)
 
 
 def test_a_batch_is_rounded_up_to_a_multiple_of_the_devices(monkeypatch):
@@ -179,6 +185,46 @@ def test_one_process_shares_with_nobody():
     hosts.finish()
 
 
+def test_the_others_get_the_checkpoint_of_a_phase_and_the_one_before(tmp_path: Path, monkeypatch):
+    folder = checkpoints.FOLDER / "r1"
+    for name in ("full.npz", "full.previous.npz"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / name).write_bytes(name.encode())
+    told: list[Any] = []
+    job, splits = SimpleNamespace(config=config.Train()), SimpleNamespace(digest="d")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hosts, "share", told.append)
+    monkeypatch.setattr(hosts, "share_bytes", told.append)
+    with _hosts.leading(job, splits, contextlib.nullcontext(SimpleNamespace(run_id="r1"))):
+        pass
+    monkeypatch.setattr(hosts, "share", lambda: told.pop(0))
+    monkeypatch.setattr(hosts, "share_bytes", lambda: told.pop(0))
+    with _hosts.following(job, splits) as got:
+        assert {file.name: file.read_bytes().decode() for file in got.iterdir()} == {
+            name: name for name in ("full.npz", "full.previous.npz")
+        }
+
+
+FOUR = {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "SLURM_GPUS_ON_NODE": "4"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "own"),
+    [  # as Slurm 22.05 and Open MPI 4.1 set it
+        ({**FOUR, "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2"}, True),
+        ({**FOUR, "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "4"}, False),
+        ({**FOUR, "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "4", "CUDA_VISIBLE_DEVICES": "2,3"}, True),
+        ({**FOUR, "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NUM_TASKS": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, False),
+        ({"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NUM_TASKS": "2"}, False),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, True),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "JAX_LOCAL_DEVICE_IDS": "2"}, False),
+        ({}, True),
+    ],
+)
+def test_a_process_takes_all_devices_that_no_other_takes(environment: dict[str, str], own: bool):
+    assert hosts._has_own_devices(environment) is own
+
+
 # Two processes on loopback, as two hosts would be.
 
 
@@ -216,8 +262,9 @@ def weights(folder: Path) -> list[np.ndarray]:
 
 @pytest.mark.slow
 @on_jax
-@pytest.mark.parametrize("victim", [0, 1])
-def test_two_processes_of_which_one_is_killed_go_on_as_if_nothing_had_happened(victim: int, tmp_path: Path):
+@pytest.mark.parametrize("victims", [(0,), (1,), (0, 1)])
+def test_processes_that_are_ended_go_on_as_if_nothing_had_happened(victims: tuple[int, ...], tmp_path: Path):
+    """One by SIGKILL, or both by SIGTERM, as Slurm ends them."""
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     undisturbed.mkdir()
     disturbed.mkdir()
@@ -232,14 +279,20 @@ def test_two_processes_of_which_one_is_killed_go_on_as_if_nothing_had_happened(v
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in processes), ended(processes)
         time.sleep(0.05)
-    processes[victim].send_signal(signal.SIGKILL)
+    for victim in victims:
+        processes[victim].send_signal(signal.SIGKILL if len(victims) == 1 else signal.SIGTERM)
     killed = time.monotonic()
-    status, _, errors = ended(processes)[1 - victim]
+    outputs = ended(processes)
     assert time.monotonic() - killed < hosts.SECONDS + 30
-    assert status == 1
-    lines = [line for line in errors.splitlines() if line and "creating" not in line]
-    assert "error: another process of this training has ended" in lines[-1]
-    assert len(lines) <= 1 + (victim == 1), errors  # the first may also say how to resume
+    for number, (status, _, errors) in enumerate(outputs):
+        if victims == (number,):
+            continue
+        assert status == 1
+        lines = [line for line in errors.splitlines() if line and "creating" not in line]
+        interrupted = victims == (0, 1) and number == 0
+        why = "interrupted" if interrupted else "another process of this training has ended"
+        assert f"error: {why}" in lines[-1]
+        assert len(lines) <= 1 + (number == 0), errors  # the first may also say how to resume
 
     first, second = ended(start(disturbed, "--resume", "auto"))
     assert first[0] == 0, first[2]

@@ -130,7 +130,7 @@ def test_transposes_vanish_and_outputs_stay(measured: dict[str, Any], name: str)
     assert missing["differ"] == 0
 
 
-TOKEN = """
+REPEATED = """
 import keras, numpy as np
 from tlkit import inference
 
@@ -155,7 +155,7 @@ for count in (3, 1):
 
 def test_a_token_is_repeated_as_often_as_there_are_examples():
     environment = {**os.environ, "KERAS_BACKEND": "openvino"}
-    ended = subprocess.run([sys.executable, "-c", TOKEN], capture_output=True, text=True, env=environment)
+    ended = subprocess.run([sys.executable, "-c", REPEATED], capture_output=True, text=True, env=environment)
     assert ended.returncode == 0, ended.stderr
 
 

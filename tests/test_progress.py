@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tlkit import progress
+from tlkit.training import History
+from tlkit.training.callbacks import ProgressTable
 
 
 def test_it_tells_the_rate_and_the_time_left_when_it_takes_long(monkeypatch, capsys):
@@ -39,3 +43,20 @@ def test_quick_work_tells_nothing(capsys):
 @pytest.mark.parametrize(("seconds", "text"), [(9.94, "9.9 s"), (59.6, "1 min 0 s"), (3600, "1 h 0 min")])
 def test_durations_are_rounded_before_they_are_divided(seconds: float, text: str):
     assert progress.duration(seconds) == text
+
+
+def test_the_table_of_epochs_moves_a_terminals_cursor_and_shows_no_escapes(monkeypatch, capsys):
+    clock = iter(range(1000))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    numbers = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 0.5)
+    table = ProgressTable(History([{**numbers, "seconds": 2.0}]), "full", 0, 3, 4, 0)
+    table.on_train_begin()
+    table.on_epoch_begin(0)
+    table.on_train_batch_begin(1)
+    table.on_epoch_end(0)
+    _, shown = capsys.readouterr().out.rstrip("\n").split("time left\n")
+    assert shown.split(progress.CLEAR)[1:] == [
+        "full  step 1/4, 3.0 s left in epoch",
+        "full       1/3   0.5000    0.5000    0.5000        0.5000  4.0 s",
+    ]

@@ -46,7 +46,7 @@ def following(job: Job[Any], splits: data.Splits | graph.Graph) -> Iterator[Path
     Raises:
         InvalidInput: this process has other data, or has decided otherwise.
     """
-    from tlkit.training import hosts
+    from tlkit.training import checkpoints, hosts
 
     mine = _comparable(job, splits)
     for name, value in hosts.share().items():
@@ -57,7 +57,8 @@ def following(job: Job[Any], splits: data.Splits | graph.Graph) -> Iterator[Path
             )
     with tempfile.TemporaryDirectory() as folder:
         for name in hosts.share():
-            (Path(folder) / f"{untrusted.identifier(name, 'a checkpoint')}.npz").write_bytes(hosts.share_bytes())
+            untrusted.identifier(name.removesuffix(checkpoints.PREVIOUS), "a checkpoint")
+            (Path(folder) / f"{name}.npz").write_bytes(hosts.share_bytes())
         yield Path(folder)
     hosts.finish()
 

@@ -149,14 +149,18 @@ def check_stages(config: configs.Finetune) -> None:
 
 
 def admit(model: keras.Model, config: AnyConfig, trial: Trial | None = None) -> None:
-    """Refuse a network that the disk has no room for, an export cannot hold, or a trial must not have, untrained.
+    """Refuse a network that the disk has no room for, or a trial, an export or the devices cannot have, untrained.
 
     Raises:
-        InvalidInput: a format cannot hold it, or it is larger than a trial's may be.
+        InvalidInput: a format cannot hold it, it is larger than a trial's may be, or the devices cannot recompute it.
         Unavailable: it could not be saved.
     """
     from tlkit.tracking import journal
 
+    if isinstance(config, configs.Training) and config.remat:
+        from tlkit.training import devices
+
+        devices.check(devices.find(config.devices), 1, model)
     journal.check_room(journal.ROOM + 4 * model.count_params())
     if trial is None:
         _run_exports.check_network(config, model)

@@ -39,7 +39,7 @@ def find_devices(config: configs.Training, trial: bool) -> list[Decision]:
             f"full.lora_rank is {full.lora_rank}, but devices is {config.devices}: factors are trained on one, as "
             "Keras does not copy those of attention: give --devices 1, or leave lora_rank out"
         )
-    devices.check(several, config.gradient_accumulation_steps, config.remat)
+    devices.check(several, config.gradient_accumulation_steps)
     if several is None:
         return [Decision("devices", 1)]
     here = len(several.names) // several.processes

@@ -71,7 +71,7 @@ def fit(
     checkpointing: Checkpointing | None = None,
 ) -> History:
     """Train a phase, or what is left of it; the arguments are those of `full.fit_full`."""
-    check(learner.devices, learner.settings.gradient_accumulation_steps, learner.remat)
+    check(learner.devices, learner.settings.gradient_accumulation_steps, learner.logits if learner.remat else None)
     before = None if before is None else History(hosts.share(before.epochs))
     initial = variables.values(learner.logits.variables)
     state, batch = _checkpoint(checkpointing, learner.settings)

@@ -367,7 +367,7 @@ class ProgressTable(keras.callbacks.Callback):
             return
         self.shown, done = now, self.offset + batch
         left = (now - self.started) / batch * (self.steps - done)
-        say(f"{CLEAR}{self.phase}  step {done}/{self.steps}, {duration(left)} left in epoch", end="")
+        self._say(f"{self.phase}  step {done}/{self.steps}, {duration(left)} left in epoch", end="")
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.offset = 0
@@ -378,4 +378,9 @@ class ProgressTable(keras.callbacks.Callback):
             f"{last[name]:>{width}.{'4f' if last[name] < 1e4 else '3g'}}" for name, width in COLUMNS.items()
         )
         number = f"{done}/{self.epochs}"
-        say(f"{CLEAR if self.live else ''}{self.phase:<5}{number:>9}{numbers}  {duration(left)}")
+        self._say(f"{self.phase:<5}{number:>9}{numbers}  {duration(left)}")
+
+    def _say(self, text: str, end: str = "\n") -> None:
+        if self.live:
+            say(end=CLEAR)  # which `say` would show as it is within a text
+        say(text, end=end)

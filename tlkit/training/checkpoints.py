@@ -22,6 +22,7 @@ from tlkit import atomic, untrusted
 from tlkit.errors import InvalidInput
 
 FOLDER = Path("mlruns", "checkpoints")
+PREVIOUS = ".previous"  # follows the name of a phase
 SECONDS = 10.0  # least time between checkpoints within a phase
 SHARE = 0.02  # maximum share of the time that goes into writing them
 SPLIT = ("batch_size", "gradient_accumulation_steps")  # settings that change if memory runs out
@@ -71,7 +72,7 @@ def save(path: Path, state: State, settings: Mapping[str, Any], rotate: bool = F
 
 
 def _previous(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.previous{path.suffix}")
+    return path.with_name(f"{path.stem}{PREVIOUS}{path.suffix}")
 
 
 def delete(path: Path) -> None:

@@ -12,6 +12,7 @@ whose gradient is that of one device.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -122,21 +123,35 @@ def _tensorflow_devices() -> list[str]:
     return [f"{device.device_type.lower()}:{device.name.rpartition(':')[2]}" for device in devices]
 
 
-def check(devices: Devices | None, accumulation: int, remat: bool = False) -> None:
+def check(devices: Devices | None, accumulation: int, recomputed: keras.Model | None = None) -> None:
     """Refuse what the devices cannot do.
+
+    Args:
+        devices: The devices.
+        accumulation: Number of batches whose gradients are accumulated.
+        recomputed: The network, if its activations are to be recomputed.
 
     Raises:
         InvalidInput: under MirroredStrategy, gradients are to be accumulated, which Keras' optimizers cannot do; or
-            activations are to be recomputed, in which devices wait for each other in different orders.
+            trained batch normalization is to be recomputed, where devices wait for each other in different orders.
     """
     if devices is None or keras.backend.backend() != "tensorflow":
         return
-    refused = {f"gradient_accumulation_steps is {accumulation}": accumulation > 1, "remat is true": remat}
+    layers = recomputed._flatten_layers() if recomputed else ()  # inside blocks of other libraries too
+    refused = {
+        f"gradient_accumulation_steps is {accumulation}": accumulation > 1,
+        "remat is true, and batch normalization is trained": any(map(_is_synchronized, layers)),
+    }
     if reasons := [reason for reason, holds in refused.items() if holds]:
         raise InvalidInput(
             f"{reasons[0]}, which does not work on several devices with TensorFlow: leave it out, set KERAS_BACKEND to "
             "jax, or give --devices 1"
         )
+
+
+def _is_synchronized(layer: keras.Layer) -> bool:
+    """Whether a layer's outputs in training depend on what is on other devices."""
+    return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
 
 
 @contextlib.contextmanager
@@ -219,7 +234,7 @@ def _on_tensorflow(
     model: keras.Model, devices: Devices, counts: Sequence[dict[int, int]], remat: bool
 ) -> Iterator[keras.Model]:
     tf = importlib.import_module("tensorflow")
-    strategy = tf.distribute.MirroredStrategy(list(devices.names))
+    strategy = _strategy(devices.names)
 
     class Spread(keras.Model):
         """Its weights are below 1 where several devices have the same examples."""
@@ -266,6 +281,12 @@ def _on_tensorflow(
         copy = Spread(network.inputs, network.output)
     yield copy
     variables.assign(model.variables, variables.values(clone.variables))
+
+
+@functools.cache
+def _strategy(names: tuple[str, ...]) -> Any:
+    """Make a strategy once: TensorFlow takes what another one of the same devices sums up for its own, of any shape."""
+    return importlib.import_module("tensorflow").distribute.MirroredStrategy(list(names))
 
 
 def _sum_no_more(optimizer: keras.optimizers.Optimizer) -> None:

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -73,7 +73,7 @@ def start(hosts: Literal["auto"] | Hosts) -> None:
         return
     jax = importlib.import_module("jax")
     _hold_native_output()
-    where: dict[str, Any] = {}
+    where: dict[str, Any] = {"local_device_ids": [] if _has_own_devices(os.environ) else None}
     if hosts != "auto":
         where = dict(zip(("coordinator_address", "num_processes", "process_id"), hosts, strict=True))
         where["cluster_detection_method"] = "deactivate"
@@ -88,7 +88,8 @@ def start(hosts: Literal["auto"] | Hosts) -> None:
     except (RuntimeError, ValueError) as error:
         if hosts == "auto" and isinstance(error, ValueError):
             missing = (
-                "hosts: neither Slurm, Kubernetes, Open MPI nor a TPU was found: give coordinator:port,count,index"
+                "hosts: neither Slurm, Kubernetes, Open MPI nor a TPU was found: start it by srun or mpirun, or give "
+                "coordinator:port,count,index"
             )
         raise Unavailable(f"{missing} ({first_line(error)})") from error
     finally:
@@ -101,6 +102,22 @@ def start(hosts: Literal["auto"] | Hosts) -> None:
             signal.signal(number, _end_later)
     for line in _connect():
         threading.Thread(target=_watch, args=(line,), name="hosts", daemon=True).start()
+
+
+def _has_own_devices(environment: Mapping[str, str]) -> bool:
+    """Whether no other process computes with the devices that this one sees; else JAX gives each process one of them.
+
+    >>> _has_own_devices({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"})
+    True
+    """
+    if "JAX_LOCAL_DEVICE_IDS" in environment:  # JAX takes those
+        return False
+    if local := environment.get("OMPI_COMM_WORLD_LOCAL_SIZE"):  # within a Slurm job too
+        return local == "1"
+    if environment.get("SLURM_STEP_NUM_TASKS") == environment.get("SLURM_STEP_NUM_NODES"):
+        return True
+    seen = environment.get("CUDA_VISIBLE_DEVICES", "").count(",") + 1
+    return seen < int(environment.get("SLURM_GPUS_ON_NODE", 0))  # by `--gpus-per-task`
 
 
 def _end(line: str) -> None:
