@@ -170,8 +170,8 @@ def spread(values: list[float | None]) -> str:
     numbers = [value for value in values if value is not None]
     if not numbers:
         return ""
-    deviation = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
-    return f"{statistics.mean(numbers):.3f} ± {deviation:.3f}".replace("0.", ".")
+    deviation = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
+    return f"{statistics.mean(numbers):.3f}{deviation}".replace("0.", ".")
 
 
 if __name__ == "__main__":
