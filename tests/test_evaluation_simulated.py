@@ -104,16 +104,16 @@ def test_an_interval_of_calibration_errors_has_what_is_not_rejected():
 @pytest.mark.parametrize("name", TRUTHS)
 def test_calibration_error(name: str, draws: int):
     inside, _ = ece_inside(TRUTHS[name], 1500, draws=draws)
-    assert abs(inside - STATED) <= NEAR + (draws < DRAWS) * 0.03
+    assert abs(inside - STATED) <= NEAR + (draws < DRAWS) * 0.045
 
 
-@pytest.mark.parametrize("draws", [100, pytest.param(DRAWS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("draws", [100, pytest.param(3 * DRAWS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("classes", CONFIDENCES)
 @pytest.mark.parametrize("examples", [100, 300, 1000])
 def test_calibration_error_of_a_calibrated_model(examples: int, classes: int, draws: int):
     """Nothing is below 0: the interval of 5 in 100 lies above it."""
     inside, above = ece_inside(lambda p: p, examples, classes, draws=draws)
-    assert abs(inside - STATED) <= NEAR + (draws < DRAWS) * 0.035
+    assert abs(inside - STATED) <= NEAR + (draws < DRAWS) * 0.045
     assert inside + above == pytest.approx(1)
 
 

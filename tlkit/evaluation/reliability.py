@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -157,31 +158,33 @@ def binned(confidence: np.ndarray, right: np.ndarray, groups: np.ndarray | None)
     count = max(1, min(BINS, len(right) // BIN))
     bin_of = np.empty(len(right), np.intp)
     bin_of[np.argsort(confidence, kind="stable")] = np.arange(len(right)) * count // len(right)
-    trials = sizes = np.bincount(bin_of, minlength=count)
+    sizes = np.bincount(bin_of, minlength=count)
     means, shares = (np.bincount(bin_of, values) / sizes for values in (confidence, right))
+    # A sum of unequal chances varies less than the binomial of their mean does, as more trials would.
+    variance, binomial = np.bincount(bin_of, confidence * (1 - confidence)) / sizes, means * (1 - means)
+    trials: np.ndarray = sizes * np.clip(binomial / np.maximum(variance, 1e-12), 1, 2)
     if groups is not None:
-        trials = _independent(right - confidence, bin_of, groups)
-    return Bins(shares, means, trials, sizes / len(right)), bin_of
+        trials = trials / _alike(right - confidence, bin_of, groups)
+    return Bins(shares, means, np.maximum(np.round(trials), 2).astype(int), sizes / len(right)), bin_of
 
 
-def _independent(excess: np.ndarray, bin_of: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Count the independent predictions of each bin, (bins,): as many as would vary as the groups in it do.
+def _alike(excess: np.ndarray, bin_of: np.ndarray, place: np.ndarray) -> float:
+    """Return how many times the predictions of a bin vary as much as independent ones would, because of groups.
 
     Shapes:
         excess: (predictions,), how much more is right than the confidence
         bin_of, place: (predictions,), the bin and the group of each
     """
-    sizes = np.bincount(bin_of)
-    excess = excess - (np.bincount(bin_of, excess) / sizes)[bin_of]
+    excess = excess - (np.bincount(bin_of, excess) / np.bincount(bin_of))[bin_of]
     pairs = np.unique(bin_of * (int(place.max()) + 1) + place, return_inverse=True)[1]
-    alike = float((np.bincount(pairs, excess) ** 2).sum() / max(float((excess**2).sum()), 1e-12))
-    return np.maximum(np.round(sizes / max(alike, 1.0)), 2).astype(int)
+    together = float((np.bincount(pairs, excess) ** 2).sum())
+    return max(1.0, together / max(float((excess**2).sum()), 1e-12))
 
 
 def excess(error: float, bins: Bins, above: bool) -> float:
     """Return how much more of the draws are beyond what was observed than where an error is rejected.
 
-    The draws are binomial shares, around the most probable gaps that have this error, given what was observed: hybrid
+    The draws are binomial shares, around gaps that have this error and fit what was observed: hybrid
     resampling (Chuang and Lai 2000, Statistica Sinica 10). An error is in the interval if both sides are above 0.
 
     Args:
@@ -192,7 +195,9 @@ def excess(error: float, bins: Bins, above: bool) -> float:
     variance = np.maximum(bins.confidence * (1 - bins.confidence), 1e-12) / bins.trials
     spread = float(np.sqrt(2 * ((bins.weights * variance) ** 2).sum()))
     shares = np.clip(bins.confidence + _gaps_of(error, bins, variance), 0, 1)
-    drawn = np.random.default_rng(0).binomial(bins.trials, shares, (DRAWS, len(shares))) / bins.trials
+    # A seed of its own for each set of predictions, else what chance makes of the draws would be the same for all.
+    rng = np.random.default_rng(zlib.crc32(bins.shares.tobytes()))
+    drawn = rng.binomial(bins.trials, shares, (DRAWS, len(shares))) / bins.trials
     square, observed = bins.mean_square(drawn), float(bins.mean_square(bins.shares))
     beyond = square >= observed - 1e-12 if above else square <= observed + 1e-12
     lower = _lower_tail(error**2 / spread)
@@ -212,28 +217,28 @@ def _interval(bins: Bins) -> Interval:
 
 
 def _gaps_of(error: float, bins: Bins, variance: np.ndarray) -> np.ndarray:
-    """Find the most probable gaps of a root mean square, (bins,): those of precise bins are as observed.
+    """Find gaps of a root mean square that fit the observed ones, (bins,).
 
-    Where none from 0 to 1 along the observed ones are as large, each is on its farther side.
+    Smaller ones are in proportion to these. Of larger ones it is those of imprecise bins that grow most, as is most
+    probable; where no shares up to 1 are so far off, all are on their farther side.
     """
     from scipy import optimize
 
     observed, confidence = bins.shares - bins.confidence, bins.confidence
-    if error == 0:
-        return np.zeros_like(observed)
+    size = float(np.sqrt(bins.weights @ observed**2))
+    if error <= size:
+        return observed * (error / max(size, 1e-12))
     relative = variance / variance.max()
 
-    def gaps(log_factor: float) -> np.ndarray:
-        return np.clip(observed / (1 - relative * (1 - np.exp(log_factor))), -confidence, 1 - confidence)
+    def gaps(nearness: float) -> np.ndarray:
+        return np.clip(observed / (1 - relative * (1 - np.exp(nearness))), -confidence, 1 - confidence)
 
-    def larger(log_factor: float) -> float:
-        return float(np.sqrt(bins.weights @ gaps(log_factor) ** 2)) - error
+    def missing(nearness: float) -> float:
+        return error - float(np.sqrt(bins.weights @ gaps(nearness) ** 2))
 
-    if larger(-15.0) <= 0:
+    if missing(-15.0) >= 0:
         return np.where(confidence > 0.5, -np.minimum(error, confidence), np.minimum(error, 1 - confidence))
-    if larger(15.0) >= 0:
-        return gaps(15.0) * error / (error + larger(15.0))
-    return gaps(float(optimize.brentq(larger, -15.0, 15.0, xtol=1e-3)))
+    return gaps(float(optimize.brentq(missing, -15.0, 0.0, xtol=1e-3)))
 
 
 def _lower_tail(distance: float) -> float:
