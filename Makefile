@@ -6,13 +6,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check docs slow test-jax test-torch clean
+.PHONY: demo test thorough check docs slow test-jax test-torch clean
 
 demo: $(READY)  ## fine-tune the embedded network on real handwritten digits
 	$(BIN)/python -m tlkit.recipes.finetune --config recipes/finetune/digits_letternet.yaml
 
 test: $(READY)  ## the default test suite
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+thorough: $(READY)  ## what the default suite leaves out to stay under five minutes
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m thorough
 
 check: $(READY)  ## what a reviewer would say: lint, format, types
 	$(BIN)/ruff check .

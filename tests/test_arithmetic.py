@@ -654,6 +654,19 @@ def test_layers_inside_layers_of_others_are_counted():
     counts = [last(model).multiply_adds for _ in range(2)]  # looking leaves no trace
     assert counts == [4 * 6 * 4 * 2 * 3 + 2 * 6 * 6 * 2 * 3 + 2 * 6 * 4 * 5] * 2
     assert not block.back._inbound_nodes
+
+
+def test_code_that_cannot_be_followed_leaves_no_trace_on_layers_either():
+    class Failing(Block):
+        def call(self, x: Any) -> Any:
+            return ops.reshape(x, (int(ops.sum(super().call(x))), -1))
+
+        def compute_output_shape(self, input_shape: Any) -> Any:
+            return input_shape
+
+    inputs, block = keras.Input((6, 4)), Failing(1)
+    assert last(keras.Model(inputs, block(inputs))).multiply_adds is None
+    assert [block.back._inbound_nodes, block.model._inbound_nodes, block.attention._outbound_nodes] == [[], [], []]
     assert last(keras.Model(inputs, Block(3)(inputs))).multiply_adds is None  # windows lie along the batch
 
 

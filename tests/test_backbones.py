@@ -224,6 +224,7 @@ def test_integer_pixels():
     assert_close(outputs(model, x.astype("uint8")), outputs(model, x))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "alpha", "last"),
     [
@@ -327,6 +328,7 @@ def test_training_leaves_batch_normalization_statistics_alone():
 # Weights --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_published_weights_and_the_same_file_give_equal_outputs(tmp_path, monkeypatch):
     """EfficientNetB* of Keras do not: they add a layer for the word `imagenet` only."""
     path = str(tmp_path / "random.weights.h5")
@@ -573,6 +575,7 @@ def not_finite(path):
         file["layers/conv2d/vars/0"][0, 0, :, 0] = np.nan
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")  # that the format is an old one
 def test_what_is_no_file_of_weights_says_what_it_is(tmp_path):
     model = classifier(tiny(), 2)
@@ -825,6 +828,7 @@ def test_real_mobilenet(shape, monkeypatch):
 # Several heads as one model -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_joined_model_is_the_mean_of_its_heads_and_loads_in_plain_keras(tmp_path):
     one = classifier(tiny((32, 48, 3)), 4, pooled_stages=2).get_layer("backbone")  # two outputs
     two = build("MobileNetV3Small", (32, 48, 3), weights="none")

@@ -283,6 +283,7 @@ def test_settings_are_those_that_differ_or_are_no_default(folder: Path, capsys):
     assert "augment" not in printed  # thirty defaults
 
 
+@pytest.mark.thorough
 def test_speed_is_measured_once_in_alternation_and_the_same_for_runs_of_one_network(folder: Path, capsys, cache):
     small, large = (
         keras.Sequential(

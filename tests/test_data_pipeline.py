@@ -422,6 +422,7 @@ print(len(read))
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="elsewhere a PyDataset gives the batches")
 def test_batches_are_read_ahead_where_operations_are_deterministic():
     done = subprocess.run([sys.executable, "-c", READ_AHEAD], capture_output=True, text=True, timeout=120)

@@ -133,6 +133,7 @@ def test_pictures_are_written_and_show_something(argv: list[str], tmp_path: Path
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.thorough
 def test_a_photo_changes_the_feature_maps_alone(tmp_path: Path):
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)).save(photo)
@@ -141,6 +142,7 @@ def test_a_photo_changes_the_feature_maps_alone(tmp_path: Path):
     assert same == {"filters.png": True, "feature_maps.png": False, "receptive_field.png": True}
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("undrawn")
 def test_a_model_file_is_described_with_its_own_stages(tmp_path: Path, capsys):
     path = tmp_path / "own.keras"

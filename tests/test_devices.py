@@ -45,6 +45,7 @@ def trained(count: int, folder: Path, *settings: dict[str, Any]) -> dict[str, An
     return json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.thorough
 @trains_on_several
 def test_two_devices_learn_what_one_does_and_leave_a_file_of_one(tmp_path: Path):
     result = trained(2, tmp_path, SEVERAL)

@@ -38,6 +38,7 @@ def pictures(page: Path) -> list[str]:
     return re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
 
 
+TRAINING = {"convolution", "kerashub", "python", "tuning"}  # pages whose code trains
 WITH_CODE = [page for page in PAGES if blocks(page).strip()]
 
 
@@ -69,7 +70,11 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         legacy_h5_format.save_weights_to_hdf5_group(group, network)
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.thorough if page.stem in TRAINING else []) for page in WITH_CODE],
+    ids=name,
+)
 def test_the_code_of_a_page_runs_and_makes_its_pictures(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ):

@@ -175,6 +175,7 @@ def test_what_a_model_has_seen_is_named_and_left_out(folder: Path, capsys):
     assert "near copies of its training photos cannot be looked for: " in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_two_versions_are_paired_and_the_better_one_becomes_champion(folder: Path, capsys):
     write(write(folder / "photos", "red"), "green")
     client = mlflow.MlflowClient()

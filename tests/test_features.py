@@ -689,6 +689,7 @@ features.Extractor(network, store.Store(), engine="keras").extract(photos)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is none on Windows")
 def test_two_processes_at_once_one_of_them_killed_compute_nothing_twice(
     network: keras.Model, tmp_path: Path, cache: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
@@ -866,6 +867,7 @@ def weights(model: keras.Model) -> dict[str, np.ndarray]:
     return {weight.path: np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "stage", "dropout", "views", "dtype", "tolerance"),
     [

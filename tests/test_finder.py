@@ -66,6 +66,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name", [name if name == "scaled" else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS]
 )

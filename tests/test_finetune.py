@@ -58,6 +58,7 @@ class Watch:
         monkeypatch.setattr(phases, "fit", fit)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled")
 def test_stages_are_unfrozen_one_after_the_other(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
     watch = Watch(monkeypatch)
@@ -71,6 +72,7 @@ def test_stages_are_unfrozen_one_after_the_other(folder: Path, photos: Path, mon
     assert [step for step, _ in metrics("loss")] == [1, 2, 3]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled")
 def test_rates_by_stage_reach_the_optimizer(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
     watch = Watch(monkeypatch)
@@ -84,6 +86,7 @@ def test_rates_by_stage_reach_the_optimizer(folder: Path, photos: Path, monkeypa
     assert found == {"stage2": 1.0, "stage3": 0.01, "head": 10.0}
 
 
+@pytest.mark.thorough
 def test_a_rate_that_is_auto_is_found_and_the_network_left_as_it_was(
     folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
@@ -112,6 +115,7 @@ def test_a_rate_that_is_auto_is_found_and_the_network_left_as_it_was(
     assert 0 < float(latest.data.params["full.learning_rate"]) < 10
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled")
 def test_losses_and_batches_are_those_that_were_asked_for(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
     for photo in sorted((photos / "red").iterdir())[10:]:
@@ -276,6 +280,7 @@ def test_a_trial_has_enough_steps():
     assert [settings.epochs for _, _, settings in plan.full_parts(steps=2)] == [25]  # no time for a trial
 
 
+@pytest.mark.thorough
 def test_full_is_left_out_where_nothing_of_the_trial_is_better(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):

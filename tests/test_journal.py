@@ -136,7 +136,7 @@ def test_scores_come_before_system_metrics(folder: Path, monkeypatch: pytest.Mon
         time.sleep(0.6)
         tracking.log_metrics({"val_accuracy": 0.5}, 1)
     assert next(iter(mlflow.get_run(run.run_id).data.metrics)) == "val_accuracy"  # MLflow preselects the first
-    assert len(history(run.run_id, "system/disk_usage_percentage")) >= 4
+    assert len(history(run.run_id, "system/disk_usage_percentage")) >= 2  # also of the time that was held back
 
 
 def test_system_metrics_come_at_intervals(folder: Path, monkeypatch: pytest.MonkeyPatch):

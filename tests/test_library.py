@@ -45,6 +45,7 @@ def test_a_script_of_fifteen_lines_loads_builds_fine_tunes_scores_and_saves(
     assert [path.name for path in tmp_path.iterdir()] == ["digits.keras"]  # no run, no store
 
 
+@pytest.mark.thorough
 def test_only_what_is_unfrozen_learns_and_the_head_is_solved_first(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
@@ -71,6 +72,7 @@ def value(model: keras.Model, path: str) -> np.ndarray:
     return next(np.array(weight) for weight in model.weights if weight.path == path)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("folder", "uncompiled", "undrawn")
 def test_the_recipe_and_the_library_learn_the_same(photos: Path):
     """One algorithm: the recipe decides around it, and calls it."""
@@ -113,6 +115,7 @@ def test_activations_are_kept_in_a_store_that_is_given(photos: Path, tmp_path: P
     assert " 0 computed" in second
 
 
+@pytest.mark.thorough
 def test_the_head_is_solved_on_photos_as_on_their_features(photos: Path):
     from tlkit import features
 

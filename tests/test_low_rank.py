@@ -195,6 +195,7 @@ def test_a_range_test_leaves_the_model_as_it_was(splits: data.Splits):
         np.testing.assert_array_equal(value, np.array(variable), err_msg=variable.path)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("undrawn", "uncompiled")
 def test_the_recipe_saves_a_model_without_factors(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
     argv = ["--data.path", str(photos), "--backbone.name", "LetterNet", "--data.image_size", "16"]

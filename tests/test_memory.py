@@ -257,6 +257,7 @@ def trained(model: keras.Model, plain: keras.Model, before: list[np.ndarray], st
     return [np.array(variable) for variable in plain.variables]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("precision", [None, pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_remat_learns_the_same(precision: str | None):
     plain = network(precision)
@@ -289,6 +290,7 @@ def test_a_network_trained_by_remat_is_saved_as_keras_own(tmp_path: Any):
     np.testing.assert_allclose(loaded.predict(pixels, verbose=0), plain.predict(pixels, verbose=0), 1e-5, 1e-6)
 
 
+@pytest.mark.thorough
 def test_remat_keeps_frozen_layers_as_they_are():
     plain = network()
     for layer in plain.get_layer("backbone").layers[:8]:

@@ -165,6 +165,7 @@ def test_a_new_modality_is_loaded_batched_and_checked(curves: Path, capsys: pyte
         load("folder", path=curves)
 
 
+@pytest.mark.thorough
 def test_a_new_modality_is_trained_drawn_logged_and_served(curves: Path, capsys: pytest.CaptureFixture):
     settings = ["--data.path", "curves", "--builder.filters", "[4]", "--full.epochs", "6", "--batch_size", "8"]
     settings += ["--full.learning_rate", "0.02"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,3 +193,49 @@ def test_the_legend_of_a_reliability_diagram_covers_no_error_bar(tmp_path: Path)
     axes = figure.axes[0]
     assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1 - 1
     assert axes.get_legend().get_window_extent().x1 <= figure.axes[1].get_window_extent().x0
+
+
+# Prints whether the pictures of a command are those of this process, and whether Matplotlib was needed for them.
+ELSEWHERE = """
+import json, os, sys
+from tlkit import cores, plots, startup
+from tlkit.plots import elsewhere
+
+startup.COMMAND.append("a command")
+cores.cores = lambda: 2
+call = "ranking", ["a", "b"], [0.5, 0.7], [(0.4, 0.6), (0.6, 0.8)], "accuracy"
+first, second = plots.Picture(*call).png(), plots.Picture(*call).png()
+found = {"needed": "matplotlib" in sys.modules}
+wrong = plots.Picture("ranking", ["a"], None, [], "accuracy")
+after = plots.Picture(*call).png()
+try:
+    wrong.png()
+except ValueError as error:
+    found["error"] = str(error)
+unsent = plots.Picture("mistakes", lambda places: [], ["a"], ["a"], [0.5]).png()
+found["unsent"] = unsent[1:4].decode()
+plots.begin().process.kill()
+waiting, later = plots.Picture(*call), None
+killed = waiting.png()
+plots.begin().process.wait(10)
+later = plots.Picture(*call).png()
+own = elsewhere._draw(call[0], call[1:], {})
+found["equal"] = [picture == own for picture in (first, second, after, killed, later)]
+print(json.dumps(found))
+"""
+
+
+def test_a_command_has_its_figures_drawn_by_another_process_until_that_dies(tmp_path: Path):
+    run = subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found["needed"] is False
+    assert found["equal"] == [True] * 5
+    assert "xerr" in found["error"]
+    assert found["unsent"] == "PNG"
+    assert not run.stderr
+
+
+def test_a_users_program_has_its_figures_drawn_in_its_own_process():
+    assert plots.begin.__wrapped__() is None
+    assert plots.Picture("importance", [], "val_loss")._answer is None

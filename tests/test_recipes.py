@@ -364,6 +364,7 @@ def test_a_part_of_the_scored_split_is_scored_with_its_groups():
     assert _results.evaluate(job, alone, probabilities).groups == 5  # a photo without a group is one of its own
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled", "undrawn")
 def test_features_are_computed_once_and_photos_that_are_added_alone(folder: Path, photos: Path, capsys):
     def computed(*argv: str) -> str:
@@ -418,6 +419,7 @@ def test_finetune_learns_from_stored_activations(folder: Path, photos: Path, cap
     assert "it goes with --full.unfreeze_from" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled", "undrawn")
 @pytest.mark.parametrize("rotation", [0.0, 20.0])
 def test_tta_scores_the_mean_over_a_photo_and_its_views(folder: Path, rotation: float):
@@ -463,6 +465,7 @@ def test_views_and_stored_activations_need_photos_that_suit_them():
         check(rotation=10.0)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("undrawn")
 def test_the_stored_config_repeats_the_run_bit_for_bit(finished: Finished, tmp_path: Path, database: Path, monkeypatch):
     first = one_run()
@@ -519,6 +522,7 @@ def test_without_a_test_split_the_score_is_called_validation(folder: Path, tmp_p
         assert [metric.step for metric in mlflow.MlflowClient().get_metric_history(run.info.run_id, name)] == [1, 2, 3]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled", "undrawn")
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_half_precision_keeps_logits_and_loss_in_float32(folder: Path, photos: Path, precision: str):
@@ -580,6 +584,7 @@ def test_an_empty_class(folder: Path, capsys: pytest.CaptureFixture):
     assert "none" in refuse(capsys, 2, "--data.source", "folder", "--data.path", "some")
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled", "undrawn")
 def test_a_photo_that_is_not_one_is_set_aside_or_an_error(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
     (photos / "red" / "fake.jpg").write_text("this is not a photo", encoding="utf-8")
@@ -704,6 +709,7 @@ def test_a_loss_that_becomes_nan_is_one_line(folder: Path, photos: Path, capsys:
     assert one_run().info.status == "FAILED"
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled", "undrawn")
 def test_how_the_head_is_found_is_decided_and_written_down(
     folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -773,6 +779,7 @@ def test_a_run_that_is_terminated_ends_killed_within_seconds(folder: Path):
     assert one_run().info.status == "KILLED"
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled", "undrawn")
 def test_a_run_goes_to_a_real_server(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     with socket.socket() as free:

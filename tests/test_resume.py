@@ -117,6 +117,7 @@ def numbers(history: training.History) -> list[tuple[Any, ...]]:
     return [tuple(value for name, value in entry.items() if name != "seconds") for entry in history.epochs]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("at_each_step")
 @pytest.mark.parametrize(
     "kills",
@@ -237,6 +238,7 @@ def test_the_average_of_no_update_yet_is_the_weights(photos: Photos):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("at_each_step", "uncompiled")
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(photos: Photos, uninterrupted: Any, tmp_path: Path):
     path = tmp_path / "full.npz"
@@ -266,6 +268,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled")
 def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
     photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture
@@ -350,6 +353,7 @@ def test_a_validation_loss_that_is_no_number_is_told(photos: Photos, tmp_path: P
     assert np.isfinite(training.predict(model, photos)).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled")
 def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -382,6 +386,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same(
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled")
 def test_a_range_test_that_does_not_fit_takes_smaller_batches(photos: Photos, capsys: pytest.CaptureFixture):
     class Small(keras.callbacks.Callback):
@@ -403,6 +408,7 @@ def test_a_range_test_that_does_not_fit_takes_smaller_batches(photos: Photos, ca
         training.range_test_full(learner(0), photos, settings, callbacks=[Small(0)], steps=4)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("at_each_step", "uncompiled")
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_a_phase_that_no_longer_fits_goes_on_from_its_checkpoint(accumulated: int, tmp_path: Path):
@@ -442,6 +448,7 @@ def test_a_phase_that_no_longer_fits_goes_on_from_its_checkpoint(accumulated: in
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("at_each_step")
 def test_a_scaled_loss_goes_on_with_its_scale(photos: Photos, tmp_path: Path):
     class Look(keras.callbacks.Callback):

@@ -31,6 +31,7 @@ def artifacts(run: mlflow.entities.Run) -> Path:
     return Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id))
 
 
+@pytest.mark.thorough
 def test_a_run_has_its_exports(
     folder: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
@@ -61,6 +62,7 @@ def test_a_run_has_its_exports(
     assert numbers(capsys.readouterr().out) == numbers(ended.stdout)
 
 
+@pytest.mark.thorough
 def test_an_export_that_fails_costs_no_more_than_itself(
     folder: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):

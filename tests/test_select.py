@@ -48,6 +48,7 @@ def test_it_ranks_logs_and_says_what_to_do_next(folder: Path, photos: Path, caps
     assert max(map(len, said[said.index("   backbone") :].splitlines()[:3])) <= 80
 
 
+@pytest.mark.thorough
 def test_the_test_split_is_not_looked_at(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
     for split, chosen in (("train", range(20)), ("val", range(20, 25)), ("test", range(25, 30))):
         for name in ("green", "red"):
@@ -59,6 +60,7 @@ def test_the_test_split_is_not_looked_at(folder: Path, photos: Path, monkeypatch
     assert rank(folder / "given") == 0
 
 
+@pytest.mark.thorough
 def test_a_backbone_that_cannot_be_had_is_left_out(folder: Path, photos: Path, monkeypatch, capsys):
     monkeypatch.setenv("KERAS_HOME", str(folder / "empty"))
     argv = ["--backbones", "[MobileNetV2, LetterNet]"]
@@ -70,6 +72,7 @@ def test_a_backbone_that_cannot_be_had_is_left_out(folder: Path, photos: Path, m
     assert cli.call(config.Select, select.run, ["--data.path", str(photos), "--backbones", "[MobileNetV2]"]) == 1
 
 
+@pytest.mark.thorough
 def test_networks_of_ones_own_are_ranked_and_their_speed_is_measured_once(folder: Path, photos: Path, capsys):
     pixels = keras.Input((32, 32, 3))
     maps = keras.layers.Conv2D(8, 3, 4, activation="relu")(keras.layers.Rescaling(1 / 255)(pixels))
@@ -87,6 +90,7 @@ def test_networks_of_ones_own_are_ranked_and_their_speed_is_measured_once(folder
     assert all(float(row[-2].replace(",", "")) > 0 for row in tables[0])
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_had_is_set_aside_before_anything_is_computed(folder: Path, photos: Path, monkeypatch, capsys):
     resolve = _sources.resolve
 

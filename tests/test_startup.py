@@ -256,6 +256,7 @@ np.savez(sys.argv[3], bfloat16=bfloat16, theirs=theirs, ours=ours, again=again)
 """
 
 
+@pytest.mark.thorough
 @on_tensorflow
 def test_float32_on_every_processor(saved, environment: dict[str, str], tmp_path: Path):
     """On a CPU that has bfloat16, what Keras itself compiles is off by a hundred times as much."""
@@ -281,6 +282,7 @@ def test_predict_prints_the_same_without_tensorflow(saved, environment: dict[str
         assert float(value) == pytest.approx(expected[name], abs=6e-5)
 
 
+@pytest.mark.thorough
 @on_tensorflow
 def test_features_and_models_are_shared(
     environment: dict[str, str], tmp_path: Path, cache: Path, database: Path, monkeypatch: pytest.MonkeyPatch

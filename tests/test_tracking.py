@@ -89,6 +89,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.thorough
 def test_a_run_of_a_command_begins_with_it_and_has_the_commit_of_the_folder(folder: Path):
     commit = ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-q", "--allow-empty", "-m", "first"]
     git = shutil.which("git") or pytest.skip("git is not installed")
@@ -189,6 +190,7 @@ def test_an_active_run_with_other_parameters_is_refused_by_their_name(folder: Pa
             pass
 
 
+@pytest.mark.thorough
 def test_autologging_is_suspended_around_our_own_fits_and_then_on_again(folder: Path):
     features, labels = np.eye(2, dtype=np.float32)[[0, 1] * 10], [0, 1] * 10
     mlflow.sklearn.autolog(silent=False)
@@ -404,6 +406,7 @@ def test_a_working_folder_that_is_not_utf8_is_refused_at_once(folder: Path, monk
     assert not list(there.iterdir())
 
 
+@pytest.mark.thorough
 def test_the_store_of_a_folder_whose_name_has_blanks_lies_in_it_and_nothing_beside_it(tmp_path: Path, database: Path):
     inside = tmp_path / "my é 100% work"
     inside.mkdir()
@@ -422,6 +425,7 @@ def test_the_store_of_a_folder_whose_name_has_blanks_lies_in_it_and_nothing_besi
         assert connection.execute("SELECT run_uuid, status FROM runs").fetchall() == [(done.stdout.strip(), "FINISHED")]
 
 
+@pytest.mark.thorough
 def test_a_command_imports_mlflow_without_its_gateway_which_can_be_imported_later():
     lines = (
         "import sys",

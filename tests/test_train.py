@@ -91,6 +91,7 @@ def test_sounds_leave_a_run_that_repeats_bit_for_bit(folder: Path, capsys: pytes
     assert said.probability[0] == pytest.approx(float(expected.max()), abs=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("undrawn")
 def test_volumes_leave_a_run(folder: Path, capsys: pytest.CaptureFixture):
     path = write_arrays(folder / "volumes.npz")
@@ -106,6 +107,7 @@ def test_volumes_leave_a_run(folder: Path, capsys: pytest.CaptureFixture):
     assert '.predict({"array": ["mlruns/' in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("undrawn")
 def test_photos_train_a_landmark_that_predict_can_use(folder: Path, photos: Path, capsys: pytest.CaptureFixture):
     argv = ["--data.source", "folder", "--data.path", str(photos), "--builder.name", "lenet_mini", "--full.epochs", "1"]
@@ -186,6 +188,7 @@ def test_a_constant_channel_is_not_divided_by_nothing():
         train.build(config.Train(builder=config.Builder(spectrogram=False)), dataclasses.replace(found, train=huge))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled", "undrawn")
 def test_a_signal_is_an_array_and_no_sound(folder: Path, capsys: pytest.CaptureFixture):
     path = write_arrays(folder / "signals.npz", (64,))
@@ -310,6 +313,7 @@ def ring(tmp_path: Path) -> Path:
     return tmp_path / "ring.npz"
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("undrawn")
 def test_a_graph_leaves_a_run_that_repeats_bit_for_bit(folder: Path, ring: Path, capsys: pytest.CaptureFixture):
     argv = ["--data.path", str(ring), "--full.epochs", "12", "--full.learning_rate", "0.05"]

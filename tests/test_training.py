@@ -101,6 +101,7 @@ def test_a_solved_head_is_a_logistic_regression_and_the_first_epoch(photos: Phot
     np.testing.assert_array_equal(training.predict(model, photos), probabilities)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled")
 def test_the_kept_weights_score_what_the_best_epoch_says(photos: Photos):
     model = classifier()
@@ -153,6 +154,7 @@ def test_the_best_epoch_is_never_one_whose_loss_is_nan():
     assert training.History(epochs).best["epoch"] == 2
 
 
+@pytest.mark.thorough
 def test_a_single_unit_learns_two_classes(photos: Photos):
     keras.utils.set_random_seed(0)
     model = backbones.classifier(backbones.build("LetterNet", weights="none"), 1, dropout=0)
@@ -236,6 +238,7 @@ def fit(model: keras.Model, photos: Photos, settings: training.Settings = PHASE,
     return training.fit_full(model, photos, photos, settings, seed=3, augment={"brightness": 0.3}, **given)
 
 
+@pytest.mark.thorough
 def test_a_phase_that_goes_on_from_its_checkpoint_equals_one_in_one_go(
     photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture
 ):

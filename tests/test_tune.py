@@ -338,6 +338,7 @@ def test_hyperband_goes_on_from_the_checkpoint(folder: Path):
     assert (left / "model.keras").exists()
 
 
+@pytest.mark.thorough
 def test_a_trial_begun_again_logs_no_epoch_twice(folder: Path, monkeypatch: pytest.MonkeyPatch):
     client = mlflow.MlflowClient()
     where = client.create_experiment("tlkit")

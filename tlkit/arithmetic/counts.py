@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from tlkit.arithmetic.graph import Call, between, broadcasts, has_graph, kinds, nodes, shape_of
 from tlkit.arithmetic.layers import Shape, sum_or_none
 
 if TYPE_CHECKING:
+    import keras
     from keras.src.ops.node import Node
 
 Count: TypeAlias = Callable[[Call], int | None]
@@ -35,16 +36,25 @@ def _inside(call: Call) -> int | None:
     if type(call.operation).__module__.startswith("keras."):
         return None
     example = {id(x): type(x)((1, *x.shape[1:]), x.dtype) for x in call.node.input_tensors}
-    with suppress(Exception):  # whatever code for numbers raises on symbols
+    with suppress(Exception), _as_before(call.operation):  # whatever code for numbers raises on symbols
         args, kwargs = call.node.arguments.fill_in(example)
         outputs = call.operation.call(*args, **kwargs)
         outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
-        graph = list(between(list(example.values()), outputs))
-        count = _sum(graph, call.channels_first)
-        for node in graph:  # the layers stay as they were
-            node.operation._inbound_nodes.remove(node)
-        return count
+        return _sum(between(list(example.values()), outputs), call.channels_first)
     return None
+
+
+@contextmanager
+def _as_before(operation: keras.Operation) -> Iterator[None]:
+    """Take the nodes away that calls in the block leave on layers, also where the code fails half-way."""
+    layers = operation._flatten_layers() if hasattr(operation, "_flatten_layers") else [operation]
+    lists = [nodes for layer in layers for nodes in (layer._inbound_nodes, layer._outbound_nodes)]
+    counts = [len(nodes) for nodes in lists]
+    try:
+        yield
+    finally:
+        for nodes, count in zip(lists, counts, strict=True):
+            del nodes[count:]
 
 
 def _sum(graph: Iterable[Node], channels_first: bool) -> int | None:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tlkit.display import shown
+from tlkit.plots.mistaken import worst
 from tlkit.plots.style import BLUE, GRAY, ORANGE, shortened
 
 
@@ -144,16 +145,6 @@ def _fitted(axes: Axes, photo: np.ndarray, corner: tuple[float, float], side: fl
     tall, wide = side * tall / max(tall, wide), side * wide / max(tall, wide)
     x, y = corner[0] + (side - wide) / 2, corner[1] + (side - tall) / 2
     draw_photo(axes, photo, extent=(x, x + wide, y, y + tall), aspect="auto")
-
-
-def worst(labels: Sequence[str], predicted: Sequence[str], shares: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return the positions of the examples that are classified wrongly, those of the highest shares first.
-
-    >>> worst(["a", "b", "b"], ["b", "a", "b"], [0.5, 0.9, 1.0]).tolist()
-    [1, 0]
-    """
-    wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predicted))
-    return wrong[np.argsort(-np.asarray(shares)[wrong], kind="stable")]
 
 
 def sheet(

@@ -5,33 +5,36 @@ from __future__ import annotations
 import os
 import textwrap
 import warnings
-from typing import IO, Any
-
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
+from typing import IO, TYPE_CHECKING, Any
 
 from tlkit.display import shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LETTERS_PER_INCH = 9  # of a title
 BLUE, ORANGE, GRAY = "#0072b2", "#d55e00", "0.45"  # told apart by color-blind readers too (Okabe and Ito)
 
 
 def save(figure: Figure, to: str | os.PathLike[str] | IO[bytes], **options: Any) -> None:
-    """Save a figure without a warning for each letter that no installed font has.
+    """Save a figure, into an open file as PNG, without a warning for each letter that no installed font has.
 
     Args:
         figure: The figure.
         to: A path or an open file.
         options: Options of Matplotlib's `savefig`.
     """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    is_png = str(to).endswith(".png") if isinstance(to, str | os.PathLike) else True
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
         if figure.axes and (engine := figure.get_layout_engine()):  # `savefig` would draw all of it twice
             engine.execute(figure)
             figure.set_layout_engine("none")
-        if options or not str(to).endswith(".png"):
+        if options or not is_png:
             figure.savefig(to, **options)
             return
         canvas = FigureCanvasAgg(figure)

@@ -11,9 +11,8 @@ from tlkit.recipes import _predicted
 if TYPE_CHECKING:
     import keras
     import numpy as np
-    from matplotlib.figure import Figure
 
-    from tlkit import data
+    from tlkit import data, plots
     from tlkit.data.graph import Graph
     from tlkit.evaluation.abstention import Abstention, Threshold
     from tlkit.evaluation.calibration import Calibration
@@ -171,7 +170,7 @@ class Worth(NamedTuple):
 
     metrics: dict[str, float]
     lines: list[str]
-    picture: Figure
+    picture: plots.Picture
     surest: list[tuple[float, float]]
 
     @property
@@ -217,7 +216,7 @@ def worth(
     bins, before = now.reliability[:3], None if was is None else was.reliability[:3]
     title = f"{len(labels):,} {split} {part.kind}"
     surest = list(zip(table["coverage"], table["accuracy"], strict=True))
-    return Worth(metrics, lines, plots.calibration(bins, before, confidence, right, table, title), surest)
+    return Worth(metrics, lines, plots.Picture("calibration", bins, before, confidence, right, table, title), surest)
 
 
 def report(fit: Fit, found: Worth) -> None:

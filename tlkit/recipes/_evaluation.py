@@ -199,8 +199,8 @@ def log(run: tracking.Run, evaluated: Evaluated) -> None:
     mistakes = _mistakes.find(subject.classifier.model, examples, table, losses)
     pictures = {
         "calibration.png": evaluated.worth.picture,
-        "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
-        "class_scores.png": plots.class_scores(evaluated.class_scores, title),
+        "confusion_matrix.png": plots.Picture("confusion_matrix", scores.confusion, classes, title),
+        "class_scores.png": plots.Picture("class_scores", evaluated.class_scores, title),
         **mistakes.pictures,
     }
     files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}

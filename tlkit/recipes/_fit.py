@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
-    from matplotlib.figure import Figure
 
-    from tlkit import evaluation, probes, training
+    from tlkit import evaluation, plots, probes, training
     from tlkit.recipes._jobs import Job
 
 
@@ -24,7 +23,7 @@ class Fit:
     Args:
         parts: Seconds of training, by what was done.
         metrics: Metrics for MLflow, by name.
-        pictures: Figures for MLflow, by file name.
+        pictures: For MLflow, by file name.
         under: Lines of the summary that stand directly under the score.
         lines: Other lines of the summary.
         chosen_by_val: Whether the validation examples chose the weights, so that their score is no test score.
@@ -34,7 +33,7 @@ class Fit:
 
     parts: dict[str, float]
     metrics: dict[str, float]
-    pictures: dict[str, Figure]
+    pictures: dict[str, plots.Picture]
     under: list[str]
     lines: list[str]
     chosen_by_val: bool
@@ -63,7 +62,7 @@ def of_training(job: Job[Any], history: training.History) -> Fit:
             "best_val_loss": best["val_loss"],
             "best_val_accuracy": best["val_accuracy"],
         },
-        pictures={"learning_curves.png": plots.learning_curves(history.epochs, best["epoch"])},
+        pictures={"learning_curves.png": plots.Picture("learning_curves", history.epochs, best["epoch"])},
         under=[],
         lines=[kept(history)],
         chosen_by_val=True,
@@ -132,7 +131,7 @@ def of_solving(
             "cross_validated_majority_accuracy": constant,
             "nearest_neighbours_accuracy": nearest,
         },
-        pictures={"regularization.png": plots.regularization(probe.tried, row.l2)},
+        pictures={"regularization.png": plots.Picture("regularization", probe.tried, row.l2)},
         under=[],
         lines=[
             f"l2    {row.l2:.2g}, the best of {len(probe.tried)} strengths by cross-validation on {many} "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tlkit.errors import InvalidInput, first_line
@@ -11,13 +12,12 @@ from tlkit.errors import InvalidInput, first_line
 if TYPE_CHECKING:
     import keras
     import numpy as np
-    from matplotlib.figure import Figure
 
-    from tlkit import data
+    from tlkit import data, plots
     from tlkit.report import Mistake
 
 SHEET = "worst_mistakes_heatmaps.png"
-MOST = 12  # mistakes with heatmaps
+SHOWN, MOST = 24, 12  # mistakes on the sheet, and those with heatmaps
 
 
 class Mistakes(NamedTuple):
@@ -33,7 +33,7 @@ class Mistakes(NamedTuple):
     rows: list[Mistake]
     wrong: int
     explained: str = ""
-    pictures: Mapping[str, Figure] = {}
+    pictures: Mapping[str, plots.Picture] = {}
 
 
 def find(
@@ -58,13 +58,15 @@ def find(
     shares = table["probability"] if losses is None else losses
     wrong = plots.worst(labels, predicted, shares)
     order = wrong[:MOST]
-    sheets = {}
+    sheets: dict[str, plots.Picture] = {}
+    values: Sequence[np.ndarray | None] = [None] * len(order)
     if part is not None:
         drawn = (labels, predicted, table["probability"], part.kind, table["file"])
-        sheets["worst_mistakes.png"] = plots.mistakes(part.read, *drawn, losses=losses, draw=part.modality.draw)
+        shown = list(part.read(wrong[:SHOWN])) if len(wrong) else []
+        values = shown[:MOST]
+        sheets["worst_mistakes.png"] = _sheet(shown, SHOWN, drawn, losses, part.modality.draw)
     if not len(order):
         return Mistakes([], 0, pictures=sheets)
-    values: Sequence[np.ndarray | None] = [None] * len(order) if part is None else list(part.read(order))
     overlays, explained = _overlays(model, values) if part is not None and part.kind == "photos" else ([], "")
     number = "probability" if losses is None else "loss"
     explained = " ".join(filter(None, [explained, f"The number is the {number}." * (part is not None)]))
@@ -81,9 +83,21 @@ def find(
         for place, example, overlay in zip(order.tolist(), values, overlaid, strict=True)
     ]
     if overlays:
-        over = dict(zip(order.tolist(), overlays, strict=True))
-        sheets[SHEET] = plots.mistakes(lambda places: [over[each] for each in places.tolist()], *drawn, MOST, losses)
+        sheets[SHEET] = _sheet(overlays, MOST, drawn, losses)
     return Mistakes(rows, len(wrong), explained, sheets)
+
+
+def _sheet(
+    values: Sequence[Any], most: int, drawn: tuple[Any, ...], losses: Any, draw: Callable[..., None] | None = None
+) -> plots.Picture:
+    """Draw the worst mistakes, of which the values are here."""
+    from tlkit import plots
+
+    return plots.Picture("mistakes", functools.partial(_given, values), *drawn, most, losses, draw)
+
+
+def _given(values: Sequence[Any], _: np.ndarray) -> Sequence[Any]:
+    return values
 
 
 def _overlays(model: keras.Model, values: Sequence[Any]) -> tuple[list[np.ndarray], str]:

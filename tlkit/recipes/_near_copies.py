@@ -11,9 +11,7 @@ from tlkit.display import few, say
 from tlkit.recipes import _inputs, _summary
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from tlkit import data, evaluation
+    from tlkit import data, evaluation, plots
     from tlkit.features import Features
     from tlkit.features.store import Store
     from tlkit.recipes._fit import Fit
@@ -99,7 +97,7 @@ def add(fit: Fit, splits: data.Splits, scores: evaluation.Scores, rest: evaluati
     fit.under.append(f"{split} {name:<8}  {value:.4f}  ({spread}) without the {count:,} that have a near copy")
 
 
-def _picture(splits: data.Splits) -> Figure:
+def _picture(splits: data.Splits) -> plots.Picture:
     """Draw the pairs, the most alike first."""
     import numpy as np
 
@@ -116,7 +114,8 @@ def _picture(splits: data.Splits) -> Figure:
     missing = -len(photos) % across
     photos += [np.full_like(photos[0], 255)] * missing
     texts += [""] * missing
-    rows = range(0, len(photos), across)
+    starts = range(0, len(photos), across)
     title = f"{len(splits.near_copies):,} of {len(scored):,} {split} {splits.kind} have a near copy"
     heads = [split, "near copy"] * (across // 2)
-    return plots.sheet([photos[i : i + across] for i in rows], heads, [texts[i : i + across] for i in rows], title)
+    rows, captions = [photos[i : i + across] for i in starts], [texts[i : i + across] for i in starts]
+    return plots.Picture("sheet", rows, heads, captions, title)

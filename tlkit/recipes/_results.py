@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from tlkit import data, evaluation, tracking, training
+    from tlkit import data, evaluation, plots, tracking, training
     from tlkit.data import graph
     from tlkit.recipes._jobs import Job
     from tlkit.tracking import registry
@@ -216,7 +216,7 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
         }
     )  # all at step 0, not at an epoch, so that MLflow compares runs by them as bars
     tracking.log_table(scored.predictions, predictions.FILE)
-    files = _log_pictures(fit, scored)
+    pictures = _pictures(fit, scored)
     example = scored.example
     if example is not None:
         tracking.log_text(json.dumps(serving.serving_example(example, splits.kind)), "example_request.json")
@@ -233,6 +233,7 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     saved = tracking.log_model(save)
     note = _note.note(job, model, fit, scores, splits, run.run_id)
     tracking.set_tags({"mlflow.note.content": note})
+    files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}  # drawn by now
     _report.log(job, run.run_id, model, fit, scored, files)
     if job.config.register:
         tracking.register(job.config.register)
@@ -242,8 +243,8 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     return Result(model, fit, scores, run.run_id, str(file), splits.kind, classes=splits.classes, exports=exports)
 
 
-def _log_pictures(fit: Fit, scored: Scored) -> dict[str, bytes]:
-    """Log the table of class scores and all pictures, and return the pictures' files by name."""
+def _pictures(fit: Fit, scored: Scored) -> dict[str, plots.Picture]:
+    """Log the table of class scores, and return all pictures."""
     from tlkit import plots, tracking
 
     scores, classes = scored.scores, scored.splits.classes
@@ -251,12 +252,11 @@ def _log_pictures(fit: Fit, scored: Scored) -> dict[str, bytes]:
     tracking.log_table(table, "class_scores.json")
     headline, value, _ = scores.headline
     title = f"{scores.split} {headline} {value:.3f}, {scores.photos:,} {scored.splits.kind}"
-    pictures = {
+    return {
         **fit.pictures,
-        "confusion_matrix.png": plots.confusion_matrix(scores.confusion, classes, title),
-        "class_scores.png": plots.class_scores(table, title),
+        "confusion_matrix.png": plots.Picture("confusion_matrix", scores.confusion, classes, title),
+        "class_scores.png": plots.Picture("class_scores", table, title),
     }
-    return {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}
 
 
 def requirements() -> list[str]:

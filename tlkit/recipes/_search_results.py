@@ -196,11 +196,11 @@ def _log_pictures(search: Search, ranked: list[Trial]) -> None:
     if config.algorithm == "hyperband":
         columns["epochs"] = [trial.hyperparameters.values["tuner/epochs"] for trial in trials]
     maximize = tuning.objective(config.objective).direction == "max"
-    coordinates = plots.parallel_coordinates(columns, scores, config.objective, maximize)
+    coordinates = plots.Picture("parallel_coordinates", columns, scores, config.objective, maximize)
     tracking.log_figure(coordinates, "parallel_coordinates.png")
     importances = importance.importances(columns, scores, config.seed)
     if importances.settings:
-        tracking.log_figure(plots.importance(importances, config.objective), "importance.png")
+        tracking.log_figure(plots.Picture("importance", importances, config.objective), "importance.png")
         names = importances.settings[0]._fields
         table = {name: [getattr(setting, name) for setting in importances.settings] for name in names}
         tracking.log_table(table, "importance.json")

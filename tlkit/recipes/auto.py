@@ -130,7 +130,7 @@ def _score(
     fit = _fit.Fit(
         parts={"search": job.seconds - began},
         metrics=metrics,
-        pictures={"tried.png": plots.ranking(names, accuracies, intervals, f"accuracy by {winner.held.by}")},
+        pictures={"tried.png": plots.Picture("ranking", names, accuracies, intervals, f"accuracy by {winner.held.by}")},
         under=[],
         lines=lines,
         chosen_by_val=True,

@@ -101,7 +101,7 @@ def _log(
         (row.accuracy, row.accuracy) if row.low is None or row.high is None else (row.low, row.high) for row in rows
     ]
     score = "accuracy" if all(row.map is None for row in rows) else "exact match"
-    tracking.log_figure(plots.ranking(captions, scores, intervals, score), "comparison.png")
+    tracking.log_figure(plots.Picture("ranking", captions, scores, intervals, score), "comparison.png")
 
 
 if __name__ == "__main__":

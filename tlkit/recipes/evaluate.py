@@ -45,8 +45,9 @@ def run(config: Evaluate) -> list[Evaluated]:
     versions = [_versions.resolve(model).uri for model in config.models]
     paths = [_models.locate(model) for model in versions]
     _jobs.start_keras()
-    from tlkit import tracking
+    from tlkit import plots, tracking
 
+    plots.begin()
     tracking.open_store(config.experiment)
     subjects = [_subject(config, model, path) for model, path in zip(versions, paths, strict=True)]
     if config.promote:

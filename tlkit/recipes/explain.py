@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tlkit import explanation
-    from tlkit.plots.explanations import Explained
+    from tlkit.plots import Explained
 
 MOST = 24  # photos on a sheet
 BATCH = 8
@@ -96,7 +96,7 @@ def _explained(
     import numpy as np
 
     from tlkit import explanation, serving
-    from tlkit.plots.explanations import Explained
+    from tlkit.plots import Explained
 
     rows, classes = [], classifier.classes
     abstention = classifier.abstention._replace(novelty=None)

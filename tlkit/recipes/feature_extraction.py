@@ -44,7 +44,9 @@ def run(config: FeatureExtraction) -> _results.Result | None:
         _shards.extract(config)
         return None
     job = _jobs.start("feature_extraction", config)
-    from tlkit import features
+    from tlkit import features, plots
+
+    plots.begin()
 
     parent = _parents.of(job.config)
     examples = _parents.ordered(_inputs.photos(job.config), parent)

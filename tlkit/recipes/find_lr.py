@@ -99,8 +99,8 @@ def _log(job: _jobs.Job[FindLr], test: finder.RangeTest) -> None:
     tracking.log_metrics({"training_seconds": job.timings["test"], **suggestion})
     title = f"{_networks.title(config.backbone)} on {_runs.dataset_name(config.data)}, phase {config.phase}"
     rate = getattr(config, config.phase).learning_rate
-    picture = plots.lr_range(
-        test.rates, test.losses, test.smoothed, test.suggested, None if rate == "auto" else rate, title
+    picture = plots.Picture(
+        "lr_range", test.rates, test.losses, test.smoothed, test.suggested, None if rate == "auto" else rate, title
     )
     tracking.log_figure(picture, PICTURE)
     tracking.deliver()

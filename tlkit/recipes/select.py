@@ -210,7 +210,7 @@ def _log(ranked: list[Ranked]) -> None:
     columns |= {name: [metrics[name] for metrics in numbers] for name in numbers[0]}
     columns["predict_per_second"] = [row.per_second for row in ranked]
     tracking.log_table(columns, "ranking.json")
-    tracking.log_figure(plots.ranking(names, scores, [row.interval for row in ranked]), "ranking.png")
+    tracking.log_figure(plots.Picture("ranking", names, scores, [row.interval for row in ranked]), "ranking.png")
     tracking.log_metrics(numbers[0])
     tracking.set_tags({"best_backbone": names[0]})
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import keras
     from matplotlib.figure import Figure
 
+    from tlkit import plots
+
 TABLES = "mlflow.loggedArtifacts"
 FIRST = {"val_accuracy": 0, "val_loss": 1}  # metrics of an epoch, and the order in which they are logged
 
@@ -88,12 +90,15 @@ def log_text(text: str, name: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def log_figure(figure: Figure, name: str) -> bytes:
+def log_figure(figure: Figure | plots.Picture, name: str) -> bytes:
     """Log a figure as a picture, and return the picture's file."""
     from tlkit import plots
 
     with artifact(name) as path:
-        plots.save(figure, path)
+        if isinstance(figure, plots.Picture):
+            path.write_bytes(figure.png())
+        else:
+            plots.save(figure, path)
         return path.read_bytes()
 
 
