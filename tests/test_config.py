@@ -239,6 +239,11 @@ def test_wrong_usage_is_one_line_and_status_2(argv: list[str], says: str, capsys
     assert err.count("\n") == 1
 
 
+def test_a_model_without_a_name_is_taken_for_one(capsys: pytest.CaptureFixture):
+    assert parse(config.Describe, "models:/trash@champion") == 2
+    assert "did you mean --model models:/trash@champion?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "says"),
     [

@@ -8,6 +8,7 @@ from sklearn import metrics
 from sklearn.dummy import DummyClassifier
 
 from tlkit import evaluation
+from tlkit.evaluation import areas, reliability, uncertainty
 
 
 def test_scores_equal_scikit_learns():
@@ -216,3 +217,33 @@ def test_areas_are_scikit_learns_with_ties_too():
         )
         (found,) = evaluation.classes.average_precision(scores[:, None], labels[:, None])
         assert found == pytest.approx(metrics.average_precision_score(labels, scores))
+
+
+def test_the_draws_of_f1_leave_out_classes_that_they_do_not_have():
+    """Against scikit-learn's, of draws of its own: a class of two examples is absent from every seventh draw."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [30, 28, 2])
+    predicted = np.where(rng.random(60) < 0.8, labels, (labels + 1) % 2)
+    predicted[-2:] = 2
+    draws = []
+    for _ in range(1000):
+        drawn = rng.integers(0, 60, 60)
+        there = np.unique(labels[drawn])
+        draws.append(metrics.f1_score(labels[drawn], predicted[drawn], labels=there, average="macro", zero_division=0))
+    value = metrics.f1_score(labels, predicted, average="macro")
+    expected = areas.spread(value, np.array(draws), 60, 60, 0.5 / 60)
+    one_hot = np.eye(3, dtype=bool)
+    assert uncertainty.f1_interval(one_hot[predicted], one_hot[labels]) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_one_log_loss_is_scored_bounded_and_calibrated(several: bool):
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet([0.05] * 3, 50).astype(np.float32)  # some are 0
+    labels = np.eye(3)[rng.integers(0, 3, 50)] if several else rng.integers(0, 3, 50)
+    loss = float(evaluation.crossentropy(probabilities, labels).mean())
+    assert (
+        evaluation.score("test", probabilities, labels).loss == loss == reliability.quality(probabilities, labels).loss
+    )
+    low, high = evaluation.score_intervals(probabilities, labels)["loss"]
+    assert low < loss < high

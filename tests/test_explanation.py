@@ -9,6 +9,7 @@ import pytest
 from tlkit import backbones, builders, explanation
 from tlkit.errors import InvalidInput
 from tlkit.explanation import heads, heatmaps
+from tlkit.explanation.heads import is_exclusive, logits
 
 rng = np.random.default_rng(0)
 SPOTS = [(2, 3), (20, 9), (11, 24)]  # top left corners of 6 x 6 spots in photos of 32 x 32
@@ -69,11 +70,11 @@ def test_class_activations_add_up_to_the_logits_of_two_stages():
     (head,) = heads(model)
     assert [(each.map.shape[1:], each.start) for each in head.maps] == [((4, 4, 128), 0), ((2, 2, 256), 128)]
     x = rng.integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
-    logits = np.asarray(keras.Model(model.input, head.dense.output)(x))
+    raw = np.asarray(keras.Model(model.input, head.dense.output)(x))
     classes = np.array([1, 3])
     cells, probabilities = heatmaps.activation(model, [head])(x, classes)
     assert cells.shape == (2, 4, 4)
-    np.testing.assert_allclose(cells.sum(axis=(1, 2)), logits[[0, 1], classes] - logits.mean(axis=1), atol=1e-4)
+    np.testing.assert_allclose(cells.sum(axis=(1, 2)), raw[[0, 1], classes] - raw.mean(axis=1), atol=1e-4)
     np.testing.assert_allclose(probabilities, model.predict_on_batch(x), atol=1e-6)
 
 
@@ -118,6 +119,36 @@ def test_several_heads_and_mirror_images_are_put_together():
     maps, _ = explainer.heatmaps(x, np.zeros(1, int))
     mirrored, _ = explainer.heatmaps(x[:, :, ::-1], np.zeros(1, int))
     np.testing.assert_allclose(maps, mirrored[:, :, ::-1], atol=1e-4)  # the model sees no left and right
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("averaged", ["logits", "probabilities"])
+def test_averages_of_logits_and_of_probabilities_have_their_own_logits(averaged: str, nested: bool):
+    x = keras.Input((4,))
+    last = "softmax" if averaged == "probabilities" else None
+    layers = [keras.layers.Dense(3, activation=last) for _ in range(2)]
+    parts = [keras.Sequential([keras.Input((4,)), layer])(x) if nested else layer(x) for layer in layers]
+    average = keras.layers.Average()(parts)
+    model = keras.Model(x, average if last else keras.layers.Softmax()(average))
+    values = rng.normal(size=(5, 4)).astype(np.float32)
+    found = np.asarray(keras.Model(x, logits(model))(values))
+    expected = np.log(model.predict_on_batch(values))
+    np.testing.assert_allclose(*(each - each.mean(axis=1, keepdims=True) for each in (found, expected)), atol=1e-5)
+    assert is_exclusive(model)
+    raw = keras.Model(x, keras.layers.Average()([keras.layers.Dense(3)(x) for _ in range(2)]))
+    assert logits(raw) is raw.outputs[0]
+    assert not is_exclusive(raw)
+
+
+def test_independent_probabilities_of_nested_models_exclude_nothing():
+    x = keras.Input((4,))
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="sigmoid")])
+    attention = keras.layers.Multiply()([x, keras.layers.Softmax()(keras.layers.Dense(4)(x))])
+    model = keras.Model(x, keras.layers.Average()([inner(attention), inner(x)]))
+    assert not is_exclusive(model)  # the softmax in its middle is none of its classes
+    values = rng.normal(size=(5, 4)).astype(np.float32)
+    odds = np.asarray(keras.Model(x, logits(model))(values))
+    np.testing.assert_allclose(1 / (1 + np.exp(-odds)), model.predict_on_batch(values), atol=1e-5)
 
 
 def test_patches_of_a_vision_transformer_have_heatmaps_though_the_head_reads_the_class_token():

@@ -66,7 +66,8 @@ def stray(config_class: type, word: str, usage: str) -> str:
         return f"'{shown(word)}' is one word too many: {usage}"
     names = fields.names(config_class)
     same = [name for name in meant(names, word.lower().replace("-", "_")) if name == word]
-    takes = [name for name in ("data.path", "builder.name", "port") if name in names]
+    is_model = ":/" in word or word.endswith(".keras")
+    takes = [name for name in (*["model"] * is_model, "data.path", "builder.name", "port") if name in names]
     fits = [name for name in takes if name != "port" or word.isdigit()]
     flag = f"--{same[0]} VALUE" if same else f"--{fits[0]} {shlex.quote(shown(word))}" if fits else ""
     hint = f"did you mean {flag}? " if flag else ""

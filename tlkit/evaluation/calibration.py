@@ -95,6 +95,38 @@ def log_losses(logits: np.ndarray, targets: np.ndarray, several: bool = False) -
     return losses
 
 
+def crossentropy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Compute the log loss of each example; where it may have several labels, the binary one, averaged over them.
+
+    Shapes:
+        probabilities: (examples, classes)
+        labels: (examples,), the right class of each; or (examples, classes), zeros and ones
+        returns: (examples,)
+
+    >>> crossentropy(np.array([[0.5, 0.5]]), np.array([1])).round(3).tolist()
+    [0.693]
+    """
+    if labels.ndim == 2:
+        return binary_crossentropy(probabilities, labels)
+    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    losses: np.ndarray = -np.log(np.clip(of_label, LEAST, 1))
+    return losses
+
+
+def binary_crossentropy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Compute the binary cross-entropy of each example, averaged over its labels.
+
+    Shapes:
+        probabilities, labels: (examples, classes)
+        returns: (examples,)
+
+    >>> binary_crossentropy(np.array([[0.5, 0.5]]), np.array([[0, 1]])).round(3).tolist()
+    [0.693]
+    """
+    of_label = np.where(labels, probabilities, 1 - probabilities.astype(np.float64))
+    return -np.log(np.clip(of_label, LEAST, 1)).mean(axis=1)
+
+
 def temperature(logits: np.ndarray, targets: np.ndarray, several: bool = False) -> float:
     """Fit the temperature of the lowest log loss (Guo et al. 2017, arXiv:1706.04599), from 0.1 to 10.
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from tlkit.evaluation.calibration import log_losses, logits
+from tlkit.evaluation.calibration import crossentropy
 from tlkit.evaluation.intervals import accuracy_interval, group_of, loss_interval
 
 BINS, BIN = 15, 20  # bins at the most; examples of a bin at the least
+LEVEL, DRAWS = 0.05, 1000  # how often an interval misses; draws for each error that is tested
 Interval = tuple[float, float]
 
 
@@ -33,6 +35,28 @@ class Reliability(NamedTuple):
     sizes: np.ndarray
     ece: float
     interval: Interval
+
+
+class Bins(NamedTuple):
+    """What a calibration error is estimated from, (bins,) each.
+
+    Args:
+        shares: How many are right.
+        confidence: Mean probability.
+        trials: Number of independent predictions.
+        weights: Which sum to 1.
+    """
+
+    shares: np.ndarray
+    confidence: np.ndarray
+    trials: np.ndarray
+    weights: np.ndarray
+
+    def mean_square(self, shares: np.ndarray) -> np.ndarray:
+        """Estimate the mean square of the true gaps without bias: less the variance of the shares, (..., bins)."""
+        chance = shares * (1 - shares) / np.maximum(self.trials - 1, 1)
+        square: np.ndarray = ((shares - self.confidence) ** 2 - chance) @ self.weights
+        return square
 
 
 class Quality(NamedTuple):
@@ -93,10 +117,10 @@ def reliability(
     A prediction is the most probable class of an example; where an example may have several labels, each class of each
     example is one: that it is there, or that it is not.
 
-    The predictions are sorted by confidence and dealt to up to 15 bins of as many each, 20 or more. The interval is
-    that of the noncentrality of a chi-squared distribution which has the mean and the variance of the binned square
-    error (Patnaik 1949). It covers 95 % of many predictions that are not calibrated, and at least 95 % of calibrated
-    ones, of few and of groups; `tests/test_evaluation_simulated.py` shows that.
+    The predictions are sorted by confidence and dealt to up to 15 bins of as many each, 20 or more. The interval has
+    the errors that a test by simulated draws does not reject (see `excess`): one-sided at 0, so that it lies above 0
+    for 5 of 100 calibrated models, and two-sided away from it (Feldman and Cousins 1998, doi:10.1103/PhysRevD.57.3873).
+    `tests/test_evaluation_simulated.py` shows what it covers.
 
     Args:
         probabilities: Shape (examples, classes), each row sums to 1, or with several labels need not.
@@ -117,55 +141,130 @@ def reliability(
     else:
         confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
         place = group_of(len(labels), groups)
-    confidence = confidence.astype(np.float64)
+    groups = None if groups is None and labels.ndim == 1 else place
+    bins, bin_of = binned(confidence.astype(np.float64), right, groups)
+    parts = (np.flatnonzero(bin_of == each) for each in range(len(bins.shares)))
+    bounds = np.array([accuracy_interval(right[part], None if groups is None else place[part]) for part in parts]).T
+    ece = max(0.0, float(bins.mean_square(bins.shares))) ** 0.5
+    return Reliability(bins.confidence, bins.shares, bounds, np.bincount(bin_of), ece, _interval(bins))
+
+
+def binned(confidence: np.ndarray, right: np.ndarray, groups: np.ndarray | None) -> tuple[Bins, np.ndarray]:
+    """Deal predictions to bins, and return these and the bin of each prediction.
+
+    Shapes:
+        confidence, right, groups: (predictions,)
+    """
     count = max(1, min(BINS, len(right) // BIN))
     bin_of = np.empty(len(right), np.intp)
     bin_of[np.argsort(confidence, kind="stable")] = np.arange(len(right)) * count // len(right)
     sizes = np.bincount(bin_of, minlength=count)
     means, shares = (np.bincount(bin_of, values) / sizes for values in (confidence, right))
-    # A bin without a mistake would have no variance: it has that of a calibrated one at the least.
-    uncertain = np.bincount(bin_of, confidence * (1 - confidence)) / sizes
-    excess = right - confidence - (shares - means)[bin_of]
-    pairs, at = np.unique(bin_of * (int(place.max()) + 1) + place, return_inverse=True)
-    sums = np.bincount(at, excess)
-    squares = np.bincount(pairs // (int(place.max()) + 1), sums**2, minlength=count)
-    variance = np.maximum(squares, uncertain * sizes) / sizes**2
-    parts = (np.flatnonzero(bin_of == each) for each in range(count))
-    known = groups is None and labels.ndim == 1
-    bounds = np.array([accuracy_interval(right[part], None if known else place[part]) for part in parts]).T
-    square, interval = _mean_square(shares - means, variance, sizes / len(right))
-    return Reliability(means, shares, bounds, sizes, square**0.5, (interval[0] ** 0.5, interval[1] ** 0.5))
+    # A sum of unequal chances varies less than the binomial of their mean does, as more trials would.
+    variance, binomial = np.bincount(bin_of, confidence * (1 - confidence)) / sizes, means * (1 - means)
+    trials: np.ndarray = sizes * np.clip(binomial / np.maximum(variance, 1e-12), 1, 2)
+    if groups is not None:
+        trials = trials / _alike(right - confidence, bin_of, groups)
+    return Bins(shares, means, np.maximum(np.round(trials), 2).astype(int), sizes / len(right)), bin_of
 
 
-def _mean_square(gaps: np.ndarray, variance: np.ndarray, weights: np.ndarray) -> tuple[float, Interval]:
-    """Estimate the weighted mean of the squares of true gaps, with its 95 % interval.
-
-    Gaps that are too small for chance give no bounds: the upper one is then that of gaps as chance makes them.
+def _alike(excess: np.ndarray, bin_of: np.ndarray, place: np.ndarray) -> float:
+    """Return how many times the predictions of a bin vary as much as independent ones would, because of groups.
 
     Shapes:
-        gaps: (bins,), measured
-        variance: (bins,), of their errors
-        weights: (bins,), which sum to 1
+        excess: (predictions,), how much more is right than the confidence
+        bin_of, place: (predictions,), the bin and the group of each
     """
-    from scipy import special
+    excess = excess - (np.bincount(bin_of, excess) / np.bincount(bin_of))[bin_of]
+    pairs = np.unique(bin_of * (int(place.max()) + 1) + place, return_inverse=True)[1]
+    together = float((np.bincount(pairs, excess) ** 2).sum())
+    return max(1.0, together / max(float((excess**2).sum()), 1e-12))
 
-    observed, chance = float(weights @ gaps**2), float(weights @ variance)
-    if chance <= 0:  # every prediction is certain
-        return observed, (observed, observed)
-    true = np.maximum(gaps**2 - variance, 0)
-    excess = float(weights @ true)
-    # The variance of what is observed: of chance alone, and of true gaps where their bins measure them badly.
-    spread = 2 * float((weights * variance) @ (weights * variance)) + 4 * float((weights**2 * variance) @ true)
-    scale = spread / (2 * chance + 4 * excess)
-    freedom = chance / scale
 
-    def bound(measured: float, share: float) -> float:
-        """Return the true mean square for which this share of measured ones would be lower; 0 where none is."""
-        if special.chdtr(freedom, measured / scale) <= share:
-            return 0.0
-        return scale * float(special.chndtrinc(measured / scale, freedom, share))
+def excess(error: float, bins: Bins, above: bool) -> float:
+    """Return how much more of the draws are beyond what was observed than where an error is rejected.
 
-    return max(0.0, observed - chance), (bound(observed, 0.975), bound(observed, 0.025) or bound(chance, 0.025))
+    The draws are binomial shares, around gaps that have this error and fit what was observed: hybrid
+    resampling (Chuang and Lai 2000, Statistica Sinica 10). An error is in the interval if both sides are above 0.
+
+    Args:
+        error: Root mean square of true gaps, 0 or more.
+        bins: As observed.
+        above: Whether the draws that are as high are counted, or those that are as low.
+    """
+    variance = np.maximum(bins.confidence * (1 - bins.confidence), 1e-12) / bins.trials
+    spread = float(np.sqrt(2 * ((bins.weights * variance) ** 2).sum()))
+    shares = np.clip(bins.confidence + _gaps_of(error, bins, variance), 0, 1)
+    # A seed of its own for each set of predictions, else what chance makes of the draws would be the same for all.
+    rng = np.random.default_rng(zlib.crc32(bins.shares.tobytes()))
+    drawn = rng.binomial(bins.trials, shares, (DRAWS, len(shares))) / bins.trials
+    square, observed = bins.mean_square(drawn), float(bins.mean_square(bins.shares))
+    beyond = square >= observed - 1e-12 if above else square <= observed + 1e-12
+    lower = _lower_tail(error**2 / spread)
+    return float((beyond.sum() + 1) / (DRAWS + 1)) - (LEVEL - lower if above else lower)
+
+
+def _interval(bins: Bins) -> Interval:
+    """Return the bounds of the errors that are not rejected."""
+    from scipy import optimize
+
+    most = float(np.sqrt(bins.weights @ np.maximum(bins.confidence, 1 - bins.confidence) ** 2))
+    low, high = (
+        at if excess(at, bins, above) > 0 else float(optimize.brentq(excess, 0.0, most, (bins, above), xtol=2e-4))
+        for at, above in ((0.0, True), (most, False))
+    )
+    return low, high
+
+
+def _gaps_of(error: float, bins: Bins, variance: np.ndarray) -> np.ndarray:
+    """Find gaps of a root mean square that fit the observed ones, (bins,).
+
+    Smaller ones are in proportion to these. Of larger ones it is those of imprecise bins that grow most, as is most
+    probable; where no shares up to 1 are so far off, all are on their farther side.
+    """
+    from scipy import optimize
+
+    observed, confidence = bins.shares - bins.confidence, bins.confidence
+    size = float(np.sqrt(bins.weights @ observed**2))
+    if error <= size:
+        return observed * (error / max(size, 1e-12))
+    relative = variance / variance.max()
+
+    def gaps(nearness: float) -> np.ndarray:
+        return np.clip(observed / (1 - relative * (1 - np.exp(nearness))), -confidence, 1 - confidence)
+
+    def missing(nearness: float) -> float:
+        return error - float(np.sqrt(bins.weights @ gaps(nearness) ** 2))
+
+    if missing(-15.0) >= 0:
+        return np.where(confidence > 0.5, -np.minimum(error, confidence), np.minimum(error, 1 - confidence))
+    return gaps(float(optimize.brentq(missing, -15.0, 0.0, xtol=1e-3)))
+
+
+def _lower_tail(distance: float) -> float:
+    """Return how much of the 5 % that an interval misses is due to low values, by the likelihood's ratio.
+
+    None at a parameter's boundary, half of it far away: Feldman and Cousins (1998, doi:10.1103/PhysRevD.57.3873), for a
+    normal value and a mean that cannot be below 0.
+
+    Args:
+        distance: Of the parameter from its boundary, in standard deviations of what is measured.
+
+    >>> round(_lower_tail(0.01), 4), round(_lower_tail(1.0), 4), _lower_tail(3.0)
+    (0.0, 0.0156, 0.025)
+    """
+    from scipy import optimize, special
+
+    if distance <= 0 or distance >= special.ndtri(1 - LEVEL / 2):
+        return LEVEL / 2 if distance > 0 else 0.0
+
+    def excess(upper: float) -> float:
+        """By how much both tails exceed 5 %; the likelihood's ratio is the same where they begin."""
+        return float(special.ndtr(-upper) + special.ndtr(-distance / 2 - upper**2 / (2 * distance)) - LEVEL)
+
+    ends = special.ndtri([1 - LEVEL, 1 - LEVEL / 2])
+    upper = optimize.brentq(excess, ends[0] - 1e-9, ends[1] + 1e-9)
+    return max(0.0, LEVEL - float(special.ndtr(-upper)))
 
 
 def quality(probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str] | np.ndarray | None = None) -> Quality:
@@ -179,7 +278,7 @@ def quality(probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str]
     scores = brier(probabilities, labels)
     low, high = loss_interval(scores, groups)
     return Quality(
-        loss=float(log_losses(logits(probabilities, several), labels, several).mean()),
+        loss=float(crossentropy(probabilities, labels).mean()),
         brier=float(scores.mean()),
         brier_interval=(max(low, 0.0), min(high, 1.0 if several else 2.0)),
         reliability=reliability(probabilities, labels, groups),

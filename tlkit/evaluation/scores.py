@@ -9,6 +9,7 @@ import numpy as np
 
 from tlkit import config
 from tlkit.evaluation.areas import map_interval
+from tlkit.evaluation.calibration import crossentropy
 from tlkit.evaluation.classes import area_under_curve, average_precision, by_class, majority, rarer
 from tlkit.evaluation.intervals import accuracy_interval, wilson_of_groups
 
@@ -196,7 +197,6 @@ def score(
         return _score_multi_label(split, probabilities, labels > 0.5, train_labels, groups)
     classes = np.arange(probabilities.shape[1])
     predicted = probabilities.argmax(axis=1)
-    right = probabilities[np.arange(len(labels)), labels]
     confusion = np.bincount(labels * len(classes) + predicted, minlength=len(classes) ** 2).reshape(-1, len(classes))
     truly, hits = confusion.sum(axis=1), np.diag(confusion)
     present = truly > 0
@@ -210,7 +210,7 @@ def score(
         photos=len(labels),
         accuracy=float(np.mean(predicted == labels)),
         interval=accuracy_interval(predicted == labels, groups),
-        loss=float(-np.mean(np.log(np.clip(right.astype(np.float64), 1e-12, 1)))),
+        loss=float(crossentropy(probabilities, labels).mean()),
         f1=float((2 * hits / np.maximum(truly + confusion.sum(axis=0), 1))[present].mean()),
         auc=_auc(probabilities, labels),
         confusion=confusion,
@@ -257,7 +257,7 @@ def _score_multi_label(
         photos=len(labels),
         accuracy=float(right.mean()),
         interval=wilson_of_groups(right, np.arange(len(right)) if groups is None else groups),
-        loss=float(binary_crossentropy(probabilities, labels).mean()),
+        loss=float(crossentropy(probabilities, labels).mean()),
         f1=float(metrics.f1_score(labels, predicted, labels=present, average="macro", zero_division=0)),
         auc=float(np.mean(areas)) if areas else None,
         confusion=metrics.multilabel_confusion_matrix(labels, predicted),
@@ -267,20 +267,6 @@ def _score_multi_label(
         majority_accuracy=None if constant is None else float(np.mean(labels == constant)),
         **({} if groups is None else _of_groups(predicted, labels, groups)),
     )
-
-
-def binary_crossentropy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Compute the binary cross-entropy of each example, averaged over its labels.
-
-    Shapes:
-        probabilities, labels: (examples, classes)
-        returns: (examples,)
-
-    >>> binary_crossentropy(np.array([[0.5, 0.5]]), np.array([[0, 1]])).round(3).tolist()
-    [0.693]
-    """
-    of_label = np.where(labels, probabilities, 1 - probabilities.astype(np.float64))
-    return -np.log(np.clip(of_label, 1e-12, 1)).mean(axis=1)
 
 
 def _auc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tlkit.evaluation.areas import auc_interval, resampled, spread
+from tlkit.evaluation.calibration import crossentropy
 from tlkit.evaluation.intervals import accuracy_interval, effective_trials, group_of, loss_interval, mean_of_shares
-from tlkit.evaluation.scores import binary_crossentropy
 
 
 def score_intervals(
@@ -33,11 +33,7 @@ def score_intervals(
     {'loss': [0.35, 0.47], 'balanced_accuracy': [0.74, 0.88], 'f1': [0.73, 0.89], 'auc': [0.85, 0.96]}
     """
     several = labels.ndim == 2
-    if several:
-        losses = binary_crossentropy(probabilities, labels)
-    else:
-        losses = -np.log(np.clip(probabilities[np.arange(len(labels)), labels].astype(np.float64), 1e-12, 1))
-    low, high = loss_interval(losses, groups)
+    low, high = loss_interval(crossentropy(probabilities, labels), groups)
     found = {"loss": (max(low, 0.0), high)}
     if not several:
         right, trials = _recalls(probabilities.argmax(axis=1), labels, groups)
@@ -76,15 +72,16 @@ def f1_interval(
     >>> [round(bound, 2) for bound in f1_interval(np.roll(labels, 1, axis=0) ^ (np.arange(100) > 19)[:, None], labels)]
     [0.71, 0.87]
     """
-    hits, named = (predicted & labels).astype(np.float64), predicted.astype(np.float64) + labels
-    present = labels.any(axis=0)
+    hits, true, named = (each.astype(np.float64) for each in (predicted & labels, labels, predicted))
     if micro:
-        hits, named, present = hits.sum(axis=1, keepdims=True), named.sum(axis=1, keepdims=True), np.ones(1, bool)
+        hits, true, named = (each.sum(axis=1, keepdims=True) for each in (hits, true, named))
 
     def score(times: np.ndarray) -> np.ndarray:
-        """F1 of each draw: times (examples, draws)."""
-        found: np.ndarray = (2 * hits[:, present].T @ times / np.maximum(named[:, present].T @ times, 1)).mean(axis=0)
-        return found
+        """F1 of each draw, over the classes that occur in it: times (examples, draws)."""
+        right, of_class, said = (each.T @ times for each in (hits, true, named))
+        occurs = of_class > 0
+        found: np.ndarray = (2 * right / np.maximum(of_class + said, 1)).sum(axis=0, where=occurs)
+        return found / np.maximum(occurs.sum(axis=0), 1)
 
     place = group_of(len(labels), groups)
     value = float(score(np.ones((len(labels), 1)))[0])

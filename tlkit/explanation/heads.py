@@ -116,16 +116,31 @@ def _before(tensor: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def is_exclusive(model: keras.Model) -> bool:
-    """Whether a model's classes exclude one another: whether it has a softmax.
+    """Whether a model's classes exclude one another: whether it ends in a softmax, or in averages of such.
 
     >>> x = keras.Input((3,))
     >>> [is_exclusive(keras.Model(x, keras.layers.Dense(2, activation=each)(x))) for each in ("softmax", "sigmoid")]
     [True, False]
     """
-    return any(
-        isinstance(layer, keras.layers.Softmax) or getattr(layer, "activation", None) is keras.activations.softmax
-        for layer in model.layers
-    )
+    return _ending(model.outputs[0]) == "softmax"
+
+
+def _ending(tensor: keras.KerasTensor) -> str | None:
+    """Name what makes probabilities of a tensor: softmax or sigmoid; None where it has logits."""
+    operation, inputs = origin(tensor)
+    if own := _activation(operation):
+        return own
+    if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+        return _ending(operation.outputs[tensor._keras_history.tensor_index])  # type: ignore[attr-defined]
+    if getattr(operation, "weights", None):  # behind these are no probabilities any more
+        return None
+    return next(filter(None, map(_ending, inputs)), None)
+
+
+def _activation(operation: object) -> str | None:
+    """Name the softmax or sigmoid that an operation is, or ends in."""
+    name = getattr(getattr(operation, "activation", None), "__name__", type(operation).__name__).lower()
+    return name if name in ("softmax", "sigmoid") else None
 
 
 def class_weights(outputs: int, classes: np.ndarray, exclusive: bool) -> np.ndarray:
@@ -168,19 +183,24 @@ def tensors(model: keras.Model) -> list[keras.KerasTensor]:
 def logits(model: keras.Model) -> keras.KerasTensor:
     """Return a model's logits; up to a constant for each example where its classes exclude one another.
 
-    They are computed back from probabilities where the last layer has its activation inside.
+    They are computed back from probabilities where the last layer has its activation inside, or averages such.
 
     >>> x = keras.Input((3,))
     >>> y = keras.layers.Dense(2, name="head")(x)
     >>> logits(keras.Model(x, keras.layers.Softmax()(y))) is y
     True
     """
-    last = _before(model.outputs[0])
-    operation, _ = origin(last)
-    ends = getattr(operation, "activation", None)
-    if not isinstance(operation, keras.layers.Average) and ends in (None, keras.activations.linear):
-        return last
-    shares = keras.ops.clip(last, LEAST, 1.0)
-    if is_exclusive(model):
-        return keras.ops.log(shares)
-    return keras.ops.log(shares) - keras.ops.log(keras.ops.clip(1 - last, LEAST, 1.0))
+    tensor = model.outputs[0]
+    operation, inputs = origin(tensor)
+    while isinstance(operation, SAME) and inputs:
+        tensor = inputs[0]
+        if _activation(operation):
+            return tensor
+        operation, inputs = origin(tensor)
+    ending = _ending(tensor)
+    if ending is None:
+        return tensor
+    log_odds = keras.ops.log(keras.ops.clip(tensor, LEAST, 1.0))
+    if ending == "sigmoid":
+        log_odds -= keras.ops.log(keras.ops.clip(1 - tensor, LEAST, 1.0))
+    return log_odds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,6 @@ def note(
     chosen = " These examples also chose the epoch, so this is optimistic." if fit.is_optimistic(scores) else ""
     classes = ", ".join(markdown(plots.shortened(name, 60)) for name in splits.classes[:20])
     classes += ", ..." if len(splits.classes) > 20 else ""
-    loaded = f'model = mlflow.pyfunc.load_model("runs:/{run_id}/model")'
     mistakes = "`worst_mistakes.png` and " if "worst_mistakes.png" in fit.pictures else ""
     lines = [
         f"**{network}**, {model.count_params():,} parameters, by `{job.recipe}` on {kind} of **{name}**: "
@@ -52,7 +52,6 @@ def note(
         "",
         "```",
         *use(splits, run_id),
-        loaded,
         "```",
         "",
         f"Where it is wrong: {mistakes}`predictions.json`. `config.yaml` repeats the run.",
@@ -67,15 +66,17 @@ def use(splits: data.Splits | graph.Graph, run_id: str) -> list[str]:
 
 
 def use_of(model: str, modality: modalities.Modality) -> list[str]:
-    """Give the commands that use a model.
+    """Give the commands that use a model, and where MLflow has it the line that loads it in Python.
 
     >>> from tlkit.data.modalities import SOUNDS
     >>> use_of("models:/m-1", SOUNDS)
-    ['mlflow models serve -m models:/m-1 --env-manager local']
+    ['mlflow models serve -m models:/m-1 --env-manager local', 'model = mlflow.pyfunc.load_model("models:/m-1")']
     """
     commands = [f"python -m tlkit.recipes.{name} {quoted(model)} PHOTO.jpg" for name in ("predict", "explain")]
     served = f"mlflow models serve -m {quoted(model)} --env-manager local"
-    return commands * modality.predicted + [served] * bool(modality.requests and ":/" in model)
+    loaded = f"model = mlflow.{'pyfunc' if modality.requests else 'keras'}.load_model({json.dumps(model)})"
+    in_mlflow = ":/" in model
+    return commands * modality.predicted + [served] * bool(modality.requests and in_mlflow) + [loaded] * in_mlflow
 
 
 def _also(scores: evaluation.Scores, classes: Sequence[str]) -> str:

@@ -21,7 +21,8 @@ dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 details{margin:.5rem 0}summary{cursor:pointer}
 @media(prefers-color-scheme:dark){.chart:not(.photos) img{filter:invert(.91) hue-rotate(180deg)}}
 @media print{.chart:not(.photos) img{filter:none!important}details>*{display:block!important}.chart img{min-width:0}}
-@media(max-width:40rem){.chart.wide img{max-width:max(100%,30rem)}th.n{white-space:normal}
+@media(max-width:40rem){.chart.wide img{max-width:max(100%,30rem)}th.n,td.n{white-space:normal}
+table{font-size:.85rem}th,td{padding-right:.4rem}
 .pairs figure img{height:7.5rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}}
 """
 CLASSES = 100  # rows of the table of classes
