@@ -61,6 +61,18 @@ def test_each_example_is_scored_at_a_temperature_that_does_not_know_its_group():
     assert calibration.calibrate(shares[:19], right[:19]).temperature == 1  # too few
 
 
+def test_where_nothing_is_wrong_nothing_is_made_more_certain():
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        right = rng.integers(0, 10, 3000)
+        scores = rng.normal(size=(3000, 10)) + 4.5 * np.eye(10)[right]
+        shares = np.exp(4.5 * scores) / np.exp(4.5 * scores).sum(axis=1, keepdims=True)  # calibrated, 0.995 are right
+        found = calibration.calibrate(shares[:270], right[:270])
+        new = calibration.tempered(shares[270:], found.temperature)
+        before = calibration.crossentropy(shares[270:], right[270:]).mean()
+        assert calibration.crossentropy(new, right[270:]).mean() <= before + 0.001
+
+
 @pytest.mark.parametrize("heads", [1, 2])
 def test_a_temperature_is_in_the_weights_of_every_head(heads: int, tmp_path: Path):
     rng = np.random.default_rng(0)

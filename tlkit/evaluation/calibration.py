@@ -177,7 +177,7 @@ def calibrate(
     >>> scores = 2 * np.eye(3)[labels] + rng.normal(size=(500, 3))
     >>> shares = np.exp(2 * scores) / np.exp(2 * scores).sum(axis=1, keepdims=True)  # what Bayes' rule makes of them
     >>> round(1 / calibrate(tempered(shares, 4.0), labels).temperature, 1), calibrate(shares, labels).temperature
-    (4.4, 1.0)
+    (4.3, 1.0)
     """
     if len(labels) < FEWEST:
         return Calibration(1.0, 1.0, 0.0, 0.0, probabilities)
@@ -188,10 +188,24 @@ def calibrate(
     for fold in np.unique(fold_of):
         out = fold_of == fold
         if not out.all():
-            held[out] = tempered(probabilities[out], temperature(scores[~out], labels[~out], several), several)
+            held[out] = tempered(probabilities[out], _fitted(scores[~out], labels[~out], several), several)
     differences = log_losses(logits(held, several), labels, several) - log_losses(scores, labels, several)
     difference, error = float(differences.mean()), standard_error(differences, groups)
-    fitted = temperature(scores, labels, several)
+    fitted = _fitted(scores, labels, several)
     if difference < -CLEAR * error:
         return Calibration(fitted, fitted, difference, error, held)
     return Calibration(1.0, fitted, difference, error, probabilities)
+
+
+def _fitted(scores: np.ndarray, labels: np.ndarray, several: bool) -> float:
+    """Fit a temperature as if each example were wrong once in as many examples as there are, and two more.
+
+    So does Platt (1999, Probabilistic outputs for support vector machines, section 2.2). Where no example is wrong, the
+    loss otherwise falls for ever with the temperature, and the first wrong photo that is new costs more than all gained.
+    """
+    wrong = 1 / (len(labels) + 2)
+    if several or scores.shape[1] == 1:
+        return temperature(scores, wrong + (1 - 2 * wrong) * labels.reshape(scores.shape), several)
+    targets = np.full(scores.shape, wrong / (scores.shape[1] - 1))
+    targets[np.arange(len(labels)), labels] = 1 - wrong
+    return temperature(scores, targets, several)
