@@ -137,6 +137,7 @@ def test_unfreeze_freezes_what_comes_before(name, network):
     assert not network.trainable_weights
 
 
+@pytest.mark.thorough
 def test_same_as_keras_with_the_same_weights(name, network, tmp_path, monkeypatch):
     """Preprocessing, graph and order of weights: Keras' own network, given our file as its imagenet weights."""
     if name == "LetterNet":
@@ -171,6 +172,7 @@ def test_the_older_format_holds_the_preprocessing(name, tmp_path):
 
 
 # One for each preprocessing and each kind of layer that is special to one family.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name", rows(["ConvNeXtTiny", "EfficientNetB0", "LetterNet", "MobileNetV3Small", "VGG16"]), indirect=True
 )
@@ -277,6 +279,7 @@ def test_classifier(classes):
     assert [layer.name for layer in model.layers[-2:]] == ["head", "probabilities"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [tiny, lambda: builders.build("vgg_mini", (64, 64, 3), include_top=False)])
 @pytest.mark.parametrize("count", [2, 3, 99])
 def test_several_stages_are_averaged_side_by_side(make, count, tmp_path):

@@ -32,6 +32,7 @@ def weights(model: keras.Model) -> dict[str, np.ndarray]:
     return {weight.path: np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights}
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("loaded", [False, True], ids=["made", "loaded"])
 @pytest.mark.parametrize("mode", MOVES)

@@ -161,6 +161,7 @@ def test_what_a_class_scores_depends_on_the_last_stage_by_name(name: str):
     assert np.abs(changed - keras.ops.convert_to_numpy(logits)).max() > 1e-6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", MINI)
 def test_the_seed_decides_all_weights_and_no_two_layers_start_alike(name: str):
     keras.utils.set_random_seed(1)

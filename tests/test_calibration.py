@@ -73,6 +73,7 @@ def test_where_nothing_is_wrong_nothing_is_made_more_certain():
         assert calibration.crossentropy(new, right[270:]).mean() <= before + 0.001
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("heads", [1, 2])
 def test_a_temperature_is_in_the_weights_of_every_head(heads: int, tmp_path: Path):
     rng = np.random.default_rng(0)

@@ -47,6 +47,7 @@ def save(figure: Figure, to: str | os.PathLike[str] | IO[bytes], **options: Any)
 def wrapped(title: str, figure: Figure) -> str:
     """Break a title into lines that a figure has room for; a word that is longer is broken too.
 
+    >>> from matplotlib.figure import Figure
     >>> wrapped("m-718865e44edf42ba8acdab7744fa2060, with its weights", Figure(figsize=(4, 3))).count("\\n")
     1
     """
