@@ -201,7 +201,7 @@ def _fitted(scores: np.ndarray, labels: np.ndarray, several: bool) -> float:
     """Fit a temperature as if each example were wrong once in as many examples as there are, and two more.
 
     So does Platt (1999, Probabilistic outputs for support vector machines, section 2.2). Where no example is wrong, the
-    loss otherwise falls for ever with the temperature, and the first new photo that is wrong costs more than was gained.
+    loss otherwise falls for ever with the temperature, and the first new photo that is wrong costs all that was gained.
     """
     wrong = 1 / (len(labels) + 2)
     if several or scores.shape[1] == 1:
