@@ -21,10 +21,11 @@ dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 details{margin:.5rem 0}summary{cursor:pointer}
 @media(prefers-color-scheme:dark){.chart:not(.photos) img{filter:invert(.91) hue-rotate(180deg)}}
 @media print{.chart:not(.photos) img{filter:none!important}details>*{display:block!important}.chart img{min-width:0}}
-@media(max-width:40rem){.chart.wide img{max-width:max(100%,30rem)}th.n,td.n{white-space:normal}
+@media(max-width:40rem){.chart.wide img{max-width:max(100%,30rem)}th.n,td.n{white-space:normal;overflow-wrap:normal}
 table{font-size:.85rem}th,td{padding-right:.4rem}
 .pairs figure img{height:7.5rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}}
 """
+TO = "\u2060–\u2060"  # no line ends at it
 CLASSES = 100  # rows of the table of classes
 
 
@@ -151,7 +152,7 @@ def _classes(report: Report) -> str:
             text = _number(float(str(value))) if name not in ("class", "examples") else str(value)
             if f"{name}_low" in table and text != "–":
                 low, high = (float(str(table[f"{name}_{end}"][place])) for end in ("low", "high"))
-                text += f" ({low:.2f}–{high:.2f})"
+                text += f" ({low:.2f}{TO}{high:.2f})"
             cells.append(text)
         rows.append(cells)
     more = len(table["class"]) - len(rows)
