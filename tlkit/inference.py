@@ -216,6 +216,11 @@ def core() -> Any:
     return startup.openvino().Core()
 
 
+def has_bfloat16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this processor."""
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def engine(network: Any, precision: str = "float32") -> Engine:
     """Make an engine of OpenVINO's graph of a network, for several batches at a time.
 

@@ -153,8 +153,7 @@ def _join(address: str) -> Cluster:
 
 def close(cluster: Cluster) -> None:
     """End the workers that `connect` has started; other workers forget what they were sent."""
-    with contextlib.suppress(Exception):
-        sending.forget(cluster)
+    sending.end(cluster)
     with contextlib.suppress(Exception):  # a scheduler that is gone
         cluster.client.close(timeout=5)
     if cluster.local is not None:

@@ -40,9 +40,23 @@ def begin(cluster: Cluster, first: Callable[[], None]) -> None:
 
     class First(WorkerPlugin):
         def setup(self, worker: Any) -> None:
-            threading.Thread(target=_try, args=(first, worker), daemon=True).start()
+            threading.Thread(target=_try, args=(pickled, worker), daemon=True).start()
 
-    cluster.client.register_plugin(First(), name=f"tlkit-first-{cluster.client.id}")
+    pickled = pickle.dumps(first)
+    with contextlib.suppress(Exception):  # the first chunk meets the same, and says it
+        cluster.client.register_plugin(First(), name=_first(cluster))
+
+
+def _first(cluster: Cluster) -> str:
+    return f"tlkit-first-{cluster.client.id}"
+
+
+def end(cluster: Cluster) -> None:
+    """Have workers forget everything of this client."""
+    with contextlib.suppress(Exception):
+        forget(cluster)
+    with contextlib.suppress(Exception):  # there may be none
+        cluster.client.unregister_worker_plugin(_first(cluster))
 
 
 def _plugin(name: str, shared: Any) -> Any:
@@ -71,10 +85,10 @@ def _receive(name: str, shared: Any) -> None:
         _arrived.notify_all()
 
 
-def _try(first: Callable[[], None], worker: Any) -> None:
+def _try(pickled: bytes, worker: Any) -> None:
     _share_cores(worker)
-    with contextlib.suppress(Exception):  # the first chunk meets the same, and says it
-        first()
+    with contextlib.suppress(Exception):  # as above
+        pickle.loads(pickled)()  # noqa: S301  as in `call`
 
 
 def _share_cores(worker: Any) -> None:

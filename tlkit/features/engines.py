@@ -73,7 +73,7 @@ def unavailable(precision: str) -> str:
     if precision != "mixed_bfloat16":
         return ""
     try:
-        has = "BF16" in inference.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        has = inference.has_bfloat16()
     except Exception as error:  # a broken installation
         return f"it cannot be loaded: {_reason(error)}"
     return "" if has else "this processor has no bfloat16"

@@ -168,6 +168,8 @@ class Extractor:
                 self._ready, self.reason = engines.choose(self.network, self.precision, sample)
             name = self._ready.name
         self.engine = name
+        if missing and (name == "openvino" or not self.cluster):  # workers make Keras' own
+            self.prepared(dtype)
         return spaces[name]
 
     def _candidates(self) -> list[str]:
@@ -272,8 +274,9 @@ class Extractor:
 
     def prepared(self, dtype: np.dtype) -> inference.Engine:
         """Return the engine `engine`, ready for examples of a dtype."""
-        if self._ready is None or self._ready.name != self.engine:
+        if self._ready is None or self._ready.name != self.engine or self._ready_for != dtype:
             self._ready = engines.make(self.engine, self.network, self.precision, dtype)
+            self._ready_for = dtype
         return self._ready
 
     @property

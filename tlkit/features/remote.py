@@ -17,7 +17,7 @@ import numpy as np
 
 from tlkit import cluster, inference
 from tlkit.data import NamedExamples
-from tlkit.errors import Unavailable
+from tlkit.errors import Unavailable, first_line
 from tlkit.features import worker
 from tlkit.features.inputs import Inputs
 from tlkit.features.space import Space
@@ -139,10 +139,12 @@ class _Sizes:
 def _work(extractor: Extractor, space: Space, inputs: Inputs) -> worker.Work:
     import keras
 
-    engine = extractor.prepared(inputs.first.dtype)
     network: worker.Graph | worker.KerasNetwork
-    if engine.graph is not None:
-        network = worker.Graph(*inference.packed(engine.graph))
+    if extractor.engine == "openvino":
+        try:
+            network = worker.Graph(*inference.packed(extractor.prepared(inputs.first.dtype).graph))
+        except OSError as error:
+            raise Unavailable(f"the network cannot be written for the workers: {first_line(error)}") from error
     else:
         # Not as a .keras file: Keras' openvino backend compiles a program for each weight that it saves.
         network = worker.KerasNetwork(

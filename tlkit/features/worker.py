@@ -138,9 +138,13 @@ def _load(work: Work, example: NamedExamples) -> Callable[[Sequence[NamedExample
         return _load_keras(work, work.network, example)
     try:
         _compare(work, {"engine": inference.version(), "decoder": images.version()})
+        if work.precision == "mixed_bfloat16" and not inference.has_bfloat16():
+            raise Unavailable(f"{_here()}: its processor has no bfloat16: give --precision float32")
+        engine = inference.engine(inference.unpacked(*work.network), work.precision)
     except metadata.PackageNotFoundError as error:
         raise Unavailable(f"{_here()}: {error.name} is not installed there, and is here") from error
-    engine = inference.engine(inference.unpacked(*work.network), work.precision)
+    except (ImportError, RuntimeError) as error:  # the last is OpenVINO's
+        raise Unavailable(f"{_here()}: the network cannot be loaded: {first_line(error)}") from error
     dtype = np.dtype(work.description["dtype"])
     return lambda examples: blocks.compute_all(engine, Inputs(examples), dtype, work.name, work.precision)
 

@@ -38,9 +38,15 @@ _HOMES = {
 }
 
 
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
 def __getattr__(name: str) -> Any:
     # Lazy, because a command has its figures drawn by another process and needs no Matplotlib itself.
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"tlkit.plots.{home}"), name)
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(f"tlkit.plots.{_HOME_OF[name]}"), name)
     raise AttributeError(f"module 'tlkit.plots' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,7 @@
 """Figures drawn by a process of their own while a command goes on: to import Matplotlib and to draw takes seconds.
 
-Only commands have that process. In a user's program, on one core, or if it dies, figures are drawn here when they are
-asked for.
+Only commands have that process. In a user's program, on one core, or if it dies or does not answer, figures are drawn
+here when they are asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import IO, Any
 from tlkit import cores, startup
 
 SIZE = 8  # bytes of the length that goes before a message
+PATIENCE = 60.0  # seconds to wait for a picture
 _Call = tuple[str, tuple[Any, ...], dict[str, Any]]  # a function of `tlkit.plots`, and its arguments
 
 
@@ -38,12 +39,13 @@ class Picture:
 
     def __init__(self, function: str, *args: Any, **options: Any):
         self._call: _Call = function, args, options
-        artist = begin()
-        self._answer = artist.send(self._call) if artist else None
+        self._artist = begin()
+        self._answer = self._artist.send(self._call) if self._artist else None
 
     def png(self) -> bytes:
         """Return the picture's file, as soon as it is drawn."""
-        return (self._answer and self._answer.result()) or _draw(*self._call)
+        drawn = self._artist.wait(self._answer) if self._artist and self._answer else b""
+        return drawn or _draw(*self._call)
 
 
 def _draw(function: str, args: tuple[Any, ...], options: dict[str, Any]) -> bytes:
@@ -57,14 +59,18 @@ def _draw(function: str, args: tuple[Any, ...], options: dict[str, Any]) -> byte
 @functools.cache
 def begin() -> _Artist | None:
     """Start the process that draws, unless it runs; None where there is none."""
-    return _Artist() if startup.COMMAND and cores.cores() > 1 else None
+    if startup.COMMAND and cores.cores() > 1:
+        with contextlib.suppress(OSError):  # there may be no more processes, or no memory for one
+            return _Artist()
+    return None
 
 
 class _Artist:
     """The process that draws: it is sent calls, and answers each with a picture, or with nothing if that failed."""
 
     def __init__(self) -> None:
-        code = "from tlkit.plots import elsewhere; elsewhere._serve()"
+        # Nothing that is printed gets between the pictures.
+        code = "import os; out = os.dup(1); os.dup2(2, 1); from tlkit.plots import elsewhere; elsewhere._serve(out)"
         # A group of its own: Ctrl-C is for the command. It ends when the command does, however that ends.
         self.process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", code],
@@ -73,8 +79,10 @@ class _Artist:
             process_group=0 if os.name == "posix" else None,
         )
         self.answers: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
+        self.calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.lock, self.ended = threading.Lock(), False
-        threading.Thread(target=self._receive, daemon=True).start()
+        for each in (self._send, self._receive):
+            threading.Thread(target=each, daemon=True).start()
 
     def send(self, call: _Call) -> Future[bytes] | None:
         """Have a figure drawn; None where it cannot be sent."""
@@ -87,13 +95,27 @@ class _Artist:
             if self.ended:
                 return None
             self.answers.put(answer)
-        with contextlib.suppress(OSError):  # it has died: `_receive` sees it too
-            _write(self.process.stdin, content)
+            self.calls.put(content)
         return answer
 
+    def wait(self, answer: Future[bytes]) -> bytes:
+        """Return a picture; nothing where there is none."""
+        try:
+            return answer.result(PATIENCE)
+        except TimeoutError:
+            self.process.kill()
+            return b""
+
+    def _send(self) -> None:
+        with contextlib.suppress(OSError):  # it has died: `_receive` sees it too
+            while True:
+                _write(self.process.stdin, self.calls.get())
+
     def _receive(self) -> None:
-        while (content := _read(self.process.stdout)) is not None:
-            self.answers.get().set_result(content)
+        with contextlib.suppress(OSError, MemoryError, OverflowError):  # something else was written than a picture
+            while (content := _read(self.process.stdout)) is not None:
+                self.answers.get().set_result(content)
+        self.process.kill()
         with self.lock:
             self.ended = True
         while not self.answers.empty():
@@ -114,10 +136,9 @@ def _read(stream: IO[bytes] | None) -> bytes | None:
     return content if len(content) == size else None
 
 
-def _serve() -> None:
+def _serve(descriptor: int) -> None:
     """Draw what is sent, until the command ends."""
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that is printed gets between the pictures
+    out = os.fdopen(descriptor, "wb")
     calls: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
     def receive() -> None:  # at once, so that the command does not wait while a figure is drawn

@@ -62,9 +62,12 @@ def find(
     values: Sequence[np.ndarray | None] = [None] * len(order)
     if part is not None:
         drawn = (labels, predicted, table["probability"], part.kind, table["file"])
-        shown = list(part.read(wrong[:SHOWN])) if len(wrong) else []
+        first = wrong[:SHOWN].tolist()
+        shown = list(part.read(first)) if first else []
         values = shown[:MOST]
-        sheets["worst_mistakes.png"] = _sheet(shown, SHOWN, drawn, losses, part.modality.draw)
+        sheets["worst_mistakes.png"] = _sheet(
+            dict(zip(first, shown, strict=True)), SHOWN, drawn, losses, part.modality.draw
+        )
     if not len(order):
         return Mistakes([], 0, pictures=sheets)
     overlays, explained = _overlays(model, values) if part is not None and part.kind == "photos" else ([], "")
@@ -83,21 +86,21 @@ def find(
         for place, example, overlay in zip(order.tolist(), values, overlaid, strict=True)
     ]
     if overlays:
-        sheets[SHEET] = _sheet(overlays, MOST, drawn, losses)
+        sheets[SHEET] = _sheet(dict(zip(order.tolist(), overlays, strict=True)), MOST, drawn, losses)
     return Mistakes(rows, len(wrong), explained, sheets)
 
 
 def _sheet(
-    values: Sequence[Any], most: int, drawn: tuple[Any, ...], losses: Any, draw: Callable[..., None] | None = None
+    values: Mapping[int, Any], most: int, drawn: tuple[Any, ...], losses: Any, draw: Callable[..., None] | None = None
 ) -> plots.Picture:
-    """Draw the worst mistakes, of which the values are here."""
+    """Draw the worst mistakes, whose values are here by their positions."""
     from tlkit import plots
 
-    return plots.Picture("mistakes", functools.partial(_given, values), *drawn, most, losses, draw)
+    return plots.Picture("mistakes", functools.partial(_held, values), *drawn, most, losses, draw)
 
 
-def _given(values: Sequence[Any], _: np.ndarray) -> Sequence[Any]:
-    return values
+def _held(values: Mapping[int, Any], places: np.ndarray) -> list[Any]:
+    return [values[place] for place in places.tolist()]
 
 
 def _overlays(model: keras.Model, values: Sequence[Any]) -> tuple[list[np.ndarray], str]:
