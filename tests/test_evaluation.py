@@ -247,3 +247,26 @@ def test_one_log_loss_is_scored_bounded_and_calibrated(several: bool):
     )
     low, high = evaluation.score_intervals(probabilities, labels)["loss"]
     assert low < loss < high
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_the_calibration_error_of_models_that_are_nearly_always_wrong_lies_in_its_interval(classes: int):
+    rng = np.random.default_rng(classes)
+    for count in (40, 123, 400):
+        right = rng.integers(0, classes, count)
+        scores = 3 * np.eye(classes)[(right + 1) % classes] + rng.normal(size=(count, classes))
+        found = reliability.quality(np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True), right)
+        assert found.reliability.interval[0] <= found.reliability.ece <= found.reliability.interval[1]
+
+
+@pytest.mark.parametrize(("groups", "size"), [(1, 100), (2, 50), (10, 20), (40, 8)])
+def test_groups_that_are_alike_reject_few_calibrated_models(groups: int, size: int):
+    rejected = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        chance = np.repeat(rng.uniform(0.6, 0.95, groups), size)
+        hit = np.repeat(rng.random(groups), size) < chance  # all of a group are right, or none is
+        shares = np.stack([chance, 1 - chance], axis=1)
+        found = reliability.quality(shares, np.where(hit, 0, 1), np.repeat(np.arange(groups), size))
+        rejected += found.reliability.interval[0] > 0
+    assert rejected <= 10

@@ -197,3 +197,12 @@ def test_deletion_tells_true_heatmaps_from_false_ones():
     assert (true.marked > true.random + 0.05).mean() > 0.8
     false = explanation.deletion(predict, photos, maps[:, ::-1, ::-1], labels)
     assert false.marked.mean() < 0.5 * true.marked.mean()
+
+
+def test_a_gate_inside_is_not_taken_for_the_ending():
+    x = keras.Input((4,))
+    gated = keras.layers.Dense(3)(x) * keras.layers.Dense(3, "sigmoid")(x)
+    model = keras.Model(x, gated)
+    assert not is_exclusive(model)
+    assert logits(model) is model.outputs[0]
+    assert is_exclusive(keras.Model(x, keras.layers.Dense(3, activation=keras.layers.Softmax())(x)))

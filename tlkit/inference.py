@@ -11,6 +11,7 @@ import contextlib
 import functools
 import queue
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
@@ -115,6 +116,9 @@ def graph(model: keras.Model, example: Any, dtype: np.dtype | None = None) -> tu
     return network, outputs
 
 
+_TILING = threading.Lock()
+
+
 @contextlib.contextmanager
 def _tiled_by_sizes() -> Iterator[None]:
     """Let a tensor be repeated as often as there are examples, as the class token of a transformer is.
@@ -123,19 +127,18 @@ def _tiled_by_sizes() -> Iterator[None]:
     """
     from keras.src.backend.openvino import core, numpy
 
-    tile = numpy.tile
-
     def tile_by_sizes(x: Any, repeats: Any) -> Any:
         if isinstance(repeats, list | tuple):
             sizes = core.ov_opset.convert(core.shape_to_ov_output(repeats), "i64")
             repeats = core.OpenVINOKerasTensor(sizes.output(0))
         return tile(x, repeats)
 
-    numpy.tile = tile_by_sizes
-    try:
-        yield
-    finally:
-        numpy.tile = tile
+    with _TILING:  # two threads would each put back what the other has put there
+        tile, numpy.tile = numpy.tile, tile_by_sizes
+        try:
+            yield
+        finally:
+            numpy.tile = tile
 
 
 def from_tensorflow(traced: Any) -> Any:

@@ -25,7 +25,7 @@ class Calibration(NamedTuple):
 
     Args:
         temperature: By which logits are divided; 1 where no other is clearly better.
-        fitted: The temperature of the lowest loss, whether or not it is clearly better.
+        fitted: The temperature that was fitted, whether or not it is clearly better.
         difference: Mean change of the log loss by cross-validation, below 0 where `fitted` is better.
         error: Its standard error.
         probabilities: Shape of the probabilities: each example's at the temperature of the other folds, for an honest
@@ -200,8 +200,9 @@ def calibrate(
 def _fitted(scores: np.ndarray, labels: np.ndarray, several: bool) -> float:
     """Fit a temperature as if each example were wrong once in as many examples as there are, and two more.
 
-    So does Platt (1999, Probabilistic outputs for support vector machines, section 2.2). Where no example is wrong, the
-    loss otherwise falls for ever with the temperature, and the first new photo that is wrong costs all that was gained.
+    After Platt (1999, Probabilistic outputs for support vector machines, section 2.2), who counts by class. Where no
+    example is wrong, the loss otherwise falls for ever with the temperature, and the first new photo that is wrong
+    costs more than was gained.
     """
     wrong = 1 / (len(labels) + 2)
     if several or scores.shape[1] == 1:

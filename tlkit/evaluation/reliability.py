@@ -12,6 +12,7 @@ from tlkit.evaluation.calibration import crossentropy
 from tlkit.evaluation.intervals import accuracy_interval, group_of, loss_interval
 
 BINS, BIN = 15, 20  # bins at the most; examples of a bin at the least
+GROUPS = 4  # for each bin, at least
 LEVEL, DRAWS = 0.05, 1000  # how often an interval misses; draws for each error that is tested
 Interval = tuple[float, float]
 
@@ -156,6 +157,8 @@ def binned(confidence: np.ndarray, right: np.ndarray, groups: np.ndarray | None)
         confidence, right, groups: (predictions,)
     """
     count = max(1, min(BINS, len(right) // BIN))
+    if groups is not None:  # bins of the same few groups would be taken for independent
+        count = max(1, min(count, (int(groups.max()) + 1) // GROUPS))
     bin_of = np.empty(len(right), np.intp)
     bin_of[np.argsort(confidence, kind="stable")] = np.arange(len(right)) * count // len(right)
     sizes = np.bincount(bin_of, minlength=count)
@@ -175,10 +178,17 @@ def _alike(excess: np.ndarray, bin_of: np.ndarray, place: np.ndarray) -> float:
         excess: (predictions,), how much more is right than the confidence
         bin_of, place: (predictions,), the bin and the group of each
     """
+    from scipy import special
+
     excess = excess - (np.bincount(bin_of, excess) / np.bincount(bin_of))[bin_of]
     pairs = np.unique(bin_of * (int(place.max()) + 1) + place, return_inverse=True)[1]
-    together = float((np.bincount(pairs, excess) ** 2).sum())
-    return max(1.0, together / max(float((excess**2).sum()), 1e-12))
+    count = int(pairs.max()) + 1
+    free = count - len(np.unique(bin_of))
+    if free == 0:  # one group in each bin: nothing tells how alike its examples are
+        return float(len(excess))
+    together = count / free * float((np.bincount(pairs, excess) ** 2).sum())
+    wider = special.stdtrit(free, 0.975) / special.ndtri(0.975)
+    return max(1.0, together / max(float((excess**2).sum()), 1e-12)) * float(wider) ** 2
 
 
 def excess(error: float, bins: Bins, above: bool) -> float:
@@ -209,18 +219,23 @@ def _interval(bins: Bins) -> Interval:
     from scipy import optimize
 
     most = float(np.sqrt(bins.weights @ np.maximum(bins.confidence, 1 - bins.confidence) ** 2))
-    low, high = (
-        at if excess(at, bins, above) > 0 else float(optimize.brentq(excess, 0.0, most, (bins, above), xtol=2e-4))
-        for at, above in ((0.0, True), (most, False))
-    )
-    return low, high
+    estimate = float(np.sqrt(max(float(bins.mean_square(bins.shares)), 0.0)))
+
+    def end(at: float, other: float, above: bool) -> float:
+        if excess(at, bins, above) > 0:
+            return at
+        if excess(other, bins, above) <= 0:  # where nearly all are wrong, no error gives what was observed
+            return estimate
+        return float(optimize.brentq(excess, 0.0, most, (bins, above), xtol=2e-4))
+
+    return min(end(0.0, most, above=True), estimate), max(end(most, 0.0, above=False), estimate)
 
 
 def _gaps_of(error: float, bins: Bins, variance: np.ndarray) -> np.ndarray:
     """Find gaps of a root mean square that fit the observed ones, (bins,).
 
     Smaller ones are in proportion to these. Of larger ones it is those of imprecise bins that grow most, as is most
-    probable; where no shares up to 1 are so far off, all are on their farther side.
+    probable; where these reach shares of 0 or 1, all move towards their farther side.
     """
     from scipy import optimize
 
@@ -237,7 +252,14 @@ def _gaps_of(error: float, bins: Bins, variance: np.ndarray) -> np.ndarray:
         return error - float(np.sqrt(bins.weights @ gaps(nearness) ** 2))
 
     if missing(-15.0) >= 0:
-        return np.where(confidence > 0.5, -np.minimum(error, confidence), np.minimum(error, 1 - confidence))
+        near, far = gaps(-15.0), np.where(confidence > 0.5, -confidence, 1 - confidence)
+
+        def short(share: float) -> float:
+            return error - float(np.sqrt(bins.weights @ (near + share * (far - near)) ** 2))
+
+        share = 1.0 if short(1.0) >= 0 else float(optimize.brentq(short, 0.0, 1.0))
+        moved: np.ndarray = near + share * (far - near)
+        return moved
     return gaps(float(optimize.brentq(missing, -15.0, 0.0, xtol=1e-3)))
 
 

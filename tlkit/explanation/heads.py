@@ -15,6 +15,12 @@ AVERAGES = (
 )
 SAME = (keras.layers.Dropout, keras.layers.Activation, keras.layers.Softmax, keras.layers.Identity)
 
+PASSING = (
+    keras.layers.Average,
+    keras.layers.Dropout,
+    keras.layers.Identity,
+    keras.layers.Reshape,
+)  # what is in, is out
 LEAST = 1e-30  # probability of which a logarithm is taken
 
 
@@ -132,14 +138,15 @@ def _ending(tensor: keras.KerasTensor) -> str | None:
         return own
     if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
         return _ending(operation.outputs[tensor._keras_history.tensor_index])  # type: ignore[attr-defined]
-    if getattr(operation, "weights", None):  # behind these are no probabilities any more
+    if not isinstance(operation, PASSING):  # what is behind others need not be what comes out
         return None
     return next(filter(None, map(_ending, inputs)), None)
 
 
 def _activation(operation: object) -> str | None:
     """Name the softmax or sigmoid that an operation is, or ends in."""
-    name = getattr(getattr(operation, "activation", None), "__name__", type(operation).__name__).lower()
+    activation = getattr(operation, "activation", None) or operation  # a function, or a layer
+    name = getattr(activation, "__name__", type(activation).__name__).lower()
     return name if name in ("softmax", "sigmoid") else None
 
 
