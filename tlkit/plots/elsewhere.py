@@ -147,7 +147,7 @@ def _serve(descriptor: int) -> None:
         calls.put(None)
 
     threading.Thread(target=receive, daemon=True).start()
-    from tlkit import plots  # noqa: F401  Matplotlib is there for the first figure
+    import matplotlib.backends.backend_agg  # noqa: F401  there for the first figure: `tlkit.plots` imports it late
 
     while (content := calls.get()) is not None:
         try:
