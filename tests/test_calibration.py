@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import keras
 import mlflow
@@ -206,12 +207,15 @@ def test_keras_keeps_the_threshold_when_it_saves_the_model_again(saved: Path):
 
 
 def test_an_export_says_unsure_and_gives_sets():
-    from tlkit.export import script
+    from tlkit.export import FORMATS, script
 
     rules = {"classes": ["red", "green"], "threshold": 0.9, "temperature": 1.0, "several_labels": False}
-    rules |= {"set_threshold": 0.1}
-    assert script.answer(np.array([0.7, 0.3]), rules) == "unsure  red 0.7000  green 0.3000  one of {red, green}"
-    assert script.answer(np.array([0.95, 0.05]), rules) == "red 0.9500  green 0.0500  one of {red}"
+    rules |= {"set_threshold": 0.1, "kind": "arrays", "shape": [2]}
+    names: dict[str, Any] = {"__name__": "predict"}
+    exec(script.compose(FORMATS["onnx"].load, rules), names)  # noqa: S102  our own
+    answer = names["answer"]
+    assert answer(np.array([0.7, 0.3]), rules) == "unsure  red 0.7000  green 0.3000  one of {red, green}"
+    assert answer(np.array([0.95, 0.05]), rules) == "red 0.9500  green 0.0500  one of {red}"
 
 
 STRANGE = [{"threshold": 2}, {"threshold": "0.5"}, {"novelty": float("nan")}, {"x": 0.1}, ["x"], {"threshold": True}]

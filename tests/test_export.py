@@ -23,7 +23,6 @@ from tlkit.data.images import decode
 from tlkit.data.resizing import RESIZES
 from tlkit.errors import InvalidInput, Unavailable
 from tlkit.export import formats, parity, script, speed
-from tlkit.export.card import script_of
 from tlkit.recipes import _export_data, _models, predict
 from tlkit.recipes import export as recipe
 
@@ -37,7 +36,7 @@ def installed(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.skipif(bool(missing), reason=reason))
 
 
-# How files can be, by name; `script.read` must give the pixels of `decode` for each.
+# How files can be, by name; predict.py's `read` must give the pixels of `decode` for each.
 
 
 def odd_photos(folder: Path) -> list[Path]:
@@ -77,11 +76,23 @@ def rules(size: int, channels: int, resize: str, white: float | None = None) -> 
 
 def made(known: dict[str, Any]) -> dict[str, Any]:
     """The functions of a predict.py as it is written."""
-    source = script_of("onnx", known)
     names: dict[str, Any] = {"__name__": "predict"}
+    source = script.compose(export.FORMATS["onnx"].load, known)
     exec(compile(source, "predict.py", "exec"), names)  # noqa: S102  our own
-    assert len(source.splitlines()) < 125
     return names
+
+
+@pytest.mark.parametrize("name", export.FORMATS)
+def test_the_script_is_short_and_clean(tmp_path: Path, name: str):
+    for known, most in ((rules(224, 3, "center"), 69), (rules(32, 1, "pad", 4095), 90), ({"kind": "arrays"}, 53)):
+        known = known | {"shape": [8, 8, 8, 1], "several_labels": False, "set_threshold": 0.5}
+        source = script.compose(export.FORMATS[name].load, known)
+        lines = [line for line in source.splitlines() if line and not line.strip().startswith('"""')]
+        assert len(lines) <= most
+        (tmp_path / "predict.py").write_text(source, encoding="utf-8")
+        for command in ["check"], ["format", "--check"]:
+            ruff = [sys.executable, "-m", "ruff", *command, "-q", "--isolated", "--line-length", "120", str(tmp_path)]
+            subprocess.run(ruff, check=True)
 
 
 @pytest.mark.parametrize("resize", RESIZES)
@@ -91,14 +102,11 @@ def test_the_script_reads_photos_as_tlkit_does(tmp_path: Path, resize: Any, chan
     assert len(photos) == 23
     read = made(rules(32, channels, resize))["read"]
     for photo in photos:
-        ours = decode(photo, (32, 32), channels, resize=resize)
-        theirs = script.read(str(photo), rules(32, channels, resize))
-        assert np.array_equal(theirs, read(str(photo), rules(32, channels, resize)))
+        ours, theirs = decode(photo, (32, 32), channels, resize=resize), read(str(photo))
         assert theirs.dtype == np.float32
         assert np.array_equal(ours, theirs), photo.name
-    assert decode(photos[0], (24, 40), channels, resize=resize).tolist() == (
-        script.read(str(photos[0]), rules(24, channels, resize) | {"width": 40}).tolist()
-    )
+    wide = made(rules(24, channels, resize) | {"width": 40})["read"]
+    assert np.array_equal(decode(photos[0], (24, 40), channels, resize=resize), wide(str(photos[0])))
 
 
 def test_the_script_knows_which_value_is_white(tmp_path: Path):
@@ -123,13 +131,13 @@ def test_the_script_knows_which_value_is_white(tmp_path: Path):
         ("floating_inverted.tif", 1),
     ):
         ours = decode(tmp_path / name, (16, 16), 3, white=white)
-        for read in (script.read, made(rules(16, 3, "squash", white))["read"]):
-            assert np.array_equal(ours, read(str(tmp_path / name), rules(16, 3, "squash", white))), (name, white)
+        read = made(rules(16, 3, "squash", white))["read"]
+        assert np.array_equal(ours, read(str(tmp_path / name))), (name, white)
     for name, white in (("deep.png", 100), ("floating.tif", None)):
         with pytest.raises(InvalidInput):
             decode(tmp_path / name, (16, 16), 3, white=white)
         with pytest.raises(ValueError, match="which is white"):
-            script.read(str(tmp_path / name), rules(16, 3, "squash", white))
+            made(rules(16, 3, "squash", white))["read"](str(tmp_path / name))
 
 
 def test_damaged_exif_turns_nothing(tmp_path: Path):
@@ -137,7 +145,7 @@ def test_damaged_exif_turns_nothing(tmp_path: Path):
     buffer = io.BytesIO()
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(buffer, "JPEG", exif=b"Exif\0\0II*\0\xff")
     photo.write_bytes(buffer.getvalue())
-    assert np.array_equal(decode(photo, (8, 8)), script.read(str(photo), rules(8, 3, "squash")))
+    assert np.array_equal(decode(photo, (8, 8)), made(rules(8, 3, "squash"))["read"](str(photo)))
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +217,7 @@ def test_the_script_prints_what_predict_prints(here: Path, capsys: pytest.Captur
     assert "unsure" in printed
     assert numbers(printed) == numbers(ended.stdout)
     assert ended.returncode == 3
-    assert ended.stderr.startswith("photos that could not be read (2):\nphotos/bad\\x1b.png: cannot identify image")
+    assert ended.stderr.startswith("photos/bad\\x1b.png could not be read: cannot identify image")
     assert answers("out").returncode == 1
 
 
@@ -415,9 +423,12 @@ def test_parity_of_several_labels_and_of_one_unit():
 
 def test_the_script_answers_for_two_classes_by_one_unit_and_for_several_labels():
     known = {"classes": ["cat", "dog\n"], "threshold": None, "temperature": 1.0}
-    assert script.answer(np.array([0.25]), known | {"several_labels": False}) == "cat 0.7500  dog\\n 0.2500"
-    assert script.answer(np.array([0.75, 0.6]), known | {"several_labels": True}, 1) == "cat* 0.7500  dog\\n* 0.6000"
-    warmer = known | {"several_labels": False, "temperature": 2.0}
-    assert script.answer(np.array([0.9, 0.1]), warmer) == "cat 0.7500  dog\\n 0.2500"
-    with pytest.raises(ValueError, match="not a number"):
-        script.answer(np.array([np.nan, 0.1]), warmer)
+    one = made(rules(8, 3, "squash"))["answer"]
+    several = made(rules(8, 3, "squash") | {"several_labels": True})["answer"]
+    assert one(np.array([0.25]), known) == "cat 0.7500  dog\\n 0.2500"
+    assert several(np.array([0.75, 0.6]), known) == "cat* 0.7500  dog\\n* 0.6000"
+    warmer = known | {"temperature": 2.0}
+    assert one(np.array([0.9, 0.1]), warmer) == "cat 0.7500  dog\\n 0.2500"
+    for answer in one, several:
+        with pytest.raises(ValueError, match="not a number"):
+            answer(np.array([np.nan, 0.1]), warmer)

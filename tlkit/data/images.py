@@ -29,7 +29,7 @@ PIXELS = 2**26  # maximum of a photo, unless VARIABLE is set: a PNG of 200 kB ma
 PASSES = 32  # maximum passes over the allowed pixels for a JPEG: progressive ones need 10, in CMYK 18
 LARGE = 2**24  # pixels from which on a photo waits until others are decoded
 # Only these readers are tried, whatever the suffix: some others of Pillow run programs (EPS).
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -217,7 +217,7 @@ def _open(content: Content, least: int | None) -> tuple[Image.Image, int, int]:
 def _identified(data: bytes) -> Image.Image:
     """Like `Image.open`, whose own limit of pixels can only be changed by a global variable."""
     Image.preinit()  # the common formats, which is quick
-    for name in _FORMATS:
+    for name in FORMATS:
         if name not in Image.OPEN:
             Image.init()
         factory, accept = Image.OPEN[name]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,30 +16,6 @@ from tlkit.export.formats import FORMATS
 from tlkit.export.parity import Parity
 from tlkit.report import card as shared
 from tlkit.report.card import Origin
-
-_IMPORTS = '''"""Print the labels of {what}: python predict.py {example} ...; README.md names the packages it needs."""
-
-import io
-import json
-import signal
-import sys
-import unicodedata
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image, ImageOps
-'''
-_CONSTANTS = f"""
-FORMATS = {json.dumps(script.FORMATS).replace("[", "(").replace("]", ")")}
-UPRIGHT = {script.UPRIGHT}  # EXIF's orientation, and what turns it upright
-"""
-HEAD = (
-    _IMPORTS.format(what="arrays", example="array.npy"),
-    _IMPORTS.format(what="photos", example="photo.jpg") + _CONSTANTS,
-)
-TAIL = """if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]) if sys.argv[1:] else "usage: python predict.py FILE ...")"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,39 +57,9 @@ def dumped(content: Mapping[str, Any]) -> str:
     return json.dumps(finite(dict(content)), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
-def script_of(name: str, rules: Mapping[str, Any]) -> str:
-    """Compose predict.py of the functions that a model needs.
-
-    Args:
-        name: Of the format.
-        rules: What labels.json holds.
-    """
-    parts: list[tuple[Callable[..., Any], str]] = [(FORMATS[name].load, "load")]
-    if rules["kind"] == "photos":
-        parts.append((script.read_photo, "read"))
-        if rules["white"] is None:
-            parts.append((script.scaled_from_16_bits, "eight_bits"))
-        else:
-            parts += [(script.scaled_from_white, "eight_bits"), (script.scaled, "scaled")]
-        parts.append((script.RESIZED[rules["resize"]], "resized"))
-    else:
-        parts.append((script.read_array, "read"))
-    several = script.answer_several if rules["several_labels"] else script.answer_one
-    parts += [(several, "answer"), (script.shown, "shown"), (script.main, "main")]
-    functions = [
-        inspect.getsource(function).replace(f"def {function.__name__}(", f"def {called}(") for function, called in parts
-    ]
-    body = "\n\n".join([HEAD[rules["kind"] == "photos"], *functions, TAIL])
-    unused = ["import io\n"] * ("io." not in body) + [", ImageOps"] * ("ImageOps." not in body)
-    for part in unused:
-        body = body.replace(part, "")
-    lines = [line.split("  # type: ignore")[0].split("  # noqa")[0] for line in body.splitlines()]
-    return "\n".join(lines) + "\n"
-
-
 def write_script(name: str, folder: Path, rules: Mapping[str, Any]) -> None:
-    """Write predict.py; see `script_of`."""
-    (folder / "predict.py").write_text(script_of(name, rules), encoding="utf-8")
+    """Write predict.py; see `script.compose`."""
+    (folder / "predict.py").write_text(script.compose(FORMATS[name].load, rules), encoding="utf-8")
 
 
 def card(exported: Exported, origin: Origin, labels: Mapping[str, Any], compared_on: str, photos: bool) -> str:
