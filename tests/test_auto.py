@@ -17,7 +17,7 @@ from conftest import write_arrays, write_photos, write_sounds
 from keras.src.utils import file_utils
 from PIL import Image
 
-from tlkit import backbones, cli, config, data, features
+from tlkit import backbones, cli, config, data, features, training
 from tlkit.errors import InvalidInput
 from tlkit.evaluation import predictions
 from tlkit.probes import novelty
@@ -347,3 +347,13 @@ def test_a_config_refuses_what_is_no_bound():
     for name in ("largest_mb", "fastest_ms"):
         with pytest.raises(InvalidInput, match=f"{name} is -1; it must be above 0"):
             config.Auto(**{name: -1})
+
+
+def test_epochs_after_the_trials_follow_their_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_auto_tuning.time, "perf_counter", lambda: 100.0)
+    rest, epochs = training.Settings(20, 0.1), [{"phase": "head", "seconds": 0.1}]
+    tried = training.History([*epochs, {"phase": "trial", "seconds": 9.0}, {"phase": "trial2", "seconds": 4.0}])
+    planned = [_auto_tuning._fitted(tried, rest, 100 + left, tmp_path / str(left)).epochs for left in (11, 30, 500)]
+    assert planned == [0, 7, 20]
+    again = training.History([])  # as where they are resumed
+    assert _auto_tuning._fitted(again, rest, 111, tmp_path / "30").epochs == 7

@@ -275,9 +275,21 @@ def test_the_epochs_follow_the_number_of_photos(photos: int, batch: int, epochs:
 
 def test_a_trial_has_enough_steps():
     plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(25, 0.1, patience=None))
-    assert [settings.epochs for _, _, settings in plan.full_parts(steps=40)] == [3, 22]
-    assert [settings.epochs for _, _, settings in plan.full_parts(steps=4)] == [8, 17]
+    assert [settings.epochs for _, _, settings in plan.full_parts(steps=27)] == [3, 3, 3, 22]
+    assert [settings.epochs for _, _, settings in plan.full_parts(steps=100)] == [1, 1, 1, 24]
+    assert [settings.epochs for _, _, settings in plan.full_parts(steps=4)] == [8, 8, 8, 17]
     assert [settings.epochs for _, _, settings in plan.full_parts(steps=2)] == [25]  # no time for a trial
+
+
+def test_rates_of_stages_fall_with_the_others():
+    rates = {"stage4": 0.9, "head": 0.09}
+    plan = training.FineTuning(
+        training.Settings(0, 0.1), training.Settings(10, 0.1, patience=None, learning_rates=rates)
+    )
+    trial, second, third, full = (settings for _, _, settings in plan.full_parts(steps=12))
+    assert (trial.learning_rates, full.learning_rates) == (rates, rates)
+    assert second.learning_rates == pytest.approx({"stage4": 0.3, "head": 0.03})
+    assert third.learning_rate == pytest.approx(0.1 / 9)
 
 
 @pytest.mark.thorough
@@ -286,11 +298,11 @@ def test_full_is_left_out_where_nothing_of_the_trial_is_better(
 ):
     watch = Watch(monkeypatch)
     same = {"backbone.name": "LetterNet", "data.image_size": 16}
-    asked = cli.from_settings(config.Finetune, {**same, "full.epochs": 6, "full.learning_rate": 0.1})
+    asked = cli.from_settings(config.Finetune, {**same, "full.epochs": 6, "full.learning_rate": 0.9})
     result = finetune.run(asked)
-    assert watch.phases == ["trial"]
+    assert watch.phases == ["trial", "trial2", "trial3"]
     said = capsys.readouterr().out
-    assert "full: left out, as nothing of the trial has a lower validation loss" in said
+    assert "full: left out, as nothing of a trial has a lower validation loss" in said
     assert "head: solved again on all 1,518 photos that are not tested on, as no epoch is kept" in said
     other = feature_extraction.run(cli.from_settings(config.FeatureExtraction, same))
     heads = [each.model.get_layer("head") for each in (result, other)]
@@ -298,17 +310,49 @@ def test_full_is_left_out_where_nothing_of_the_trial_is_better(
     assert result.scores.loss == pytest.approx(other.scores.loss, rel=1e-3)
 
 
-@pytest.mark.parametrize(("gain", "phases"), [(-0.1, ["trial"]), (0.0, ["trial"]), (1e-4, ["trial", "full"])])
-def test_a_trial_goes_on_if_anything_of_it_is_better(gain: float, phases: list[str], monkeypatch: pytest.MonkeyPatch):
-    begun = []
+@pytest.mark.parametrize(
+    ("gains", "begun"),  # of each trial: of its end, and of the best on the way there
+    [
+        ([(0.1, 0.1)], {"trial": 0.9, "full": 0.9}),
+        ([(-0.1, -0.1), (0.1, 0.1)], {"trial": 0.9, "trial2": 0.3, "full": 0.3}),
+        ([(-0.1, 1e-4), (-0.1, 0), (0, 0)], {"trial": 0.9, "trial2": 0.3, "trial3": 0.1, "full": 0.1}),
+        ([(-0.1, -0.1), (0, 0), (-0.1, 0)], {"trial": 0.9, "trial2": 0.3, "trial3": 0.1}),
+    ],
+)
+def test_a_trial_that_ends_worse_is_repeated_at_a_lower_rate(
+    gains: list[tuple[float, float]], begun: dict[str, float], monkeypatch: pytest.MonkeyPatch
+):
+    rates = dict[str, float]()
 
-    def fit_full(*_: Any, phase: str, **more: Any) -> training.History:
-        begun.append(phase)
-        return training.History([{"epoch": len(begun), "phase": phase, "val_loss": 1.0, "gain": gain}])
+    def fit_full(*given: Any, phase: str, before: training.History, **more: Any) -> training.History:
+        rates[phase] = pytest.approx(given[3].learning_rate)
+        end, best = gains[len(before.epochs)] if phase != "full" else (0, 0)
+        last = {"epoch": len(rates), "phase": phase, "val_loss": 1.0, "gain": best, "end_gain": end}
+        return training.History([*before.epochs, last])
 
     monkeypatch.setattr(finetuning, "fit_full", fit_full)
     splits = data.load("embedded", size=(16, 16), channels=1)
     model = backbones.classifier(backbones.build("LetterNet", (16, 16, 1)), len(splits.classes))
-    plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(10, 0.1, patience=None))
+    plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(10, 0.9, patience=None))
     finetuning.fit_phases(model, FullInput(model, splits.train, splits.val), None, plan)
-    assert begun == phases
+    assert rates == begun
+
+
+def test_a_resumed_run_goes_on_at_the_rate_of_its_last_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rates = dict[str, float]()
+
+    def fit_full(*given: Any, phase: str, **more: Any) -> training.History:
+        rates[phase] = pytest.approx(given[3].learning_rate)
+        return training.History([])
+
+    monkeypatch.setattr(finetuning, "fit_full", fit_full)
+    splits = data.load("embedded", size=(16, 16), channels=1)
+    model = backbones.classifier(backbones.build("LetterNet", (16, 16, 1)), len(splits.classes))
+    plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(10, 0.9, patience=None))
+    for phase in ("trial", "trial2", "full"):
+        (tmp_path / f"{phase}.npz").touch()
+    full_input = FullInput(model, splits.train, splits.val)
+    finetuning.fit_phases(
+        model, full_input, None, plan, checkpointing=lambda phase: training.Checkpointing(tmp_path / f"{phase}.npz")
+    )
+    assert rates == {"full": 0.3}

@@ -336,6 +336,24 @@ def test_without_patience_the_weights_that_are_clearly_better_are_kept(after: tu
 
 
 @pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize(
+    ("trial", "begun", "loss", "ended"),
+    [(True, 0.1, 0.8, True), (True, 0.1, 0.6, False), (True, 0.9, 0.8, False), (False, 0.1, 0.8, False)],
+)
+def test_a_trial_that_knows_less_than_chance_ends(trial: bool, begun: float, loss: float, ended: bool):
+    """Chance is log 2, 0.69."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    history = training.History([{"epoch": 1, "phase": "head", "val_loss": begun}])
+    settings = training.Settings(3, 0.1, patience=None, trial=trial)
+    val = callbacks.Validation(OneBatch(np.zeros((1, 2)), np.zeros(1)), np.zeros(1))
+    best = callbacks.BestEpoch(settings, model, history, 1, 4, val)
+    best.set_model(model)
+    model.stop_training = False
+    best.on_epoch_end(1, {"val_loss": loss})
+    assert (best.ended, bool(model.stop_training)) == (ended, ended)
+
+
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize(("shares", "kept"), [(None, 1.0), ([0.1, 0.9], None)])
 def test_a_class_counts_as_it_does_among_all_when_a_phase_is_judged(shares: list[float] | None, kept: float | None):
     """Of class 0 there are three times as many here, and what helps it harms class 1."""

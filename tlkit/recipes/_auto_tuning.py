@@ -37,11 +37,12 @@ TIMES = 4.5  # forward passes of the engine for features that a photo takes in t
 TRAINED = 0.85  # of the time that is left: the rest is for validation, and for heads on the training photos alone
 SLOWER = 2.5  # times that Keras takes for a forward pass
 LEAST, FEWEST = 6, 20  # epochs, and validation photos, from which fine-tuning is tried
+REST = 3  # epochs after the trials, at the least
 NETWORKS, MEMBERS = 2, 3  # that are fine-tuned; that a mean of predictions has, at the most
 
 
 def fine_tuned(search: Search, singles: Sequence[Tried], best: Tried) -> list[Tried]:
-    """Fine-tune the best network, and the second best, where there is time.
+    """Fine-tune the last stage of the best network and of the second best, then the whole of each; if there is time.
 
     Args:
         search: The search.
@@ -55,31 +56,30 @@ def fine_tuned(search: Search, singles: Sequence[Tried], best: Tried) -> list[Tr
             _auto_tried.LeftOut("fine-tuning", f"{val} validation photos cannot say whether it helps")
         )
         return []
-    found: list[Tried] = []
-    for each in ranked:
-        found += _fine_tune(search, each.networks[0], best)
+    networks, found = [each.networks[0] for each in ranked], list[Tried]()
+    for network in networks:  # on stored activations, which takes a fraction of the time
+        stages = _sources.row(network.config.backbone, network.config.data.image_size).stages
+        found += _fine_tune(search, network, best, list(stages)[-1])
+    for network in networks:
+        found += _fine_tune(search, network, best, None)
     return found
 
 
-def _fine_tune(search: Search, network: Network, best: Tried) -> list[Tried]:
-    """Fine-tune the last stage of a network, on stored activations, and then the whole of it; each if there is time."""
-
-    found: list[Tried] = []
-    for stage in (list(_sources.row(network.config.backbone, network.config.data.image_size).stages)[-1], None):
-        name = f"{network.title}, fine-tuned" + (f" from {stage}" if stage else "")
-        config = _config(search, network, stage)
-        fixed, epoch = _estimate(search, network, stage)
-        left = TRAINED * search.seconds_left([*best.passes, _by_keras(network)])
-        wanted: Any = config.full.epochs  # a number
-        least = min(LEAST, wanted)
-        epochs = min(wanted, int((left - fixed) / epoch))
-        if epochs >= least:
-            config = _decisions.applied(config, [_epochs(epochs)])
-            found += _train(search, network, name, config, time.perf_counter() + left)
-        else:
-            needed = duration(fixed + least * epoch)
-            search.leave_out(name, f"{least} epochs would take {needed}; {duration(max(left, 0.0))} left")
-    return found
+def _fine_tune(search: Search, network: Network, best: Tried, stage: str | None) -> list[Tried]:
+    """Fine-tune a network from a stage on, if there is time."""
+    name = f"{network.title}, fine-tuned" + (f" from {stage}" if stage else "")
+    config = _config(search, network, stage)
+    fixed, epoch = _estimate(search, network, stage)
+    left = TRAINED * search.seconds_left([*best.passes, _by_keras(network)])
+    wanted: Any = config.full.epochs  # a number
+    least = min(LEAST, wanted)
+    epochs = min(wanted, int((left - fixed) / epoch))
+    if epochs >= least:
+        config = _decisions.applied(config, [_epochs(epochs)])
+        return _train(search, network, name, config, time.perf_counter() + left)
+    needed = duration(fixed + least * epoch)
+    search.leave_out(name, f"{least} epochs would take {needed}; {duration(max(left, 0.0))} left")
+    return []
 
 
 def _by_keras(network: Network) -> Network:
@@ -126,7 +126,7 @@ def _train(search: Search, network: Network, name: str, config: configs.Finetune
 
     began = time.perf_counter()
     folder = checkpoint_folder(search) / hashlib.sha256(f"{name} {config.backbone}".encode()).hexdigest()[:16]
-    config = _as_begun(config, folder)
+    config = _decisions.applied(config, [_epochs(_as_begun(folder / "epochs.json", config.full.epochs or 0))])
     splits = _splits(search, network)
     model = _networks.trainable_classifier(config, search.examples)
     config = _decisions.applied(config, _decisions.decide_head(config, model, search.examples))
@@ -142,6 +142,7 @@ def _train(search: Search, network: Network, name: str, config: configs.Finetune
             plan,
             callbacks=[tracking.epoch_logger(), limit],
             checkpointing=lambda phase: _checkpointing(folder, phase),
+            after_trials=lambda history, rest: _fitted(history, rest, deadline, folder),
         )
         if limit.reached:
             say(f"{name}: stopped after {len(history.epochs) - 1} epochs, as its time is up")
@@ -267,19 +268,30 @@ def forget(search: Search) -> None:
     untrusted.remove(checkpoint_folder(search), checkpoints.FOLDER)
 
 
-def _as_begun(config: configs.Finetune, folder: Path) -> configs.Finetune:
-    """Give the settings with the epochs of the same training that was interrupted, if it was."""
+def _as_begun(file: Path, epochs: int) -> int:
+    """Keep a number of epochs; where the same training was begun before, give what was kept then."""
     from tlkit import atomic, untrusted
 
-    file, wanted = folder / "epochs.json", config.full.epochs or 0
     if file.exists():
-        epochs = untrusted.read_json(file)
-        if type(epochs) is int and 0 < epochs <= wanted + LEAST:
-            return _decisions.applied(config, [_epochs(epochs)])
-    folder.mkdir(parents=True, exist_ok=True)
+        before = untrusted.read_json(file)
+        if type(before) is int and 0 < before <= epochs + LEAST:
+            return before
+    file.parent.mkdir(parents=True, exist_ok=True)
     with atomic.writing(file) as opened:
-        opened.write(json.dumps(config.full.epochs).encode())
-    return config
+        opened.write(json.dumps(epochs).encode())
+    return epochs
+
+
+def _fitted(history: training.History, rest: training.Settings, deadline: float, folder: Path) -> training.Settings:
+    """Plan as many epochs as the pace of the trials has time for: the learning rate is to end at zero."""
+    seconds = [epoch["seconds"] for epoch in history.epochs if epoch["phase"] != "head"]
+    if not seconds:  # it was begun before
+        return rest._replace(epochs=_as_begun(folder / "rest.json", rest.epochs))
+    epochs = min(rest.epochs, int((deadline - time.perf_counter()) / min(seconds)))
+    if epochs < REST:
+        say(f"full: left out, as {REST} epochs would take {duration(REST * min(seconds))}")
+        return rest._replace(epochs=0)
+    return rest._replace(epochs=_as_begun(folder / "rest.json", epochs))
 
 
 def _checkpointing(folder: Path, phase: str) -> training.Checkpointing:

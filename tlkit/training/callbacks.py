@@ -115,6 +115,7 @@ class BestEpoch(keras.callbacks.Callback):
         super().__init__()
         self.patience, self.history, self.val = phase.patience, history, val
         self.shares = phase.class_shares
+        self.chance = math.log(max(2, model.output_shape[-1])) if phase.trial else math.inf
         self.last = first + phase.epochs
         self.before = bool(first)
         self.weights: list[np.ndarray] = model.get_weights()
@@ -128,6 +129,9 @@ class BestEpoch(keras.callbacks.Callback):
         loss = (logs or {})["val_loss"]
         if not math.isfinite(loss):  # the last step of an epoch may be the cause: its own loss is from before it
             self.diverged = f"the validation loss became {loss} in epoch {epoch + 1}"
+            self.model.stop_training = self.ended = True
+            return
+        if loss > max(self.chance, self.best_loss):
             self.model.stop_training = self.ended = True
             return
         lower, cut_short = loss < self.best_loss, bool(self.model.stop_training)  # by another callback: the last epoch
@@ -151,19 +155,19 @@ class BestEpoch(keras.callbacks.Callback):
             return
         after = self.val.predict(model)
         model.set_weights(self.weights)
-        before, gain = self.val.predict(model), -math.inf
+        before, gains = self.val.predict(model), list[float]()
         for share in SHARES:
             if share < 1:
                 model.set_weights(variables.between(model.weights, self.weights, weights, share))
                 after = self.val.predict(model)
             verdict = verdicts.compare(before, after, self.val.labels, self.shares)
-            gain = max(gain, -verdict.difference)
+            gains.append(-verdict.difference)
             if verdict.clearly_better:
                 scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if share < 1 else {}
                 self.weights = model.get_weights() if share < 1 else weights
                 self._keep(number, share, **scores)
                 break
-        self.history.epochs[-1]["gain"] = gain
+        self.history.epochs[-1].update(gain=max(gains), end_gain=gains[0])
         model.set_weights(weights)
 
     def _keep(self, number: int, share: float = 1.0, **scores: float) -> None:

@@ -202,11 +202,14 @@ def fit_phases(
     checkpointing: Callable[[str], Checkpointing | None] = lambda phase: None,
     until: int | None = None,
     head: Head | None = None,
+    after_trials: Callable[[History, Settings], Settings] = lambda history, settings: settings,
 ) -> History:
     """Carry out a plan: the head, then the parts of phase full; what the checkpoints show to be done is skipped.
 
-    If nothing of the trial (see `FineTuning.full_parts`) is better than the solved head, be it ever so little, that is
-    the end: it is short, and only the end of phase full tells clearly whether fine-tuning pays.
+    A trial (see `FineTuning.full_parts`) whose end is worse than the solved head is repeated from the head at a third
+    of the learning rate, and once more; the rest is at the rate of the last. If nothing of any trial is better than
+    the head, be it ever so little, that is the end: a trial is short, and only the end of phase full tells clearly
+    whether fine-tuning pays.
 
     Args:
         model: The classifier.
@@ -217,6 +220,8 @@ def fit_phases(
         checkpointing: From the name of a phase to where its checkpoint is written.
         until: Number of epochs of phase full after which it stops for now.
         head: One that was learned before, for the same classes; a solved head is compared with it.
+        after_trials: From the epochs of the trials, none where the rest was begun before, to the settings of the rest;
+            0 epochs leave it out.
 
     Returns:
         One entry per epoch; the model has the weights of the best one.
@@ -236,10 +241,20 @@ def fit_phases(
     for number, (name, stage, settings) in enumerate(parts):
         if not plan.full.epochs or number < resumed_part:
             continue
-        last: dict[str, Any] = history.epochs[-1] if history.epochs else {"phase": ""}
-        if last["phase"] == "trial" and last.get("gain", 0.0) <= 0:  # it has none if it diverged
-            say("full: left out, as nothing of the trial has a lower validation loss than the solved head")
-            break
+        tried = [epochs for epochs in (_of(history, trial) for trial in plans.TRIALS) if epochs]
+        if name in plans.TRIALS and tried:
+            if tried[-1][-1].get("end_gain", -math.inf) > 0:  # it has none if it diverged
+                continue
+            before = plans.TRIALS[len(tried) - 1]
+            say(f"{name}: learning rate {settings.learning_rate:.2g}, as {before} ended worse than it began")
+        if name == "full" and len(parts) > 1:
+            if tried and all(epochs[-1].get("gain", 0.0) <= 0 for epochs in tried):
+                say("full: left out, as nothing of a trial has a lower validation loss than the solved head")
+                break
+            begun = len(tried) or sum(bool(file and checkpoints.exists(file.path)) for file in files[:-1])
+            settings = after_trials(history, settings.slower(plans.LOWER ** (begun - 1)))
+            if not settings.epochs:
+                break
         backbones.unfreeze(model, None, stage, plan.batch_normalization)
         _say_rank(model, plan, name)
         with backbones.low_rank(model, plan.lora_rank, plan.seed + number):
@@ -259,6 +274,10 @@ def fit_phases(
                 devices=plan.devices,
             )
     return history
+
+
+def _of(history: History, phase: str) -> list[dict[str, Any]]:
+    return [epoch for epoch in history.epochs if epoch["phase"] == phase]
 
 
 def _say_rank(model: keras.Model, plan: FineTuning, phase: str) -> None:

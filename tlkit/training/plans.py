@@ -10,7 +10,8 @@ from tlkit.config.training import FEWEST_EPOCHS
 from tlkit.training.settings import Settings
 
 STEPS, MOST = 500, 25  # of phase full, where nothing is asked for: its steps, and the most epochs
-TRIAL, TRIAL_STEPS = 3, 30  # epochs of a trial, at least as many as take so many steps: fewer are all warm-up
+TRIAL, TRIAL_STEPS = 3, (30, 80)  # epochs of a trial; at least so many steps, as fewer are all warm-up, and no more
+TRIALS, LOWER = ("trial", "trial2", "trial3"), 3.0  # the next one is at a rate so many times lower
 
 
 def epochs(examples: int, batch_size: int) -> int:
@@ -65,7 +66,8 @@ class FineTuning(NamedTuple):
 
         Where the last epoch is to be kept (`Settings.patience` is None) and there are enough of them, the first few are
         a phase of its own, called `trial`: at its end the learning rate has fallen to zero once, which shows whether
-        fine-tuning improves on the solved head. In the middle of a phase nothing shows it.
+        fine-tuning improves on the solved head. In the middle of a phase nothing shows it. Two more follow, each at a
+        third of the learning rate, for where the one before has ended worse than it began; see `fit_phases`.
 
         Args:
             steps: Number of steps in an epoch; None if there is to be no trial.
@@ -75,15 +77,18 @@ class FineTuning(NamedTuple):
         [('full1', 'stage4', 2), ('full2', 'stage2', 3)]
         >>> plan = FineTuning(Settings(0, 0.1), Settings(10, 0.1, patience=None))
         >>> [(name, settings.epochs) for name, _, settings in plan.full_parts(steps=12)]
-        [('trial', 3), ('full', 7)]
+        [('trial', 3), ('trial2', 3), ('trial3', 3), ('full', 7)]
         """
         count, epochs = len(self.stages), self.full.epochs
-        trial = max(TRIAL, math.ceil(TRIAL_STEPS / steps)) if steps else epochs
+        least, most = (math.ceil(count / steps) if steps else epochs for count in TRIAL_STEPS)
+        trial = max(least, min(TRIAL, most))
         if self.solve and count == 1 and self.full.patience is None and epochs >= 2 * trial:
-            names, ends = ["trial", "full"], [trial, epochs]
-        else:
-            names = [f"full{number + 1}" if count > 1 else "full" for number in range(count)]
-            ends = [epochs * (number + 1) // count for number in range(count)]
-        stages = [*self.stages, self.stages[-1]]  # the last of them is for the phase after a trial
-        parts = zip(names, stages, [0, *ends], ends, strict=False)
+            first = self.full._replace(epochs=trial, trial=True)
+            trials = [first.slower(LOWER**number) for number in range(len(TRIALS))]
+            rest = self.full._replace(epochs=epochs - trial)
+            return [*((name, self.stages[0], part) for name, part in zip(TRIALS, trials, strict=True)),
+                    ("full", self.stages[0], rest)]  # fmt: skip
+        names = [f"full{number + 1}" if count > 1 else "full" for number in range(count)]
+        ends = [epochs * (number + 1) // count for number in range(count)]
+        parts = zip(names, self.stages, [0, *ends], ends, strict=False)
         return [(name, stage, self.full._replace(epochs=end - start)) for name, stage, start, end in parts]

@@ -22,6 +22,8 @@ class Settings(NamedTuple):
             of the validation examples.
         balanced: Sample all classes equally often; see `data.batches`.
         remat: Recompute activations in the backward pass instead of keeping them, in `fit_full`.
+        trial: Stop after an epoch whose validation loss is above that of chance, and of what the phase began with: the
+            learning rate is too high.
     """
 
     epochs: int
@@ -43,6 +45,12 @@ class Settings(NamedTuple):
     ema_momentum: float | None = None
     learning_rates: dict[str, float] | None = None
     remat: bool = False
+    trial: bool = False
+
+    def slower(self, times: float) -> Settings:
+        """Divide all learning rates."""
+        rates = {stage: rate / times for stage, rate in self.learning_rates.items()} if self.learning_rates else None
+        return self._replace(learning_rate=self.learning_rate / times, learning_rates=rates)
 
 
 class History(NamedTuple):
@@ -50,7 +58,8 @@ class History(NamedTuple):
 
     After a phase that does not keep the lowest validation loss, one epoch has the entry `kept`: 1, or the share of what
     its phase has changed. If that is below 1, `kept_val_loss` and `kept_val_accuracy` are those of the weights between.
-    Its last epoch has `gain`: how much lower the validation loss is than before, of the best weights that were seen.
+    Its last epoch has `gain`: how much lower the validation loss is than before, of the best weights that were seen,
+    and `end_gain`: of its own.
     """
 
     epochs: list[dict[str, Any]]
