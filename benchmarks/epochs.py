@@ -64,7 +64,7 @@ def main() -> None:
         cell = {"data": folder.name, "network": network, "photos": photos, "fold": options.fold}
         left = [way for way in options.ways if (*cell.values(), way) not in done]
         with tempfile.TemporaryDirectory() as drawn:
-            _draw(folder.resolve(), Path(drawn), options.fold, photos)
+            draw(folder.resolve(), Path(drawn), options.fold, photos)
             for line in learned(Path(drawn), network, left) if left else ():
                 found.append({**cell, **line})
                 with options.results.open("a", encoding="utf-8") as file:
@@ -72,7 +72,7 @@ def main() -> None:
     print("\n".join(table(found)))
 
 
-def _draw(data: Path, folder: Path, fold: int, photos: str) -> None:
+def draw(data: Path, folder: Path, fold: int, photos: str) -> None:
     """Link the photos that are learned from to train/, and those that are held out to val/."""
     for name in classes(data / "train"):
         files = sorted((data / "train" / name).iterdir())
@@ -84,26 +84,35 @@ def _draw(data: Path, folder: Path, fold: int, photos: str) -> None:
                 (folder / part / name / files[index].name).symlink_to(files[index])
 
 
-def learned(folder: Path, network: str, ways: list[str]) -> list[dict[str, Any]]:
-    """Solve a head and fine-tune from it, in each of some ways."""
+def solved_on(folder: Path, network: str, size: int) -> tuple[Any, Any, Any]:
+    """Solve a head; give the model, the photos, and the history."""
     import keras
 
     from tlkit import backbones, data, training
     from tlkit.features import Extractor
-    from tlkit.training import activations, plans, variables
+    from tlkit.training import activations
 
     name, alpha = NETWORKS[network]
-    splits = data.load("folder", path=folder, size=(SIZE, SIZE), quiet=True)
+    splits = data.load("folder", path=folder, size=(size, size), quiet=True)
     keras.utils.set_random_seed(0)
-    built = backbones.build(name, (SIZE, SIZE, 3), alpha=alpha)
+    built = backbones.build(name, (size, size, 3), alpha=alpha)
     model = backbones.classifier(built, len(splits.classes), pooled_stages=2)
     pooled = activations.pool(model, splits, lambda part, cut, dtype: Extractor(part, None, dtype=dtype, label=cut))
     backbones.freeze(model)
-    solved = training.solve_head(model, pooled.train, pooled.val)
+    return model, splits, training.solve_head(model, pooled.train, pooled.val)
+
+
+def learned(folder: Path, network: str, ways: list[str]) -> list[dict[str, Any]]:
+    """Solve a head and fine-tune from it, in each of some ways."""
+    from tlkit import training
+    from tlkit.training import plans, variables
+
+    model, splits, solved = solved_on(folder, network, SIZE)
     start, before = variables.values(model.variables), scored(model, splits)
     full = training.Settings(plans.epochs(len(splits.train), 32), RATE, patience=None)
     plan = training.FineTuning(training.Settings(0, RATE), full)
-    usual = [part.epochs for _, _, part in plan.full_parts(-(-len(splits.train) // 32))]
+    planned = {name: part.epochs for name, _, part in plan.full_parts(-(-len(splits.train) // 32))}
+    usual = [planned["trial"], planned["full"]]
     lines = []
     for way in ways:
         began = time.perf_counter()
