@@ -261,13 +261,16 @@ def tried(name: str, right: np.ndarray, cost: float, groups: list[str] | None = 
     return _auto_tried.Tried(name, (network,), (head,), np.stack([right, 1 - right], 1), held, 0.0)
 
 
-def test_the_simplest_within_a_standard_error_is_chosen():
+def test_of_what_is_practically_as_good_the_simplest_is_chosen():
     base = np.full(100, 0.5)
-    small, large = tried("small", base, 1.0), tried("large", base + np.tile([0.12, -0.09], 50), 2.0)
+    small, large = tried("small", base, 1.0), tried("large", base + np.tile([0.12, -0.0965], 50), 2.0)
     assert large.loss < small.loss
     chosen, why = _auto_tried.choose([large, small])
     assert chosen is small
-    assert "within a standard error of large's" in why
+    assert "is practically large's" in why
+    clearer = tried("clearer", base + np.tile([0.12, -0.09], 50), 2.0)
+    assert _auto_tried.choose([clearer, small])[0] is clearer
+    assert not _auto_tried.beats(clearer, small)
     assert not _auto_tried.beats(large, small)
     better = tried("better", base + 0.05, 2.0)
     assert _auto_tried.choose([small, better])[0] is better

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tlkit.recipes._auto_networks import Network
 
 LEAST = 1e-5  # probability of a label from which the loss of a photo grows no more: one mistake does not decide
+EQUAL = 0.25  # standard errors of a difference that is none
 FOLDS, HELD = "cross-validation", "validation"  # what scores: all photos but the test's by folds; or the validation's
 
 
@@ -155,9 +156,10 @@ class LeftOut(NamedTuple):
 
 
 def choose(tried: Sequence[Tried]) -> tuple[Tried, str]:
-    """Choose the simplest model whose log loss is within one standard error of the lowest; say why.
+    """Choose the model of the lowest log loss, or a simpler one that is practically as good; say why.
 
-    The standard error is that of the paired difference. Of equally simple ones the first counts as the simplest.
+    That is the simplest whose log loss is within a quarter of a standard error of the lowest; the error is that of the
+    paired difference. Of equally simple ones the first counts as the simplest.
 
     Args:
         tried: All scored by the same photos.
@@ -167,8 +169,8 @@ def choose(tried: Sequence[Tried]) -> tuple[Tried, str]:
     best = min(tried, key=lambda each: each.loss)
     for each in sorted(tried, key=lambda each: each.cost):
         difference = each.losses - best.losses
-        if each is not best and difference.mean() <= evaluation.standard_error(difference, each.held.groups):
-            close = f"log loss {each.loss:.3f} is within a standard error of {best.name}'s {best.loss:.3f}"
+        if each is not best and difference.mean() <= EQUAL * evaluation.standard_error(difference, each.held.groups):
+            close = f"log loss {each.loss:.3f} is practically {best.name}'s {best.loss:.3f}"
             return each, f"{close}, and it is simpler"
         if each is best:
             break
