@@ -155,19 +155,20 @@ class BestEpoch(keras.callbacks.Callback):
             return
         after = self.val.predict(model)
         model.set_weights(self.weights)
-        before, gains = self.val.predict(model), list[float]()
+        before, seen = self.val.predict(model), list[verdicts.Verdict]()
         for share in SHARES:
             if share < 1:
                 model.set_weights(variables.between(model.weights, self.weights, weights, share))
                 after = self.val.predict(model)
             verdict = verdicts.compare(before, after, self.val.labels, self.shares)
-            gains.append(-verdict.difference)
+            seen.append(verdict)
             if verdict.clearly_better:
                 scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if share < 1 else {}
                 self.weights = model.get_weights() if share < 1 else weights
                 self._keep(number, share, **scores)
                 break
-        self.history.epochs[-1].update(gain=max(gains), end_gain=gains[0])
+        gain = max(-verdict.difference for verdict in seen)
+        self.history.epochs[-1].update(gain=gain, clearly_worse=float(seen[0].clearly_worse))
         model.set_weights(weights)
 
     def _keep(self, number: int, share: float = 1.0, **scores: float) -> None:
