@@ -147,7 +147,8 @@ def _serve(descriptor: int) -> None:
         calls.put(None)
 
     threading.Thread(target=receive, daemon=True).start()
-    import matplotlib.backends.backend_agg  # noqa: F401  there for the first figure: `tlkit.plots` imports it late
+    with contextlib.suppress(Exception):  # the first figure takes longer: Matplotlib is imported, and fonts are read
+        _draw("ranking", (["first"], [0.5], [(0.4, 0.6)], ""), {})
 
     while (content := calls.get()) is not None:
         try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tlkit.features.store import Store
     from tlkit.recipes._fit import Fit
 
-DRAWN = 24  # pairs on the picture at the most
+PICTURE, DRAWN = "near_copies.png", 24  # pairs on the picture at the most
 
 
 def look(
@@ -83,7 +83,7 @@ def add(fit: Fit, splits: data.Splits, scores: evaluation.Scores, rest: evaluati
     """
     count, split = len(splits.near_copies), scores.split
     fit.metrics[f"{split}_near_copies"] = count
-    fit.pictures["near_copies.png"] = _picture(splits)
+    fit.pictures.update({} if PICTURE in fit.pictures else picture(splits))
     if rest is None:
         fit.under.append(f"near copies: no {split} score without the {count:,} {splits.kind} that have one")
         return
@@ -97,8 +97,10 @@ def add(fit: Fit, splits: data.Splits, scores: evaluation.Scores, rest: evaluati
     fit.under.append(f"{split} {name:<8}  {value:.4f}  ({spread}) without the {count:,} that have a near copy")
 
 
-def _picture(splits: data.Splits) -> plots.Picture:
-    """Draw the pairs, the most alike first."""
+def picture(splits: data.Splits) -> dict[str, plots.Picture]:
+    """Draw the pairs, the most alike first; nothing if there are none. It may begin before anything is scored."""
+    if not splits.near_copies:
+        return {}
     import numpy as np
 
     from tlkit import plots
@@ -118,4 +120,4 @@ def _picture(splits: data.Splits) -> plots.Picture:
     title = f"{len(splits.near_copies):,} of {len(scored):,} {split} {splits.kind} have a near copy"
     heads = [split, "near copy"] * (across // 2)
     rows, captions = [photos[i : i + across] for i in starts], [texts[i : i + across] for i in starts]
-    return plots.Picture("sheet", rows, heads, captions, title)
+    return {PICTURE: plots.Picture("sheet", rows, heads, captions, title)}

@@ -97,6 +97,7 @@ def _solve(
     from tlkit.probes import novelty
 
     config, (train, val, *test) = job.config, parts
+    early = _near_copies.picture(splits)  # drawn while the head is solved
     with job.timing("solving"):
         # No epoch is chosen, so if there is a test split the validation photos can be learned from.
         known, scored = (Features.joined([train, val]), test[0]) if test else (train, val)
@@ -118,14 +119,16 @@ def _solve(
         else:  # engines round differently: the score is to be that of the saved model
             predicted = training.predict(model, splits.test or splits.val)
         nearest = probes.nearest_neighbours(values, known.labels, groups=known.groups, seed=seed)
+    seconds = {part: job.timings[part] for part in ("features", "solving")}
+    fit = _fit.of_solving(probe, nearest, seconds, known.labels, splits.classes)
+    fit.pictures.update(early)
     what = f"{len(rows):,} photos, each out of fold" if len(rows) == len(known) else f"{len(rows):,} new photos"
     groups = _calibration.independent([known.groups[row] for row in rows])
     held = _calibration.HeldOut(probe.held_out[rows], known.labels[rows], groups, what)
     calibrated = _calibration.calibrate(job, model, held, predicted)
     found = novelty.fit(values, groups=known.groups, hashes=known.hashes, seed=seed)
     calibrated = _calibration.with_novelty(calibrated, found, scored.array())
-    seconds = {part: job.timings[part] for part in ("features", "solving")}
-    return _fit.of_solving(probe, nearest, seconds, known.labels, splits.classes), calibrated
+    return fit, calibrated
 
 
 if __name__ == "__main__":
