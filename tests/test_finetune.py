@@ -311,33 +311,25 @@ def test_full_is_left_out_where_nothing_of_the_trial_is_better(
 
 
 @pytest.mark.parametrize(
-    ("ends", "begun"),  # of each trial: whether it ends clearly worse, the gain of the best on the way, what is kept
+    ("gains", "begun"),  # of the best weights of each trial; None where it ended before its time
     [
-        ([(0.0, 0.1, True)], {"trial": 0.9, "full": 0.9}),
-        ([(0.0, 1e-4, False)], {"trial": 0.9, "full": 0.9}),
-        ([(1.0, 0.1, True)], {"trial": 0.9, "full": 0.9}),
-        ([(1.0, -0.1, False), (0.0, 0.1, False)], {"trial": 0.9, "trial2": 0.3, "full": 0.3}),
-        (
-            [(1.0, 1e-4, False), (1.0, 0, False), (1.0, 0, False)],
-            {"trial": 0.9, "trial2": 0.3, "trial3": 0.1, "full": 0.1},
-        ),
-        ([(1.0, 0, False), (1.0, 0, False), (0.0, 0, False)], {"trial": 0.9, "trial2": 0.3, "trial3": 0.1}),
-        ([(0.0, 0, False), (0.0, 0.1, False)], {"trial": 0.9, "trial2": 0.3, "full": 0.3}),
+        ([1e-4], {"trial": 0.9, "full": 0.9}),
+        ([0.0, 0.1], {"trial": 0.9, "trial2": 0.3, "full": 0.3}),
+        ([None, -0.1, 0.1], {"trial": 0.9, "trial2": 0.3, "trial3": 0.1, "full": 0.1}),
+        ([-0.1, 0.0, None], {"trial": 0.9, "trial2": 0.3, "trial3": 0.1}),
     ],
 )
-def test_a_trial_that_ends_worse_is_repeated_at_a_lower_rate(
-    ends: list[tuple[float, float, bool]], begun: dict[str, float], monkeypatch: pytest.MonkeyPatch
+def test_a_trial_of_which_nothing_is_better_is_repeated_at_a_lower_rate(
+    gains: list[float | None], begun: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ):
     rates = dict[str, float]()
 
     def fit_full(*given: Any, phase: str, before: training.History, **more: Any) -> training.History:
         rates[phase] = pytest.approx(given[3].learning_rate)
-        epochs = before.epochs or [{"epoch": 1, "phase": "head", "val_loss": 0.5}]
-        last: dict[str, Any] = {"epoch": len(epochs) + 1, "phase": phase, "val_loss": 1.0}
-        if phase != "full":
-            last["clearly_worse"], last["gain"], kept = ends[len(epochs) - 1]
-            last |= {"kept": 1.0} if kept else {}
-        return training.History([*epochs, last])
+        last: dict[str, Any] = {"epoch": len(rates), "phase": phase, "val_loss": 1.0}
+        if phase != "full" and (gain := gains[len(before.epochs)]) is not None:
+            last["gain"] = gain
+        return training.History([*before.epochs, last])
 
     monkeypatch.setattr(finetuning, "fit_full", fit_full)
     splits = data.load("embedded", size=(16, 16), channels=1)

@@ -155,20 +155,19 @@ class BestEpoch(keras.callbacks.Callback):
             return
         after = self.val.predict(model)
         model.set_weights(self.weights)
-        before, seen = self.val.predict(model), list[verdicts.Verdict]()
+        before, gain = self.val.predict(model), -math.inf
         for share in SHARES:
             if share < 1:
                 model.set_weights(variables.between(model.weights, self.weights, weights, share))
                 after = self.val.predict(model)
             verdict = verdicts.compare(before, after, self.val.labels, self.shares)
-            seen.append(verdict)
+            gain = max(gain, -verdict.difference)
             if verdict.clearly_better:
                 scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if share < 1 else {}
                 self.weights = model.get_weights() if share < 1 else weights
                 self._keep(number, share, **scores)
                 break
-        gain = max(-verdict.difference for verdict in seen)
-        self.history.epochs[-1].update(gain=gain, clearly_worse=float(seen[0].clearly_worse))
+        self.history.epochs[-1]["gain"] = gain
         model.set_weights(weights)
 
     def _keep(self, number: int, share: float = 1.0, **scores: float) -> None:

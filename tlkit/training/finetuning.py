@@ -206,10 +206,10 @@ def fit_phases(
 ) -> History:
     """Carry out a plan: the head, then the parts of phase full; what the checkpoints show to be done is skipped.
 
-    A trial (see `FineTuning.full_parts`) of which nothing is kept is repeated from the head at a third of the learning
-    rate, and once more, if its end is clearly worse than the solved head, or nothing of it is better, be it ever so
-    little. The rest is at the rate of the last. If nothing of any trial is better than the head, that is the end: a
-    trial is short, and only the end of phase full tells clearly whether fine-tuning pays.
+    If nothing of a trial (see `FineTuning.full_parts`) is better than the solved head, be it ever so little, it is
+    repeated from the head at a third of the learning rate, and once more; what follows is at the rate of the last. If
+    nothing of any trial is better, that is the end: a trial is short, and only the end of phase full tells clearly
+    whether fine-tuning pays.
 
     Args:
         model: The classifier.
@@ -243,14 +243,12 @@ def fit_phases(
             continue
         tried = [epochs for epochs in (_of(history, trial) for trial in plans.TRIALS) if epochs]
         if name in plans.TRIALS and tried:
-            before, end = plans.TRIALS[len(tried) - 1], tried[-1][-1]
-            worse = end.get("clearly_worse", 1.0)  # it has none if it did not reach its end
-            if history.best["phase"] == before or (end.get("gain", 0.0) > 0 and not worse):
+            if tried[-1][-1].get("gain", 0.0) > 0:  # it has none if it did not reach its end
                 continue
-            found = "ended clearly worse than the head" if worse else "found nothing better than the head"
-            say(f"{name}: learning rate {settings.learning_rate:.2g}, as {before} {found}")
+            before = plans.TRIALS[len(tried) - 1]
+            say(f"{name}: learning rate {settings.learning_rate:.2g}, as nothing of {before} is better than the head")
         if name == "full" and len(parts) > 1:
-            if tried and all(epochs[-1].get("gain", 0.0) <= 0 for epochs in tried):
+            if tried and tried[-1][-1].get("gain", 0.0) <= 0:
                 say("full: left out, as nothing of a trial has a lower validation loss than the solved head")
                 break
             begun = len(tried) or sum(bool(file and checkpoints.exists(file.path)) for file in files[:-1])

@@ -58,8 +58,7 @@ class History(NamedTuple):
 
     After a phase that does not keep the lowest validation loss, one epoch has the entry `kept`: 1, or the share of what
     its phase has changed. If that is below 1, `kept_val_loss` and `kept_val_accuracy` are those of the weights between.
-    Its last epoch has `gain`: how much lower the validation loss is than before, of the best weights that were seen,
-    and `clearly_worse`: 1 if that of its own is higher than before by more than a standard error, else 0.
+    Its last epoch has `gain`: how much lower the validation loss is than before, of the best weights that were seen.
     """
 
     epochs: list[dict[str, Any]]

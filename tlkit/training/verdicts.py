@@ -30,11 +30,6 @@ class Verdict(NamedTuple):
         """Whether the loss has fallen by more than one standard error."""
         return self.difference < -self.error
 
-    @property
-    def clearly_worse(self) -> bool:
-        """Whether the loss has risen by more than one standard error."""
-        return self.difference > self.error
-
 
 def compare(
     before: np.ndarray, after: np.ndarray, labels: np.ndarray, shares: Sequence[float] | None = None
