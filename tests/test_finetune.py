@@ -14,7 +14,7 @@ import pytest
 
 from tlkit import backbones, cli, config, data, training
 from tlkit.recipes import _decisions, _training_decisions, feature_extraction, find_lr, finetune, train
-from tlkit.training import batched, finetuning, phases
+from tlkit.training import batched, finetuning, phases, rates
 from tlkit.training.activations import FullInput
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -103,8 +103,8 @@ def test_a_rate_that_is_auto_is_found_and_the_network_left_as_it_was(
         return original(model, *given, **more)
 
     monkeypatch.setattr(finetuning, "fit_full", noted)
-    few = functools.partial(finetuning.range_test_full, steps=10)
-    monkeypatch.setattr(finetuning, "range_test_full", few)
+    few = functools.partial(rates.range_test_full, steps=10)
+    monkeypatch.setattr(rates, "range_test_full", few)
     with pytest.raises(Begun):
         tune(photos, "--full.epochs", "1")
     assert tune(photos, "--full.epochs", "1", "--full.learning_rate", "auto") == 0
@@ -322,11 +322,11 @@ def test_full_is_left_out_where_nothing_of_the_trial_is_better(
 def test_a_trial_of_which_nothing_is_better_is_repeated_at_a_lower_rate(
     gains: list[float | None], begun: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ):
-    rates = dict[str, float]()
+    peaks = dict[str, float]()
 
     def fit_full(*given: Any, phase: str, before: training.History, **more: Any) -> training.History:
-        rates[phase] = pytest.approx(given[3].learning_rate)
-        last: dict[str, Any] = {"epoch": len(rates), "phase": phase, "val_loss": 1.0}
+        peaks[phase] = pytest.approx(given[3].learning_rate)
+        last: dict[str, Any] = {"epoch": len(peaks), "phase": phase, "val_loss": 1.0}
         if phase != "full" and (gain := gains[len(before.epochs)]) is not None:
             last["gain"] = gain
         return training.History([*before.epochs, last])
@@ -336,14 +336,14 @@ def test_a_trial_of_which_nothing_is_better_is_repeated_at_a_lower_rate(
     model = backbones.classifier(backbones.build("LetterNet", (16, 16, 1)), len(splits.classes))
     plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(10, 0.9, patience=None))
     finetuning.fit_phases(model, FullInput(model, splits.train, splits.val), None, plan)
-    assert rates == begun
+    assert peaks == begun
 
 
 def test_a_resumed_run_goes_on_at_the_rate_of_its_last_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    rates = dict[str, float]()
+    peaks = dict[str, float]()
 
     def fit_full(*given: Any, phase: str, **more: Any) -> training.History:
-        rates[phase] = pytest.approx(given[3].learning_rate)
+        peaks[phase] = pytest.approx(given[3].learning_rate)
         return training.History([])
 
     monkeypatch.setattr(finetuning, "fit_full", fit_full)
@@ -356,4 +356,4 @@ def test_a_resumed_run_goes_on_at_the_rate_of_its_last_trial(tmp_path: Path, mon
     finetuning.fit_phases(
         model, full_input, None, plan, checkpointing=lambda phase: training.Checkpointing(tmp_path / f"{phase}.npz")
     )
-    assert rates == {"full": 0.3}
+    assert peaks == {"full": 0.3}

@@ -49,10 +49,10 @@ def test_a_script_of_fifteen_lines_loads_builds_fine_tunes_scores_and_saves(
 def test_only_what_is_unfrozen_learns_and_the_head_is_solved_first(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    from tlkit.training import finetuning
+    from tlkit.training import rates
 
-    few = functools.partial(finetuning.range_test_full, steps=10)
-    monkeypatch.setattr(finetuning, "range_test_full", few)
+    few = functools.partial(rates.range_test_full, steps=10)
+    monkeypatch.setattr(rates, "range_test_full", few)
     splits = two_classes(photos)
     model = classifier(splits)
     before = {weight.path: np.array(weight) for weight in model.weights}
@@ -158,11 +158,11 @@ def test_the_defaults_are_those_of_the_recipe():
 
 @pytest.mark.parametrize(("suggested", "rate", "reason"), [(0.2, 0.2, "by a range"), (None, 0.1, "the default, as")])
 def test_the_reason_of_a_rate_is_that_which_is_printed(suggested, rate, reason, capsys: pytest.CaptureFixture):
-    from tlkit.training import finder, finetuning
+    from tlkit.training import finder, rates
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     test = finder.RangeTest(rates=[0.1], losses=[1.0], smoothed=[1.0], suggested=suggested)
-    found = finetuning.choose_rate(model, "full", 0.1, lambda: test)
+    found = rates.choose(model, "full", 0.1, lambda: test)
     assert found.value == rate
     assert found.reason.startswith(reason)
     assert capsys.readouterr().out == f"full: learning rate {rate}, {found.reason}\n"

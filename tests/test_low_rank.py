@@ -16,7 +16,7 @@ from tlkit import backbones, builders, cli, config, data, training
 from tlkit.data import Photos
 from tlkit.errors import InvalidInput
 from tlkit.recipes import finetune
-from tlkit.training import activations, checkpoints, finetuning, full, variables
+from tlkit.training import activations, checkpoints, finetuning, full, rates, variables
 from tlkit.training.plans import FineTuning
 
 RANK = 2
@@ -189,7 +189,7 @@ def test_a_killed_run_resumes_to_the_same_weights(splits: data.Splits, tmp_path:
 def test_a_range_test_leaves_the_model_as_it_was(splits: data.Splits):
     model = classifier("LetterNet")
     before = variables.values(model.variables)
-    test = finetuning.range_test(model, splits, PLAN, "full", None, steps=3)
+    test = rates.range_test(model, splits, PLAN, "full", None, steps=3)
     assert len(test.rates) == 3
     for value, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(value, np.array(variable), err_msg=variable.path)

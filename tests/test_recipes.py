@@ -567,6 +567,17 @@ def refuse(capsys: pytest.CaptureFixture, status: int, *argv: str) -> str:
     return err[0]
 
 
+def test_a_run_whose_model_cannot_be_saved_has_its_pictures(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise errors.Unavailable("the model cannot be saved")
+
+    monkeypatch.setattr("tlkit.serving.save_model", refuse)
+    argv = ["--backbone.name", "LetterNet", "--data.image_size", "16"]
+    assert cli.call(config.FeatureExtraction, feature_extraction.run, argv) == 1
+    assert one_run().info.status == "FAILED"
+    assert {"confusion_matrix.png", "class_scores.json", "regularization.png"} <= artifacts(one_run())
+
+
 def test_no_such_folder(folder: Path, capsys: pytest.CaptureFixture):
     said = refuse(capsys, 2, "--data.source", "folder", "--data.path", "nowhere")
     assert "data.path is 'nowhere'; there is no such file or folder" in said

@@ -215,8 +215,10 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
             "parameters": model.count_params(),
         }
     )  # all at step 0, not at an epoch, so that MLflow compares runs by them as bars
+    table = scores.by_class(splits.classes)
     tracking.log_table(scored.predictions, predictions.FILE)
-    pictures = _pictures(fit, scored)
+    tracking.log_table(table, "class_scores.json")
+    pictures = _pictures(fit, scored, table)
     example = scored.example
     if example is not None:
         tracking.log_text(json.dumps(serving.serving_example(example, splits.kind)), "example_request.json")
@@ -230,10 +232,12 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
         )
         tracking.log_metrics({"model_megabytes": (path / "data" / "model.keras").stat().st_size / 1e6})
 
-    saved = tracking.log_model(save)
-    note = _note.note(job, model, fit, scores, splits, run.run_id)
-    tracking.set_tags({"mlflow.note.content": note})
-    files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}  # drawn by now
+    try:
+        saved = tracking.log_model(save)
+        note = _note.note(job, model, fit, scores, splits, run.run_id)
+        tracking.set_tags({"mlflow.note.content": note})
+    finally:  # drawn by now; a run whose model cannot be saved has them too
+        files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}
     _report.log(job, run.run_id, model, fit, scored, files)
     if job.config.register:
         tracking.register(job.config.register)
@@ -243,13 +247,11 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     return Result(model, fit, scores, run.run_id, str(file), splits.kind, classes=splits.classes, exports=exports)
 
 
-def _pictures(fit: Fit, scored: Scored) -> dict[str, plots.Picture]:
-    """Log the table of class scores, and return all pictures."""
-    from tlkit import plots, tracking
+def _pictures(fit: Fit, scored: Scored, table: Mapping[str, Sequence[Any]]) -> dict[str, plots.Picture]:
+    """Have the scores drawn, and return all pictures."""
+    from tlkit import plots
 
     scores, classes = scored.scores, scored.splits.classes
-    table = scores.by_class(classes)
-    tracking.log_table(table, "class_scores.json")
     headline, value, _ = scores.headline
     title = f"{scores.split} {headline} {value:.3f}, {scores.photos:,} {scored.splits.kind}"
     return {

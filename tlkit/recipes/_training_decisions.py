@@ -158,7 +158,7 @@ def find_rates(
     config: configs.Finetune, model: keras.Model, splits: data.Splits, pooled: PooledFeatures | None
 ) -> list[Decision]:
     """Find learning rates that are `auto` by range tests, after which the model is as it was."""
-    from tlkit.training import finetuning
+    from tlkit.training import rates
 
     decisions: list[Decision] = []
     phases: dict[Literal["head", "full"], configs.Phase] = {"head": config.head, "full": config.full}
@@ -167,7 +167,7 @@ def find_rates(
             continue
         plan = _plans.finetuning(applied(config, decisions), splits)
         default: Any = type(phase)().learning_rate  # a number
-        rate = finetuning.find_rate(model, splits, plan, name, pooled and pooled.train, default)
+        rate = rates.find(model, splits, plan, name, pooled and pooled.train, default)
         decisions.append(Decision(f"{name}.learning_rate", rate.value, rate.reason, quiet=True))
     return decisions
 
@@ -177,7 +177,7 @@ def find_rate(config: configs.Train, model: keras.Model, splits: data.Splits) ->
     if not config.full.epochs or config.full.learning_rate != "auto":
         return []
     from tlkit import training
-    from tlkit.training import finetuning
+    from tlkit.training import rates
 
     settings = _plans.settings(config, config.full, _plans.class_weights(config, splits))
     test = functools.partial(
@@ -189,5 +189,5 @@ def find_rate(config: configs.Train, model: keras.Model, splits: data.Splits) ->
         augment=_plans.changes(config.augment) or None,
     )
     default: Any = configs.Phase().learning_rate  # a number
-    rate = finetuning.choose_rate(model, "full", default, test)
+    rate = rates.choose(model, "full", default, test)
     return [Decision("full.learning_rate", rate.value, rate.reason, quiet=True)]

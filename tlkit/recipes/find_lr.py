@@ -68,14 +68,14 @@ def _test(config: FindLr, model: keras.Model, splits: data.Splits) -> finder.Ran
 
     from tlkit import features
     from tlkit.progress import Progress
-    from tlkit.training import activations, finetuning
+    from tlkit.training import activations, rates
 
     known = None
     if config.head.epochs or config.head.solved:
         (known,) = activations.extract(_networks.extractor(config, features.pooled(model), "pooled"), splits.train)
     with Progress("learning rates", config.steps, "steps") as progress:
         advance = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: progress.advance())
-        return finetuning.range_test(
+        return rates.range_test(
             model,
             splits,
             _plans.finetuning(config, splits),

@@ -1,14 +1,14 @@
 """Fine-tuning a classifier: a head on frozen features first, then the network from a stage on.
 
 `fine_tune` does it in one call. Its steps are public too, for whoever wants to look at a decision before the next step,
-as the recipe does: `activations.choose_input`, `activations.pool`, `find_rate`, `fit_phases`.
+as the recipe does: `activations.choose_input`, `activations.pool`, `rates.find`, `fit_phases`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import keras
 
@@ -18,11 +18,11 @@ from tlkit.display import say
 from tlkit.errors import InvalidInput
 from tlkit.features import Extractor, Features
 from tlkit.features.store import Store
-from tlkit.training import activations, checkpoints, finder, plans, variables
+from tlkit.training import activations, checkpoints, plans, rates
 from tlkit.training.activations import FullInput, PooledFeatures
 from tlkit.training.devices import find
-from tlkit.training.full import LORA_RATE, fit_full, range_test_full
-from tlkit.training.heads import Head, fit_head, range_test_head, solve_head, solve_kept, train_head_briefly
+from tlkit.training.full import LORA_RATE, fit_full
+from tlkit.training.heads import Head, fit_head, solve_head, solve_kept
 from tlkit.training.plans import FineTuning
 from tlkit.training.settings import Checkpointing, History, Settings
 
@@ -108,7 +108,7 @@ def fine_tune(
     full_input = activations.choose_input(model, splits, plan, extractor)
     pooled = activations.pool(model, splits, extractor)
     if learning_rate == "auto" and epochs:
-        rate = find_rate(model, splits, plan, "full", pooled.train, RATE)
+        rate = rates.find(model, splits, plan, "full", pooled.train, RATE)
         plan = plan._replace(full=plan.full._replace(learning_rate=rate.value))
     history = fit_phases(model, full_input, pooled, plan, callbacks=callbacks)
     if splits.test and keeps_head(plan, history):
@@ -119,77 +119,6 @@ def fine_tune(
 def keeps_head(plan: FineTuning, history: History) -> bool:
     """Whether phase full has left a solved head as it was; see `heads.solve_kept`."""
     return plan.solve and not plan.head.epochs and len(history.epochs) > 1 and history.best["phase"] == "head"
-
-
-class Rate(NamedTuple):
-    """A learning rate that was found, and why it was chosen, for people."""
-
-    value: float
-    reason: str
-
-
-def find_rate(
-    model: keras.Model,
-    splits: Splits,
-    plan: FineTuning,
-    phase: Literal["head", "full"],
-    features: Features | None,
-    default: float,
-) -> Rate:
-    """Find the learning rate of a phase of fine-tuning by a range test; see `choose_rate`."""
-    return choose_rate(model, phase, default, lambda: range_test(model, splits, plan, phase, features))
-
-
-def choose_rate(model: keras.Model, phase: str, default: float, test: Callable[[], finder.RangeTest]) -> Rate:
-    """Choose the learning rate of a phase by a range test, and say so; the model's weights are left as they were.
-
-    Args:
-        model: What is tested.
-        phase: Name of the phase.
-        default: The rate if the loss falls at none.
-        test: Runs the range test.
-    """
-    before = variables.values(model.variables)
-    suggested = test().suggested
-    variables.assign(model.variables, before)  # the seeds of dropout too
-    if suggested:
-        rate = Rate(suggested, "by a range test")
-    else:
-        rate = Rate(default, "the default, as in a range test the loss fell at no rate")
-    say(f"{phase}: learning rate {rate.value:.2g}, {rate.reason}")
-    return rate
-
-
-def range_test(
-    model: keras.Model,
-    splits: Splits,
-    plan: FineTuning,
-    phase: Literal["head", "full"],
-    features: Features | None,
-    **more: Any,
-) -> finder.RangeTest:
-    """Test the learning rates of a phase, of phase full with a head that has been trained briefly.
-
-    Args:
-        model: The classifier; its head may have other weights afterwards.
-        splits: The photos.
-        plan: How it is fine-tuned.
-        phase: `head` or `full`.
-        features: Pooled features of the training photos. Phase `head` needs them; phase `full` trains the head briefly
-            on them first, unless they are None.
-        more: See `finder.range_test`.
-    """
-    if features:
-        backbones.freeze(model)
-        if phase == "head":
-            return range_test_head(model, features, plan.head, seed=plan.seed, **more)
-        train_head_briefly(model, features, plan.head, plan.seed)
-    backbones.unfreeze(model, None, plan.stages[-1], plan.batch_normalization)
-    stages = backbones.stages(model)
-    with backbones.low_rank(model, plan.lora_rank, plan.seed):
-        return range_test_full(
-            model, splits.train, plan.full, seed=plan.seed, augment=plan.augment or None, stages=stages, **more
-        )
 
 
 def fit_phases(
