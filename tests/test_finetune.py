@@ -277,14 +277,14 @@ def test_a_trial_has_enough_steps():
     plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(25, 0.1, patience=None))
     assert [settings.epochs for _, _, settings in plan.full_parts(steps=27)] == [3, 3, 3, 22]
     assert [settings.epochs for _, _, settings in plan.full_parts(steps=100)] == [1, 1, 1, 24]
-    assert [settings.epochs for _, _, settings in plan.full_parts(steps=4)] == [8, 8, 8, 17]
+    assert [settings.epochs for _, _, settings in plan.full_parts(steps=4)] == [8, 17]
     assert [settings.epochs for _, _, settings in plan.full_parts(steps=2)] == [25]  # no time for a trial
 
 
 def test_rates_of_stages_fall_with_the_others():
     rates = {"stage4": 0.9, "head": 0.09}
     plan = training.FineTuning(
-        training.Settings(0, 0.1), training.Settings(10, 0.1, patience=None, learning_rates=rates)
+        training.Settings(0, 0.1), training.Settings(25, 0.1, patience=None, learning_rates=rates)
     )
     trial, second, third, full = (settings for _, _, settings in plan.full_parts(steps=12))
     assert (trial.learning_rates, full.learning_rates) == (rates, rates)
@@ -298,7 +298,7 @@ def test_full_is_left_out_where_nothing_of_the_trial_is_better(
 ):
     watch = Watch(monkeypatch)
     same = {"backbone.name": "LetterNet", "data.image_size": 16}
-    asked = cli.from_settings(config.Finetune, {**same, "full.epochs": 6, "full.learning_rate": 0.9})
+    asked = cli.from_settings(config.Finetune, {**same, "full.epochs": 12, "full.learning_rate": 0.9})
     result = finetune.run(asked)
     assert watch.phases == ["trial", "trial2", "trial3"]
     said = capsys.readouterr().out
@@ -334,7 +334,7 @@ def test_a_trial_of_which_nothing_is_better_is_repeated_at_a_lower_rate(
     monkeypatch.setattr(finetuning, "fit_full", fit_full)
     splits = data.load("embedded", size=(16, 16), channels=1)
     model = backbones.classifier(backbones.build("LetterNet", (16, 16, 1)), len(splits.classes))
-    plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(10, 0.9, patience=None))
+    plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(25, 0.9, patience=None))
     finetuning.fit_phases(model, FullInput(model, splits.train, splits.val), None, plan)
     assert peaks == begun
 
@@ -349,7 +349,7 @@ def test_a_resumed_run_goes_on_at_the_rate_of_its_last_trial(tmp_path: Path, mon
     monkeypatch.setattr(finetuning, "fit_full", fit_full)
     splits = data.load("embedded", size=(16, 16), channels=1)
     model = backbones.classifier(backbones.build("LetterNet", (16, 16, 1)), len(splits.classes))
-    plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(10, 0.9, patience=None))
+    plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(25, 0.9, patience=None))
     for phase in ("trial", "trial2", "full"):
         (tmp_path / f"{phase}.npz").touch()
     full_input = FullInput(model, splits.train, splits.val)

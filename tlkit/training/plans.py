@@ -67,7 +67,8 @@ class FineTuning(NamedTuple):
         Where the last epoch is to be kept (`Settings.patience` is None) and there are enough of them, the first few are
         a phase of its own, called `trial`: at its end the learning rate has fallen to zero once, which shows whether
         fine-tuning improves on the solved head. In the middle of a phase nothing shows it. Two more follow, each at a
-        third of the learning rate, for where the one before has ended worse than it began; see `fit_phases`.
+        third of the learning rate, for where nothing of the one before is better than the head, as far as all of them
+        take no more than half of the epochs; see `fit_phases`.
 
         Args:
             steps: Number of steps in an epoch; None if there is to be no trial.
@@ -75,19 +76,17 @@ class FineTuning(NamedTuple):
         >>> plan = FineTuning(Settings(0, 0.1), Settings(5, 0.1), stages=["stage4", "stage2"])
         >>> [(name, stage, settings.epochs) for name, stage, settings in plan.full_parts()]
         [('full1', 'stage4', 2), ('full2', 'stage2', 3)]
-        >>> plan = FineTuning(Settings(0, 0.1), Settings(10, 0.1, patience=None))
+        >>> plan = FineTuning(Settings(0, 0.1), Settings(25, 0.1, patience=None))
         >>> [(name, settings.epochs) for name, _, settings in plan.full_parts(steps=12)]
-        [('trial', 3), ('trial2', 3), ('trial3', 3), ('full', 7)]
+        [('trial', 3), ('trial2', 3), ('trial3', 3), ('full', 22)]
         """
         count, epochs = len(self.stages), self.full.epochs
         least, most = (math.ceil(count / steps) if steps else epochs for count in TRIAL_STEPS)
         trial = max(least, min(TRIAL, most))
         if self.solve and count == 1 and self.full.patience is None and epochs >= 2 * trial:
-            first = self.full._replace(epochs=trial, trial=True)
-            trials = [first.slower(LOWER**number) for number in range(len(TRIALS))]
-            rest = self.full._replace(epochs=epochs - trial)
-            return [*((name, self.stages[0], part) for name, part in zip(TRIALS, trials, strict=True)),
-                    ("full", self.stages[0], rest)]  # fmt: skip
+            first, some = self.full._replace(epochs=trial, trial=True), TRIALS[: max(1, epochs // (2 * trial))]
+            trials = [(name, self.stages[0], first.slower(LOWER**number)) for number, name in enumerate(some)]
+            return [*trials, ("full", self.stages[0], self.full._replace(epochs=epochs - trial))]
         names = [f"full{number + 1}" if count > 1 else "full" for number in range(count)]
         ends = [epochs * (number + 1) // count for number in range(count)]
         parts = zip(names, self.stages, [0, *ends], ends, strict=False)
