@@ -14,8 +14,7 @@ def load_onnx(path: str, threads: int = 0) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
+    return lambda batch: session.run(None, {session.get_inputs()[0].name: batch})[0]
 
 
 def load_openvino(path: str, threads: int = 0) -> Any:

@@ -47,7 +47,7 @@ def read(path):
     """Read a photo as in training: float32, from 0 to 255, shape ({height}, {width}, {channels})."""
     image = Image.open(io.BytesIO(Path(path).read_bytes()), formats={formats})
     image.draft(None, ({least}, {least}))  # large JPEGs are decoded at a fraction of their size
-    photo = eight_bits(image)
+{bits}
     if photo.has_transparency_data:
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo.convert("RGBA"))
     photo = photo.convert("{mode}")
@@ -57,19 +57,15 @@ def read(path):
     return np.asarray({resized}, np.float32).reshape({height}, {width}, {channels})
 '''
 
-_SIXTEEN_BITS = '''
-def eight_bits(image):
-    """Decode a photo and scale 16 bits to 8."""
+_SIXTEEN_BITS = """\
     inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0  # 0 is white
     image.load()
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ValueError("it has values that do not lie between 0 and 65535, which is white")
-    levels = ((values.astype(np.uint64) * 255 + 32767) // 65535).astype(np.uint8)
-    return Image.fromarray(255 - levels if inverted else levels)
-'''
+    photo = image
+    if image.mode.startswith(("I", "F")):  # 16 bits are scaled to 8
+        values = np.asarray(image, np.float64)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError("it has values that do not lie between 0 and 65535, which is white")
+        photo = Image.fromarray(np.rint((65535 - values if inverted else values) / 257).astype(np.uint8))"""
 
 _WHITE = '''
 def eight_bits(image):
@@ -187,8 +183,10 @@ def compose(load: Callable[..., Any], rules: Mapping[str, Any]) -> str:
     width, height, resize, white = rules["width"], rules["height"], rules["resize"], rules["white"]
     resized = _RESIZED[resize].format(width=width, height=height)
     least, mode = least_side((height, width), resize), "L" if rules["channels"] == 1 else "RGB"
-    read = _READ_PHOTO.format(**rules, formats=json.dumps(FORMATS), least=least, mode=mode, resized=resized)
-    known = f"\nWHITE = {int(white) if white % 1 == 0 else white}  # the value that is white\n\n" if white else ""
-    bits = f"{known}{_WHITE if white else _SIXTEEN_BITS}"
+    bits = "    photo = eight_bits(image)" if white else _SIXTEEN_BITS
+    read = _READ_PHOTO.format(**rules, formats=json.dumps(FORMATS), least=least, mode=mode, resized=resized, bits=bits)
+    known = (
+        f"\nWHITE = {int(white) if white % 1 == 0 else white}  # the value that is white\n\n{_WHITE}" if white else ""
+    )
     head = _PHOTOS if "ImageOps" in resized else _PHOTOS.replace(", ImageOps", "")
-    return "\n".join([head, source, read, bits, *[_FRAMED] * (resize == "pad"), answer, _MAIN])
+    return "\n".join([head, source, read, *[known] * bool(white), *[_FRAMED] * (resize == "pad"), answer, _MAIN])
