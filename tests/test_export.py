@@ -84,7 +84,13 @@ def made(known: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", export.FORMATS)
 def test_the_script_is_short_and_clean(tmp_path: Path, name: str):
-    for known, most in ((rules(224, 3, "center"), 66), (rules(32, 1, "pad", 4095), 90), ({"kind": "arrays"}, 53)):
+    photos = [(rules(224, 3, resize), 80) for resize in RESIZES]
+    for known, most in (
+        *photos,
+        (rules(224, 3, "center"), 72),
+        (rules(32, 1, "pad", 4095), 94),
+        ({"kind": "arrays"}, 57),
+    ):
         known = known | {"shape": [8, 8, 8, 1], "several_labels": False, "set_threshold": 0.5}
         source = script.compose(export.FORMATS[name].load, known)
         lines = [line for line in source.splitlines() if line and not line.strip().startswith('"""')]
@@ -209,6 +215,8 @@ def test_the_script_prints_what_predict_prints(here: Path, capsys: pytest.Captur
     assert call("--output", "out", "--format", "openvino", "--threshold", "0.52") == 0
     photos = [str(photo) for photo in odd_photos(here / "odd")]
     Path("photos/bad\x1b.png").write_bytes(b"no photo")
+    photos.append(str(Path(photos[0]).rename("odd/Shot 1\u202fPM \ue000.jpg")))
+    del photos[0]
     ended = answers("out", *photos, "photos/bad\x1b.png", "gone.png")
     capsys.readouterr()
     words = ["model.keras", *photos, "--threshold", "0.52"]
@@ -427,6 +435,8 @@ def test_the_script_answers_for_two_classes_by_one_unit_and_for_several_labels()
     several = made(rules(8, 3, "squash") | {"several_labels": True})["answer"]
     assert one(np.array([0.25]), known) == "cat 0.7500  dog\\n 0.2500"
     assert several(np.array([0.75, 0.6]), known) == "cat* 0.7500  dog\\n* 0.6000"
+    many = several(np.array([0.1, 0.9, 0.8, 0.7, 0.6]), known | {"classes": list("abcde")})
+    assert many == "b* 0.9000  c* 0.8000  d* 0.7000  e* 0.6000"
     warmer = known | {"temperature": 2.0}
     assert one(np.array([0.9, 0.1]), warmer) == "cat 0.7500  dog\\n 0.2500"
     for answer in one, several:

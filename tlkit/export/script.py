@@ -17,7 +17,9 @@ _PHOTOS = '''\
 import contextlib
 import io
 import json
+import signal
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,9 @@ _ARRAYS = '''\
 """Print the labels of arrays: python predict.py array.npy ...; README.md names the packages it needs."""
 
 import json
+import signal
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +58,8 @@ def read(path):
     with contextlib.suppress(Exception):  # no EXIF, or a damaged one
         upright = {{2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}}[image.getexif()[0x0112]]
         photo = photo.transpose(Image.Transpose(upright))
-    return np.asarray({resized}, np.float32).reshape({height}, {width}, {channels})
+    photo = {resized}
+    return np.asarray(photo, np.float32).reshape({height}, {width}, {channels})
 '''
 
 _SIXTEEN_BITS = """\
@@ -70,13 +75,13 @@ _SIXTEEN_BITS = """\
 _WHITE = '''
 def eight_bits(image):
     """Decode a photo and scale values from 0 to white to 8 bits: more bits, and masks, such as of 0 and 1."""
-    if len(image.getbands()) > 1 and any(";16" in str(tile) for tile in image.tile):
+    if len(image.getbands()) > 1 and any("RGB" in str(tile) and ";16" in str(tile) for tile in image.tile):
         raise ValueError("16 bits per color are not read here: convert it to 8 bits")
     inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0  # 0 is white
     image.load()
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(scaled(np.asarray(image), inverted))
-    if WHITE >= 32 or image.mode not in ("L", "LA", "RGB", "RGBA"):
+    if WHITE > 31 or image.mode not in ("L", "LA", "RGB", "RGBA"):
         return image
     pixels = np.array(image).reshape(image.height, image.width, -1)
     colors = pixels[:, :, : pixels.shape[2] - image.mode.endswith("A")]
@@ -143,18 +148,21 @@ def answer(p, rules):
 _MAIN = '''
 def shown(text):
     """Write control characters as escapes, so that no name steers the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    steer = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in steer else c for c in text)
 
 
 def main(paths):
     """Print the answer for each; the status is 3 where one could not be read."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly where `... | head` has read enough
     folder, status = Path(__file__).resolve().parent, 0
     rules = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
     run = load(str(folder / rules["model"]))
     for path in paths:
         try:
             pixels = read(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
             print(shown(f"{path} could not be read: {error}"), file=sys.stderr)
             status = 3
         else:

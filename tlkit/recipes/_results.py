@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from importlib import metadata
 from pathlib import Path
@@ -234,10 +235,14 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
 
     try:
         saved = tracking.log_model(save)
-        note = _note.note(job, model, fit, scores, splits, run.run_id)
-        tracking.set_tags({"mlflow.note.content": note})
-    finally:  # drawn by now; a run whose model cannot be saved has them too
-        files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}
+    except Exception:
+        with contextlib.suppress(Exception):  # the first error is the one to tell
+            for name, picture in pictures.items():
+                tracking.log_figure(picture, name)
+        raise
+    note = _note.note(job, model, fit, scores, splits, run.run_id)
+    tracking.set_tags({"mlflow.note.content": note})
+    files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}  # drawn by now
     _report.log(job, run.run_id, model, fit, scored, files)
     if job.config.register:
         tracking.register(job.config.register)
