@@ -112,7 +112,7 @@ def learned(folder: Path, network: str, ways: list[str]) -> list[dict[str, Any]]
     full = training.Settings(plans.epochs(len(splits.train), 32), RATE, patience=None)
     plan = training.FineTuning(training.Settings(0, RATE), full)
     planned = {name: part.epochs for name, _, part in plan.full_parts(-(-len(splits.train) // 32))}
-    usual = [planned["trial"], planned["full"]]
+    usual = [planned[name] for name in ("trial", "full") if name in planned]
     lines = []
     for way in ways:
         began = time.perf_counter()

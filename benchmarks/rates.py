@@ -70,7 +70,7 @@ def learned(folder: Path, network: str, size: int, rates: list[float]) -> Iterat
         variables.assign(model.variables, start)
         plan = training.FineTuning(training.Settings(0, rate), training.Settings(epochs, rate, patience=None))
         parts = {name: part for name, _, part in plan.full_parts(-(-len(splits.train) // 32))}
-        for name in ("trial", "full"):
+        for name in ("trial", "full"):  # photos are few where there is no trial: nothing to compare
             last, part = Last(), parts[name]._replace(trial=False)
             backbones.unfreeze(model)
             history = training.fit_full(

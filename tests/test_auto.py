@@ -356,7 +356,12 @@ def test_epochs_after_the_trials_follow_their_pace(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(_auto_tuning.time, "perf_counter", lambda: 100.0)
     rest, epochs = training.Settings(20, 0.1), [{"phase": "head", "seconds": 0.1}]
     tried = training.History([*epochs, {"phase": "trial", "seconds": 9.0}, {"phase": "trial2", "seconds": 4.0}])
-    planned = [_auto_tuning._fitted(tried, rest, 100 + left, tmp_path / str(left)).epochs for left in (11, 30, 500)]
-    assert planned == [0, 7, 20]
-    again = training.History([])  # as where they are resumed
-    assert _auto_tuning._fitted(again, rest, 111, tmp_path / "30").epochs == 7
+
+    def planned(left: float, phase: str = "full", known: training.History = tried) -> int:
+        return _auto_tuning._fitted(phase, known, rest, 100 + left, tmp_path).epochs
+
+    assert [planned(left) for left in (16, 17, 33, 500)] == [0, 3, 7, 20]  # 5 s until the first batch
+    assert [planned(left, "trial3") for left in (16, 17)] == [0, 20]
+    (tmp_path / "rest.json").write_text("7")
+    (tmp_path / "full.npz").touch()
+    assert planned(0, known=training.History([])) == 7  # it is resumed

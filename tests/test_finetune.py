@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from tlkit import backbones, cli, config, data, training
-from tlkit.recipes import _decisions, _training_decisions, feature_extraction, find_lr, finetune, train
+from tlkit.recipes import _decisions, _fit, _training_decisions, feature_extraction, find_lr, finetune, train
 from tlkit.training import batched, finetuning, phases, rates
 from tlkit.training.activations import FullInput
 
@@ -311,12 +312,14 @@ def test_full_is_left_out_where_nothing_of_the_trial_is_better(
 
 
 @pytest.mark.parametrize(
-    ("gains", "begun"),  # of the best weights of each trial; None where it ended before its time
+    ("gains", "begun"),  # of the best weights of each trial; nan where it ended early, None where it left no epoch
     [
         ([1e-4], {"trial": 0.9, "full": 0.9}),
         ([0.0, 0.1], {"trial": 0.9, "trial2": 0.3, "full": 0.3}),
-        ([None, -0.1, 0.1], {"trial": 0.9, "trial2": 0.3, "trial3": 0.1, "full": 0.1}),
-        ([-0.1, 0.0, None], {"trial": 0.9, "trial2": 0.3, "trial3": 0.1}),
+        ([None, 0.1], {"trial": 0.9, "trial2": 0.3, "full": 0.3}),
+        ([math.nan, -0.1, 0.1], {"trial": 0.9, "trial2": 0.3, "trial3": 0.1, "full": 0.1}),
+        ([-0.1, 0.0, math.nan], {"trial": 0.9, "trial2": 0.3, "trial3": 0.1}),
+        ([None, None, None], {"trial": 0.9, "trial2": 0.3, "trial3": 0.1}),
     ],
 )
 def test_a_trial_of_which_nothing_is_better_is_repeated_at_a_lower_rate(
@@ -325,11 +328,11 @@ def test_a_trial_of_which_nothing_is_better_is_repeated_at_a_lower_rate(
     peaks = dict[str, float]()
 
     def fit_full(*given: Any, phase: str, before: training.History, **more: Any) -> training.History:
+        gain = None if phase == "full" else gains[len(peaks)]
         peaks[phase] = pytest.approx(given[3].learning_rate)
-        last: dict[str, Any] = {"epoch": len(peaks), "phase": phase, "val_loss": 1.0}
-        if phase != "full" and (gain := gains[len(before.epochs)]) is not None:
-            last["gain"] = gain
-        return training.History([*before.epochs, last])
+        last = {"epoch": len(peaks), "phase": phase, "val_loss": 1.0}
+        last |= {"gain": gain} if gain == gain else {}
+        return training.History([*before.epochs, *([] if gain is None else [last])])
 
     monkeypatch.setattr(finetuning, "fit_full", fit_full)
     splits = data.load("embedded", size=(16, 16), channels=1)
@@ -339,21 +342,42 @@ def test_a_trial_of_which_nothing_is_better_is_repeated_at_a_lower_rate(
     assert peaks == begun
 
 
-def test_a_resumed_run_goes_on_at_the_rate_of_its_last_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    peaks = dict[str, float]()
+@pytest.mark.parametrize(
+    ("left", "peaks"),
+    [(["trial", "trial2", "full"], {"full": 0.3}), (["trial", "trial2"], {"trial2": 0.3, "trial3": 0.1, "full": 0.1})],
+)
+def test_a_resumed_run_goes_on_at_the_rate_of_its_last_trial(
+    left: list[str], peaks: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rates = dict[str, float]()
 
-    def fit_full(*given: Any, phase: str, **more: Any) -> training.History:
-        peaks[phase] = pytest.approx(given[3].learning_rate)
-        return training.History([])
+    def fit_full(*given: Any, phase: str, before: training.History, **more: Any) -> training.History:
+        rates[phase] = pytest.approx(given[3].learning_rate)
+        last = {"epoch": len(rates), "phase": phase, "val_loss": 1.0, "gain": float(phase == "trial3")}
+        return training.History([*before.epochs, last])
 
     monkeypatch.setattr(finetuning, "fit_full", fit_full)
     splits = data.load("embedded", size=(16, 16), channels=1)
     model = backbones.classifier(backbones.build("LetterNet", (16, 16, 1)), len(splits.classes))
     plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(25, 0.9, patience=None))
-    for phase in ("trial", "trial2", "full"):
+    for phase in left:
         (tmp_path / f"{phase}.npz").touch()
     full_input = FullInput(model, splits.train, splits.val)
     finetuning.fit_phases(
         model, full_input, None, plan, checkpointing=lambda phase: training.Checkpointing(tmp_path / f"{phase}.npz")
     )
-    assert peaks == {"full": 0.3}
+    assert rates == peaks
+
+
+def test_a_plan_without_epochs_has_no_trial():
+    plan = training.FineTuning(training.Settings(0, 0.1), training.Settings(0, 0.9, patience=None))
+    assert [settings.epochs for _, _, settings in plan.full_parts()] == [0]
+
+
+def test_what_is_kept_is_compared_with_weights_that_the_model_had():
+    head, full = {"phase": "head", "val_loss": 0.7}, {"phase": "full", "val_loss": 0.5, "kept": 1.0}
+    vain = {"phase": "trial", "val_loss": 0.65, "gain": 0.0}
+    better = {"phase": "trial2", "val_loss": 0.6, "gain": 0.1}
+    for some, before in (([], 0.7), ([vain], 0.7), ([vain, better], 0.6)):
+        epochs = [{"epoch": number, **epoch} for number, epoch in enumerate([head, *some, full], 1)]
+        assert f"; {before:.4f} before the phase)" in _fit.kept(training.History(epochs))

@@ -16,7 +16,7 @@ from tlkit import backbones, builders, config, features, probes, training
 from tlkit.data import Photos, batches
 from tlkit.errors import InvalidInput
 from tlkit.recipes import _plans
-from tlkit.training import batched, callbacks, optimizers, phases, verdicts
+from tlkit.training import batched, callbacks, checkpoints, optimizers, phases, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -388,6 +388,21 @@ def test_a_phase_that_resumes_keeps_what_was_best_so_far(
     assert [entry["epoch"] for entry in resumed.epochs if "kept" in entry] == [3]
     for a, b in zip(model.get_weights(), so_far, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_checkpoint_that_is_older_than_a_setting_is_read(photos: Photos, tmp_path: Path):
+    path = tmp_path / "phase.npz"
+    settings = training.Settings(epochs=2, learning_rate=0.01, batch_size=40)
+    fit(learner(0), photos, settings, until=1, checkpointing=training.Checkpointing(path))
+    with np.load(path) as file:
+        held = dict(file)
+    told = json.loads(str(held.pop("told")))
+    del told["settings"]["trial"]
+    np.savez(path, told=np.array(json.dumps(told)), **held)
+    assert len(checkpoints.load(path, settings._asdict())[0].epochs) == 1
+    with pytest.raises(InvalidInput, match="was begun with trial False, not True"):
+        checkpoints.load(path, settings._replace(trial=True)._asdict())
 
 
 @pytest.mark.usefixtures("uncompiled")

@@ -37,7 +37,8 @@ TIMES = 4.5  # forward passes of the engine for features that a photo takes in t
 TRAINED = 0.85  # of the time that is left: the rest is for validation, and for heads on the training photos alone
 SLOWER = 2.5  # times that Keras takes for a forward pass
 LEAST, FEWEST = 6, 20  # epochs, and validation photos, from which fine-tuning is tried
-REST = 3  # epochs after the trials, at the least
+REST = 3  # epochs of what follows a trial, at the least
+MOST = 10_000  # epochs
 NETWORKS, MEMBERS = 2, 3  # that are fine-tuned; that a mean of predictions has, at the most
 
 
@@ -126,7 +127,7 @@ def _train(search: Search, network: Network, name: str, config: configs.Finetune
 
     began = time.perf_counter()
     folder = checkpoint_folder(search) / hashlib.sha256(f"{name} {config.backbone}".encode()).hexdigest()[:16]
-    config = _decisions.applied(config, [_epochs(_as_begun(folder / "epochs.json", config.full.epochs or 0))])
+    config = _decisions.applied(config, [_epochs(_as_begun(folder / "epochs.json", config.full.epochs or 0, "*"))])
     splits = _splits(search, network)
     model = _networks.trainable_classifier(config, search.examples)
     config = _decisions.applied(config, _decisions.decide_head(config, model, search.examples))
@@ -142,7 +143,7 @@ def _train(search: Search, network: Network, name: str, config: configs.Finetune
             plan,
             callbacks=[tracking.epoch_logger(), limit],
             checkpointing=lambda phase: _checkpointing(folder, phase),
-            after_trials=lambda history, rest: _fitted(history, rest, deadline, folder),
+            replan=lambda phase, history, part: _fitted(phase, history, part, deadline, folder),
         )
         if limit.reached:
             say(f"{name}: stopped after {len(history.epochs) - 1} epochs, as its time is up")
@@ -268,13 +269,13 @@ def forget(search: Search) -> None:
     untrusted.remove(checkpoint_folder(search), checkpoints.FOLDER)
 
 
-def _as_begun(file: Path, epochs: int) -> int:
-    """Keep a number of epochs; where the same training was begun before, give what was kept then."""
+def _as_begun(file: Path, epochs: int, phase: str) -> int:
+    """Keep a number of epochs; where the same phase has a checkpoint, give what was kept then."""
     from tlkit import atomic, untrusted
 
-    if file.exists():
+    if file.exists() and any(file.parent.glob(f"{phase}.npz")):
         before = untrusted.read_json(file)
-        if type(before) is int and 0 < before <= epochs + LEAST:
+        if type(before) is int and 0 < before <= MOST:
             return before
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic.writing(file) as opened:
@@ -282,16 +283,22 @@ def _as_begun(file: Path, epochs: int) -> int:
     return epochs
 
 
-def _fitted(history: training.History, rest: training.Settings, deadline: float, folder: Path) -> training.Settings:
+def _fitted(
+    phase: str, history: training.History, part: training.Settings, deadline: float, folder: Path
+) -> training.Settings:
     """Plan as many epochs as the pace of the trials has time for: the learning rate is to end at zero."""
     seconds = [epoch["seconds"] for epoch in history.epochs if epoch["phase"] != "head"]
-    if not seconds:  # it was begun before
-        return rest._replace(epochs=_as_begun(folder / "rest.json", rest.epochs))
-    epochs = min(rest.epochs, int((deadline - time.perf_counter()) / min(seconds)))
-    if epochs < REST:
-        say(f"full: left out, as {REST} epochs would take {duration(REST * min(seconds))}")
-        return rest._replace(epochs=0)
-    return rest._replace(epochs=_as_begun(folder / "rest.json", epochs))
+    wanted = part.epochs
+    if seconds:
+        each, tracing = min(seconds), seconds[0] - min(seconds)
+        affordable = int((deadline - time.perf_counter() - tracing) / each)
+        if affordable < min(REST, part.epochs):
+            say(f"{phase}: left out, as {REST} epochs would take {duration(tracing + REST * each)}")
+            return part._replace(epochs=0)
+        wanted = min(part.epochs, affordable)
+    if phase != "full":  # all of it, or the rate does not end at zero
+        return part
+    return part._replace(epochs=_as_begun(folder / "rest.json", wanted, phase))
 
 
 def _checkpointing(folder: Path, phase: str) -> training.Checkpointing:

@@ -92,7 +92,9 @@ def kept(history: training.History) -> str:
         what = "fine-tuning" if best["phase"] == "head" else f"phase {last['phase']}"
         after = f"{last['val_loss']:.4f} after epoch {_number(history, last)} of phase {last['phase']}"
         return f"kept  {name}: {what} did not clearly improve on it ({loss}; {after})"
-    others = [epoch for epoch in history.epochs if epoch["phase"] != last["phase"]]
+    vain = {epoch["phase"] for epoch in history.epochs if epoch["phase"].startswith("trial")}
+    vain -= {epoch["phase"] for epoch in history.epochs if epoch.get("gain", 0.0) > 0}  # of which nothing was better
+    others = [epoch for epoch in history.epochs if epoch["phase"] not in {last["phase"], *vain}]
     if best["phase"] == "head" or "kept" not in best or not others:
         return f"kept  epoch {_number(history, best)} of phase {best['phase']}, by the lowest validation loss"
     before = history._replace(epochs=others).best["val_loss"]

@@ -115,7 +115,6 @@ class BestEpoch(keras.callbacks.Callback):
         super().__init__()
         self.patience, self.history, self.val = phase.patience, history, val
         self.shares = phase.class_shares
-        self.chance = math.log(max(2, model.output_shape[-1])) if phase.trial else math.inf
         self.last = first + phase.epochs
         self.before = bool(first)
         self.weights: list[np.ndarray] = model.get_weights()
@@ -124,6 +123,8 @@ class BestEpoch(keras.callbacks.Callback):
         self.waited, self.ended = 0, False
         if self.patience is None and self.before and "kept" not in history.best:
             self._keep(history.best["epoch"])  # which has these weights
+        chance = math.log(max(2, model.output_shape[-1]))
+        self.worst = max(chance, history.best["val_loss"]) if phase.trial and history.epochs else math.inf
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         loss = (logs or {})["val_loss"]
@@ -131,7 +132,7 @@ class BestEpoch(keras.callbacks.Callback):
             self.diverged = f"the validation loss became {loss} in epoch {epoch + 1}"
             self.model.stop_training = self.ended = True
             return
-        if loss > max(self.chance, self.best_loss):
+        if loss > self.worst:
             self.model.stop_training = self.ended = True
             return
         lower, cut_short = loss < self.best_loss, bool(self.model.stop_training)  # by another callback: the last epoch
@@ -382,7 +383,7 @@ class ProgressTable(keras.callbacks.Callback):
             f"{last[name]:>{width}.{'4f' if last[name] < 1e4 else '3g'}}" for name, width in COLUMNS.items()
         )
         number = f"{done}/{self.epochs}"
-        self._say(f"{self.phase:<5}{number:>9}{numbers}  {duration(left)}")
+        self._say(f"{self.phase:<6}{number:>8}{numbers}  {duration(left)}")
 
     def _say(self, text: str, end: str = "\n") -> None:
         if self.live:

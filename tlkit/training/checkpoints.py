@@ -20,6 +20,7 @@ import numpy as np
 
 from tlkit import atomic, untrusted
 from tlkit.errors import InvalidInput
+from tlkit.training.settings import Settings
 
 FOLDER = Path("mlruns", "checkpoints")
 PREVIOUS = ".previous"  # follows the name of a phase
@@ -125,8 +126,9 @@ def _load(path: Path, settings: Mapping[str, Any]) -> tuple[State, dict[str, Any
         ) from error
     wanted = json.loads(json.dumps(dict(settings)))
     for name, value in wanted.items():
-        if name not in SPLIT and value != before.get(name):
-            raise InvalidInput(f"{path} was begun with {name} {before.get(name)}, not {value}: give another file")
+        known = before.get(name, Settings._field_defaults.get(name))  # it is older than the setting
+        if name not in SPLIT and value != known:
+            raise InvalidInput(f"{path} was begun with {name} {known}, not {value}: give another file")
     return state, {name: before[name] for name in SPLIT if name in before}
 
 

@@ -131,7 +131,7 @@ def fit_phases(
     checkpointing: Callable[[str], Checkpointing | None] = lambda phase: None,
     until: int | None = None,
     head: Head | None = None,
-    after_trials: Callable[[History, Settings], Settings] = lambda history, settings: settings,
+    replan: Callable[[str, History, Settings], Settings] = lambda name, history, settings: settings,
 ) -> History:
     """Carry out a plan: the head, then the parts of phase full; what the checkpoints show to be done is skipped.
 
@@ -149,8 +149,8 @@ def fit_phases(
         checkpointing: From the name of a phase to where its checkpoint is written.
         until: Number of epochs of phase full after which it stops for now.
         head: One that was learned before, for the same classes; a solved head is compared with it.
-        after_trials: From the epochs of the trials, none where the rest was begun before, to the settings of the rest;
-            0 epochs leave it out.
+        replan: From the name of a part after the first trial, the epochs so far (none where that part is resumed) and
+            its settings to those that it is to have; 0 epochs are the end.
 
     Returns:
         One entry per epoch; the model has the weights of the best one.
@@ -167,21 +167,26 @@ def fit_phases(
     history = History([])
     if pooled and resumed_part < 0:
         history = _fit_head(model, pooled, plan, callbacks, checkpointing("head"), head)
+    trials = [name for name, _, _ in parts if name in plans.TRIALS]
+    begun = sum(bool(file and checkpoints.exists(file.path)) for file in files[: len(trials)])  # trials
     for number, (name, stage, settings) in enumerate(parts):
         if not plan.full.epochs or number < resumed_part:
             continue
-        tried = [epochs for epochs in (_of(history, trial) for trial in plans.TRIALS) if epochs]
-        if name in plans.TRIALS and tried:
-            if tried[-1][-1].get("gain", 0.0) > 0:  # it has none if it did not reach its end
-                continue
-            before = plans.TRIALS[len(tried) - 1]
-            say(f"{name}: learning rate {settings.learning_rate:.2g}, as nothing of {before} is better than the head")
-        if name == "full" and len(parts) > 1:
-            if tried and tried[-1][-1].get("gain", 0.0) <= 0:
+        resumed = number == resumed_part
+        if name in trials:
+            if begun and not resumed:
+                if _gain(history, trials[begun - 1]) > 0:
+                    continue
+                found = f"as nothing of {trials[begun - 1]} is better than the head"
+                say(f"{name}: learning rate {settings.learning_rate:.2g}, {found}")
+            begun = number + 1
+        elif trials:
+            if not resumed and _gain(history, trials[begun - 1]) <= 0:
                 say("full: left out, as nothing of a trial has a lower validation loss than the solved head")
                 break
-            begun = len(tried) or sum(bool(file and checkpoints.exists(file.path)) for file in files[:-1])
-            settings = after_trials(history, settings.slower(plans.LOWER ** (begun - 1)))
+            settings = settings.slower(plans.LOWER ** (begun - 1))
+        if number and trials:
+            settings = replan(name, history, settings)
             if not settings.epochs:
                 break
         backbones.unfreeze(model, None, stage, plan.batch_normalization)
@@ -205,8 +210,10 @@ def fit_phases(
     return history
 
 
-def _of(history: History, phase: str) -> list[dict[str, Any]]:
-    return [epoch for epoch in history.epochs if epoch["phase"] == phase]
+def _gain(history: History, trial: str) -> float:
+    """How much lower the validation loss is than before, of the best of a trial; 0 if it did not reach its end."""
+    epochs = [epoch for epoch in history.epochs if epoch["phase"] == trial]
+    return epochs[-1].get("gain", 0.0) if epochs else 0.0
 
 
 def _say_rank(model: keras.Model, plan: FineTuning, phase: str) -> None:

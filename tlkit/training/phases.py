@@ -232,7 +232,8 @@ def _print_divergence(error: Diverged, history: History, phase: Phase) -> None:
     if not _is_finite(history):
         return  # `fit` raises
     outcome = f"the weights of epoch {history.best['epoch']} are kept"
-    say(f"{phase.name}: {error}; {outcome}. {_advice(phase).capitalize()}", error=True)
+    advice = "" if phase.settings.trial else f". {_advice(phase).capitalize()}"  # a trial is repeated at a lower rate
+    say(f"{phase.name}: {error}; {outcome}{advice}", error=True)
 
 
 def _restore(

@@ -83,7 +83,7 @@ class FineTuning(NamedTuple):
         count, epochs = len(self.stages), self.full.epochs
         least, most = (math.ceil(count / steps) if steps else epochs for count in TRIAL_STEPS)
         trial = max(least, min(TRIAL, most))
-        if self.solve and count == 1 and self.full.patience is None and epochs >= 2 * trial:
+        if self.solve and count == 1 and self.full.patience is None and epochs >= 2 * trial > 0:
             first, some = self.full._replace(epochs=trial, trial=True), TRIALS[: max(1, epochs // (2 * trial))]
             trials = [(name, self.stages[0], first.slower(LOWER**number)) for number, name in enumerate(some)]
             return [*trials, ("full", self.stages[0], self.full._replace(epochs=epochs - trial))]
