@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from tlkit import data, training
 
-TIMES = 4.5  # forward passes of the engine for features that a photo takes in training, in a network as a whole
+TIMES = 7.0  # forward passes of the engine for features that a photo takes in training, in a network as a whole
 TRAINED = 0.85  # of the time that is left: the rest is for validation, and for heads on the training photos alone
 SLOWER = 2.5  # times that Keras takes for a forward pass
 LEAST, FEWEST = 6, 20  # epochs, and validation photos, from which fine-tuning is tried
