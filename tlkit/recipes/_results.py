@@ -155,13 +155,14 @@ def score(
     (split, part), probabilities = _inputs.scored(splits), calibrated.after
     _calibration.report(fit, _calibration.worth(split, part, part.labels, calibrated.after, calibrated))
     scores = evaluate(job, splits, probabilities)
-    if splits.near_copies:
-        _near_copies.add(fit, splits, scores, _score_without_near_copies(job, splits, probabilities))
+    fit.pictures.update(score_pictures(scores, splits.classes, splits.kind))  # drawn while the rest is computed
     table = predictions.table(split, part.names, part.hashes, part.labels, probabilities, splits.classes, part.grouping)
     losses = evaluation.binary_crossentropy(probabilities, part.labels) if splits.multi_label else None
-    intervals = evaluation.score_intervals(probabilities, part.labels, part.grouping)
     mistakes = _mistakes.find(model, part, table, losses)
     fit.pictures.update(mistakes.pictures)
+    if splits.near_copies:
+        _near_copies.add(fit, splits, scores, _score_without_near_copies(job, splits, probabilities))
+    intervals = evaluation.score_intervals(probabilities, part.labels, part.grouping)
     example = splits.modality.encode(part.read([0])[0], splits.rate)
     with tracking.artifact(splits.modality.example_file) as path:
         path.write_bytes(example)
@@ -216,10 +217,8 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
             "parameters": model.count_params(),
         }
     )  # all at step 0, not at an epoch, so that MLflow compares runs by them as bars
-    table = scores.by_class(splits.classes)
     tracking.log_table(scored.predictions, predictions.FILE)
-    tracking.log_table(table, "class_scores.json")
-    pictures = _pictures(fit, scored, table)
+    tracking.log_table(scores.by_class(splits.classes), "class_scores.json")
     example = scored.example
     if example is not None:
         tracking.log_text(json.dumps(serving.serving_example(example, splits.kind)), "example_request.json")
@@ -237,12 +236,12 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
         saved = tracking.log_model(save)
     except Exception:
         with contextlib.suppress(Exception):  # the first error is the one to tell
-            for name, picture in pictures.items():
+            for name, picture in fit.pictures.items():
                 tracking.log_figure(picture, name)
         raise
     note = _note.note(job, model, fit, scores, splits, run.run_id)
     tracking.set_tags({"mlflow.note.content": note})
-    files = {name: tracking.log_figure(picture, name) for name, picture in pictures.items()}  # drawn by now
+    files = {name: tracking.log_figure(picture, name) for name, picture in fit.pictures.items()}  # drawn by now
     _report.log(job, run.run_id, model, fit, scored, files)
     if job.config.register:
         tracking.register(job.config.register)
@@ -252,17 +251,15 @@ def log(job: Job[Any], run: tracking.Run, model: keras.Model, fit: Fit, scored: 
     return Result(model, fit, scores, run.run_id, str(file), splits.kind, classes=splits.classes, exports=exports)
 
 
-def _pictures(fit: Fit, scored: Scored, table: Mapping[str, Sequence[Any]]) -> dict[str, plots.Picture]:
-    """Have the scores drawn, and return all pictures."""
+def score_pictures(scores: evaluation.Scores, classes: Sequence[str], kind: str) -> dict[str, plots.Picture]:
+    """Have the scores drawn."""
     from tlkit import plots
 
-    scores, classes = scored.scores, scored.splits.classes
     headline, value, _ = scores.headline
-    title = f"{scores.split} {headline} {value:.3f}, {scores.photos:,} {scored.splits.kind}"
+    title = f"{scores.split} {headline} {value:.3f}, {scores.photos:,} {kind}"
     return {
-        **fit.pictures,
         "confusion_matrix.png": plots.Picture("confusion_matrix", scores.confusion, classes, title),
-        "class_scores.png": plots.Picture("class_scores", table, title),
+        "class_scores.png": plots.Picture("class_scores", scores.by_class(classes), title),
     }
 
 

@@ -64,6 +64,7 @@ def _scored(job: _jobs.Job[TrainGraph], model: keras.Model, graph: Graph, fit: _
     positive = _inputs.find_positive(job.config.positive, graph.classes, multi_label=False)
     train_labels = graph.labels[graph.train]
     scores = evaluation.score("test", probabilities, labels, train_labels=train_labels, positive=positive)
+    fit.pictures.update(_results.score_pictures(scores, graph.classes, graph.kind))
     intervals = evaluation.score_intervals(probabilities, labels)
     _calibration.report(fit, _calibration.worth("test", graph, labels, probabilities))
     return _results.Scored(scores, intervals, table, graph, mistakes=_mistakes.find(model, None, table))
