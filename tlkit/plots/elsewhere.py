@@ -136,6 +136,17 @@ def _read(stream: IO[bytes] | None) -> bytes | None:
     return content if len(content) == size else None
 
 
+def _warm_up() -> None:
+    """Draw a figure: the first takes longer, as Matplotlib is imported, and fonts and formulas of axes are read."""
+    from matplotlib.figure import Figure
+
+    from tlkit import plots
+
+    figure = Figure(layout="constrained")
+    figure.add_subplot(xscale="log", title="first")
+    plots.save(figure, io.BytesIO())
+
+
 def _serve(descriptor: int) -> None:
     """Draw what is sent, until the command ends."""
     out = os.fdopen(descriptor, "wb")
@@ -147,8 +158,8 @@ def _serve(descriptor: int) -> None:
         calls.put(None)
 
     threading.Thread(target=receive, daemon=True).start()
-    with contextlib.suppress(Exception):  # the first figure takes longer: Matplotlib is imported, and fonts are read
-        _draw("ranking", (["first"], [0.5], [(0.4, 0.6)], ""), {})
+    with contextlib.suppress(Exception):
+        _warm_up()
 
     while (content := calls.get()) is not None:
         try:

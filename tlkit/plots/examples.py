@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from tlkit.display import shown
 from tlkit.plots.mistaken import worst
 from tlkit.plots.style import BLUE, GRAY, ORANGE, shortened
+
+DPI = 100  # pixels an inch of a page
 
 
 def draw_photo(axes: Axes, pixels: np.ndarray, **options: Any) -> None:
@@ -22,10 +25,11 @@ def draw_photo(axes: Axes, pixels: np.ndarray, **options: Any) -> None:
         pixels: Shape (height, width, 1 | 3), from 0 to 255.
         options: Options of Matplotlib's `imshow`.
     """
-    pixels = _thumbnail(pixels)
-    if pixels.dtype != np.uint8:
-        pixels = np.clip(pixels, 0, 255).astype(np.uint8)
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, **options)
+    axes.imshow(_eight_bits(_thumbnail(pixels)), cmap="gray", vmin=0, vmax=255, **options)
+
+
+def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.dtype == np.uint8 else np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def draw_sound(axes: Axes, sound: np.ndarray) -> None:
@@ -107,13 +111,14 @@ def mistakes(
         return figure
     columns = min(len(order), 6)
     width, height, side = max(1.75 * columns, 5), 2.2 * -(-len(order) // columns) + 0.55, 1.6  # in inches
-    figure, whole = _page(width, height)
+    page = _Page(width, height)
+    figure, whole = page.figure, page.axes
     style: dict[str, Any] = {"ha": "center", "fontsize": 8, "parse_math": False}
     for place, (index, example) in enumerate(zip(order.tolist(), read(order), strict=False)):
         row, column = divmod(place, columns)
         middle, top = (column + 0.5) * width / columns, height - 0.95 - 2.2 * row
         if draw is None:
-            _fitted(whole, np.asarray(example), (middle - side / 2, top - side), side)
+            page.fit(np.asarray(example), (middle - side / 2, top - side), side)
         else:
             axes = figure.add_axes(((middle - side / 2) / width, (top - side) / height, side / width, side / height))
             draw(axes, np.asarray(example))
@@ -128,23 +133,44 @@ def mistakes(
     count = f"{len(wrong):,} of {len(labels):,} {kind} {are} classified wrongly"
     shown = f"the {len(order)} {first} mistakes" if len(order) < len(wrong) else f"the {first} first"
     figure.suptitle(f"{count}: {shown}\nblack: the label; orange: what was predicted, with its {what}", fontsize=9)
+    page.draw()
     return figure
 
 
-def _page(width: float, height: float) -> tuple[Figure, Axes]:
-    """Make a figure with axes that cover it, whose unit is an inch."""
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height), autoscale_on=False)
-    axes.set_axis_off()
-    return figure, axes
+class _Page:
+    """A figure whose photos are one image: Matplotlib takes as long to place each as to place all of them.
 
+    Args:
+        width: In inches, to the pixel.
+        height: Likewise.
+    """
 
-def _fitted(axes: Axes, photo: np.ndarray, corner: tuple[float, float], side: float) -> None:
-    """Draw a photo in the middle of a square of a page."""
-    tall, wide = photo.shape[:2]
-    tall, wide = side * tall / max(tall, wide), side * wide / max(tall, wide)
-    x, y = corner[0] + (side - wide) / 2, corner[1] + (side - tall) / 2
-    draw_photo(axes, photo, extent=(x, x + wide, y, y + tall), aspect="auto")
+    def __init__(self, width: float, height: float):
+        self.pixels = np.full((round(height * DPI), round(width * DPI), 3), 255, np.uint8)
+        self.width, self.height = self.pixels.shape[1] / DPI, self.pixels.shape[0] / DPI
+        self.figure = Figure(figsize=(self.width, self.height), dpi=DPI)
+        limits: dict[str, Any] = {"xlim": (0, self.width), "ylim": (0, self.height)}  # the unit is an inch
+        self.axes = self.figure.add_axes((0, 0, 1, 1), **limits, autoscale_on=False)
+        self.axes.set_axis_off()
+
+    def place(self, photo: np.ndarray, corner: tuple[float, float], size: tuple[float, float]) -> None:
+        """Place a photo, with its lower left corner at x and y, in a width and height."""
+        left, right = (round(x * DPI) for x in (corner[0], corner[0] + size[0]))
+        below, above = (round((self.height - y) * DPI) for y in (corner[1], corner[1] + size[1]))
+        small = Image.fromarray(_eight_bits(_thumbnail(photo))).convert("RGB")
+        small = small.resize((max(1, right - left), max(1, below - above)), Image.Resampling.BILINEAR)
+        there = self.pixels[above : above + small.height, left : left + small.width]
+        there[:] = np.asarray(small)[: there.shape[0], : there.shape[1]]
+
+    def fit(self, photo: np.ndarray, corner: tuple[float, float], side: float) -> None:
+        """Place a photo in the middle of a square."""
+        tall, wide = photo.shape[:2]
+        tall, wide = side * tall / max(tall, wide), side * wide / max(tall, wide)
+        self.place(photo, (corner[0] + (side - wide) / 2, corner[1] + (side - tall) / 2), (wide, tall))
+
+    def draw(self) -> None:
+        """Draw the photos, when all are placed."""
+        self.axes.imshow(self.pixels, extent=(0, self.width, 0, self.height), aspect="auto")
 
 
 def sheet(
@@ -168,18 +194,20 @@ def sheet(
     gap, below, above = 0.08, 0.24 * side / 1.7, 0.28 * side / 1.7
     left, top = 0.15, 0.45 + above
     size = (across * (side + gap) - gap + 2 * left, top + down * (tall + below + gap) + 0.05)
-    figure, axes = _page(*size)
+    page = _Page(*size)
+    figure, axes, size = page.figure, page.axes, (page.width, page.height)
     text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8 * side / 1.7, "parse_math": False}
     for row, (photos, texts) in enumerate(zip(rows, captions, strict=True)):
         y = size[1] - top - row * (tall + below + gap)
         for column, (photo, caption) in enumerate(zip(photos, texts, strict=True)):
             x = left + column * (side + gap)
-            draw_photo(axes, photo, extent=(x, x + side, y - tall, y), aspect="auto")
+            page.place(photo, (x, y - tall), (side, tall))
             axes.text(x + side / 2, y - tall - below / 2, caption, color=GRAY if column else "black", **text)
     for column, name in enumerate(columns):
         x = left + column * (side + gap) + side / 2
         axes.text(x, size[1] - top + above / 2, name, **text)
     axes.text(size[0] / 2, size[1] - 0.24, title, ha="center", va="center", fontsize=11, parse_math=False)
+    page.draw()
     return figure
 
 
