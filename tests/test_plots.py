@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from matplotlib.text import Text
+from PIL import Image
 
 from tlkit import evaluation, plots
 
@@ -95,7 +95,7 @@ def test_mistakes_are_sorted_by_confidence_and_only_they_are_read(tmp_path):
     assert [text.get_text() for text in sheet.texts[:3]] == ["cat", "a dog o…ng name (0.99)", f"…{names[39][-31:]}"]
     (page,) = (image.get_array() for image in sheet.images)
     photo = Image.fromarray(photos[39]).resize((160, 160), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(page[95:255, 8:168], photo)
+    np.testing.assert_array_equal(page[95:255, 7:167], photo)
     assert (page[:95] == 255).all()
     assert "32 of 40 photos are classified wrongly: the 24 most confident mistakes" in texts(figure)
     figure.savefig(tmp_path / "figure.png")

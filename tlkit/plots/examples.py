@@ -155,10 +155,9 @@ class _Page:
 
     def place(self, photo: np.ndarray, corner: tuple[float, float], size: tuple[float, float]) -> None:
         """Place a photo, with its lower left corner at x and y, in a width and height."""
-        left, right = (round(x * DPI) for x in (corner[0], corner[0] + size[0]))
-        below, above = (round((self.height - y) * DPI) for y in (corner[1], corner[1] + size[1]))
+        left, above = round(corner[0] * DPI), round((self.height - corner[1] - size[1]) * DPI)
         small = Image.fromarray(_eight_bits(_thumbnail(photo))).convert("RGB")
-        small = small.resize((max(1, right - left), max(1, below - above)), Image.Resampling.BILINEAR)
+        small = small.resize((max(1, round(size[0] * DPI)), max(1, round(size[1] * DPI))), Image.Resampling.BILINEAR)
         there = self.pixels[above : above + small.height, left : left + small.width]
         there[:] = np.asarray(small)[: there.shape[0], : there.shape[1]]
 
