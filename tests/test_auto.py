@@ -362,6 +362,6 @@ def test_epochs_after_the_trials_follow_their_pace(tmp_path: Path, monkeypatch: 
 
     assert [planned(left) for left in (16, 17, 33, 500)] == [0, 3, 7, 20]  # 5 s until the first batch
     assert [planned(left, "trial3") for left in (16, 17)] == [0, 20]
-    (tmp_path / "rest.json").write_text("7")
+    (tmp_path / "rest.json").write_text("7", encoding="utf-8")
     (tmp_path / "full.npz").touch()
     assert planned(0, known=training.History([])) == 7  # it is resumed

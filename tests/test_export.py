@@ -312,7 +312,7 @@ def test_volumes_are_exported_too(here: Path):
     ended = answers("out", "one.npy", "other.npy")
     assert ended.returncode == 3
     assert ended.stdout.startswith("one.npy  0 0.")
-    assert "other.npy: cannot reshape" in ended.stderr
+    assert "other.npy could not be read: cannot reshape" in ended.stderr
     card = Path("out/README.md").read_text(encoding="utf-8")
     assert "takes arrays as numbers, float32, of the shape (examples, 8, 8, 8, 1)" in card
     assert "photo" not in card
