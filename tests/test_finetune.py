@@ -269,9 +269,36 @@ def test_photos_that_train_the_whole_network_are_moved(
 )
 def test_the_epochs_follow_the_number_of_photos(photos: int, batch: int, epochs: int):
     asked = config.Finetune(batch_size=batch)
-    (decision,) = _training_decisions.decide_epochs(asked, photos)
+    (decision,) = _training_decisions.decide_epochs(asked, photos, val=20)
     assert _decisions.applied(asked, [decision]).full.epochs == epochs
-    assert not _training_decisions.decide_epochs(_decisions.applied(asked, [decision]), photos)  # it was asked for
+    assert not _training_decisions.decide_epochs(_decisions.applied(asked, [decision]), photos, 20)  # it was asked for
+
+
+@pytest.mark.parametrize(
+    ("asked", "val", "epochs"),
+    [
+        ({"head.solved": True}, 19, 0),
+        ({"head.solved": True}, 20, 25),
+        ({"head.solved": False}, 19, 25),
+        ({"head.solved": True, "full.patience": 3}, 19, 25),
+    ],
+)
+def test_few_validation_photos_do_not_judge_a_solved_head(asked: dict[str, Any], val: int, epochs: int):
+    (decision,) = _training_decisions.decide_epochs(cli.from_settings(config.Finetune, asked), 100, val)
+    assert decision.value == epochs
+    assert ("--full.epochs 25 tunes all the same" in decision.reason) == (epochs == 0)
+
+
+def test_with_few_photos_the_model_is_that_of_feature_extraction(
+    photos: Path, folder: Path, capsys: pytest.CaptureFixture
+):
+    same = {"backbone.name": "LetterNet", "data.image_size": 16, "data.path": str(photos)}
+    result = finetune.run(cli.from_settings(config.Finetune, same))
+    said = capsys.readouterr().out
+    assert "full.epochs: 0, as" in said
+    assert "solved again on all" in said
+    other = feature_extraction.run(cli.from_settings(config.FeatureExtraction, same))
+    np.testing.assert_allclose(*(each.model.get_layer("head").kernel for each in (result, other)), rtol=1e-3, atol=1e-4)
 
 
 def test_a_trial_has_enough_steps():

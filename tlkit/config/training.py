@@ -114,7 +114,8 @@ class Full(Phase):
     """The second phase: the backbone is fine-tuned too.
 
     Args:
-        epochs: Number of epochs; 0 skips the phase. By default as many as 500 steps take, from 10 to 25.
+        epochs: Number of epochs; 0 skips the phase. By default as many as 500 steps take, from 10 to 25; none if the
+            head is solved and fewer than 20 validation examples are to tell whether they pay.
         patience: Stop after this many epochs without a lower validation loss, and keep the epoch with the lowest. By
             default the last epoch is kept if its validation loss is lower than the head's by more than the standard
             error of the difference; else the first of the weights 3/4, 1/2 and 1/4 of the way to it for which that

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TIMES = 7.0  # forward passes of the engine for features that a photo takes in training, in a network as a whole
 TRAINED = 0.85  # of the time that is left: the rest is for validation, and for heads on the training photos alone
 SLOWER = 2.5  # times that Keras takes for a forward pass
-LEAST, FEWEST = 6, 20  # epochs, and validation photos, from which fine-tuning is tried
+LEAST = 6  # epochs from which fine-tuning is tried
 REST = 3  # epochs of what follows a trial, at the least
 MOST = 10_000  # epochs
 NETWORKS, MEMBERS = 2, 3  # that are fine-tuned; that a mean of predictions has, at the most
@@ -50,9 +50,11 @@ def fine_tuned(search: Search, singles: Sequence[Tried], best: Tried) -> list[Tr
         singles: Heads on one network each.
         best: The best head of all, to which what is fine-tuned may be added.
     """
+    from tlkit.training import plans
+
     ranked = sorted(singles, key=lambda each: each.loss)[:NETWORKS]
     val = len(search.held(ranked[0].networks[0], HELD).labels)
-    if val < FEWEST:
+    if val < plans.FEWEST:
         search.left_out.append(
             _auto_tried.LeftOut("fine-tuning", f"{val} validation photos cannot say whether it helps")
         )
@@ -112,8 +114,8 @@ def _config(search: Search, network: Network, stage: str | None) -> configs.Fine
     config = dataclasses.replace(default, **same, full=dataclasses.replace(default.full, unfreeze_from=stage))
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, resize=search.resize))
     config = _decisions.completed(config)
-    train, _ = search.known(network, search.resize)
-    config = _decisions.applied(config, _training_decisions.decide_epochs(config, len(train)))
+    train, val = search.known(network, search.resize)
+    config = _decisions.applied(config, _training_decisions.decide_epochs(config, len(train), len(val)))
     if _auto_networks.is_small_and_gray(search.examples):
         config = _decisions.applied(config, [_decisions.Decision("augment.flip", False)])
     return config

@@ -40,7 +40,8 @@ def solved_again(
     from tlkit.probes import novelty
     from tlkit.training import finetuning, heads
 
-    if not (pooled and splits.test and finetuning.keeps_head(_plans.finetuning(job.config, splits), history)):
+    plan, left_out = _plans.finetuning(job.config, splits), "full.epochs" in job.reasons and not job.config.full.epochs
+    if not (pooled and splits.test and finetuning.keeps_head(plan, history, left_out)):
         return None
     import keras
 

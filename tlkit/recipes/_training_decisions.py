@@ -58,22 +58,27 @@ def find_batch_size(
     """
     decisions = _batch_size(config, model, splits) if config.batch_size == "auto" else []
     decisions += _divisible(applied(config, decisions))
-    decisions += decide_epochs(applied(config, decisions), len(splits.train))
+    decisions += decide_epochs(applied(config, decisions), len(splits.train), len(splits.val))
     _check_updates(applied(config, decisions), splits)
     return decisions
 
 
-def decide_epochs(config: configs.Finetune | configs.Train, examples: int) -> list[Decision]:
+def decide_epochs(config: configs.Finetune | configs.Train, examples: int, val: int) -> list[Decision]:
     """Decide how long phase full is, if that was left open.
 
     Args:
         config: The settings.
         examples: Number of training examples.
+        val: Number of validation examples: where they are few, a solved head is kept.
     """
     if config.full.epochs is not None:
         return []
     from tlkit.training import plans
 
+    judged = isinstance(config, configs.Finetune) and config.head.solved and config.full.patience is None
+    if judged and val < plans.FEWEST:
+        lacking = f"as {val} validation examples cannot tell whether it pays; --full.epochs 25 tunes all the same"
+        return [Decision("full.epochs", 0, lacking)]
     size = _plans.batch_size_or_default(config)
     reason = f"of {math.ceil(examples / size)} steps each: they follow the number of photos"
     return [Decision("full.epochs", plans.epochs(examples, size), reason)]

@@ -52,7 +52,8 @@ def fine_tune(
     Args:
         model: A classifier of `backbones.classifier` on a backbone of `backbones.build`. Trained in place.
         splits: The photos, of `data.load`, at the size that the model takes.
-        epochs: Number of epochs after the head, by default `plans.epochs`. The last is kept if it is clearly better
+        epochs: Number of epochs after the head, by default `plans.epochs`, or none if fewer than 20 validation photos
+            are to tell whether they improve on a solved head. The last is kept if it is clearly better
             than the solved head, else weights between the two, or the head, which is then solved again with the
             validation photos if there is a test split.
         unfreeze_from: First stage to train, such as `stage4`; by default the whole backbone.
@@ -85,9 +86,10 @@ def fine_tune(
     if shape != tuple(splits.train.shape):
         size = f"size={shape[:2]}, channels={shape[2]}"
         raise InvalidInput(f"the photos are {splits.train.shape}, and the model takes {shape}: load them with {size}")
-    solve = not splits.multi_label
+    solve, left_out = not splits.multi_label, False
     if epochs is None:
-        epochs = plans.epochs(len(splits.train), batch_size)
+        left_out = solve and len(splits.val) < plans.FEWEST
+        epochs = 0 if left_out else plans.epochs(len(splits.train), batch_size)
     plan = FineTuning(
         head=Settings(0 if solve else 30, HEAD_RATE, patience=HEAD_PATIENCE, batch_size=batch_size),
         full=Settings(epochs, RATE if learning_rate == "auto" else learning_rate, patience=None, batch_size=batch_size),
@@ -111,14 +113,15 @@ def fine_tune(
         rate = rates.find(model, splits, plan, "full", pooled.train, RATE)
         plan = plan._replace(full=plan.full._replace(learning_rate=rate.value))
     history = fit_phases(model, full_input, pooled, plan, callbacks=callbacks)
-    if splits.test and keeps_head(plan, history):
+    if splits.test and keeps_head(plan, history, left_out):
         solve_kept(model, Features.joined([pooled.train, pooled.val]), seed)
     return history
 
 
-def keeps_head(plan: FineTuning, history: History) -> bool:
-    """Whether phase full has left a solved head as it was; see `heads.solve_kept`."""
-    return plan.solve and not plan.head.epochs and len(history.epochs) > 1 and history.best["phase"] == "head"
+def keeps_head(plan: FineTuning, history: History, left_out: bool = False) -> bool:
+    """Whether phase full has left a solved head as it was, or was left out unasked; see `heads.solve_kept`."""
+    tried = len(history.epochs) > 1 or left_out
+    return plan.solve and not plan.head.epochs and tried and history.best["phase"] == "head"
 
 
 def fit_phases(

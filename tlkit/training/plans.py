@@ -11,6 +11,7 @@ from tlkit.training.settings import Settings
 
 STEPS, MOST = 500, 25  # of phase full, where nothing is asked for: its steps, and the most epochs
 TRIAL, TRIAL_STEPS = 3, (30, 80)  # epochs of a trial; at least so many steps, as fewer are all warm-up, and no more
+FEWEST = 20  # validation examples that can tell whether fine-tuning has improved on a solved head
 TRIALS, LOWER = ("trial", "trial2", "trial3"), 3.0  # the next one is at a rate so many times lower
 
 
