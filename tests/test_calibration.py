@@ -264,6 +264,7 @@ def test_false_alarms_are_as_many_as_stated():
     assert np.mean(shares) == pytest.approx(0.05, abs=0.015)
 
 
+@pytest.mark.thorough
 def test_a_run_records_what_its_probabilities_are_worth(folder: Path, capsys: pytest.CaptureFixture):
     """Label smoothing makes a network less sure than it may be: a temperature below 1 mends that."""
     settings = config.Finetune(

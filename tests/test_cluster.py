@@ -120,6 +120,7 @@ def usage(store: Path) -> tuple[int, int, int]:
     return usage.activations, usage.duplicates, len(usage.damaged)
 
 
+@pytest.mark.thorough
 def test_shards_one_after_the_other_are_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture):
     parts, whole = tmp_path / "parts", tmp_path / "whole"
     for number in range(1, 4):

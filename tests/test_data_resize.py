@@ -203,6 +203,7 @@ def test_a_served_model_that_reads_in_an_unknown_way_is_refused(model: keras.Mod
         mlflow.pyfunc.load_model(str(tmp_path / "model"))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("folder", "undrawn")
 def test_a_run_reads_as_it_was_asked_to_and_its_model_too(photos: Path):
     from mlflow import search_runs

@@ -106,6 +106,7 @@ def test_cnn_is_what_train_builds(capsys):
     assert number(capsys.readouterr().out, "parameters") == expected
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "argv",
     [

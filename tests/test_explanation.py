@@ -170,6 +170,7 @@ def test_nested_models_of_plain_keras_and_single_units_are_explained():
     assert explainer.heatmaps(x, np.array([0]))[0][0, 1, 6] == 0
 
 
+@pytest.mark.thorough
 def test_sounds_and_volumes_have_heatmaps_of_their_rank():
     for shape in ((800, 1), (12, 12, 12, 1)):
         model = builders.cnn(shape, classes=3, dense=())

@@ -289,6 +289,7 @@ def test_few_validation_photos_do_not_judge_a_solved_head(asked: dict[str, Any],
     assert ("--full.epochs 25 tunes all the same" in decision.reason) == (epochs == 0)
 
 
+@pytest.mark.thorough
 def test_with_few_photos_the_model_is_that_of_feature_extraction(
     photos: Path, folder: Path, capsys: pytest.CaptureFixture
 ):

@@ -61,6 +61,7 @@ ODD = [
 ]  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are always Unicode")
 def test_whatever_folders_and_photos_are_called_a_run_ends_well(folder: Path, capfd: pytest.CaptureFixture):
     """Nothing that steers a terminal, is markup or is no UTF-8 gets into what a run says and leaves."""
@@ -567,6 +568,7 @@ def refuse(capsys: pytest.CaptureFixture, status: int, *argv: str) -> str:
     return err[0]
 
 
+@pytest.mark.thorough
 def test_a_run_whose_model_cannot_be_saved_has_its_pictures(folder: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: Any, **__: Any) -> None:
         raise errors.Unavailable("the model cannot be saved")
