@@ -188,13 +188,23 @@ def compose(load: Callable[..., Any], rules: Mapping[str, Any]) -> str:
     if rules["kind"] != "photos":
         main = _MAIN.replace(", SyntaxError, Image.DecompressionBombError", "")
         return "\n".join([_ARRAYS, source, _READ_ARRAY.format(shape=rules["shape"]), answer, main])
-    width, height, resize, white = rules["width"], rules["height"], rules["resize"], rules["white"]
-    resized = _RESIZED[resize].format(width=width, height=height)
-    least, mode = least_side((height, width), resize), "L" if rules["channels"] == 1 else "RGB"
-    bits = "    photo = eight_bits(image)" if white else _SIXTEEN_BITS
-    read = _READ_PHOTO.format(**rules, formats=json.dumps(FORMATS), least=least, mode=mode, resized=resized, bits=bits)
-    known = (
-        f"\nWHITE = {int(white) if white % 1 == 0 else white}  # the value that is white\n\n{_WHITE}" if white else ""
+    width, height, channels, resize, white = (
+        rules[name] for name in ("width", "height", "channels", "resize", "white")
     )
-    head = _PHOTOS if "ImageOps" in resized else _PHOTOS.replace(", ImageOps", "")
-    return "\n".join([head, source, read, *[known] * bool(white), *[_FRAMED] * (resize == "pad"), answer, _MAIN])
+    resized = _RESIZED[resize].format(width=width, height=height)
+    read = _READ_PHOTO.format(
+        width=width,
+        height=height,
+        channels=channels,
+        formats=json.dumps(FORMATS),
+        least=least_side((height, width), resize),
+        bits="    photo = eight_bits(image)" if white else _SIXTEEN_BITS,
+        mode="L" if channels == 1 else "RGB",
+        resized=resized,
+    )
+    parts = [_PHOTOS if "ImageOps" in resized else _PHOTOS.replace(", ImageOps", ""), source, read]
+    if white:
+        parts.append(f"\nWHITE = {int(white) if white % 1 == 0 else white}  # the value that is white\n\n{_WHITE}")
+    if resize == "pad":
+        parts.append(_FRAMED)
+    return "\n".join([*parts, answer, _MAIN])

@@ -83,6 +83,8 @@ def kept(history: training.History) -> str:
     >>> kept(History([{**head, "kept": 1.0}, full]))
     'kept  the head: fine-tuning did not clearly improve on it (validation loss 1.0000; 0.5000 after epoch 1 of phase full)'
     """  # noqa: E501  as it is printed
+    from tlkit.training import plans
+
     best, last = history.best, history.epochs[-1]
     name = "the head" if best["phase"] == "head" else f"epoch {_number(history, best)} of phase {best['phase']}"
     if best.get("kept", 1) < 1:
@@ -92,8 +94,7 @@ def kept(history: training.History) -> str:
         what = "fine-tuning" if best["phase"] == "head" else f"phase {last['phase']}"
         after = f"{last['val_loss']:.4f} after epoch {_number(history, last)} of phase {last['phase']}"
         return f"kept  {name}: {what} did not clearly improve on it ({loss}; {after})"
-    vain = {epoch["phase"] for epoch in history.epochs if epoch["phase"].startswith("trial")}
-    vain -= {epoch["phase"] for epoch in history.epochs if epoch.get("gain", 0.0) > 0}  # of which nothing was better
+    vain = {trial for trial in plans.TRIALS if history.gain(trial) <= 0}  # the model never had their weights
     others = [epoch for epoch in history.epochs if epoch["phase"] not in {last["phase"], *vain}]
     if best["phase"] == "head" or "kept" not in best or not others:
         return f"kept  epoch {_number(history, best)} of phase {best['phase']}, by the lowest validation loss"

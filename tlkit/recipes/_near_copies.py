@@ -83,7 +83,8 @@ def add(fit: Fit, splits: data.Splits, scores: evaluation.Scores, rest: evaluati
     """
     count, split = len(splits.near_copies), scores.split
     fit.metrics[f"{split}_near_copies"] = count
-    fit.pictures.update({} if PICTURE in fit.pictures else picture(splits))
+    if PICTURE not in fit.pictures:
+        fit.pictures.update(picture(splits))
     if rest is None:
         fit.under.append(f"near copies: no {split} score without the {count:,} {splits.kind} that have one")
         return

@@ -178,13 +178,13 @@ def fit_phases(
         resumed = number == resumed_part
         if name in trials:
             if begun and not resumed:
-                if _gain(history, trials[begun - 1]) > 0:
+                if history.gain(trials[begun - 1]) > 0:
                     continue
                 found = f"as nothing of {trials[begun - 1]} is better than the head"
                 say(f"{name}: learning rate {settings.learning_rate:.2g}, {found}")
             begun = number + 1
         elif trials:
-            if not resumed and _gain(history, trials[begun - 1]) <= 0:
+            if not resumed and history.gain(trials[begun - 1]) <= 0:
                 say("full: left out, as nothing of a trial has a lower validation loss than the solved head")
                 break
             settings = settings.slower(plans.LOWER ** (begun - 1))
@@ -211,12 +211,6 @@ def fit_phases(
                 devices=plan.devices,
             )
     return history
-
-
-def _gain(history: History, trial: str) -> float:
-    """How much lower the validation loss is than before, of the best of a trial; 0 if it did not reach its end."""
-    epochs = [epoch for epoch in history.epochs if epoch["phase"] == trial]
-    return epochs[-1].get("gain", 0.0) if epochs else 0.0
 
 
 def _say_rank(model: keras.Model, plan: FineTuning, phase: str) -> None:

@@ -71,6 +71,11 @@ class History(NamedTuple):
             return kept | {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
         return min(self.epochs, key=lambda epoch: (not math.isfinite(epoch["val_loss"]), epoch["val_loss"]))
 
+    def gain(self, phase: str) -> float:
+        """Give the `gain` of a phase; 0 if it did not reach its end."""
+        epochs = [epoch for epoch in self.epochs if epoch["phase"] == phase]
+        return epochs[-1].get("gain", 0.0) if epochs else 0.0
+
     @property
     def seconds(self) -> float:
         """Seconds of training in all phases."""
