@@ -16,7 +16,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,15 +118,20 @@ def learned(folder: Path, network: str, ways: list[str]) -> list[dict[str, Any]]
         began = time.perf_counter()
         parts, changes = WAYS[way]
         variables.assign(model.variables, start)
-        _fine_tune(model, splits, parts or usual, changes, solved)
+        phases = [
+            (f"full{n}", training.Settings(epochs, RATE, patience=None)) for n, epochs in enumerate(parts or usual)
+        ]
+        list(fine_tuned(model, splits, phases, changes, solved))
         after = scored(model, splits)
         seconds = time.perf_counter() - began
         lines.append({"way": way, "head": list(before), "after": list(after), "seconds": seconds})
     return lines
 
 
-def _fine_tune(model: Any, splits: Any, parts: list[int], changes: Mapping[str, Any], solved: Any) -> None:
-    """Train the whole network in some phases, to the last epoch of the last."""
+def fine_tuned(
+    model: Any, splits: Any, parts: Sequence[tuple[str, Any]], changes: Mapping[str, Any], solved: Any
+) -> Iterator[str]:
+    """Train the whole network in some phases, each to its last epoch, and give the name of each when it is over."""
     import keras
 
     from tlkit import backbones, training
@@ -138,20 +143,14 @@ def _fine_tune(model: Any, splits: Any, parts: list[int], changes: Mapping[str, 
             self.weights = self.model.get_weights()
 
     history = solved
-    for number, epochs in enumerate(parts):
+    for name, settings in parts:
         last = Last()
         backbones.unfreeze(model)
         history = training.fit_full(
-            model,
-            splits.train,
-            splits.val,
-            training.Settings(epochs, RATE, patience=None),
-            augment=changes,
-            before=history,
-            phase=f"full{number}",
-            callbacks=[last],
+            model, splits.train, splits.val, settings, augment=changes, before=history, phase=name, callbacks=[last]
         )
-    training.to_logits(model).set_weights(last.weights)
+        training.to_logits(model).set_weights(last.weights)
+        yield name
 
 
 def scored(model: Any, splits: Any) -> Scores:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from epochs import MOVED, draw, scored, solved_on
+from epochs import MOVED, draw, fine_tuned, scored, solved_on
 from finetuning import NETWORKS, read
 
 
@@ -51,33 +51,19 @@ def main() -> None:
 
 def learned(folder: Path, network: str, size: int, rates: list[float]) -> Iterator[dict[str, Any]]:
     """Solve a head and fine-tune from it, at each of some rates."""
-    import keras
-
-    from tlkit import backbones, training
+    from tlkit import training
     from tlkit.training import plans, variables
-
-    class Last(keras.callbacks.Callback):
-        """Looks before weights are chosen."""
-
-        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            self.weights = self.model.get_weights()
 
     model, splits, solved = solved_on(folder, network, size)
     start, head = variables.values(model.variables), scored(model, splits)
     epochs = plans.epochs(len(splits.train), 32)
     for rate in rates:
-        began, history, scores = time.perf_counter(), solved, []
+        began = time.perf_counter()
         variables.assign(model.variables, start)
         plan = training.FineTuning(training.Settings(0, rate), training.Settings(epochs, rate, patience=None))
-        parts = {name: part for name, _, part in plan.full_parts(-(-len(splits.train) // 32))}
-        for name in ("trial", "full"):  # photos are few where there is no trial: nothing to compare
-            last, part = Last(), parts[name]._replace(trial=False)
-            backbones.unfreeze(model)
-            history = training.fit_full(
-                model, splits.train, splits.val, part, augment=MOVED, before=history, phase=name, callbacks=[last]
-            )
-            training.to_logits(model).set_weights(last.weights)
-            scores.append(list(scored(model, splits)))
+        planned = {name: part._replace(trial=False) for name, _, part in plan.full_parts(-(-len(splits.train) // 32))}
+        parts = [(name, planned[name]) for name in ("trial", "full")]
+        scores = [list(scored(model, splits)) for _ in fine_tuned(model, splits, parts, MOVED, solved)]
         seconds = time.perf_counter() - began
         yield {"rate": rate, "head": list(head), "trial": scores[0], "end": scores[1], "seconds": seconds}
 
