@@ -56,21 +56,18 @@ def read(path):
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo.convert("RGBA"))
     photo = photo.convert("{mode}")
     with contextlib.suppress(Exception):  # no EXIF, or a damaged one
-        upright = {{2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}}[image.getexif()[0x0112]]
-        photo = photo.transpose(Image.Transpose(upright))
-    photo = {resized}
-    return np.asarray(photo, np.float32).reshape({height}, {width}, {channels})
+        photo = photo.transpose({{2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}}[image.getexif()[0x0112]])
+    return np.asarray({resized}, np.float32){gray}
 '''
 
 _SIXTEEN_BITS = """\
-    inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0  # 0 is white
-    image.load()
     photo = image
     if image.mode.startswith(("I", "F")):  # 16 bits are scaled to 8
-        values = np.asarray(image, np.float64)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        values = np.asarray(image, np.float64) / 257
+        if image.mode == "F" or values.min() < 0 or values.max() > 255:
             raise ValueError("it has values that do not lie between 0 and 65535, which is white")
-        photo = Image.fromarray(np.rint((65535 - values if inverted else values) / 257).astype(np.uint8))"""
+        inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0  # 0 is white
+        photo = Image.fromarray(np.rint(255 - values if inverted else values).astype(np.uint8))"""
 
 _WHITE = '''
 def eight_bits(image):
@@ -123,12 +120,15 @@ def answer(p, rules):
     """Write the most probable classes with their probabilities; "unsure" before them below the threshold."""
     if not np.isfinite(p).all():
         raise ValueError("the network's answer is not a number")
-    p = p.astype(np.float64) if len(p) > 1 else np.array([1 - p[0], p[0]])  # one is of the second of two classes
-    p = np.maximum(p, 1e-12) ** (1 / rules["temperature"])
+    p = np.maximum(p.astype(np.float64), 1e-12) ** (1 / rules["temperature"])
     best = np.argsort(-(p := p / p.sum()), kind="stable")
     texts = [f"{shown(rules['classes'][n])} {p[n]:.4f}" for n in best[:3]]
     return "  ".join(["unsure"] * bool(p[best[0]] < (rules["threshold"] or 0)) + texts)
 '''
+
+_ONE_NUMBER = """\
+    p = p if len(p) > 1 else np.array([1 - p[0], p[0]])  # one is of the second of the two
+"""
 
 _SETS = """\
     inside = [n for n in best if p[n] >= rules["set_threshold"]] or best[:1]
@@ -154,8 +154,7 @@ def shown(text):
 
 def main(paths):
     """Print the answer for each; the status is 3 where one could not be read."""
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly where `... | head` has read enough
+    signal.signal(getattr(signal, "SIGPIPE", signal.SIGINT), signal.SIG_DFL)  # `... | head` ends it quietly
     folder, status = Path(__file__).resolve().parent, 0
     rules = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
     run = load(str(folder / rules["model"]))
@@ -163,8 +162,8 @@ def main(paths):
         try:
             pixels = read(path)
         except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
-            print(shown(f"{path} could not be read: {error}"), file=sys.stderr)
             status = 3
+            print(shown(f"{path} could not be read: {error}"), file=sys.stderr)
         else:
             print(f"{shown(path)}  {answer(run(pixels[None])[0], rules)}", flush=True)
     return status
@@ -183,8 +182,11 @@ def compose(load: Callable[..., Any], rules: Mapping[str, Any]) -> str:
         rules: What labels.json holds.
     """
     source = re.sub(r"def load_.*", "def load(path, threads=0):", inspect.getsource(load))
-    one = _ONE if rules.get("set_threshold") is None else _ONE.replace("    return", f"{_SETS}    return")
-    answer = _SEVERAL if rules["several_labels"] else one
+    answer = _SEVERAL if rules["several_labels"] else _ONE
+    if answer is _ONE and len(rules["classes"]) == 2:
+        answer = _ONE.replace("    p = ", f"{_ONE_NUMBER}    p = ")
+    if rules.get("set_threshold") is not None:
+        answer = answer.replace("    return", f"{_SETS}    return")
     if rules["kind"] != "photos":
         main = _MAIN.replace(", SyntaxError, Image.DecompressionBombError", "")
         return "\n".join([_ARRAYS, source, _READ_ARRAY.format(shape=rules["shape"]), answer, main])
@@ -201,6 +203,7 @@ def compose(load: Callable[..., Any], rules: Mapping[str, Any]) -> str:
         bits="    photo = eight_bits(image)" if white else _SIXTEEN_BITS,
         mode="L" if channels == 1 else "RGB",
         resized=resized,
+        gray="[..., None]" if channels == 1 else "",
     )
     parts = [_PHOTOS if "ImageOps" in resized else _PHOTOS.replace(", ImageOps", ""), source, read]
     if white:
