@@ -95,10 +95,13 @@ def test_mistakes_are_sorted_by_confidence_and_only_they_are_read(tmp_path):
     assert [text.get_text() for text in sheet.texts[:3]] == ["cat", "a dog o…ng name (0.99)", f"…{names[39][-31:]}"]
     (page,) = (image.get_array() for image in sheet.images)
     photo = Image.fromarray(photos[39]).resize((160, 160), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(page[95:255, 7:167], photo)
+    np.testing.assert_array_equal(page[95:255, 7:167, :3], photo)
     assert (page[:95] == 255).all()
     assert "32 of 40 photos are classified wrongly: the 24 most confident mistakes" in texts(figure)
-    figure.savefig(tmp_path / "figure.png")
+    for scale in 1, 2:  # as it is, and resampled
+        figure.savefig(tmp_path / "figure.png", dpi=100 * scale)
+        saved = np.asarray(Image.open(tmp_path / "figure.png"))[..., :3]
+        np.testing.assert_array_equal(saved[95 * scale : 255 * scale : scale, 7 * scale : 167 * scale : scale], photo)
 
 
 def test_without_mistakes_the_sheet_says_so():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from PIL import Image
 
 from tlkit.display import shown
@@ -137,6 +138,21 @@ def mistakes(
     return figure
 
 
+class _Background(AxesImage):
+    """An image of a whole figure, drawn as it is where its pixels are the figure's: resampling takes much longer."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it."""
+        pixels = self.get_array()
+        if pixels is None or tuple(renderer.get_canvas_width_height()) != (pixels.shape[1], pixels.shape[0]):
+            super().draw(renderer)
+            return
+        context = renderer.new_gc()
+        renderer.draw_image(context, 0, 0, np.asarray(pixels)[::-1])
+        context.restore()
+        self.stale = False
+
+
 class _Page:
     """A figure whose photos are one image: Matplotlib takes as long to place each as to place all of them.
 
@@ -169,7 +185,9 @@ class _Page:
 
     def draw(self) -> None:
         """Draw the photos, when all are placed."""
-        self.axes.imshow(self.pixels, extent=(0, self.width, 0, self.height), aspect="auto")
+        image = _Background(self.axes, extent=(0, self.width, 0, self.height))
+        image.set_data(np.dstack([self.pixels, np.full(self.pixels.shape[:2], 255, np.uint8)]))
+        self.axes.add_image(image)
 
 
 def sheet(

@@ -43,10 +43,11 @@ def run(config: FeatureExtraction) -> _results.Result | None:
     if config.shard:
         _shards.extract(config)
         return None
-    job = _jobs.start("feature_extraction", config)
-    from tlkit import features, plots
+    from tlkit import plots
 
     plots.begin()
+    job = _jobs.start("feature_extraction", config)
+    from tlkit import features
 
     parent = _parents.of(job.config)
     examples = _parents.ordered(_inputs.photos(job.config), parent)
