@@ -136,7 +136,7 @@ def test_an_interrupted_fine_tuning_continues(folder: Path, undrawn: None, capsy
     assert not folder_of_checkpoints.exists()
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("mirrored", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_a_fine_tuned_winner_knows_what_is_like_none(tmp_path: Path, mirrored: bool):
     """By its own features of its training photos; the threshold is of validation photos."""
     photos = write_photos(tmp_path / "photos", {"green": 60, "red": 60})

@@ -20,10 +20,13 @@ from tlkit.errors import InvalidInput, Unavailable
 MINI = sorted(name for name in VARIANTS if name.endswith("_mini"))
 SAME = sorted(name for name, row in VARIANTS.items() if getattr(row, "application", None))
 EAGER = keras.backend.backend() != "jax"  # one step: compiling takes longer than the step, but JAX compiles each part
-# Beside photos, which all learn: each kind of layer in one family, as the rank is that of the layers they share.
+SLOW, THOROUGH = pytest.mark.slow, pytest.mark.thorough
+# Each kind of layer in one family, as the rank is that of the layers they share.
 LEARN = {("alexnet_mini", 3), ("convnext_mini", 1), ("convnext_mini", 3), ("googlenet_mini", 1), ("googlenet_mini", 3)}
 LEARN |= {("resnet_mini", 3), ("vit_mini", 1), ("vit_mini", 3)}
-QUICK = {("vgg16", True), ("resnet50_v1", True), ("efficientnet_b0", True), ("convnext_tiny", False)}
+LEARN |= {(name, 2) for name in ("efficientnet_mini", "lenet_mini", "resnet_bottleneck_mini", "vgg_mini")}
+QUICK = {("vgg16", True), ("resnet50_v1", True)}
+SECONDS = {("efficientnet_b0", True), ("convnext_tiny", False)}
 
 
 def trainable(model: keras.Model) -> int:
@@ -36,7 +39,9 @@ def shape_of(name: str, rank: int) -> tuple[int, ...]:
 
 
 @pytest.mark.usefixtures("no_weights")
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=THOROUGH if row.parameters > 3e7 else []) for name, row in VARIANTS.items()]
+)
 def test_parameters_are_the_published_ones(name: str):
     model = build(name)
     assert trainable(model) == VARIANTS[name].parameters
@@ -54,7 +59,7 @@ def test_every_family_has_a_mini_variant():
 @pytest.mark.parametrize(
     ("name", "rank"),
     [
-        pytest.param(name, rank, marks=[] if rank == 2 or (name, rank) in LEARN else pytest.mark.slow)
+        pytest.param(name, rank, marks=[] if (name, rank) in LEARN else THOROUGH if rank == 2 else SLOW)
         for name in MINI
         for rank in (1, 2, 3)
     ],
@@ -228,7 +233,7 @@ def _randomized(model: keras.Model) -> keras.Model:
 @pytest.mark.parametrize(
     ("name", "include_top"),
     [
-        pytest.param(name, top, marks=[] if (name, top) in QUICK else pytest.mark.slow)
+        pytest.param(name, top, marks=[] if (name, top) in QUICK else THOROUGH if (name, top) in SECONDS else SLOW)
         for name in SAME
         for top in (True, False)
     ],

@@ -219,6 +219,7 @@ def test_areas_are_scikit_learns_with_ties_too():
         assert found == pytest.approx(metrics.average_precision_score(labels, scores))
 
 
+@pytest.mark.thorough
 def test_the_draws_of_f1_leave_out_classes_that_they_do_not_have():
     """Against scikit-learn's, of draws of its own: a class of two examples is absent from every seventh draw."""
     rng = np.random.default_rng(0)

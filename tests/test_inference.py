@@ -153,6 +153,7 @@ for count in (3, 1):
 """
 
 
+@pytest.mark.thorough
 def test_a_token_is_repeated_as_often_as_there_are_examples():
     environment = {**os.environ, "KERAS_BACKEND": "openvino"}
     ended = subprocess.run([sys.executable, "-c", REPEATED], capture_output=True, text=True, env=environment)

@@ -156,6 +156,7 @@ def test_enlarging_is_what_pillow_does():
     assert np.allclose(enlarge @ small @ enlarge.T, np.asarray(shown), atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_shipped_weights_know_more_than_random_ones(photos):
     images, labels = photos
     pretrained, random = features(images), features(images, weights="none")

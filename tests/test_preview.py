@@ -7,9 +7,9 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from conftest import write_arrays, write_photos
 from PIL import Image
 
-from tests.conftest import write_arrays, write_photos
 from tlkit import cli, config
 from tlkit.data import batches, load, load_source
 from tlkit.errors import InvalidInput

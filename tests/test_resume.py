@@ -227,6 +227,7 @@ def test_a_halved_batch_stays_halved_when_it_goes_on(photos: Photos, tmp_path: P
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("uncompiled")
 def test_the_average_of_no_update_yet_is_the_weights(photos: Photos):
     model = learner(0)
