@@ -46,6 +46,7 @@ NETWORKS = {
 DIGITS, LETTERS = "digits", "LetterNet"  # the embedded data, and the network for them
 BASE = "feature_extraction"
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "feature_extraction stage4": (BASE, {"backbone.pooled_stages": 1}),  # as it was before two stages were the default
     BASE: (BASE, {}),
     "finetune stage4": ("finetune", {"full.unfreeze_from": "stage4"}),
     "finetune": ("finetune", {}),
@@ -216,7 +217,7 @@ def ours(recipe: str, name: str, alpha: float | None, seed: int, store: str, pho
     asked = dataclasses.replace(
         plain,
         data=dataclasses.replace(plain.data, path=photos[0] if photos else None),
-        backbone=config.Backbone(name=name, **({"alpha": alpha} if alpha else {})),
+        backbone=dataclasses.replace(plain.backbone, name=name, **({"alpha": alpha} if alpha else {})),
         features=config.Features(store=store),
         seed=seed,
     )

@@ -182,11 +182,11 @@ def compose(load: Callable[..., Any], rules: Mapping[str, Any]) -> str:
         rules: What labels.json holds.
     """
     source = re.sub(r"def load_.*", "def load(path, threads=0):", inspect.getsource(load))
-    answer = _SEVERAL if rules["several_labels"] else _ONE
-    if answer is _ONE and len(rules["classes"]) == 2:
-        answer = _ONE.replace("    p = ", f"{_ONE_NUMBER}    p = ")
-    if rules.get("set_threshold") is not None:
-        answer = answer.replace("    return", f"{_SETS}    return")
+    answer = _SEVERAL
+    if not rules["several_labels"]:
+        answer = _ONE if len(rules["classes"]) > 2 else _ONE.replace("    p = ", f"{_ONE_NUMBER}    p = ")
+        sets = "" if rules.get("set_threshold") is None else _SETS
+        answer = answer.replace("    return", f"{sets}    return")
     if rules["kind"] != "photos":
         main = _MAIN.replace(", SyntaxError, Image.DecompressionBombError", "")
         return "\n".join([_ARRAYS, source, _READ_ARRAY.format(shape=rules["shape"]), answer, main])
