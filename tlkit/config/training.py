@@ -117,9 +117,9 @@ class Full(Phase):
         epochs: Number of epochs; 0 skips the phase. By default as many as 500 steps take, from 10 to 25; none if the
             head is solved and fewer than 20 validation examples are to tell whether they pay.
         patience: Stop after this many epochs without a lower validation loss, and keep the epoch with the lowest. By
-            default the last epoch is kept if its validation loss is lower than the head's by more than the standard
-            error of the difference; else the first of the weights 3/4, 1/2 and 1/4 of the way to it for which that
-            holds; else the head. The first 3 epochs (1 or 2 of more than 40 steps, more of fewer than 10) are a trial
+            default, of the last epoch and the weights 3/4, 1/2 and 1/4 of the way to it, those of the lowest validation
+            loss are kept, of those whose loss is lower than the head's by more than the standard error of the
+            difference; else the head. The first 3 epochs (1 or 2 of more than 40 steps, more of fewer than 10) are a trial
             with its own warm-up and schedule, where at least as many are left. If nothing of it has a lower loss, it is
             repeated at a third of the learning rate, and once more, if all trials take no more than half as many epochs
             as this; if nothing of any has, the rest is left out.

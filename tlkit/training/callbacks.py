@@ -100,10 +100,10 @@ class Record(keras.callbacks.Callback):
 class BestEpoch(keras.callbacks.Callback):
     """Stops when the validation loss no longer falls, and keeps the best weights; `fit` restores them.
 
-    Without a patience it never stops, and keeps the weights of the last epoch if they are clearly better than those
-    that the phase began with; if not, the first clearly better of some between the two, as such often are (Wortsman et
-    al. 2022, arXiv:2109.01903); else those that it began with. Where the phase does not reach its last epoch, those of
-    the lowest loss so far are kept.
+    Without a patience it never stops, and keeps those of the lowest validation loss among the weights of the last epoch
+    and some between these and what the phase began with, which are often better than both (Wortsman et al. 2022,
+    arXiv:2109.01903), as far as they are clearly better than what it began with; else that. Where the phase does not
+    reach its last epoch, those of the lowest loss so far are kept.
 
     Keras' EarlyStopping cannot start from the loss of an earlier phase: it would keep this phase's best epoch even
     if it is worse than the weights that the phase began with.
@@ -154,21 +154,24 @@ class BestEpoch(keras.callbacks.Callback):
             self.weights = weights
             self._keep(number)
             return
-        after = self.val.predict(model)
+
+        def changed(share: float) -> list[np.ndarray]:
+            return weights if share == 1 else variables.between(model.weights, self.weights, weights, share)
+
         model.set_weights(self.weights)
-        before, gain = self.val.predict(model), -math.inf
+        before, judged = self.val.predict(model), []
         for share in SHARES:
-            if share < 1:
-                model.set_weights(variables.between(model.weights, self.weights, weights, share))
-                after = self.val.predict(model)
-            verdict = verdicts.compare(before, after, self.val.labels, self.shares)
-            gain = max(gain, -verdict.difference)
-            if verdict.clearly_better:
-                scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if share < 1 else {}
-                self.weights = model.get_weights() if share < 1 else weights
-                self._keep(number, share, **scores)
-                break
-        self.history.epochs[-1]["gain"] = gain
+            model.set_weights(changed(share))
+            verdict = verdicts.compare(before, self.val.predict(model), self.val.labels, self.shares)
+            judged.append((verdict.difference, share, verdict.clearly_better))
+        self.history.epochs[-1]["gain"] = -min(judged)[0]
+        if better := [share for _, share, clearly in sorted(judged) if clearly]:
+            share = better[0]
+            kept = changed(share)
+            model.set_weights(kept)
+            scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if share < 1 else {}
+            self.weights = kept
+            self._keep(number, share, **scores)
         model.set_weights(weights)
 
     def _keep(self, number: int, share: float = 1.0, **scores: float) -> None:

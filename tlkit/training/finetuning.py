@@ -53,9 +53,9 @@ def fine_tune(
         model: A classifier of `backbones.classifier` on a backbone of `backbones.build`. Trained in place.
         splits: The photos, of `data.load`, at the size that the model takes.
         epochs: Number of epochs after the head, by default `plans.epochs`, or none if fewer than 20 validation photos
-            are to tell whether they improve on a solved head. The last is kept if it is clearly better
-            than the solved head, else weights between the two, or the head, which is then solved again with the
-            validation photos if there is a test split.
+            are to tell whether they improve on a solved head. The last is kept, or weights between it and the solved
+            head, if they are clearly better than the head, else that, which is then solved again with the validation
+            photos if there is a test split.
         unfreeze_from: First stage to train, such as `stage4`; by default the whole backbone.
         lora_rank: Train factors of this rank instead of kernels; see `backbones.low_rank`.
         learning_rate: Peak learning rate of AdamW, which then falls along a cosine; `auto` finds it by a range test.
