@@ -119,10 +119,10 @@ class Full(Phase):
         patience: Stop after this many epochs without a lower validation loss, and keep the epoch with the lowest. By
             default, of the last epoch and the weights 3/4, 1/2 and 1/4 of the way to it, those of the lowest validation
             loss are kept, of those whose loss is lower than the head's by more than the standard error of the
-            difference; else the head. The first 3 epochs (1 or 2 of more than 40 steps, more of fewer than 10) are a trial
-            with its own warm-up and schedule, where at least as many are left. If nothing of it has a lower loss, it is
-            repeated at a third of the learning rate, and once more, if all trials take no more than half as many epochs
-            as this; if nothing of any has, the rest is left out.
+            difference; else the head. The first 3 epochs (1 or 2 of more than 40 steps, more of fewer than 10) are a
+            trial with its own warm-up and schedule, where at least as many are left. If nothing of it has a lower loss,
+            it is repeated at a third of the learning rate, and once more, if all trials take no more than half as many
+            epochs as this; if nothing of any has, the rest is left out.
         unfreeze_from: First stage to train, for example `stage4`; by default the whole backbone. A list, highest stage
             first, such as `[stage4, stage2]`, unfreezes gradually: each stage gets its share of the epochs.
         stored: Train on stored activations of the frozen stages; by default if that saves time. It needs
