@@ -166,12 +166,10 @@ class BestEpoch(keras.callbacks.Callback):
             judged.append((verdict.difference, share, verdict.clearly_better))
         self.history.epochs[-1]["gain"] = -min(judged)[0]
         if better := [share for _, share, clearly in sorted(judged) if clearly]:
-            share = better[0]
-            kept = changed(share)
-            model.set_weights(kept)
-            scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if share < 1 else {}
-            self.weights = kept
-            self._keep(number, share, **scores)
+            model.set_weights(changed(better[0]))
+            scores = model.evaluate(self.val.examples, verbose=0, return_dict=True) if better[0] < 1 else {}
+            self.weights = model.get_weights()
+            self._keep(number, better[0], **scores)
         model.set_weights(weights)
 
     def _keep(self, number: int, share: float = 1.0, **scores: float) -> None:
