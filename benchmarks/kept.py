@@ -14,6 +14,7 @@ JSON for each run is kept in the file of `--results` and not repeated.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -21,10 +22,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from _peers import classes
-from finetuning import NETWORKS, configured, read
+from finetuning import NETWORKS, read
+from transfer import ours
 
 SHARES = ("1.0", "0.75", "0.5", "0.25")  # of what the last phase has changed
 RULES = {"first": "the first that is clearly better", "lowest": "the lowest of the clearly better"}
@@ -68,14 +71,9 @@ def draw(data: Path, folder: Path) -> None:
 
 def learned(data: Path, network: str, seed: int) -> Line:
     """Fine-tune, and score what might be kept of it."""
-    import dataclasses
-
-    from tlkit import config, tracking
     from tlkit.data import load
-    from tlkit.recipes import finetune
     from tlkit.training import callbacks, variables, verdicts
 
-    name, alpha = NETWORKS[network]
     judge, line = callbacks.BestEpoch._judge, {}
 
     def judged(best: callbacks.BestEpoch) -> None:
@@ -94,23 +92,13 @@ def learned(data: Path, network: str, seed: int) -> Line:
         line.update(phase=best.history.epochs[-1]["phase"], scores=scores)
         judge(best)
 
-    with tempfile.TemporaryDirectory() as drawn:
-        draw(data, Path(drawn, "photos"))
-        held = load("folder", path=Path(drawn, "photos"), size=(224, 224), resize="center", quiet=True).test
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        draw(data, Path("photos"))
+        held = load("folder", path="photos", size=(224, 224), resize="center", quiet=True).test
         pixels = held.read(np.arange(len(held))).astype("float32")
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{drawn}/mlflow.db"
-        tracking.open_store("tlkit")
-        plain = configured("finetune", {})
-        asked = dataclasses.replace(
-            plain,
-            data=dataclasses.replace(plain.data, path=str(Path(drawn, "photos"))),
-            backbone=config.Backbone(name=name, alpha=alpha),
-            features=config.Features(store=f"{drawn}/store"),
-            seed=seed,
-        )
-        callbacks.BestEpoch._judge = judged  # type: ignore[method-assign]
-        finetune.run(asked)
-        callbacks.BestEpoch._judge = judge  # type: ignore[method-assign]
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        with mock.patch.object(callbacks.BestEpoch, "_judge", judged):
+            ours("finetune", *NETWORKS[network], seed, f"{folder}/store", [f"{folder}/photos"])
     return line
 
 
