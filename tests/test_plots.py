@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -26,6 +27,17 @@ def test_learning_curves_mark_both_phases_and_the_kept_epoch():
     assert [text.get_text() for text in loss.texts] == ["head", "full"]
     assert "kept: epoch 3" in [text.get_text() for text in accuracy.get_legend().get_texts()]
     assert accuracy.get_ylabel() == "accuracy"
+
+
+def test_names_of_short_phases_do_not_touch():
+    """Of a solved head, a trial of three epochs and twenty more, which is the usual run."""
+    epochs = [epoch(1, "head"), *(epoch(n, "trial") for n in (2, 3, 4)), *(epoch(n, "full") for n in range(5, 25))]
+    figure = plots.learning_curves(epochs)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert len(boxes) == 3
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 @pytest.mark.parametrize("classes", [2, 10, 40])

@@ -31,7 +31,7 @@ def learning_curves(epochs: Sequence[Mapping[str, Any]], best: int | None = None
         for index, phase in enumerate(names):
             inside = [entry["epoch"] for entry in epochs if entry["phase"] == phase]
             axes.axvspan(inside[0] - 0.5, inside[-1] + 0.5, color=GRAY, alpha=0.06 + 0.08 * (index % 2), lw=0)
-            height = 1.07 if len(names) > 3 and index % 2 else 1.01  # short phases are narrower than their names
+            height = 1.07 if len(names) > 2 and index % 2 else 1.01  # short phases are narrower than their names
             axes.text(
                 np.mean([inside[0], inside[-1]]), height, phase, ha="center", transform=axes.get_xaxis_transform()
             )
